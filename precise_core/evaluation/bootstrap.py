@@ -1,0 +1,113 @@
+"""Confidence intervals and paired tests by resampling users (percentile bootstrap, 95 %).
+
+Shapes: U users, M metrics, I impressions, S samples. A NaN is a user whom a metric does not concern; resampling keeps
+whole users, so metrics of one user stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+_TAIL = 0.025
+_BLOCK_COUNTS = 4_000_000
+
+
+def mean_interval(
+    values_U: np.ndarray, samples: int, seed: int, weights_U: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """(mean, low, high) of one metric over users, weighted where weights are given; NaNs where there are no users."""
+    means, lows, highs = mean_intervals(values_U[:, None], samples, seed, weights_U)
+    return float(means[0]), float(lows[0]), float(highs[0])
+
+
+def mean_intervals(
+    values_UM: np.ndarray, samples: int, seed: int, weights_U: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(means, lows, highs), each [M]: many metrics of the same users with one set of samples."""
+    means, samples_SM = _resampled_means(values_UM, samples, seed, weights_U)
+    lows, highs = _quantiles(samples_SM)
+    return means, lows, highs
+
+
+def paired_difference(
+    a_U: np.ndarray, b_U: np.ndarray, samples: int, seed: int, weights_U: np.ndarray | None = None
+) -> tuple[float, float, float, float]:
+    """(mean of a - b, low, high, p-value) over the users that have both.
+
+    The p-value is two-sided: how often a resampled difference, shifted to mean 0, is as far from 0 as the observed
+    one; (1 + count) / (1 + samples), so never 0. NaNs where no user has both.
+    """
+    means, samples_SM = _resampled_means((a_U - b_U)[:, None], samples, seed, weights_U)
+    difference, resampled = float(means[0]), samples_SM[:, 0]
+    if np.isnan(difference):
+        return difference, difference, difference, difference
+    lows, highs = _quantiles(samples_SM)
+    as_far = np.sum(np.abs(resampled - difference) >= abs(difference) - 1e-15)
+    return difference, float(lows[0]), float(highs[0]), float((1 + as_far) / (1 + samples))
+
+
+def auc_interval(
+    user_ids_I: np.ndarray, labels_I: np.ndarray, scores_I: np.ndarray, samples: int, seed: int
+) -> tuple[float, float, float]:
+    """(AUC, low, high) over all impressions together, resampled by user; ties count half."""
+    _, user_I = np.unique(user_ids_I, return_inverse=True)
+    _, tie_I = np.unique(scores_I, return_inverse=True)
+    positive_I = np.asarray(labels_I) > 0
+    users = int(user_I.max()) + 1 if len(user_I) else 0
+    value = _weighted_auc(tie_I, positive_I, np.ones(len(user_I)))
+    if np.isnan(value):
+        return value, value, value
+    resampled = np.array(
+        [_weighted_auc(tie_I, positive_I, counts[user_I]) for block in _counts(users, samples, seed) for counts in block]
+    )
+    lows, highs = _quantiles(resampled[:, None])
+    return value, float(lows[0]), float(highs[0])
+
+
+def _weighted_auc(tie_I: np.ndarray, positive_I: np.ndarray, weights_I: np.ndarray) -> float:
+    positives = np.bincount(tie_I, weights=weights_I * positive_I)
+    negatives = np.bincount(tie_I, weights=weights_I * ~positive_I)
+    pairs = positives.sum() * negatives.sum()
+    if pairs == 0:
+        return float("nan")
+    below = np.cumsum(negatives) - negatives
+    return float(positives @ (below + negatives / 2) / pairs)
+
+
+def _resampled_means(
+    values_UM: np.ndarray, samples: int, seed: int, weights_U: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means [M] of the users as they are and [S, M] of the resampled ones; NaN where nobody counts."""
+    weights_UM = ~np.isnan(values_UM) * (1.0 if weights_U is None else np.asarray(weights_U, float)[:, None])
+    totals_UM = np.nan_to_num(values_UM) * weights_UM
+    parts = [
+        _divide(counts @ totals_UM, counts @ weights_UM) for counts in _counts(len(values_UM), samples, seed)
+    ]
+    return _divide(totals_UM.sum(axis=0), weights_UM.sum(axis=0)), np.concatenate(parts)
+
+
+def _counts(users: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each user is drawn in each sample, float64 [block, U]; the same for the same seed."""
+    random = np.random.default_rng(seed)
+    block = max(1, _BLOCK_COUNTS // max(users, 1))
+    for start in range(0, samples, block):
+        size = min(block, samples - start)
+        drawn = random.integers(0, max(users, 1), (size, users)) + np.arange(size)[:, None] * users
+        yield np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users).astype(np.float64)
+
+
+def _quantiles(samples_SM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """2.5 % and 97.5 % per column, over the samples that have a value."""
+    lows, highs = np.full((2, samples_SM.shape[1]), np.nan)
+    has_value = ~np.isnan(samples_SM).all(axis=0)
+    if has_value.any():
+        lows[has_value], highs[has_value] = np.nanquantile(samples_SM[:, has_value], [_TAIL, 1 - _TAIL], axis=0)
+    return lows, highs
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    result = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    return result

@@ -1,0 +1,141 @@
+"""Metrics of ranked lists against sets of truth, and of scored impressions; everything per user first.
+
+Shapes: U users, N items, K places of a list, I impressions. A truth is a set: several items of one instant are equally
+right (docs: evaluation protocol), so Recall@K divides by min(K, set size) and NDCG@K by its ideal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from precise_core.errors import ModelError
+
+PROBABILITY_MARGIN = 1e-7  # a float32 probability of exactly 0 or 1 must not make one impression infinitely bad
+
+
+def top_k_rows(scores_UN: np.ndarray, k: int, last_UN: np.ndarray | None = None) -> np.ndarray:
+    """Rows of the k best items per user, best first, equal scores by row.
+
+    Args:
+        scores_UN: Scores; -inf = not a candidate.
+        k: Length of the lists.
+        last_UN: Items that lose every tie. Passing the truth here ranks pessimistically: a system that gives all items
+            one score then finds nothing, whatever the order of rows.
+
+    Returns:
+        int64 [U, k]; -1 where a user has fewer candidates.
+
+    Raises:
+        ModelError: A score is NaN.
+    """
+    if np.isnan(scores_UN).any():
+        raise ModelError(f"scores: {int(np.isnan(scores_UN).sum())} are NaN; a ranking needs numbers")
+    users, items = scores_UN.shape
+    ranked = np.full((users, k), -1, np.int64)
+    if items == 0:
+        return ranked
+    cuts = np.partition(scores_UN, max(items - k, 0), axis=1)[:, max(items - k, 0)]
+    for user in range(users):
+        rows = _top_rows(scores_UN[user], cuts[user], k, None if last_UN is None else last_UN[user])
+        ranked[user, : len(rows)] = rows
+    return ranked
+
+
+def _top_rows(scores: np.ndarray, cut: float, k: int, last: np.ndarray | None) -> np.ndarray:
+    above = np.flatnonzero(scores > cut)
+    ties = np.flatnonzero(scores == cut) if cut > -np.inf else above[:0]
+    if last is None:
+        rows = np.concatenate([above, ties[: k - len(above)]])
+        return rows[np.argsort(-scores[rows], kind="stable")]
+    rows = np.concatenate([above, ties])
+    return rows[np.lexsort((rows, last[rows], -scores[rows]))[:k]]
+
+
+def hits_in(ranked_UK: np.ndarray, truth_UN: np.ndarray) -> np.ndarray:
+    """Whether each place of each list holds a truth item, bool [U, K]; padding (-1) never does."""
+    return np.take_along_axis(truth_UN, np.maximum(ranked_UK, 0), axis=1) & (ranked_UK >= 0)
+
+
+def recall_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndarray:
+    """Hits among the first k over min(k, truth count), float64 [U]; NaN for users without truth."""
+    return _ratio(hits_UK[:, :k].sum(axis=1), np.minimum(truth_count_U, k))
+
+
+def ndcg_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndarray:
+    """Σ hit / log2(place + 1) over the first k, divided by that of a perfect list; NaN for users without truth."""
+    gains = 1.0 / np.log2(np.arange(2, k + 2))
+    ideal = np.concatenate([[0.0], np.cumsum(gains)])[np.minimum(truth_count_U, k)]
+    places = min(k, hits_UK.shape[1])
+    return _ratio(hits_UK[:, :places] @ gains[:places], ideal)
+
+
+def hit_rate_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndarray:
+    """1 where any of the first k is a hit, else 0; NaN for users without truth."""
+    return np.where(truth_count_U > 0, hits_UK[:, :k].any(axis=1).astype(np.float64), np.nan)
+
+
+def auc(labels_I: np.ndarray, scores_I: np.ndarray) -> float:
+    """Probability that a positive scores above a negative, ties count half; NaN where a class is missing."""
+    _, values, _ = auc_by_user(np.zeros(len(labels_I), np.int64), labels_I, scores_I)
+    return float(values[0]) if len(values) else float("nan")
+
+
+def gauc(user_ids_I: np.ndarray, labels_I: np.ndarray, scores_I: np.ndarray) -> float:
+    """AUC within each user who has both classes, weighted by the user's impressions; NaN where nobody has."""
+    _, values, weights = auc_by_user(user_ids_I, labels_I, scores_I)
+    usable = ~np.isnan(values)
+    return float(np.average(values[usable], weights=weights[usable])) if usable.any() else float("nan")
+
+
+def auc_by_user(
+    user_ids_I: np.ndarray, labels_I: np.ndarray, scores_I: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pieces of GAUC: sorted user ids, AUC per user (NaN where a class is missing), impressions per user."""
+    users, user_I = np.unique(user_ids_I, return_inverse=True)
+    positive_I = np.asarray(labels_I) > 0
+    ranks_I = _ranks_within(user_I, np.asarray(scores_I))
+    impressions = np.bincount(user_I, minlength=len(users))
+    positives = np.bincount(user_I[positive_I], minlength=len(users))
+    rank_sums = np.bincount(user_I[positive_I], weights=ranks_I[positive_I], minlength=len(users))
+    won_pairs = rank_sums - positives * (positives + 1) / 2
+    return users, _ratio(won_pairs, positives * (impressions - positives)), impressions
+
+
+def log_loss(labels_I: np.ndarray, probabilities_I: np.ndarray) -> float:
+    """Mean negative log likelihood; NaN without impressions."""
+    return float(_losses(labels_I, probabilities_I).mean()) if len(labels_I) else float("nan")
+
+
+def log_loss_by_user(
+    user_ids_I: np.ndarray, labels_I: np.ndarray, probabilities_I: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sorted user ids, mean log loss per user, impressions per user; their weighted mean is ``log_loss``."""
+    users, user_I = np.unique(user_ids_I, return_inverse=True)
+    impressions = np.bincount(user_I, minlength=len(users))
+    return users, np.bincount(user_I, weights=_losses(labels_I, probabilities_I)) / impressions, impressions
+
+
+def _losses(labels_I: np.ndarray, probabilities_I: np.ndarray) -> np.ndarray:
+    probability = np.clip(np.asarray(probabilities_I, np.float64), PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    return -np.log(np.where(np.asarray(labels_I) > 0, probability, 1 - probability))
+
+
+def _ranks_within(user_I: np.ndarray, scores_I: np.ndarray) -> np.ndarray:
+    """Rank of each impression's score among the user's, 1 = lowest, ties share the mean of their ranks."""
+    order = np.lexsort((scores_I, user_I))
+    users, scores = user_I[order], scores_I[order]
+    starts_tie = np.ones(len(order), bool)
+    starts_tie[1:] = (users[1:] != users[:-1]) | (scores[1:] != scores[:-1])
+    first = np.flatnonzero(starts_tie)
+    last = np.append(first[1:], len(order)) - 1
+    middle = ((first + last) / 2)[np.cumsum(starts_tie) - 1] if len(order) else np.empty(0)
+    ranks = np.empty(len(order))
+    ranks[order] = middle - np.searchsorted(users, users) + 1
+    return ranks
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, NaN where the denominator is 0."""
+    result = np.full(len(numerator), np.nan)
+    np.divide(numerator, denominator, out=result, where=np.asarray(denominator) > 0)
+    return result

@@ -1,0 +1,272 @@
+"""The offline evaluation: full ranking over a task's candidates, with intervals and paired tests by user.
+
+Shapes: U users, N items, B users of one block, K places of a list. What each figure means is in docs: evaluation
+protocol. A truth item that is not a candidate stays in the truth and counts as missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from precise_core.errors import DataError, ModelError
+from precise_core.evaluation.bootstrap import mean_intervals, paired_difference
+from precise_core.evaluation.metrics import hit_rate_at_k, hits_in, ndcg_at_k, recall_at_k, top_k_rows
+from precise_core.evaluation.references import Scorer
+from schemas import columns as c
+
+USER_FILTERS = ("all", "new")
+_PER_USER_METRICS = {"recall": recall_at_k, "ndcg": ndcg_at_k, "hit_rate": hit_rate_at_k}
+_BLOCK_SCORES = 16_000_000  # 64 MB of float32 scores at a time
+
+
+class MetricKey(NamedTuple):
+    """What one figure is about."""
+
+    system: str
+    user_filter: str
+    item_group: str
+    metric: str
+    k: int
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """What is asked, the same for every system.
+
+    Attributes:
+        task: Name of the task.
+        as_of: End of training, start of the truth.
+        truth: Items of the test period, bool CSR [U, N] (``references.pair_matrix``).
+        history: Items the user had before, bool CSR [U, N]; what the filter `new` takes out.
+        candidates_N: Mask of the items that may be recommended for the task.
+        groups: Masks [N] by name (``groups.item_groups``).
+        ks: Cuts of the ranking.
+        samples: Bootstrap samples.
+        seed: Of the bootstrap.
+    """
+
+    task: str
+    as_of: datetime
+    truth: sparse.csr_matrix
+    history: sparse.csr_matrix
+    candidates_N: np.ndarray
+    groups: Mapping[str, np.ndarray]
+    ks: Sequence[int] = (10, 30, 50)
+    samples: int = 1000
+    seed: int = 17
+
+    def __post_init__(self) -> None:
+        if self.truth.shape != self.history.shape or self.truth.shape[1] != len(self.candidates_N):
+            raise DataError(
+                f"evaluation of {self.task}: truth {self.truth.shape}, history {self.history.shape} and "
+                f"{len(self.candidates_N)} candidates do not fit together"
+            )
+        if self.truth.nnz == 0:
+            raise DataError(f"evaluation of {self.task}: no user has an event in the test period after {self.as_of}")
+
+    @property
+    def user_rows(self) -> np.ndarray:
+        """Users with a truth; the order of every per-user array."""
+        return np.flatnonzero(np.diff(self.truth.indptr))
+
+
+@dataclass
+class EvaluationResult:
+    """``rows`` for the table evaluation_metrics; ``per_user`` values (NaN = no truth in the group) for paired tests."""
+
+    user_rows: np.ndarray
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    per_user: dict[MetricKey, np.ndarray] = field(default_factory=dict)
+
+    def compare(self, reference: str, *, samples: int, seed: int) -> list[dict[str, Any]]:
+        """Paired difference of every other system to ``reference`` on every per-user metric, with p-value."""
+        if reference not in {key.system for key in self.per_user}:
+            raise DataError(f"compare: no system {reference!r}; there are {sorted({k.system for k in self.per_user})}")
+        compared = []
+        for key, values_U in self.per_user.items():
+            if key.system == reference:
+                continue
+            against = self.per_user[key._replace(system=reference)]
+            difference, low, high, p_value = paired_difference(values_U, against, samples, seed)
+            numbers = {"difference": difference, "ci_low": low, "ci_high": high, "p_value": p_value}
+            compared.append({**key._asdict(), "reference": reference, **numbers})
+        return compared
+
+
+class EmbeddingScorer:
+    """Dot product of user and item vectors of one checkpoint.
+
+    Args:
+        user_vectors_UD: One row per user; rows of users without a vector are ignored.
+        item_vectors_ND: One row per item; rows of items without a vector are ignored.
+        has_user_U: Which users have a vector; all where None.
+        has_item_N: Which items have a vector; the others are never ranked. All where None.
+        fallback: Scores of users without a vector (cold users get the most popular items).
+    """
+
+    def __init__(
+        self,
+        user_vectors_UD: np.ndarray,
+        item_vectors_ND: np.ndarray,
+        *,
+        has_user_U: np.ndarray | None = None,
+        has_item_N: np.ndarray | None = None,
+        fallback: Scorer | None = None,
+    ) -> None:
+        self._users = np.asarray(user_vectors_UD, np.float32)
+        self._items = np.asarray(item_vectors_ND, np.float32)
+        self._has_user = np.ones(len(self._users), bool) if has_user_U is None else np.asarray(has_user_U)
+        self._has_item = np.ones(len(self._items), bool) if has_item_N is None else np.asarray(has_item_N)
+        self._fallback = fallback
+
+    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
+        """float32 [B, N].
+
+        Raises:
+            ModelError: A user has no vector and there is no fallback.
+        """
+        warm = self._has_user[user_rows_B]
+        if self._fallback is None and not warm.all():
+            raise ModelError(f"{int((~warm).sum())} users have no vector and there is no fallback for them")
+        block = np.empty((len(user_rows_B), len(self._items)), np.float32)
+        block[warm] = self._users[user_rows_B[warm]] @ self._items.T
+        block[np.ix_(warm, ~self._has_item)] = -np.inf
+        if self._fallback is not None and not warm.all():
+            block[~warm] = self._fallback.scores(user_rows_B[~warm])
+        return block
+
+
+def evaluate_ranking(
+    systems: Mapping[str, Scorer],
+    task: EvaluationTask,
+    *,
+    model_versions: Mapping[str, str | None] | None = None,
+    pessimistic: bool = False,
+) -> EvaluationResult:
+    """Rank every candidate for every user with a truth, for both user filters and all item groups.
+
+    Args:
+        systems: Scorers by name.
+        task: The question.
+        model_versions: Checkpoint of each system; null in the table where there is none.
+        pessimistic: Truth items lose ties (a check that a system does not win by the order of rows).
+
+    Raises:
+        ModelError: A system scores NaN or another number of items.
+    """
+    result = EvaluationResult(task.user_rows)
+    for name, system in systems.items():
+        lists = _rank(name, system, task, pessimistic)
+        for user_filter in USER_FILTERS:
+            _add(result, task, "retrieval", name, user_filter, lists[user_filter], (model_versions or {}).get(name))
+    return result
+
+
+def evaluate_lists(
+    lists: Mapping[str, np.ndarray],
+    task: EvaluationTask,
+    *,
+    user_filter: str = "all",
+    model_versions: Mapping[str, str | None] | None = None,
+) -> EvaluationResult:
+    """The same figures for candidates that were recalled already (question `recall`, Table VIII).
+
+    Args:
+        lists: By system, item rows [U, K] for every user row, best first, -1 = nothing.
+        task: The question.
+        user_filter: `new` where the lists were made without the items the users had.
+        model_versions: As in ``evaluate_ranking``.
+    """
+    result = EvaluationResult(task.user_rows)
+    for name, ranked_UK in lists.items():
+        if len(ranked_UK) != task.truth.shape[0]:
+            raise DataError(f"lists of {name}: {len(ranked_UK)} users, the truth has {task.truth.shape[0]}")
+        ranked = ranked_UK[task.user_rows]
+        _add(result, task, "recall", name, user_filter, ranked, (model_versions or {}).get(name))
+    return result
+
+
+def _rank(name: str, system: Scorer, task: EvaluationTask, pessimistic: bool) -> dict[str, np.ndarray]:
+    """Lists [users with truth, largest k] per user filter."""
+    parts: dict[str, list[np.ndarray]] = {user_filter: [] for user_filter in USER_FILTERS}
+    for users in _blocks(task.user_rows, task.truth.shape[1]):
+        scores = system.scores(users)
+        if scores.shape != (len(users), len(task.candidates_N)):
+            raise ModelError(f"system {name}: scores {scores.shape} for {len(users)} users and {task.truth.shape[1]} items")
+        last = task.truth[users].toarray() if pessimistic else None
+        scores[:, ~task.candidates_N] = -np.inf
+        parts["all"].append(top_k_rows(scores, max(task.ks), last))
+        scores[task.history[users].nonzero()] = -np.inf
+        parts["new"].append(top_k_rows(scores, max(task.ks), last))
+    return {user_filter: np.concatenate(lists) for user_filter, lists in parts.items()}
+
+
+def _add(
+    result: EvaluationResult,
+    task: EvaluationTask,
+    question: str,
+    system: str,
+    user_filter: str,
+    ranked_UK: np.ndarray,
+    model_version: str | None,
+) -> None:
+    """Measure one system's lists under one filter and append rows and per-user values."""
+    truth = task.truth[result.user_rows]
+    if user_filter == "new":
+        truth = truth > truth.multiply(task.history[result.user_rows])
+    shared = {"question": question, c.TASK: task.task, c.MODEL_VERSION: model_version, c.AS_OF: task.as_of}
+    values = {
+        MetricKey(system, user_filter, group, metric, k): per_user
+        for group, mask_N in task.groups.items()
+        for metric, k, per_user in _group_metrics(truth, ranked_UK, mask_N, task.ks)
+    }
+    means, lows, highs = mean_intervals(np.stack(list(values.values()), axis=1), task.samples, task.seed)
+    for key, mean, low, high in zip(values, means, lows, highs, strict=True):
+        users = int((~np.isnan(values[key])).sum())
+        if users:
+            figures = {"value": float(mean), "ci_low": float(low), "ci_high": float(high), "users": users}
+            result.rows.append({**shared, **key._asdict(), **figures})
+    result.per_user.update(values)
+    for key, covered in _coverage(system, user_filter, task, ranked_UK):
+        figures = {"value": covered, "ci_low": None, "ci_high": None, "users": len(ranked_UK)}
+        result.rows.append({**shared, **key._asdict(), **figures})
+
+
+def _group_metrics(
+    truth: sparse.csr_matrix, ranked_UK: np.ndarray, mask_N: np.ndarray, ks: Sequence[int]
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    group_truth = truth.multiply(mask_N[None, :]).tocsr()
+    group_truth.eliminate_zeros()
+    counts_U = np.diff(group_truth.indptr)
+    hits = [
+        hits_in(ranked_UK[rows], group_truth[rows].toarray())
+        for rows in _blocks(np.arange(len(ranked_UK)), truth.shape[1])
+    ]
+    for name, metric in _PER_USER_METRICS.items():
+        for k in ks:
+            yield name, k, metric(np.concatenate(hits), counts_U, k)
+
+
+def _coverage(
+    system: str, user_filter: str, task: EvaluationTask, ranked_UK: np.ndarray
+) -> Iterator[tuple[MetricKey, float]]:
+    """Share of a group's candidates that are in somebody's list."""
+    k = max(task.ks)
+    shown = np.zeros(len(task.candidates_N), bool)
+    shown[ranked_UK[:, :k][ranked_UK[:, :k] >= 0]] = True
+    for group, mask_N in task.groups.items():
+        candidates = mask_N & task.candidates_N
+        if candidates.any():
+            yield MetricKey(system, user_filter, group, "coverage", k), float(shown[candidates].mean())
+
+
+def _blocks(rows: np.ndarray, items: int) -> Iterator[np.ndarray]:
+    size = max(1, _BLOCK_SCORES // max(items, 1))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,0 +1,156 @@
+"""Simple references that every table carries; a model that loses to them has no news to tell.
+
+Shapes: E events, U users, N items, B users of one block. Every reference has ``scores(user_rows_B) -> float32 [B, N]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+
+SECONDS_PER_DAY = 86_400
+MOST_POPULAR, PERSONAL_FREQUENCY, ITEM_KNN = "most_popular_{days}d", "personal_frequency", "item_knn"
+
+
+class Scorer(Protocol):
+    """Anything that scores all items for some users."""
+
+    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
+        """float32 [B, N], higher is better, a fresh array that the caller may change."""
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Events before the test period, as parallel arrays.
+
+    Attributes:
+        user_rows_E: 0 .. users - 1.
+        item_rows_E: 0 .. items - 1.
+        seconds_E: Time of the event, seconds since 1970 (UTC).
+        users: Number of user rows, with and without events.
+        items: Number of item rows, with and without events.
+    """
+
+    user_rows_E: np.ndarray
+    item_rows_E: np.ndarray
+    seconds_E: np.ndarray
+    users: int
+    items: int
+
+    def item_counts(self) -> np.ndarray:
+        """Events per item, int64 [N]."""
+        return np.bincount(self.item_rows_E, minlength=self.items)
+
+    def matrix(self) -> sparse.csr_matrix:
+        """Which user had which item, bool [U, N]."""
+        return pair_matrix(self.user_rows_E, self.item_rows_E, self.users, self.items)
+
+
+def pair_matrix(user_rows: np.ndarray, item_rows: np.ndarray, users: int, items: int) -> sparse.csr_matrix:
+    """Distinct (user, item) pairs as a bool CSR matrix [users, items]; truth and history are given this way."""
+    pairs = np.unique(np.asarray(user_rows, np.int64) * items + np.asarray(item_rows, np.int64))
+    ones = np.ones(len(pairs), bool)
+    return sparse.csr_matrix((ones, (pairs // items, pairs % items)), shape=(users, items))
+
+
+class MostPopular:
+    """Events per item, of the ``days`` before ``as_of_seconds`` or of all time; the same for every user."""
+
+    def __init__(self, log: TrainingLog, *, days: int | None = None, as_of_seconds: int | None = None) -> None:
+        recent = np.ones(len(log.item_rows_E), bool)
+        if days is not None:
+            end = as_of_seconds if as_of_seconds is not None else int(log.seconds_E.max(initial=0)) + 1
+            recent = (log.seconds_E >= end - days * SECONDS_PER_DAY) & (log.seconds_E < end)
+        self._scores_N = np.bincount(log.item_rows_E[recent], minlength=log.items).astype(np.float32)
+
+    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
+        return np.tile(self._scores_N, (len(user_rows_B), 1))
+
+
+class PersonalFrequency:
+    """The user's own items, most frequent first (ties: the later bought, then the more popular), then the popular ones."""
+
+    def __init__(self, log: TrainingLog) -> None:
+        counts = log.item_counts()
+        self._popularity_N = (counts / (counts.max(initial=0) + 1)).astype(np.float32)  # below 1, so below every own item
+        self._own = self._own_scores(log, counts)
+
+    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
+        block = np.tile(self._popularity_N, (len(user_rows_B), 1))
+        own = self._own[user_rows_B].tocoo()
+        block[own.row, own.col] = own.data
+        return block
+
+    @staticmethod
+    def _own_scores(log: TrainingLog, popularity: np.ndarray) -> sparse.csr_matrix:
+        """n for the first of a user's n items, 1 for the last: order without loss in float32."""
+        pairs, inverse, counts = np.unique(
+            log.user_rows_E * log.items + log.item_rows_E, return_inverse=True, return_counts=True
+        )
+        latest = np.full(len(pairs), np.iinfo(np.int64).min)
+        np.maximum.at(latest, inverse, log.seconds_E)
+        users, items = pairs // log.items, pairs % log.items
+        order = np.lexsort((items, -popularity[items], -latest, -counts, users))
+        ends = np.searchsorted(users, users, side="right")  # pairs are sorted by user, before and after ordering
+        scores = (ends - np.arange(len(pairs))).astype(np.float32)
+        return sparse.csr_matrix((scores, (users[order], items[order])), shape=(log.users, log.items))
+
+
+class ItemKnn:
+    """Items that the buyers of the user's recent items had.
+
+    score(u, j) = Σ over the distinct items i of u's last ``history`` events, i ≠ j, of
+    |U_i ∩ U_j| / (sqrt(|U_i| |U_j|) + shrinkage), U_i = users with item i. The similarities of one block of users are
+    computed when needed and then dropped: all pairs of items would not fit.
+    """
+
+    _BLOCK_ROWS = 1024  # rows of similarities held at a time
+
+    def __init__(self, log: TrainingLog, *, shrinkage: float = 10.0, history: int = 100) -> None:
+        self._had = log.matrix().astype(np.float32)
+        self._had_by_item = self._had.T.tocsr()
+        self._root_count_N = np.sqrt(np.diff(self._had_by_item.indptr)).astype(np.float32)
+        self._shrinkage = np.float32(shrinkage)
+        self._recent = _recent_items(log, history)
+
+    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
+        profile = self._recent[user_rows_B].tocsc()
+        scores = np.zeros(profile.shape, np.float32)
+        seeds = np.flatnonzero(np.diff(profile.indptr))
+        for start in range(0, len(seeds), self._BLOCK_ROWS):
+            rows = seeds[start : start + self._BLOCK_ROWS]
+            scores += (profile[:, rows] @ self._similarities(rows)).toarray()
+        return scores
+
+    def _similarities(self, rows: np.ndarray) -> sparse.csr_matrix:
+        """Similarity of some items to all, [rows, N], 0 to themselves."""
+        common = (self._had_by_item[rows] @ self._had).tocsr()
+        row_of = np.repeat(np.arange(len(rows)), np.diff(common.indptr))
+        roots = self._root_count_N[rows][row_of] * self._root_count_N[common.indices]
+        common.data /= roots + self._shrinkage
+        common.data[rows[row_of] == common.indices] = 0
+        return common
+
+
+def _recent_items(log: TrainingLog, history: int) -> sparse.csr_matrix:
+    """Distinct items of each user's last ``history`` events, float32 [U, N]; equal times by row, higher rows newer."""
+    order = np.lexsort((log.item_rows_E, log.seconds_E, log.user_rows_E))
+    users = log.user_rows_E[order]
+    from_end = np.searchsorted(users, users, side="right") - np.arange(len(users))
+    last = order[from_end <= history]
+    return pair_matrix(log.user_rows_E[last], log.item_rows_E[last], log.users, log.items).astype(np.float32)
+
+
+def build_references(
+    log: TrainingLog, *, as_of_seconds: int, popular_days: int, knn_shrinkage: float, knn_history: int
+) -> dict[str, Scorer]:
+    """The references by their names in the tables: most_popular_7d, most_popular, personal_frequency, item_knn."""
+    return {
+        MOST_POPULAR.format(days=popular_days): MostPopular(log, days=popular_days, as_of_seconds=as_of_seconds),
+        "most_popular": MostPopular(log),
+        PERSONAL_FREQUENCY: PersonalFrequency(log),
+        ITEM_KNN: ItemKnn(log, shrinkage=knn_shrinkage, history=knn_history),
+    }

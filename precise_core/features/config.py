@@ -1,0 +1,61 @@
+"""Configuration of tasks, sequences, training windows and ranking features."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from precise_core.config import Config
+
+ALL_TASK = "all"  # every event; the task of Universal Training
+
+
+class TaskConfig(Config):
+    """A filter on (scene, action); an omitted side means every value."""
+
+    scene: str | None = None
+    action: str | None = None
+
+    @model_validator(mode="after")
+    def _is_a_filter(self) -> TaskConfig:
+        if self.scene is None and self.action is None:
+            raise ValueError(f"give `scene`, `action` or both; every event is the task {ALL_TASK!r} already")
+        return self
+
+
+class SequencesConfig(Config):
+    """`user_sequences`: the last `max_length` events per user and task, in `buckets` partitions."""
+
+    max_length: int = Field(200, ge=1)
+    buckets: int = Field(4, ge=1)
+
+
+class WindowsConfig(Config):
+    """`training_windows`: slices of `length` events, a new one every `stride` events, counted from the newest.
+
+    A share of the users is held out for validation: their events of the last `validation_days` before `as_of` are not
+    in the train split but are the truth of the validation split.
+    """
+
+    length: int = Field(100, ge=2)
+    stride: int = Field(100, ge=1)
+    validation_days: int = Field(28, ge=1)
+    validation_user_share: float = Field(0.1, gt=0, lt=1)
+    max_targets: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _no_gaps(self) -> WindowsConfig:
+        if self.stride > self.length:
+            raise ValueError(f"stride {self.stride} is above length {self.length}: events between windows would be lost")
+        return self
+
+
+class RankingFeaturesConfig(Config):
+    """`ranking_features`: which tasks' vectors are joined and how impressions are split by time.
+
+    The first `train_share` of the impressions' time span trains, the next `validation_share` selects, the rest tests.
+    """
+
+    tasks: tuple[str, ...] = (ALL_TASK,)
+    train_share: float = Field(0.6, gt=0, lt=1)
+    validation_share: float = Field(0.15, gt=0, lt=1)
+    popularity_days: int = Field(28, ge=1)

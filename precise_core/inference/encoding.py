@@ -1,0 +1,88 @@
+"""A checkpoint to vectors, in one process: what a Spark worker, the evaluation and a notebook all call.
+
+B users, N items, L positions, T text tokens, D width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from precise_core.errors import ModelError
+from precise_core.models.catalog import ItemCatalog
+from precise_core.models.precise import Precise, fuse_distinct
+from precise_core.training.checkpoint import Checkpoint
+
+_loaded: dict[str, tuple[str, Precise]] = {}
+
+
+def load_encoder(folder: str | Path) -> tuple[str, Precise]:
+    """``(model_version, model)`` of a checkpoint, verified and loaded once per process.
+
+    Raises:
+        CheckpointError: The folder is missing or a file in it was changed.
+    """
+    key = str(folder)
+    if key not in _loaded:
+        checkpoint = Checkpoint.open(Path(folder))
+        _loaded.clear()  # one model per worker: weights of an old checkpoint must not stay resident
+        _loaded[key] = (checkpoint.model_version, checkpoint.load_model().eval())
+    return _loaded[key]
+
+
+def encode_items(
+    model: Precise, item_indices_N: np.ndarray, token_ids_NT: np.ndarray, token_counts_N: np.ndarray, batch: int = 4096
+) -> np.ndarray:
+    """Serving vectors of items, shape ``(N, D)`` float32 (e_i of eq. 4, normalised under cosine)."""
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(item_indices_N), batch):
+            rows = slice(start, start + batch)
+            fused_ND = model.item_embeddings(
+                torch.as_tensor(item_indices_N[rows], dtype=torch.long),
+                torch.as_tensor(token_ids_NT[rows]),
+                torch.as_tensor(token_counts_N[rows]),
+            )
+            parts.append(model.serving_item_vectors(fused_ND).float().numpy())
+    vectors_ND = np.concatenate(parts) if parts else np.zeros((0, model.config.fusion.width), np.float32)
+    return _finite(vectors_ND, "item")
+
+
+def encode_users(
+    model: Precise, catalog: ItemCatalog, sequences: list[np.ndarray], max_length: int, batch: int = 256
+) -> np.ndarray:
+    """Serving vectors of users, shape ``(B, D)`` float32, in the order given.
+
+    Args:
+        model: Universal (causal, last state) or targeted (bidirectional, MLP over the concatenation).
+        catalog: Token ids of the items.
+        sequences: Item indices per user, oldest first; only the newest ``max_length`` are read.
+        max_length: Positions the model was trained with.
+        batch: Users per forward pass; users of similar length share one.
+    """
+    lengths_B = np.array([min(len(sequence), max_length) for sequence in sequences])
+    if len(lengths_B) and lengths_B.min() < 1:
+        raise ModelError(f"{int((lengths_B < 1).sum())} users have no history to encode")
+    vectors_BD = np.zeros((len(sequences), model.config.fusion.width), np.float32)
+    order = np.argsort(lengths_B, kind="stable")
+    with torch.inference_mode():
+        for start in range(0, len(order), batch):
+            users = order[start : start + batch]
+            longest = int(lengths_B[users].max())
+            items_BL = torch.zeros((len(users), longest), dtype=torch.long)
+            for row, user in enumerate(users):
+                newest = sequences[user][-longest:]
+                items_BL[row, longest - len(newest) :] = torch.as_tensor(newest, dtype=torch.long)
+            (fused_BLD,) = fuse_distinct(model, catalog, items_BL)
+            h_BD = model.user_embeddings(fused_BLD, items_BL > 0)
+            vectors_BD[users] = model.serving_user_vectors(h_BD).float().numpy()
+    return _finite(vectors_BD, "user")
+
+
+def _finite(vectors_ND: np.ndarray, what: str) -> np.ndarray:
+    bad = ~np.isfinite(vectors_ND).all(axis=1) | (np.abs(vectors_ND).sum(axis=1) == 0)
+    if bad.any():
+        raise ModelError(f"{int(bad.sum())} of {len(bad)} {what} vectors are NaN, infinite or all zero")
+    return vectors_ND

@@ -1,0 +1,105 @@
+"""Batch encoding on Spark: Arrow in, Arrow out, one model per Python worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyspark import SparkFiles
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.inference.encoding import encode_items, encode_users, load_encoder
+from precise_core.inference.text import fixed_lists, float_lists
+from precise_core.models.catalog import ItemCatalog
+from schemas import columns as c
+
+_Batches = Iterator[pa.RecordBatch]
+
+
+def embed_items(spark: SparkSession, item_tokens: DataFrame, checkpoint: Path, embedded_at: datetime) -> DataFrame:
+    """`item_tokens` to `item_embeddings` under one checkpoint."""
+    version, _ = load_encoder(checkpoint)  # a missing or changed checkpoint fails before any Spark job
+    name = _ship(spark, checkpoint)
+    encoded = item_tokens.select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT).mapInArrow(
+        _item_encoder(name),
+        f"{c.ITEM_ID} string, {c.ITEM_INDEX} int, {c.EMBEDDING} array<float>, {c.IS_COLD} boolean",
+    )
+    return encoded.select(
+        c.ITEM_ID,
+        c.ITEM_INDEX,
+        F.lit(version).alias(c.MODEL_VERSION),
+        c.EMBEDDING,
+        F.lit(embedded_at).alias(c.EMBEDDED_AT),
+        c.IS_COLD,
+    )
+
+
+def embed_users(
+    spark: SparkSession, sequences: DataFrame, checkpoint: Path, catalog_file: Path, max_length: int
+) -> DataFrame:
+    """`user_sequences` of one task to `user_embeddings` under one checkpoint."""
+    version, _ = load_encoder(checkpoint)
+    encoded = sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES, c.AS_OF).mapInArrow(
+        _user_encoder(_ship(spark, checkpoint), _ship(spark, catalog_file), max_length),
+        f"{c.USER_ID} string, {c.TASK} string, {c.EMBEDDING} array<float>, {c.AS_OF} timestamp",
+    )
+    return encoded.select(c.USER_ID, c.TASK, F.lit(version).alias(c.MODEL_VERSION), c.EMBEDDING, c.AS_OF)
+
+
+def _ship(spark: SparkSession, path: Path) -> str:
+    """Send a file or folder to every executor once; workers find it under its name."""
+    spark.sparkContext.addFile(str(path.resolve()), recursive=path.is_dir())
+    return path.name
+
+
+def _item_encoder(checkpoint_name: str) -> Callable[[_Batches], _Batches]:
+    def apply(batches: _Batches) -> _Batches:
+        _, model = load_encoder(SparkFiles.get(checkpoint_name))
+        trained = model.fusion.trained_items.numpy()
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            counts_N = batch.column(c.TOKEN_COUNT).to_numpy()
+            indices_N = batch.column(c.ITEM_INDEX).to_numpy()
+            token_ids = batch.column(c.TOKEN_IDS)
+            token_ids_NT = fixed_lists(token_ids, len(token_ids[0]))
+            known_N = indices_N < len(trained)
+            is_cold_N = ~(known_N & trained[np.where(known_N, indices_N, 0)])
+            yield pa.RecordBatch.from_arrays(
+                [
+                    batch.column(c.ITEM_ID),
+                    batch.column(c.ITEM_INDEX),
+                    float_lists(encode_items(model, indices_N, token_ids_NT, counts_N)),
+                    pa.array(is_cold_N),
+                ],
+                names=[c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD],
+            )
+
+    return apply
+
+
+def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> Callable[[_Batches], _Batches]:
+    def apply(batches: _Batches) -> _Batches:
+        _, model = load_encoder(SparkFiles.get(checkpoint_name))
+        catalog = ItemCatalog.load(Path(SparkFiles.get(catalog_name)))
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            vectors_BD = encode_users(model, catalog, ragged_rows(batch.column(c.ITEM_INDICES)), max_length)
+            yield pa.RecordBatch.from_arrays(
+                [batch.column(c.USER_ID), batch.column(c.TASK), float_lists(vectors_BD), batch.column(c.AS_OF)],
+                names=[c.USER_ID, c.TASK, c.EMBEDDING, c.AS_OF],
+            )
+
+    return apply
+
+
+def ragged_rows(column: pa.ListArray) -> list[np.ndarray]:
+    """The lists of an Arrow column as views into one buffer; honours the offsets of a slice."""
+    values = column.values.to_numpy(zero_copy_only=False)
+    offsets = column.offsets.to_numpy()
+    return [values[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]

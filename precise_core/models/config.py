@@ -1,0 +1,79 @@
+"""Configuration of the PRECISE model and of the DCN ranking model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from precise_core.config import Config
+
+
+class FusionConfig(Config):
+    """Embedding Fusion (IV-A, eq. 3 and 4; Table VI).
+
+    ``mode``: `id` (PRECISE-ID), `llm` (PRECISE-LLM), `pool` (PRECISE-Pool), `moe` (PRECISE). ``token_init``: `vocab`
+    (language-model states averaged per token), `random`. ``id_dropout`` is the probability that an item's id row is
+    replaced by the shared unknown row during training; 0 = the paper.
+    """
+
+    mode: Literal["id", "llm", "pool", "moe"] = "moe"
+    id_width: int = Field(128, ge=1)
+    token_width: int = Field(128, ge=1)
+    num_experts: int = Field(4, ge=1)
+    top_k: int = Field(2, ge=1)
+    balance_weight: float = Field(0.01, ge=0)
+    token_init: Literal["vocab", "random"] = "vocab"
+    id_dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _top_k_fits(self) -> FusionConfig:
+        if self.top_k > self.num_experts:
+            raise ValueError(f"top_k {self.top_k} is above num_experts {self.num_experts}")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Width of e_i: the id half, the token half, or both side by side."""
+        return {"id": self.id_width, "llm": self.token_width}.get(self.mode, self.id_width + self.token_width)
+
+
+class EncoderConfig(Config):
+    """The Transformer over items (IV-B, IV-C)."""
+
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    ffn_width: int = Field(512, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    max_length: int = Field(100, ge=1)
+    scale_input: bool = Field(True, description="Item vectors times sqrt(width) before positions are added.")
+
+
+class ModelConfig(Config):
+    """PRECISE. ``residual_head``: h'_u = last state + MLP(CONCAT(...)), last layer zero; False = the paper."""
+
+    fusion: FusionConfig = FusionConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    similarity: Literal["cosine", "dot"] = "cosine"
+    temperature: float = Field(0.07, gt=0)
+    learned_temperature: bool = True
+    residual_head: bool = True
+    head_width: int = Field(128, ge=1)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.fusion.width % self.encoder.heads:
+            raise ValueError(f"encoder.heads {self.encoder.heads} does not divide the item width {self.fusion.width}")
+        return self
+
+
+class DCNConfig(Config):
+    """DCN-v2 (VI-C, Fig. 7)."""
+
+    embedding_width: int = Field(16, ge=1)
+    hash_buckets: int = Field(20_000, ge=2)
+    cross_layers: int = Field(2, ge=1)
+    deep_widths: tuple[int, ...] = (64, 32)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    inject_vectors: bool = Field(True, description="Injection 1: vectors beside the embedding layer's output.")
+    inject_score: bool = Field(True, description="Injection 2: the dot product beside the DCN's output.")

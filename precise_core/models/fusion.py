@@ -1,0 +1,161 @@
+"""Embedding Fusion (section IV-A, eq. 3 and 4): item id and item text to one item embedding.
+
+N items, T text tokens, K experts, W known tokens, D width of the half at hand.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from precise_core.models.catalog import UNKNOWN
+from precise_core.models.config import FusionConfig
+
+_ID_STD = 0.02
+
+
+class ItemFusion(nn.Module):
+    """e_i = ID(i) ⊕ MoE(x_i) (eq. 4; https://arxiv.org/abs/2412.06308), and its ablations (Table VI).
+
+    `id` = ID(i) only, `llm` = masked mean of the tokens only, `pool` = ID(i) ⊕ masked mean, `moe` = the paper.
+
+    Departures: the token table has one trained row per token id of the catalog instead of one tensor per item; an item
+    that the checkpoint has not trained (newer, or without an event) uses the shared unknown row as its id half, which
+    ``id_dropout`` trains; an item without tokens has a zero text half.
+
+    Args:
+        config: Widths, mode, experts.
+        num_item_rows: Rows of the id table, rows 0 (padding) and 1 (unknown) included.
+        known_token_ids_W: int64, sorted: the tokens that get a row; any other token uses the unknown-token row.
+
+    >>> fusion = ItemFusion(FusionConfig(id_width=4, token_width=4), 10, torch.tensor([5, 9]))
+    >>> fusion(torch.tensor([3]), torch.tensor([[5, 9, 0]]), torch.tensor([2])).shape
+    torch.Size([1, 8])
+    """
+
+    known_token_ids_W: torch.Tensor
+    is_trained_V: torch.Tensor
+
+    def __init__(self, config: FusionConfig, num_item_rows: int, known_token_ids_W: torch.Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.has_id, self.has_text = config.mode != "llm", config.mode != "id"
+        self.register_buffer("known_token_ids_W", known_token_ids_W.long().clone())
+        self.register_buffer("is_trained_V", torch.ones(num_item_rows, dtype=torch.bool))
+        if self.has_id:
+            self.id_table = nn.Embedding(num_item_rows, config.id_width)
+            nn.init.normal_(self.id_table.weight, std=_ID_STD)
+        if self.has_text:
+            self.token_table = nn.Embedding(len(known_token_ids_W) + 1, config.token_width)  # row 0 = unknown token
+            nn.init.normal_(self.token_table.weight, std=1 / math.sqrt(config.token_width))
+            self.text = MixtureOfExperts(config) if config.mode == "moe" else MaskedMean()
+
+    def set_trained_items(self, is_trained_V: torch.Tensor) -> None:
+        """Mark the items whose id rows carry training; all others use the unknown row from now on."""
+        self.is_trained_V.copy_(is_trained_V)
+
+    def set_token_vectors(self, token_ids_K: torch.Tensor, vectors_KD: torch.Tensor) -> int:
+        """Initialise the rows of known tokens from the language model; returns how many rows were set."""
+        rows_K = self._token_rows(token_ids_K)
+        known_K = rows_K > 0
+        with torch.no_grad():
+            self.token_table.weight[rows_K[known_K]] = vectors_KD[known_K]
+        return int(known_K.sum())
+
+    def forward(
+        self, item_indices_N: torch.Tensor, token_ids_NT: torch.Tensor, token_counts_N: torch.Tensor
+    ) -> torch.Tensor:
+        """e_ND of N items, halves side by side."""
+        halves = [self.id_half(item_indices_N)] if self.has_id else []
+        if self.has_text:
+            halves.append(self.text_half(token_ids_NT, token_counts_N))
+        return torch.cat(halves, dim=-1)
+
+    def id_half(self, item_indices_N: torch.Tensor) -> torch.Tensor:
+        """ID(i); the unknown row for items without training and, while training, for a random share."""
+        rows_N = item_indices_N.clamp(max=len(self.is_trained_V) - 1)
+        has_row_N = (item_indices_N == rows_N) & self.is_trained_V[rows_N]
+        if self.training and self.config.id_dropout:
+            has_row_N = has_row_N & (torch.rand(rows_N.shape, device=rows_N.device) >= self.config.id_dropout)
+        return self.id_table(rows_N.where(has_row_N, UNKNOWN))
+
+    def text_half(self, token_ids_NT: torch.Tensor, token_counts_N: torch.Tensor) -> torch.Tensor:
+        """The semantic embedding of N texts; zero where a text has no token."""
+        mask_NT = torch.arange(token_ids_NT.shape[1], device=token_ids_NT.device) < token_counts_N[:, None]
+        return self.text(self.token_table(self._token_rows(token_ids_NT)), mask_NT)
+
+    def balance_loss(self) -> torch.Tensor | None:
+        """Load-balancing loss of the last forward pass, unweighted; None unless the mode is `moe`."""
+        return self.text.balance_loss if self.has_text and isinstance(self.text, MixtureOfExperts) else None
+
+    def expert_load(self) -> list[float]:
+        """Share of the last batch's texts that activated each expert, summing to top_k; empty unless `moe`."""
+        is_moe = self.has_text and isinstance(self.text, MixtureOfExperts)
+        return [round(share, 4) for share in self.text.load_K.tolist()] if is_moe else []
+
+    def _token_rows(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Rows of the token table by binary search, so that no array of the tokenizer's size is carried along."""
+        if not len(self.known_token_ids_W):
+            return torch.zeros_like(token_ids, dtype=torch.long)
+        wanted = token_ids.long()
+        rows = torch.searchsorted(self.known_token_ids_W, wanted).clamp(max=len(self.known_token_ids_W) - 1)
+        return (rows + 1).where(self.known_token_ids_W[rows] == wanted, 0)
+
+
+class MaskedMean(nn.Module):
+    """Mean over the real tokens; zero where there are none."""
+
+    def forward(self, x_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
+        return masked_mean(x_NTD, mask_NT)
+
+
+class MixtureOfExperts(nn.Module):
+    """Σ_j gate(x)_j · Attn_j(x) with gate(x) = softmax(topk(mean(x) · W_gate)) (eq. 3, 4).
+
+    Attn_j is a learned query over the tokens, a masked softmax, and a value projection. The projection is applied to
+    the pooled vector: the same result by linearity, at a T-th of the cost.
+    """
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        D, K = config.token_width, config.num_experts
+        self.top_k = config.top_k
+        self.gate = nn.Linear(D, K, bias=False)
+        self.queries_KD = nn.Parameter(torch.randn(K, D) / math.sqrt(D))
+        # Near the identity: the language model's geometry survives the first step.
+        self.values_KDD = nn.Parameter(torch.eye(D).repeat(K, 1, 1) + torch.randn(K, D, D) * 0.1 / math.sqrt(D))
+        self.load_K = torch.zeros(K)
+        self.balance_loss: torch.Tensor | None = None
+
+    def forward(self, x_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
+        weights_NK = self._gate(masked_mean(x_NTD, mask_NT), mask_NT.any(dim=1))
+        scores_NTK = x_NTD @ self.queries_KD.T
+        scores_NTK = scores_NTK.masked_fill(~mask_NT[:, :, None], torch.finfo(scores_NTK.dtype).min)
+        # An empty text has a uniform softmax over its padding: the mask makes it zero instead.
+        attention_NTK = scores_NTK.softmax(dim=1) * mask_NT[:, :, None]
+        pooled_NKD = attention_NTK.transpose(1, 2) @ x_NTD
+        return torch.einsum("nkd,kde->ne", pooled_NKD * weights_NK[:, :, None], self.values_KDD)
+
+    def _gate(self, mean_ND: torch.Tensor, has_text_N: torch.Tensor) -> torch.Tensor:
+        logits_NK = self.gate(mean_ND)
+        top = logits_NK.topk(self.top_k, dim=-1)
+        weights_NK = torch.zeros_like(logits_NK).scatter(-1, top.indices, top.values.softmax(dim=-1))
+        if self.training:
+            self._measure_load(logits_NK, weights_NK, has_text_N)
+        return weights_NK
+
+    def _measure_load(self, logits_NK: torch.Tensor, weights_NK: torch.Tensor, has_text_N: torch.Tensor) -> None:
+        """Switch Transformer's balance loss: K · Σ_j share_j · mean probability_j; 1 x top_k when balanced."""
+        texts = has_text_N.sum().clamp(min=1)
+        share_K = ((weights_NK > 0) & has_text_N[:, None]).sum(dim=0) / texts
+        probability_K = (logits_NK.softmax(dim=-1) * has_text_N[:, None]).sum(dim=0) / texts
+        self.load_K = share_K.detach()
+        self.balance_loss = len(share_K) * (share_K.detach() * probability_K).sum()
+
+
+def masked_mean(x_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
+    """Mean over True positions; zero where there are none."""
+    total_ND = (x_NTD * mask_NT[:, :, None]).sum(dim=1)
+    return total_ND / mask_NT.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,0 +1,154 @@
+"""PRECISE: Embedding Fusion, a sequence encoder, and a user vector (section IV; https://arxiv.org/abs/2412.06308).
+
+B batch, L positions, N items, T text tokens, D width of an item vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from precise_core.models.catalog import ItemCatalog
+from precise_core.models.config import ModelConfig
+from precise_core.models.encoder import SequenceEncoder
+from precise_core.models.fusion import ItemFusion
+
+Stage = Literal["universal", "targeted"]
+
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1.0
+
+
+class Precise(nn.Module):
+    """The model of one stage.
+
+    `universal` (IV-B): causal; h_u is the last position's state. `targeted` (IV-C): no mask;
+    h'_u = MLP(CONCAT(h_1 .. h_n)) over positions left-padded to ``max_length``, plus the last state where
+    ``residual_head`` is on: the MLP's last layer starts at zero, so step 0 ranks as the last state does.
+
+    Args:
+        config: All sizes.
+        num_item_rows: Rows of the id table, padding and unknown included.
+        known_token_ids: int64, sorted: tokens with a row of their own.
+        stage: Which of the two.
+        max_token_length: T; kept so that serving can refuse a catalog of another length.
+
+    >>> model = Precise(ModelConfig(), num_item_rows=10, known_token_ids=torch.tensor([5]), stage="universal",
+    ...                 max_token_length=3).eval()
+    >>> e_1LD = model.item_embeddings(torch.tensor([2, 3]), torch.zeros(2, 3).long(), torch.zeros(2))[None]
+    >>> model.user_embeddings(e_1LD, torch.ones(1, 2, dtype=torch.bool)).shape
+    torch.Size([1, 256])
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_item_rows: int,
+        known_token_ids: torch.Tensor,
+        stage: Stage,
+        max_token_length: int,
+    ) -> None:
+        super().__init__()
+        self.config, self.stage = config, stage
+        self.num_item_rows, self.max_token_length = num_item_rows, max_token_length
+        self.fusion = ItemFusion(config.fusion, num_item_rows, known_token_ids)
+        self.encoder = SequenceEncoder(config.encoder, config.fusion.width, is_causal=stage == "universal")
+        self.log_temperature = nn.Parameter(
+            torch.tensor(math.log(config.temperature)), requires_grad=config.learned_temperature
+        )
+        self.head = ConcatHead(config) if stage == "targeted" else None
+
+    @property
+    def width(self) -> int:
+        """D, of item and of user vectors."""
+        return self.config.fusion.width
+
+    def item_embeddings(
+        self, item_indices_N: torch.Tensor, token_ids_NT: torch.Tensor, token_counts_N: torch.Tensor
+    ) -> torch.Tensor:
+        """e_ND (eq. 4) of any items, also of items newer than the checkpoint."""
+        return self.fusion(item_indices_N, token_ids_NT, token_counts_N)
+
+    def position_states(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:
+        """h_BLD of the last layer, zero at padding."""
+        return self.encoder(e_BLD, valid_mask_BL)
+
+    def user_embeddings(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:
+        """h_BD of left-padded sequences; zero for a sequence without any item under a residual head."""
+        h_BLD = self.position_states(e_BLD, valid_mask_BL)
+        return h_BLD[:, -1] if self.head is None else self.head(h_BLD)
+
+    def serving_item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
+        """Item vectors whose plain dot product with serving user vectors is the score."""
+        return F.normalize(e_ND, dim=-1) if self.config.similarity == "cosine" else e_ND
+
+    def serving_user_vectors(self, h_BD: torch.Tensor) -> torch.Tensor:
+        """User vectors whose plain dot product with serving item vectors is the score."""
+        return F.normalize(h_BD, dim=-1) if self.config.similarity == "cosine" else h_BD
+
+    def logits(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
+        """Scores for a softmax, P x N: the serving score, under cosine divided by the temperature."""
+        scores_PN = self.serving_user_vectors(h_PD) @ self.serving_item_vectors(e_ND).T
+        return scores_PN / self.temperature if self.config.similarity == "cosine" else scores_PN
+
+    @property
+    def temperature(self) -> torch.Tensor:
+        """The learned temperature, kept between 0.01 and 1."""
+        return self.log_temperature.exp().clamp(_MIN_TEMPERATURE, _MAX_TEMPERATURE)
+
+
+class ConcatHead(nn.Module):
+    """MLP(CONCAT(h_1 .. h_n)) (IV-C), n = max_length; see ``Precise`` for the residual."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D = config.fusion.width
+        self.max_length, self.is_residual = config.encoder.max_length, config.residual_head
+        self.mlp = nn.Sequential(
+            nn.Linear(self.max_length * D, config.head_width),
+            nn.GELU(),
+            nn.Dropout(config.encoder.dropout),
+            nn.Linear(config.head_width, D),
+        )
+        if self.is_residual:
+            nn.init.zeros_(self.mlp[-1].weight)
+            nn.init.zeros_(self.mlp[-1].bias)
+
+    def forward(self, h_BLD: torch.Tensor) -> torch.Tensor:
+        missing = self.max_length - h_BLD.shape[1]
+        mixed_BD = self.mlp(F.pad(h_BLD, (0, 0, missing, 0)).flatten(1))
+        return h_BLD[:, -1] + mixed_BD if self.is_residual else mixed_BD
+
+
+def fuse_distinct(model: Precise, catalog: ItemCatalog, *item_indices: torch.Tensor) -> list[torch.Tensor]:
+    """Item embeddings of several index tensors; an item is fused once, and so is a text that many items share.
+
+    Args:
+        model: Its device and mode (training or not) are used as they are.
+        catalog: Tokens of the items; rows beyond it are treated as items without text.
+        item_indices: int64 tensors of any shape.
+
+    Returns:
+        One tensor per argument, of its shape plus D.
+    """
+    flat = torch.cat([indices.reshape(-1) for indices in item_indices])
+    distinct_N, inverse = torch.unique(flat, return_inverse=True)
+    e_ND = _fuse(model.fusion, catalog, distinct_N)
+    parts = F.embedding(inverse, e_ND).split([indices.numel() for indices in item_indices])
+    shapes: Sequence[torch.Size] = [indices.shape for indices in item_indices]
+    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _fuse(fusion: ItemFusion, catalog: ItemCatalog, item_indices_N: torch.Tensor) -> torch.Tensor:
+    halves = [fusion.id_half(item_indices_N)] if fusion.has_id else []
+    if fusion.has_text:
+        rows_N = item_indices_N.where(item_indices_N < catalog.num_rows, 0)
+        texts_X, text_of_N = torch.unique(catalog.text_rows_V[rows_N], return_inverse=True)
+        carriers_X = catalog.text_items_X[texts_X]
+        text_XD = fusion.text_half(catalog.token_ids_VT[carriers_X], catalog.token_counts_V[carriers_X])
+        halves.append(F.embedding(text_of_N, text_XD))
+    return torch.cat(halves, dim=-1)

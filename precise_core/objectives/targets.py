@@ -1,0 +1,138 @@
+"""What is to be predicted from a window: items of a strictly later instant.
+
+Several events may share one instant (a shopping basket). Who is about to fill the basket knows none of it, so no item
+of it may be predicted from another one. Where no two events share an instant, all of this is plain next-item
+prediction.
+
+B windows, L positions, P loss positions, M targets per position, E examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from precise_core.models.catalog import FIRST_ITEM
+
+
+@dataclass(frozen=True)
+class PositionTargets:
+    """Inputs of a causal encoder and what its positions predict (Universal Training).
+
+    Attributes:
+        item_indices_BL: The windows without their last instant, left-padded again: it is only ever predicted, and the
+            newest position must be one that is trained, because serving reads the user vector there.
+        valid_mask_BL: True = real position.
+        rows_P: Window of each loss position.
+        positions_P: Its position: the last one of an instant, where the whole instant has been seen.
+        targets_PM: Items drawn from the next instant, without repetition.
+        target_mask_PM: True = a real target; every row has at least one, which the other entries repeat.
+    """
+
+    item_indices_BL: torch.Tensor
+    valid_mask_BL: torch.Tensor
+    rows_P: torch.Tensor
+    positions_P: torch.Tensor
+    targets_PM: torch.Tensor
+    target_mask_PM: torch.Tensor
+
+
+@dataclass(frozen=True)
+class CutExamples:
+    """(history, next item) pairs (Targeted Training).
+
+    Attributes:
+        rows_E: Window each example was cut from.
+        item_indices_EL: Events before the cut, left-padded.
+        valid_mask_EL: True = real position; every row has at least one.
+        targets_E: An item of the instant at the cut.
+    """
+
+    rows_E: torch.Tensor
+    item_indices_EL: torch.Tensor
+    valid_mask_EL: torch.Tensor
+    targets_E: torch.Tensor
+
+
+def next_instant_targets(
+    item_indices_BL: torch.Tensor,
+    event_ts_BL: torch.Tensor,
+    valid_mask_BL: torch.Tensor,
+    num_targets: int,
+    generator: torch.Generator,
+) -> PositionTargets:
+    """Up to ``num_targets`` items of the next instant for the last position of every instant but the last."""
+    L = item_indices_BL.shape[1]
+    is_last_BL = _ends_instant(event_ts_BL)
+    end_BL = _instant_end(is_last_BL)
+    rows_P, positions_P = (is_last_BL & valid_mask_BL)[:, : L - 1].nonzero(as_tuple=True)
+    start_P = positions_P + 1
+    size_P = end_BL[rows_P, start_P] - start_P + 1
+    # A cyclic run from a random start: every item is equally likely and none is drawn twice.
+    first_P = (torch.rand(len(size_P), generator=generator) * size_P).long()
+    draw_M = torch.arange(num_targets)
+    offset_PM = (first_P[:, None] + draw_M) % size_P[:, None]
+    targets_PM = item_indices_BL[rows_P[:, None], start_P[:, None] + offset_PM]
+    mask_PM = (draw_M < size_P[:, None]) & (targets_PM >= FIRST_ITEM)
+    mask_PM = mask_PM & ~_repeats_an_earlier_draw(targets_PM)
+    kept_P = mask_PM.any(dim=1)
+    targets_PM = targets_PM.where(mask_PM, targets_PM.gather(1, mask_PM.long().argmax(dim=1, keepdim=True)))
+    last_start_B = torch.where(is_last_BL[:, : L - 1], torch.arange(1, L), 0).amax(dim=1) if L > 1 else end_BL[:, 0] * 0
+    shifted_BL, valid_BL = _keep_before(item_indices_BL, valid_mask_BL, last_start_B)
+    moved_P = (positions_P + L - last_start_B[rows_P])[kept_P]
+    return PositionTargets(shifted_BL, valid_BL, rows_P[kept_P], moved_P, targets_PM[kept_P], mask_PM[kept_P])
+
+
+def draw_cuts(
+    item_indices_BL: torch.Tensor,
+    event_ts_BL: torch.Tensor,
+    valid_mask_BL: torch.Tensor,
+    cuts_per_window: int,
+    generator: torch.Generator,
+) -> CutExamples:
+    """Up to ``cuts_per_window`` different instants of each window, each predicted from the events before it."""
+    B, L = item_indices_BL.shape
+    is_last_BL = _ends_instant(event_ts_BL)
+    can_cut_BL = torch.zeros(B, L, dtype=torch.bool)
+    can_cut_BL[:, 1:] = (is_last_BL & valid_mask_BL)[:, :-1]
+    keys_BL = torch.rand(B, L, generator=generator).masked_fill(~can_cut_BL, -1.0)
+    drawn = keys_BL.topk(min(cuts_per_window, L), dim=1)
+    rows_E, column_E = (drawn.values >= 0).nonzero(as_tuple=True)
+    cut_E = drawn.indices[rows_E, column_E]
+    size_E = _instant_end(is_last_BL)[rows_E, cut_E] - cut_E + 1
+    chosen_E = cut_E + (torch.rand(len(cut_E), generator=generator) * size_E).long()
+    targets_E = item_indices_BL[rows_E, chosen_E]
+    known_E = targets_E >= FIRST_ITEM
+    rows_E, cut_E, targets_E = rows_E[known_E], cut_E[known_E], targets_E[known_E]
+    history_EL, valid_EL = _keep_before(item_indices_BL[rows_E], valid_mask_BL[rows_E], cut_E)
+    return CutExamples(rows_E, history_EL, valid_EL, targets_E)
+
+
+def _ends_instant(event_ts_BL: torch.Tensor) -> torch.Tensor:
+    is_last_BL = torch.ones_like(event_ts_BL, dtype=torch.bool)
+    is_last_BL[:, :-1] = event_ts_BL[:, 1:] != event_ts_BL[:, :-1]
+    return is_last_BL
+
+
+def _instant_end(is_last_BL: torch.Tensor) -> torch.Tensor:
+    """Position of the last event of each event's instant: the nearest marked position at or after it."""
+    L = is_last_BL.shape[1]
+    marked_BL = torch.where(is_last_BL, torch.arange(L), L)
+    return marked_BL.flip(1).cummin(dim=1).values.flip(1)
+
+
+def _keep_before(
+    items_BL: torch.Tensor, valid_mask_BL: torch.Tensor, cut_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions before the cut, moved to the right end."""
+    L = items_BL.shape[1]
+    source_BL = torch.arange(L) - (L - cut_B)[:, None]
+    from_BL = source_BL.clamp(min=0)
+    valid_BL = (source_BL >= 0) & valid_mask_BL.gather(1, from_BL)
+    return items_BL.gather(1, from_BL) * valid_BL, valid_BL
+
+
+def _repeats_an_earlier_draw(targets_PM: torch.Tensor) -> torch.Tensor:
+    same_PMM = targets_PM[:, :, None] == targets_PM[:, None, :]
+    return same_PMM.tril(diagonal=-1).any(dim=2)

@@ -1,0 +1,215 @@
+"""What every job has in common: arguments, pinned reads, gated writes, one row in `runs`, one line per error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from pyspark.sql import DataFrame, SparkSession
+
+from precise_core.config import config_hash, load_config
+from precise_core.errors import PreciseError, RowCountError
+from precise_core.runtime.code_version import code_version
+from precise_core.runtime.progress import StepProgress, console, spark_progress
+from precise_core.settings import Settings
+from precise_core.spark.lock import warehouse_lock
+from precise_core.spark.session import get_session
+from precise_core.spark.warehouse import Warehouse
+from schemas import RUNS, VALIDATION_RESULTS, Table
+
+EXIT_FAILED = 2
+
+
+class GateOutcome(Protocol):
+    """What a validation gate returns (validation.gate)."""
+
+    records: list[dict[str, Any]]
+
+    def raise_on_failure(self) -> None: ...
+
+
+class Job:
+    """One run of one job: what it reads and writes goes through here and is written down."""
+
+    def __init__(self, name: str, settings: Settings, arguments: argparse.Namespace) -> None:
+        self.name = name
+        self.settings = settings
+        self.arguments = arguments
+        self.warehouse = Warehouse(settings.warehouse)
+        self.run_id = f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self.input_versions: dict[str, int] = {}
+        self.output_versions: dict[str, int] = {}
+        self.input_fingerprints: dict[str, str] = {}
+        self.metrics: dict[str, float] = {}
+        self.artefacts: dict[str, str] = {}
+        self.rows = {"rows_in": 0, "rows_out": 0, "rows_rejected": 0, "row_unit": "rows"}
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The session, started on first use: jobs that only train need none."""
+        return get_session(f"precise-{self.name}", self.settings.spark)
+
+    @property
+    def folder(self) -> Path:
+        """The warehouse root; checkpoints and indexes lie beside the tables."""
+        return Path(self.settings.warehouse)
+
+    def say(self, message: str) -> None:
+        console.print(f"  {message}", markup=False)
+
+    def progress(self, unit: str = "steps") -> StepProgress:
+        return StepProgress(unit)
+
+    def pin(self, table: Table) -> int:
+        """The version of ``table`` this run reads, the same however often it asks."""
+        if table.name not in self.input_versions:
+            self.input_versions[table.name] = self.warehouse.version(table)
+        return self.input_versions[table.name]
+
+    def read(self, table: Table) -> DataFrame:
+        version = self.pin(table)
+        return self.warehouse.read(self.spark, table, version)
+
+    def read_optional(self, table: Table) -> DataFrame | None:
+        """The table, or None where no earlier job has written it."""
+        return self.read(table) if self.warehouse.exists(table) else None
+
+    def check(self, outcome: GateOutcome) -> None:
+        """Record what a validation gate found; stop where it failed."""
+        self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
+        outcome.raise_on_failure()
+
+    def write(self, table: Table, frame: DataFrame, *, replace: Mapping[str, str] | None = None) -> int:
+        """Make ``frame`` the table (or the slice ``replace``); returns its rows."""
+        started = time.monotonic()
+        with spark_progress(self.spark, f"writing {table.name}"):
+            result = self.warehouse.write(self.spark, table, frame, run_id=self.run_id, replace=replace)
+        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, replace)
+        return result.rows
+
+    def append(self, table: Table, frame: DataFrame) -> int:
+        """Add the rows of ``frame``; returns how many."""
+        started = time.monotonic()
+        with spark_progress(self.spark, f"appending to {table.name}"):
+            result = self.warehouse.append(self.spark, table, frame, run_id=self.run_id)
+        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, None)
+        return result.rows
+
+    def write_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> None:
+        """Make a few rows the content of a small table, without Spark."""
+        self.output_versions[table.name] = self.warehouse.replace_records(table, records)
+        self.say(f"{table.name}: {len(records):,} rows, version {self.output_versions[table.name]}")
+
+    def balance(self, unit: str, *, rows_in: int, rows_out: int, rows_rejected: int = 0) -> None:
+        """State where every row went.
+
+        Raises:
+            RowCountError: rows_in differs from rows_out + rows_rejected.
+        """
+        self.rows = {"rows_in": rows_in, "rows_out": rows_out, "rows_rejected": rows_rejected, "row_unit": unit}
+        self.say(f"{unit}: {rows_in:,} in = {rows_out:,} out + {rows_rejected:,} rejected or left out")
+        if rows_in != rows_out + rows_rejected:
+            lost = rows_in - rows_out - rows_rejected
+            raise RowCountError(
+                f"{self.name}: {rows_in} {unit} in, but {rows_out} out + {rows_rejected} rejected; {lost} unaccounted for"
+            )
+
+    def record(self, status: str, started_at: datetime, seconds: float, error: str | None) -> None:
+        row = {
+            "run_id": self.run_id,
+            "job": self.name,
+            "status": status,
+            "started_at": started_at,
+            "seconds": seconds,
+            "config_hash": config_hash(self.settings),
+            "code_version": code_version(),
+            "input_versions": self.input_versions,
+            "output_versions": self.output_versions,
+            "input_fingerprint": json.dumps(self.input_fingerprints, sort_keys=True),
+            "metrics": {key: float(value) for key, value in self.metrics.items()},
+            "artefacts": self.artefacts,
+            "error": error,
+            "configuration": self.settings.model_dump_json(),
+            **self.rows,
+        }
+        self.warehouse.append_records(RUNS, [row])
+
+    def _wrote(
+        self, table: Table, version: int, rows: int, changed: bool, seconds: float, replace: Mapping[str, str] | None
+    ) -> None:
+        self.output_versions[table.name] = version
+        where = f" [{', '.join(replace.values())}]" if replace else ""
+        state = f"version {version}" if changed else f"unchanged, version {version} kept"
+        self.say(f"{table.name}{where}: {rows:,} rows, {state}, {seconds:.1f} s ({rows / max(seconds, 0.1):,.0f} rows/s)")
+
+
+def run_job(
+    name: str,
+    doc: str | None,
+    body: Callable[[Job], None],
+    argv: Sequence[str] | None = None,
+    flags: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> int:
+    """Parse the arguments, run ``body``, write the run down; returns the exit code.
+
+    Errors raised on purpose (PreciseError) are printed in one line; anything else with its traceback.
+    """
+    arguments = _parse(name, doc, argv, flags)
+    try:
+        settings = load_config(arguments.config, Settings, arguments.set)
+        job = Job(name, settings, arguments)
+        with warehouse_lock(settings.warehouse):
+            return _run(job, body)
+    except PreciseError as error:
+        return _report(name, error)
+
+
+def _run(job: Job, body: Callable[[Job], None]) -> int:
+    console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
+    started_at, started = datetime.now(UTC), time.monotonic()
+    try:
+        body(job)
+    except BaseException as error:
+        job.record("failed", started_at, time.monotonic() - started, f"{type(error).__name__}: {error}"[:2000])
+        if isinstance(error, PreciseError):
+            return _report(job.name, error)
+        if isinstance(error, Exception):
+            traceback.print_exc()
+            return 1
+        raise
+    seconds = time.monotonic() - started
+    job.record("succeeded", started_at, seconds, None)
+    console.print(f"[bold]{job.name}[/bold]: done in {seconds:.1f} s\n")
+    return 0
+
+
+def _report(name: str, error: PreciseError) -> int:
+    console.print(f"{name} failed: {error}", style="bold red", markup=False)
+    return EXIT_FAILED
+
+
+def _parse(
+    name: str,
+    doc: str | None,
+    argv: Sequence[str] | None,
+    flags: Callable[[argparse.ArgumentParser], None] | None,
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"jobs/{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the environment, e.g. conf/demo.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="override one key of the configuration; repeatable"
+    )
+    if flags:
+        flags(parser)
+    return parser.parse_args(sys.argv[1:] if argv is None else argv)

@@ -1,0 +1,108 @@
+"""Progress on a terminal (rich bars) and in a log file (a line every few seconds)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+_LOG_EVERY_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+
+
+class StepProgress:
+    """Steps done, their rate and the time left; what the training loops report to.
+
+    Args:
+        unit: What one step advances by, for example `sequences`; `advance` may be given `units=` to count them.
+    """
+
+    def __init__(self, unit: str = "steps") -> None:
+        self._unit = unit
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._done = self._total = 0
+        self._units = 0.0
+        self._started = self._logged = 0.0
+        self._description = ""
+
+    def start(self, total_steps: int, description: str) -> None:
+        self._total, self._description, self._done, self._units = total_steps, description, 0, 0.0
+        self._started = self._logged = time.monotonic()
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("  {task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[info]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(description, total=total_steps, info="")
+
+    def advance(self, n: int = 1, **info: Any) -> None:
+        self._done += n
+        self._units += float(info.pop("units", n))
+        now = time.monotonic()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=n, info=self._describe(now, info))
+        elif now - self._logged >= _LOG_EVERY_SECONDS:
+            self._logged = now
+            console.print(f"  {self._description}: {self._done}/{self._total} {self._describe(now, info)}")
+
+    def finish(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _describe(self, now: float, info: dict[str, Any]) -> str:
+        rate = self._units / max(now - self._started, 1e-9)
+        parts = [f"{rate:,.0f} {self._unit}/s", *(f"{key} {_short(value)}" for key, value in info.items())]
+        return " · ".join(parts)
+
+
+@contextmanager
+def spark_progress(spark: SparkSession, description: str) -> Iterator[None]:
+    """Show the tasks of the running Spark stages while the block runs."""
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(spark, description, stop), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _watch(spark: SparkSession, description: str, stop: threading.Event) -> None:
+    tracker = spark.sparkContext.statusTracker()
+    started = logged = time.monotonic()
+    status = console.status(f"  {description}") if console.is_terminal else None
+    if status:
+        status.start()
+    while not stop.wait(_POLL_SECONDS):
+        stages = [info for info in map(tracker.getStageInfo, tracker.getActiveStageIds()) if info]
+        text = ", ".join(f"stage {s.stageId}: {s.numCompletedTasks}/{s.numTasks} tasks" for s in stages) or "planning"
+        now = time.monotonic()
+        line = f"  {description}: {text} · {now - started:.0f} s"
+        if status:
+            status.update(line)
+        elif now - logged >= _LOG_EVERY_SECONDS:
+            logged = now
+            console.print(line)
+    if status:
+        status.stop()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

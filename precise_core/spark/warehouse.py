@@ -1,0 +1,246 @@
+"""Delta tables under one root: the only place that reads and writes them.
+
+A read is pinned to a version; a write is one commit, and none at all when the rows are the ones that are there
+already, so that running a job twice changes nothing and everything downstream can see that nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from delta.tables import DeltaTable as SparkDeltaTable
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, MapType
+
+from precise_core.errors import DataError, MissingTableError, SchemaError
+from schemas import Table
+
+# Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
+_TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What a write left behind: the table's version, the rows written, and whether anything changed."""
+
+    version: int
+    rows: int
+    changed: bool
+
+
+class Warehouse:
+    """The tables under ``root`` (a local folder, or any URI that Spark and deltalake both reach)."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+
+    def path(self, table: Table) -> str:
+        return f"{self.root}/tables/{table.name}"
+
+    def exists(self, table: Table) -> bool:
+        return DeltaTable.is_deltatable(self.path(table))
+
+    def version(self, table: Table) -> int:
+        """The newest version.
+
+        Raises:
+            MissingTableError: The table is not there; the message names the job that writes it.
+        """
+        try:
+            return DeltaTable(self.path(table)).version()
+        except TableNotFoundError as error:
+            raise MissingTableError(
+                f"table {table.name} is not in {self.root}: run jobs/{table.written_by}.py first"
+            ) from error
+
+    def read(self, spark: SparkSession, table: Table, version: int) -> DataFrame:
+        """The rows of one version; an unpinned Delta DataFrame is not a snapshot (delta-io/delta#918)."""
+        return spark.read.format("delta").option("versionAsOf", version).load(self.path(table))
+
+    def read_arrow(self, table: Table, version: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one version in this process, without Spark; for tables that fit into it."""
+        snapshot = DeltaTable(self.path(table), version=version)
+        return snapshot.to_pyarrow_table(columns=list(columns) if columns else None)
+
+    def write(
+        self,
+        spark: SparkSession,
+        table: Table,
+        frame: DataFrame,
+        *,
+        run_id: str,
+        replace: Mapping[str, str] | None = None,
+    ) -> WriteResult:
+        """Make ``frame`` the content of the table, or of the slice named by ``replace``, in one commit.
+
+        Args:
+            spark: The session.
+            table: The declaration; the frame must have exactly its columns and types.
+            frame: The rows.
+            run_id: Kept in the commit.
+            replace: Column -> value of the slice the frame replaces; every row must belong to it.
+
+        Raises:
+            SchemaError: A column is missing, unknown or of another type.
+            DataError: A row lies outside the slice.
+        """
+        frame = conform(frame, table).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            new = _fingerprint(frame, table)
+            self._create_if_missing(spark, table)
+            version = self.version(table)
+            current = self.read(spark, table, version).where(_slice_filter(replace))
+            if new == _fingerprint(current, table):
+                return WriteResult(version, new[0], changed=False)
+            writer = frame.write.format("delta").mode("overwrite").option("userMetadata", run_id)
+            if replace:
+                _require_inside(frame, table, replace)
+                writer = writer.option("replaceWhere", _slice_sql(replace))
+            writer.save(self.path(table))
+            return WriteResult(self.version(table), new[0], changed=True)
+        finally:
+            frame.unpersist()
+
+    def append(self, spark: SparkSession, table: Table, frame: DataFrame, *, run_id: str) -> WriteResult:
+        """Add rows in one commit; no commit where there are none."""
+        frame = conform(frame, table).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            rows = frame.count()
+            self._create_if_missing(spark, table)
+            if rows:
+                frame.write.format("delta").mode("append").option("userMetadata", run_id).save(self.path(table))
+            return WriteResult(self.version(table), rows, changed=rows > 0)
+        finally:
+            frame.unpersist()
+
+    def append_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> int:
+        """Add a few rows without Spark; returns the version. For bookkeeping, where a Spark job would cost seconds."""
+        return self._write_records(table, records, mode="append")
+
+    def replace_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> int:
+        """Replace a small table without Spark; returns the version, unchanged where the rows are the same."""
+        if self.exists(table):
+            version = self.version(table)
+            current = self.read_arrow(table, version).select(table.stable_columns).to_pylist()
+            new = _records_table(table, records).select(table.stable_columns).to_pylist()
+            if _sorted_rows(current) == _sorted_rows(new):
+                return version
+        return self._write_records(table, records, mode="overwrite")
+
+    def _write_records(self, table: Table, records: Sequence[Mapping[str, Any]], mode: Any) -> int:
+        rows = _records_table(table, records)
+        Path(self.path(table)).mkdir(parents=True, exist_ok=True)
+        write_deltalake(
+            self.path(table),
+            rows,
+            mode=mode,
+            partition_by=list(table.partition_by) or None,
+            configuration={"delta.enableDeletionVectors": "false"},
+        )
+        return self.version(table)
+
+    def _create_if_missing(self, spark: SparkSession, table: Table) -> None:
+        if self.exists(table):
+            return
+        builder = SparkDeltaTable.createIfNotExists(spark).location(self.path(table)).comment(table.doc)
+        builder = builder.addColumns(table.spark_schema()).partitionedBy(*table.partition_by)
+        for key, value in _TABLE_PROPERTIES.items():
+            builder = builder.property(key, value)
+        builder.execute()
+
+
+def conform(frame: DataFrame, table: Table) -> DataFrame:
+    """The frame with the declared columns in the declared order.
+
+    Raises:
+        SchemaError: A column is missing, unknown or of another type; the message names it.
+    """
+    found = {field.name: field.dataType for field in frame.schema}
+    missing = [name for name in table.column_names if name not in found]
+    unknown = [name for name in found if name not in table.column_names]
+    if missing or unknown:
+        raise SchemaError(f"table {table.name}: missing columns {missing}, unknown columns {unknown}")
+    for field in table.spark_schema():
+        if found[field.name].simpleString() != field.dataType.simpleString():
+            raise SchemaError(
+                f"table {table.name}, column {field.name}: is {found[field.name].simpleString()}, "
+                f"declared as {field.dataType.simpleString()}"
+            )
+    return frame.select(*table.column_names)
+
+
+def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:
+    """Row count and two order-independent sums of row hashes: equal fingerprints, equal rows.
+
+    Raises:
+        DataError: A column that may not be null, or a list in it, holds a null.
+    """
+    columns = [_hashable(frame.schema[name].dataType, name) for name in table.stable_columns]
+    required = [column.name for column in table.columns if not column.nullable]
+    nulls = [F.count_if(_has_null(frame.schema[name].dataType, name)).alias(f"null_{name}") for name in required]
+    row = (
+        frame.withColumn("_hash", F.xxhash64(*columns))
+        .agg(
+            F.count("_hash").alias("rows"),
+            F.bit_xor("_hash").alias("xor"),
+            F.sum(F.col("_hash").cast("decimal(20,0)")).alias("total"),
+            *nulls,
+        )
+        .collect()[0]
+    )
+    broken = {name: row[f"null_{name}"] for name in required if row[f"null_{name}"]}
+    if broken:
+        raise DataError(f"table {table.name}: rows with a null where none is allowed, by column: {broken}")
+    return row["rows"], row["xor"], row["total"]
+
+
+def _has_null(data_type: DataType, name: str) -> Column:
+    column = F.col(name)
+    if isinstance(data_type, ArrayType):
+        return column.isNull() | F.exists(column, lambda element: element.isNull())
+    if isinstance(data_type, MapType):
+        return column.isNull() | F.exists(F.map_values(column), lambda element: element.isNull())
+    return column.isNull()
+
+
+def _hashable(data_type: DataType, name: str) -> Column:
+    # Spark refuses to hash a map, whose entries have no order.
+    return F.array_sort(F.map_entries(name)) if isinstance(data_type, MapType) else F.col(name)
+
+
+def _slice_filter(replace: Mapping[str, str] | None) -> Column:
+    conditions = [F.col(name) == value for name, value in (replace or {}).items()]
+    return reduce(lambda left, right: left & right, conditions, F.lit(True))
+
+
+def _slice_sql(replace: Mapping[str, str]) -> str:
+    quoted = {name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in replace.items()}
+    return " AND ".join(f"{name} = '{value}'" for name, value in quoted.items())
+
+
+def _require_inside(frame: DataFrame, table: Table, replace: Mapping[str, str]) -> None:
+    outside = frame.where(~_slice_filter(replace)).count()
+    if outside:
+        raise DataError(f"table {table.name}: {outside} rows lie outside the slice {dict(replace)} they would replace")
+
+
+def _records_table(table: Table, records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    columns = {name: [_arrow_value(record.get(name)) for record in records] for name in table.column_names}
+    return pa.table(columns, schema=table.arrow_schema())
+
+
+def _arrow_value(value: Any) -> Any:
+    return list(value.items()) if isinstance(value, Mapping) else value
+
+
+def _sorted_rows(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(repr(row) for row in rows)

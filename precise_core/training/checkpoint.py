@@ -1,0 +1,236 @@
+"""Checkpoints: a folder of safetensors and JSON that cannot be half-written, silently changed, or run code.
+
+    <out>/<model_version>/model.safetensors   weights and buffers
+                          items.safetensors   training frequency of every item
+                          manifest.json       what it is and where it comes from
+                          metrics.jsonl       one line per look at the training
+                          sums.json           SHA-256 of the four files above
+    <out>/latest-<key>.json                   which model_version is in use
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError as PydanticValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from precise_core.config import Config
+from precise_core.errors import CheckpointError
+from precise_core.models.config import ModelConfig
+from precise_core.models.precise import Precise
+
+FORMAT_VERSION = 1
+UNTRAINED = "untrained"
+
+_WEIGHTS, _ITEMS, _MANIFEST, _METRICS, _SUMS = (
+    "model.safetensors",
+    "items.safetensors",
+    "manifest.json",
+    "metrics.jsonl",
+    "sums.json",
+)
+
+
+class Manifest(Config):
+    """What a checkpoint is and where it comes from.
+
+    ``copied`` and ``new`` list the parameters taken from the parent and those that started anew; ``metrics`` are the
+    validation figures of the epoch that was kept.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    model_version: str
+    stage: Literal["universal", "targeted"]
+    task: str
+    model: ModelConfig
+    num_item_rows: int
+    num_trained_items: int
+    num_known_tokens: int
+    max_token_length: int
+    tokenizer_id: str
+    language_model: str | None
+    best_epoch: int
+    metrics: dict[str, float]
+    notes: tuple[str, ...] = ()
+    input_versions: dict[str, int]
+    parent: str | None = None
+    copied: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+    seed: int
+    training: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified folder; ``open`` it, then ``load_model``."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def model_version(self) -> str:
+        return self.manifest.model_version
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Checkpoint:
+        """Verify every file's SHA-256, then read the manifest.
+
+        Raises:
+            CheckpointError: A file is missing or changed; the message names it.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"checkpoint {folder}: no such folder")
+        for name, expected in _read_sums(folder).items():
+            _verify(folder / name, expected)
+        try:
+            manifest = Manifest.model_validate_json((folder / _MANIFEST).read_text(encoding="utf-8"))
+        except PydanticValidationError as error:
+            raise CheckpointError(f"{folder / _MANIFEST}: not a manifest of format {FORMAT_VERSION}: {error}") from error
+        return cls(folder, manifest)
+
+    def load_model(self) -> Precise:
+        """The model in evaluation mode.
+
+        Raises:
+            CheckpointError: The weights do not fit the manifest.
+        """
+        manifest = self.manifest
+        known = torch.zeros(manifest.num_known_tokens, dtype=torch.long)  # the ids themselves are among the buffers
+        model = Precise(manifest.model, manifest.num_item_rows, known, manifest.stage, manifest.max_token_length)
+        try:
+            model.load_state_dict(load_file(str(self.folder / _WEIGHTS)))
+        except (SafetensorError, RuntimeError) as error:
+            raise CheckpointError(f"{self.folder / _WEIGHTS}: does not fit its manifest: {error}") from error
+        return model.eval()
+
+    def item_frequencies(self) -> torch.Tensor:
+        """int64, training events per vocabulary row; above 0 = the id row carries training."""
+        return load_file(str(self.folder / _ITEMS))["frequencies"]
+
+    def metrics_log(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        text = (self.folder / _METRICS).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def write_checkpoint(
+    out: Path,
+    model: Precise,
+    frequencies_V: torch.Tensor,
+    log: Sequence[dict[str, Any]],
+    **described: Any,
+) -> Checkpoint:
+    """Write a checkpoint under ``out``; the folder appears complete or not at all.
+
+    Args:
+        out: Folder of all checkpoints of a warehouse.
+        model: Its current weights are written.
+        frequencies_V: Training events per vocabulary row.
+        log: Lines for metrics.jsonl.
+        described: Every other field of ``Manifest`` (task, best_epoch, metrics, ...).
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as scratch:
+        folder = Path(scratch) / "checkpoint"
+        folder.mkdir()
+        weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, str(folder / _WEIGHTS))
+        save_file({"frequencies": frequencies_V.contiguous()}, str(folder / _ITEMS))
+        version = f"{model.stage}-{described['task']}-{_sha256(folder / _WEIGHTS)[:12]}"
+        manifest = Manifest(
+            model_version=version,
+            stage=model.stage,
+            model=model.config,
+            num_item_rows=model.num_item_rows,
+            num_trained_items=int((frequencies_V > 0).sum()),
+            num_known_tokens=len(model.fusion.known_token_ids_W),
+            max_token_length=model.max_token_length,
+            **described,
+        )
+        (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+        (folder / _METRICS).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+        sums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS, _MANIFEST, _METRICS)}
+        (folder / _SUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
+        _move_into_place(folder, out / version, Path(scratch) / "replaced")
+    return Checkpoint.open(out / version)
+
+
+def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
+    """Make ``checkpoint`` the one in use for ``task_key`` (a task, or ``untrained``), in one step."""
+    pointer = _pointer(Path(out), task_key)
+    draft = pointer.with_suffix(".writing")
+    draft.write_text(json.dumps({"model_version": checkpoint.model_version}), encoding="utf-8")
+    os.replace(draft, pointer)
+
+
+def latest(out: str | Path, task_key: str) -> Checkpoint:
+    """The checkpoint in use for ``task_key``.
+
+    Raises:
+        CheckpointError: None was published, or it is missing or changed on disk.
+    """
+    pointer = _pointer(Path(out), task_key)
+    job = "train_universal" if task_key in ("all", UNTRAINED) else "train_targeted"
+    if not pointer.is_file():
+        raise CheckpointError(f"no checkpoint for {task_key!r} in {out}; run jobs/{job}.py first")
+    try:
+        version = json.loads(pointer.read_text(encoding="utf-8"))["model_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{pointer}: not a pointer to a checkpoint; run jobs/{job}.py again") from error
+    if Path(version).name != version:
+        raise CheckpointError(f"{pointer}: model_version {version!r} must be the name of a folder beside it")
+    return Checkpoint.open(Path(out) / version)
+
+
+def _pointer(out: Path, task_key: str) -> Path:
+    if not task_key.replace("_", "").isalnum():
+        raise CheckpointError(f"task {task_key!r}: letters, digits and _ only")
+    return out / f"latest-{task_key}.json"
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    try:
+        sums = json.loads((folder / _SUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / _SUMS}: missing or not JSON") from error
+    if not isinstance(sums, dict) or set(sums) != {_WEIGHTS, _ITEMS, _MANIFEST, _METRICS}:
+        raise CheckpointError(f"{folder / _SUMS}: must list the checkpoint's four files")
+    return sums
+
+
+def _verify(file: Path, expected: str) -> None:
+    if not file.is_file():
+        raise CheckpointError(f"{file}: missing")
+    if _sha256(file) != expected:
+        raise CheckpointError(f"{file}: changed since it was written (SHA-256 differs); restore it or train again")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _move_into_place(folder: Path, final: Path, replaced: Path) -> None:
+    if final.exists():
+        if (final / _SUMS).is_file() and _same_content(folder, final):
+            return
+        os.replace(final, replaced)
+    os.replace(folder, final)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _same_content(new: Path, old: Path) -> bool:
+    """Same weights from the same inputs; the log differs by its clock readings only."""
+    return all(_read_sums(new)[name] == _read_sums(old)[name] for name in (_WEIGHTS, _ITEMS, _MANIFEST))

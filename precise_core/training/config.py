@@ -1,0 +1,58 @@
+"""Configuration of Universal Training, Targeted Training and the ranking model's training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from precise_core.config import Config
+from precise_core.objectives.config import NegativesConfig
+
+
+class OptimizerConfig(Config):
+    """AdamW with linear warm-up and cosine decay to a tenth."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.98, ge=0, lt=1)
+    warmup_steps: int = Field(50, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+
+
+class LoopConfig(Config):
+    """What every training has: how long, how large, how often it looks at the validation slice."""
+
+    epochs: int = Field(3, ge=0)
+    batch_size: int = Field(128, ge=2)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
+    checkpoint_every_steps: int = Field(200, ge=1)
+    ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
+
+
+class UniversalConfig(LoopConfig):
+    """Universal Training (IV-B, eq. 5)."""
+
+    negatives: NegativesConfig = NegativesConfig()
+    targets_per_position: int = Field(4, ge=1, description="Items of the next instant drawn per position.")
+
+
+class TargetedConfig(LoopConfig):
+    """Targeted Training (IV-C, eq. 6). ``loss``: `bpr_user` = the paper, `bpr_item`, `both`, `softmax`."""
+
+    loss: Literal["bpr_user", "bpr_item", "both", "softmax"] = "both"
+    negatives: NegativesConfig = NegativesConfig()
+    cuts_per_window: int = Field(4, ge=1, description="(history, next item) examples drawn per window and epoch.")
+    warm_start: bool = Field(True, description="False = PRECISE-TT of Table VII.")
+
+
+class RankerConfig(Config):
+    """Training of the DCN ranking model."""
+
+    epochs: int = Field(3, ge=1)
+    batch_size: int = Field(512, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    patience: int = Field(2, ge=1)

@@ -1,0 +1,116 @@
+"""The state of a training in progress, so that a killed run continues at the exact step.
+
+    <out>/.resume-<task>/step-<n>/  state.safetensors   weights, best weights, optimizer moments
+                                    state.json          counters, log, and what training this belongs to
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from precise_core.errors import CheckpointError
+
+
+@dataclass
+class Counters:
+    """Where a training is. Loss sums are since the last line of the log."""
+
+    step: int = 0
+    epoch: int = 1
+    step_in_epoch: int = 0
+    best_epoch: int = 0
+    best_metric: float = -1.0
+    epochs_without_gain: int = 0
+    is_finished: bool = False
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+class ResumeStore:
+    """Writes and reads the state of one training.
+
+    Args:
+        folder: ``<out>/.resume-<task>``.
+        identity: Everything that decides the outcome (configuration, seed, table versions). State of another identity
+            is ignored: it belongs to a training that nobody continues.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder = folder
+        self._identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def save(
+        self,
+        counters: Counters,
+        model: nn.Module,
+        best: dict[str, torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Write the state of this step beside the previous one, then drop the previous one."""
+        tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+        tensors |= _optimizer_tensors(optimizer)
+        draft, final = self.folder / ".writing", self.folder / f"step-{counters.step:09d}"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, str(draft / "state.safetensors"))
+        (draft / "state.json").write_text(json.dumps({"identity": self._identity, **asdict(counters)}))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(draft, final)
+        for older in self.folder.glob("step-*"):
+            if older != final:
+                shutil.rmtree(older)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Counters, dict[str, torch.Tensor]] | None:
+        """Put the newest state of this training into model and optimizer; None where there is none.
+
+        Raises:
+            CheckpointError: The state is damaged; the message says what to delete.
+        """
+        newest = max(self.folder.glob("step-*"), default=None)
+        if newest is None:
+            return None
+        try:
+            described = json.loads((newest / "state.json").read_text())
+            if described.pop("identity") != self._identity:
+                return None
+            tensors = load_file(str(newest / "state.safetensors"))
+            model.load_state_dict(_under(tensors, "model/"))
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"{newest}: damaged; delete {self.folder} to train from the start") from error
+        _restore_optimizer(optimizer, tensors)
+        return Counters(**described), _under(tensors, "best/")
+
+    def clear(self) -> None:
+        """Forget the training: it is finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer/{row}/{name}": value for row, entry in state.items() for name, value in entry.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    described = optimizer.state_dict()
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in _under(tensors, "optimizer/").items():
+        row, name = key.split("/")
+        state.setdefault(int(row), {})[name] = value
+    optimizer.load_state_dict({**described, "state": state})
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,79 @@
+"""Every column name of every table, once. Code refers to these constants, never to a literal."""
+
+# identity
+USER_ID = "user_id"  # external key of a user
+ITEM_ID = "item_id"  # external key of an item
+ITEM_INDEX = "item_index"  # dense model row of an item: 0 padding, 1 unknown, 2.. items
+EVENT_ID = "event_id"
+TASK = "task"
+SPLIT = "split"
+MODEL_VERSION = "model_version"
+RANKER_VERSION = "ranker_version"
+AS_OF = "as_of"
+
+# events
+SCENE = "scene"
+ACTION = "action"
+EVENT_TS = "event_ts"
+EVENT_DATE = "event_date"
+VALUE = "value"
+
+# items
+TITLE = "title"
+DESCRIPTION = "description"
+CATEGORIES = "categories"
+ATTRIBUTES = "attributes"
+PUBLISHED_TS = "published_ts"
+UPDATED_TS = "updated_ts"
+IS_DELETED = "is_deleted"
+
+# rejected rows
+RAW = "raw"
+REASON = "reason"
+SOURCE_FILE = "source_file"
+REJECTED_AT = "rejected_at"
+
+# vocabulary and text
+FIRST_SEEN = "first_seen"
+TOKEN_ID = "token_id"
+TOKEN_IDS = "token_ids"
+TOKEN_COUNT = "token_count"
+TEXT_HASH = "text_hash"
+TOKENIZER_ID = "tokenizer_id"
+VECTOR = "vector"
+COUNT = "count"
+LANGUAGE_MODEL = "language_model"
+
+# sequences and windows
+ITEM_INDICES = "item_indices"
+SCENES = "scenes"
+LENGTH = "length"
+LAST_EVENT_TS = "last_event_ts"
+BUCKET = "bucket"
+WINDOW_ID = "window_id"
+TARGET_INDICES = "target_indices"
+TARGET_COUNT = "target_count"
+
+# inference
+EMBEDDING = "embedding"
+EMBEDDED_AT = "embedded_at"
+IS_COLD = "is_cold"
+SCORE = "score"
+RANK = "rank"
+SOURCE = "source"
+SEED_ITEM_ID = "seed_item_id"
+
+# ranking
+IMPRESSION_ID = "impression_id"
+IMPRESSION_TS = "impression_ts"
+LABEL = "label"
+CONTEXT = "context"
+SPARSE_FEATURES = "sparse_features"
+DENSE_FEATURES = "dense_features"
+USER_EMBEDDING = "user_embedding"
+ITEM_EMBEDDING = "item_embedding"
+PRECISE_SCORE = "precise_score"
+
+# bookkeeping
+RUN_ID = "run_id"
+JOB = "job"

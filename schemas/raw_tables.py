@@ -1,0 +1,75 @@
+"""Tables that come from outside: events, items, impressions and what was refused of them."""
+
+from schemas import columns as c
+from schemas.table import Column, Table
+
+EVENTS = Table(
+    name="events",
+    doc="One action of one user on one item at one instant, validated.",
+    key=(c.EVENT_ID,),
+    written_by="ingest",
+    partition_by=(c.EVENT_DATE,),
+    columns=(
+        Column(name=c.EVENT_ID, type="string", doc="Identity of the event; ties in time are broken by it."),
+        Column(name=c.USER_ID, type="string", doc="Who acted."),
+        Column(name=c.ITEM_ID, type="string", doc="On which item; always present in `items`."),
+        Column(name=c.SCENE, type="string", doc="Content scenario in which it happened."),
+        Column(name=c.ACTION, type="string", doc="What was done: click, share, purchase, ..."),
+        Column(name=c.EVENT_TS, type="timestamp", doc="When, UTC."),
+        Column(name=c.EVENT_DATE, type="date", doc="Day of `event_ts` in UTC; the partition."),
+        Column(name=c.VALUE, type="double", nullable=True, doc="Strength or amount, where the source has one."),
+    ),
+)
+
+ITEMS = Table(
+    name="items",
+    doc="One item of the catalog with the text the language model reads.",
+    key=(c.ITEM_ID,),
+    written_by="ingest",
+    columns=(
+        Column(name=c.ITEM_ID, type="string", doc="External key of the item."),
+        Column(name=c.TITLE, type="string", doc="Title; empty where the source has none."),
+        Column(name=c.DESCRIPTION, type="string", doc="Longer text; empty where the source has none."),
+        Column(name=c.CATEGORIES, type="array<string>", doc="Categories, broad to narrow; may be empty."),
+        Column(name=c.ATTRIBUTES, type="map<string,string>", doc="Other fields of the source, as text."),
+        Column(name=c.PUBLISHED_TS, type="timestamp", nullable=True, doc="When the item appeared, if known, UTC."),
+        Column(name=c.UPDATED_TS, type="timestamp", nullable=True, doc="When its text last changed, if known, UTC."),
+        Column(name=c.IS_DELETED, type="boolean", doc="True = never recommend it again."),
+    ),
+)
+
+IMPRESSIONS = Table(
+    name="impressions",
+    doc="One item shown to one user, and whether it was taken.",
+    key=(c.IMPRESSION_ID,),
+    written_by="ingest",
+    columns=(
+        Column(name=c.IMPRESSION_ID, type="string", doc="Identity of the impression."),
+        Column(name=c.USER_ID, type="string", doc="To whom it was shown."),
+        Column(name=c.ITEM_ID, type="string", doc="What was shown; always present in `items`."),
+        Column(name=c.IMPRESSION_TS, type="timestamp", doc="When it was shown, UTC."),
+        Column(name=c.LABEL, type="int", doc="1 = taken, 0 = passed over."),
+        Column(name=c.CONTEXT, type="map<string,string>", doc="Context features of the moment, as text."),
+    ),
+)
+
+
+def _rejected(of: Table) -> Table:
+    return Table(
+        name=f"{of.name}_rejected",
+        doc=f"Raw rows that did not become a row of `{of.name}`, and why.",
+        key=(),
+        written_by=of.written_by,
+        columns=(
+            Column(name=c.RAW, type="string", doc="The row as it came, as JSON."),
+            Column(name=c.REASON, type="string", doc="The first rule it broke."),
+            Column(name=c.SOURCE_FILE, type="string", doc="The file or source it came from."),
+            Column(name=c.RUN_ID, type="string", volatile=True, doc="The run that rejected it."),
+            Column(name=c.REJECTED_AT, type="timestamp", volatile=True, doc="When it was rejected, UTC."),
+        ),
+    )
+
+
+EVENTS_REJECTED = _rejected(EVENTS)
+ITEMS_REJECTED = _rejected(ITEMS)
+IMPRESSIONS_REJECTED = _rejected(IMPRESSIONS)

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Submit one of our jobs: finds the environment, adds the Delta package and ships our packages to the executors.
+#
+#   ./spark-submit.sh [spark-submit flags] jobs/build_sequences.py --config conf/demo.yaml [job flags]
+#   ./spark-submit.sh --master local-cluster[2,1,1024] jobs/embed_users.py --config conf/demo.yaml
+#
+# Every flag goes to spark-submit as it is. PRECISE_VENV names another environment than .venv or the active one.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+for environment in "${PRECISE_VENV:-}" "$root/.venv" "${VIRTUAL_ENV:-}"; do
+  if [[ -n $environment && -x $environment/bin/spark-submit ]]; then break; fi
+  environment=
+done
+if [[ -z $environment ]]; then
+  echo "spark-submit.sh: no environment with PySpark in $root/.venv; run \`make install\` first, or set PRECISE_VENV" >&2
+  exit 2
+fi
+if [[ $# -eq 0 || $1 == --help || $1 == -h ]]; then
+  sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
+
+export PYSPARK_PYTHON="$environment/bin/python" PYSPARK_DRIVER_PYTHON="$environment/bin/python"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# The environment's own PySpark, not another Spark that a shell profile points to.
+unset SPARK_HOME
+packages=$("$environment/bin/python" -c 'from precise_core.spark.install import delta_package; print(delta_package())')
+archive=$("$environment/bin/python" -m precise_core.runtime.py_files "$root/build/precise-py-files.zip")
+exec "$environment/bin/spark-submit" --packages "$packages" --py-files "$archive" "$@"

@@ -1,0 +1,29 @@
+"""One Spark session for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pyspark.sql import SparkSession
+
+from precise_core.spark.config import SparkConfig
+from precise_core.spark.session import get_session
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    warehouse = tmp_path_factory.mktemp("spark-warehouse")
+    config = SparkConfig(
+        master="local[2]",
+        driver_memory="2g",
+        shuffle_partitions=2,  # five-row frames: more partitions are only overhead
+        conf={
+            "spark.sql.warehouse.dir": str(warehouse),  # nothing is written into the checkout
+            "spark.default.parallelism": "2",
+            "spark.sql.adaptive.enabled": "false",  # re-planning tiny queries costs more than it saves
+        },
+    )
+    session = get_session("precise-tests", config)
+    yield session
+    session.stop()

@@ -1,0 +1,113 @@
+"""What a check is, and the checks that a table's declaration implies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from great_expectations import expectations as gxe
+from great_expectations.expectations.expectation import Expectation
+
+from schemas import Table
+from validation import derived
+
+Level = Literal["fail", "warn"]
+
+# Before it, an epoch second would be negative or the 0 that pads training windows.
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+# Spark orders NaN above every number, so an upper end refuses NaN and infinity alike.
+LARGEST = 1.7976931348623157e308
+
+_SPARK_TYPES = {
+    "string": "StringType",
+    "boolean": "BooleanType",
+    "int": "IntegerType",
+    "bigint": "LongType",
+    "float": "FloatType",
+    "double": "DoubleType",
+    "date": "DateType",
+    "timestamp": "TimestampType",
+    "array": "ArrayType",
+    "map": "MapType",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation, what it means in words, and whether breaking it stops the job (``fail``) or not (``warn``)."""
+
+    expectation: Expectation
+    says: str
+    level: Level = "fail"
+
+    @property
+    def name(self) -> str:
+        """Great Expectations name of the rule."""
+        return self.expectation.expectation_type
+
+    @property
+    def column(self) -> str:
+        """The column it looks at; empty for the whole table."""
+        return str(self.expectation.configuration.kwargs.get("column", ""))
+
+
+def structure(table: Table) -> list[Check]:
+    """Columns in the declared order and of the declared types; read off the schema, no row is touched."""
+    order = gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(table.column_names))
+    types = [
+        Check(
+            gxe.ExpectColumnValuesToBeOfType(column=column.name, type_=_SPARK_TYPES[column.type.split("<")[0]]),
+            f"is {column.type}",
+        )
+        for column in table.columns
+    ]
+    return [Check(order, f"columns are {', '.join(table.column_names)}"), *types]
+
+
+def declared(table: Table) -> list[Check]:
+    """Values where none may be missing, and each key once."""
+    present = [
+        Check(gxe.ExpectColumnValuesToNotBeNull(column=column.name), "is never null")
+        for column in table.columns
+        if not column.nullable
+    ]
+    once = between(derived.ROWS_WITH_THIS_KEY, 1, 1, f"each key ({', '.join(table.key)}) occurs once")
+    return [*present, once, _has_rows()]
+
+
+def not_blank(*columns: str) -> list[Check]:
+    """Strings of at least one character."""
+    return [
+        Check(gxe.ExpectColumnValueLengthsToBeBetween(column=column, min_value=1), "is never empty")
+        for column in columns
+    ]
+
+
+def between(column: str, low: Any, high: Any, says: str, *, level: Level = "fail", above: bool = False) -> Check:
+    """``low <= column <= high``, or ``low < column`` with ``above``; None leaves an end open."""
+    rule = gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high, strict_min=above)
+    return Check(rule, says, level)
+
+
+def one_of(column: str, allowed: Iterable[Any], says: str | None = None, *, level: Level = "fail") -> Check:
+    """Nothing but the values allowed."""
+    values = list(allowed)
+    says = says or f"is one of {', '.join(map(str, values))}"
+    return Check(gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values), says, level)
+
+
+def holds(column: str, says: str) -> Check:
+    """A column of ``validation.derived`` that is true on every row."""
+    return one_of(column, [True], says)
+
+
+def in_time(column: str, latest: datetime | None) -> Check:
+    """A time from 1970 up to ``latest`` (inclusive)."""
+    return between(column, EARLIEST, latest, f"lies between {EARLIEST:%Y-%m-%d} and {latest or 'any later time'}")
+
+
+def _has_rows() -> Check:
+    # A night without news is valid; that it happened is worth a line.
+    return Check(gxe.ExpectTableRowCountToBeBetween(min_value=1), "has at least one row", "warn")

@@ -1,0 +1,93 @@
+"""Great Expectations in this process, asked for counts only.
+
+The public ``batch.validate`` gives either no counts (BOOLEAN_ONLY) or counts together with samples of the values that
+broke a rule (BASIC and above): samples are personal data and cost a Spark job per expectation. So the metrics behind
+the expectations are computed here, all of them in one Spark aggregation, and each expectation judges its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from great_expectations.exceptions import MetricResolutionError
+from great_expectations.execution_engine import ExecutionEngine, SparkDFExecutionEngine
+from great_expectations.expectations.expectation import ColumnMapExpectation
+from great_expectations.validator.metric_configuration import MetricConfiguration
+from great_expectations.validator.metrics_calculator import MetricsCalculator
+from pyspark.sql import DataFrame
+
+from validation.checks import Check
+
+_ROW_COUNT = "table.row_count"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether a check held, over how many rows, and how many broke it.
+
+    A rule on the table as a whole (its columns, its number of checkpoints) counts every row when it is broken, and one
+    where no row was read; ``observed`` is what it found instead. A rule on rows observes nothing but its counts.
+    """
+
+    check: Check
+    success: bool
+    element_count: int
+    unexpected_count: int
+    observed: str = ""
+
+    @property
+    def in_words(self) -> str:
+        """The rule, its name, its column, and its counts or what it found; never a value of a row."""
+        name = f"{self.check.name} on {self.check.column}" if self.check.column else self.check.name
+        found = f"found {self.observed}" if self.observed else f"{self.unexpected_count} of {self.element_count} rows"
+        return f"{self.check.says} ({name}): {found}"
+
+
+def evaluate(frame: DataFrame, checks: Sequence[Check]) -> list[Outcome]:
+    """Judge ``checks`` on ``frame`` in one Spark action, or none where they only ask for its schema.
+
+    Raises:
+        Exception: What Spark raised while it read the frame, unchanged.
+    """
+    engine = _engine(frame)
+    needed = {check: _metrics_of(check, engine) for check in checks}
+    calculator = MetricsCalculator(execution_engine=engine, show_progress_bars=False)
+    configurations = [configuration for named in needed.values() for configuration in named.values()]
+    try:
+        # Caught exceptions would be retried three times and come back as expectations that failed.
+        metrics, _ = calculator.compute_metrics(configurations, {"catch_exceptions": False})
+    except MetricResolutionError as error:
+        raise error.__cause__ or error from None
+    rows = next((metrics[named[_ROW_COUNT].id] for named in needed.values() if _ROW_COUNT in named), 0)
+    return [_judge(check, named, metrics, engine, rows) for check, named in needed.items()]
+
+
+def _judge(
+    check: Check, named: Mapping[str, MetricConfiguration], metrics: dict[Any, Any], engine: ExecutionEngine, rows: int
+) -> Outcome:
+    judged = check.expectation.metrics_validate(metrics, _result_format(check), engine)
+    success = bool(judged.success)
+    if isinstance(check.expectation, ColumnMapExpectation):
+        broken = metrics[named[f"{check.expectation.map_metric}.unexpected_count"].id]
+        return Outcome(check, success, rows, broken or 0)
+    observed = judged.result.get("observed_value")
+    return Outcome(check, success, rows, 0 if success else max(rows, 1), str(observed))
+
+
+def _metrics_of(check: Check, engine: ExecutionEngine) -> dict[str, MetricConfiguration]:
+    return check.expectation.get_validation_dependencies(engine, _result_format(check)).metric_configurations
+
+
+def _result_format(check: Check) -> dict[str, Any]:
+    # What a rule on the whole table observes is a name or a number; what a rule on rows observes is personal.
+    on_rows = isinstance(check.expectation, ColumnMapExpectation) and bool(check.expectation.map_metric)
+    return {"result_format": "BOOLEAN_ONLY" if on_rows else "BASIC"}
+
+
+def _engine(frame: DataFrame) -> SparkDFExecutionEngine:
+    # The default persists every frame and never lets go.
+    engine = SparkDFExecutionEngine(persist=False, spark=frame.sparkSession)
+    engine.load_batch_data("frame", frame)
+    return engine
