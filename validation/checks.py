@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from great_expectations import expectations as gxe
-from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.expectation import ColumnMapExpectation, Expectation
 
 from schemas import Table
 from validation import derived
@@ -18,7 +19,7 @@ Level = Literal["fail", "warn"]
 # Before it, an epoch second would be negative or the 0 that pads training windows.
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 # Spark orders NaN above every number, so an upper end refuses NaN and infinity alike.
-LARGEST = 1.7976931348623157e308
+LARGEST = sys.float_info.max
 
 _SPARK_TYPES = {
     "string": "StringType",
@@ -52,18 +53,28 @@ class Check:
         """The column it looks at; empty for the whole table."""
         return str(self.expectation.configuration.kwargs.get("column", ""))
 
+    @property
+    def is_on_rows(self) -> bool:
+        """Whether it asks each row; otherwise it asks the schema or an aggregate."""
+        on_schema = isinstance(self.expectation, gxe.ExpectColumnValuesToBeOfType)
+        return isinstance(self.expectation, ColumnMapExpectation) and not on_schema
 
-def structure(table: Table) -> list[Check]:
-    """Columns in the declared order and of the declared types; read off the schema, no row is touched."""
-    order = gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(table.column_names))
-    types = [
+
+def columns_in_order(table: Table) -> Check:
+    """All columns, no other, in the declared order."""
+    rule = gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(table.column_names))
+    return Check(rule, f"columns are {table.column_names}")
+
+
+def types(table: Table) -> list[Check]:
+    """Columns of the declared types; read off the schema, no row is touched."""
+    return [
         Check(
             gxe.ExpectColumnValuesToBeOfType(column=column.name, type_=_SPARK_TYPES[column.type.split("<")[0]]),
             f"is {column.type}",
         )
         for column in table.columns
     ]
-    return [Check(order, f"columns are {', '.join(table.column_names)}"), *types]
 
 
 def declared(table: Table) -> list[Check]:

@@ -7,20 +7,19 @@ the expectations are computed here, all of them in one Spark aggregation, and ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from great_expectations.exceptions import MetricResolutionError
 from great_expectations.execution_engine import ExecutionEngine, SparkDFExecutionEngine
-from great_expectations.expectations.expectation import ColumnMapExpectation
 from great_expectations.validator.metric_configuration import MetricConfiguration
-from great_expectations.validator.metrics_calculator import MetricsCalculator
+from great_expectations.validator.validation_graph import ValidationGraph
 from pyspark.sql import DataFrame
 
 from validation.checks import Check
 
 _ROW_COUNT = "table.row_count"
+_AGGREGATE = "metric_partial_fn"  # the dependence that marks a metric as an aggregate over the frame
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,38 @@ def evaluate(frame: DataFrame, checks: Sequence[Check]) -> list[Outcome]:
         Exception: What Spark raised while it read the frame, unchanged.
     """
     engine = _engine(frame)
-    needed = {check: _metrics_of(check, engine) for check in checks}
-    calculator = MetricsCalculator(execution_engine=engine, show_progress_bars=False)
-    configurations = [configuration for named in needed.values() for configuration in named.values()]
-    try:
-        # Caught exceptions would be retried three times and come back as expectations that failed.
-        metrics, _ = calculator.compute_metrics(configurations, {"catch_exceptions": False})
-    except MetricResolutionError as error:
-        raise error.__cause__ or error from None
-    rows = next((metrics[named[_ROW_COUNT].id] for named in needed.values() if _ROW_COUNT in named), 0)
-    return [_judge(check, named, metrics, engine, rows) for check, named in needed.items()]
+    needed = [_metrics_of(check, engine) for check in checks]
+    metrics = _compute(frame, [metric for named in needed for metric in named.values()], engine)
+    rows = next((metrics[named[_ROW_COUNT].id] for named in needed if _ROW_COUNT in named), 0)
+    return [_judge(check, named, metrics, engine, rows) for check, named in zip(checks, needed, strict=True)]
+
+
+def _compute(frame: DataFrame, wanted: Iterable[MetricConfiguration], engine: ExecutionEngine) -> dict[Any, Any]:
+    """The metrics and all they depend on, by id.
+
+    What costs no Spark action goes first, so that every aggregate is known by the time one is due and all of them
+    share it. The validator of Great Expectations reads the frame once per level of dependence, and when that fails
+    once more per metric.
+    """
+    graph = ValidationGraph(engine)
+    for metric in wanted:
+        graph.build_metric_dependency_graph(metric)
+    pending = {edge.left.id: edge.left for edge in graph.edges}
+    # Every metric of a column declares that it needs the row count, none used here looks at it: it is not waited for.
+    known: dict[Any, Any] = {key: None for key, metric in pending.items() if metric.metric_name == _ROW_COUNT}
+    while pending:
+        ready = [m for m in pending.values() if all(d.id in known for d in m.metric_dependencies.values())]
+        free = [metric for metric in ready if _AGGREGATE not in metric.metric_dependencies]
+        resolved = engine.resolve_metrics(free, known) if free else _aggregate(frame, ready, known)
+        known |= resolved
+        pending = {key: metric for key, metric in pending.items() if key not in resolved}
+    return known
+
+
+def _aggregate(frame: DataFrame, metrics: Sequence[MetricConfiguration], known: Mapping[Any, Any]) -> dict[Any, Any]:
+    columns = [known[metric.metric_dependencies[_AGGREGATE].id][0] for metric in metrics]
+    values = frame.agg(*columns).collect()[0]
+    return {metric.id: value for metric, value in zip(metrics, values, strict=True)}
 
 
 def _judge(
@@ -69,7 +90,7 @@ def _judge(
 ) -> Outcome:
     judged = check.expectation.metrics_validate(metrics, _result_format(check), engine)
     success = bool(judged.success)
-    if isinstance(check.expectation, ColumnMapExpectation):
+    if check.is_on_rows:
         broken = metrics[named[f"{check.expectation.map_metric}.unexpected_count"].id]
         return Outcome(check, success, rows, broken or 0)
     observed = judged.result.get("observed_value")
@@ -82,8 +103,7 @@ def _metrics_of(check: Check, engine: ExecutionEngine) -> dict[str, MetricConfig
 
 def _result_format(check: Check) -> dict[str, Any]:
     # What a rule on the whole table observes is a name or a number; what a rule on rows observes is personal.
-    on_rows = isinstance(check.expectation, ColumnMapExpectation) and bool(check.expectation.map_metric)
-    return {"result_format": "BOOLEAN_ONLY" if on_rows else "BASIC"}
+    return {"result_format": "BOOLEAN_ONLY" if check.is_on_rows else "BASIC"}
 
 
 def _engine(frame: DataFrame) -> SparkDFExecutionEngine:

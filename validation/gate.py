@@ -1,9 +1,9 @@
 """The gate between a job's result and its table: nothing is written that breaks a check.
 
-    result = gate(USER_SEQUENCES, frame, run_id=run_id, max_length=200)
-    warehouse.append_records(VALIDATION_RESULTS, result.records)
-    result.raise_on_failure()
-    warehouse.write(spark, USER_SEQUENCES, frame, run_id=run_id)
+result = gate(USER_SEQUENCES, frame, run_id=run_id, max_length=200)
+warehouse.append_records(VALIDATION_RESULTS, result.records)
+result.raise_on_failure()
+warehouse.write(spark, USER_SEQUENCES, frame, run_id=run_id)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from precise_core.errors import ConfigError, ValidationError
 from schemas import Table
 from schemas import columns as c
 from validation import derived, events, impressions, item_embeddings, items, user_embeddings, user_sequences
-from validation.checks import Check, structure
+from validation.checks import Check, columns_in_order, types
 from validation.engine import Outcome, evaluate
 
 _SUITES: dict[str, ModuleType] = {
@@ -72,12 +72,17 @@ def gate(table: Table, frame: DataFrame, *, run_id: str, **parameters: Any) -> G
     module = _SUITES.get(table.name)
     if module is None:
         raise ConfigError(f"table {table.name} has no validation suite; tables that have one: {sorted(_SUITES)}")
-    outcomes = evaluate(frame, structure(table))
-    # Columns that are missing or of another type are reported as such, not as an error of the checks that read them.
+    checks = module.suite(**parameters)
+    outcomes = _structure_outcomes(table, frame)
     if all(outcome.success for outcome in outcomes):
-        checks = module.suite(**parameters)
         outcomes += evaluate(_prepared(module.derive(frame), table, checks), checks)
     return _result(table, outcomes, run_id)
+
+
+def _structure_outcomes(table: Table, frame: DataFrame) -> list[Outcome]:
+    # A missing column is reported as such, not as an error of the checks that would read it.
+    outcomes = evaluate(frame, [columns_in_order(table)])
+    return outcomes + evaluate(frame, types(table)) if outcomes[0].success else outcomes
 
 
 def _prepared(frame: DataFrame, table: Table, checks: Sequence[Check]) -> DataFrame:

@@ -60,7 +60,11 @@ def auc_interval(
     if np.isnan(value):
         return value, value, value
     resampled = np.array(
-        [_weighted_auc(tie_I, positive_I, counts[user_I]) for block in _counts(users, samples, seed) for counts in block]
+        [
+            _weighted_auc(tie_I, positive_I, counts[user_I])
+            for block in _counts(users, samples, seed)
+            for counts in block
+        ]
     )
     lows, highs = _quantiles(resampled[:, None])
     return value, float(lows[0]), float(highs[0])
@@ -82,9 +86,7 @@ def _resampled_means(
     """Means [M] of the users as they are and [S, M] of the resampled ones; NaN where nobody counts."""
     weights_UM = ~np.isnan(values_UM) * (1.0 if weights_U is None else np.asarray(weights_U, float)[:, None])
     totals_UM = np.nan_to_num(values_UM) * weights_UM
-    parts = [
-        _divide(counts @ totals_UM, counts @ weights_UM) for counts in _counts(len(values_UM), samples, seed)
-    ]
+    parts = [_divide(counts @ totals_UM, counts @ weights_UM) for counts in _counts(len(values_UM), samples, seed)]
     return _divide(totals_UM.sum(axis=0), weights_UM.sum(axis=0)), np.concatenate(parts)
 
 

@@ -198,7 +198,9 @@ def _rank(name: str, system: Scorer, task: EvaluationTask, pessimistic: bool) ->
     for users in _blocks(task.user_rows, task.truth.shape[1]):
         scores = system.scores(users)
         if scores.shape != (len(users), len(task.candidates_N)):
-            raise ModelError(f"system {name}: scores {scores.shape} for {len(users)} users and {task.truth.shape[1]} items")
+            raise ModelError(
+                f"system {name}: scores {scores.shape} for {len(users)} users and {task.truth.shape[1]} items"
+            )
         last = task.truth[users].toarray() if pessimistic else None
         scores[:, ~task.candidates_N] = -np.inf
         parts["all"].append(top_k_rows(scores, max(task.ks), last))
@@ -234,8 +236,8 @@ def _add(
             result.rows.append({**shared, **key._asdict(), **figures})
     result.per_user.update(values)
     for key, covered in _coverage(system, user_filter, task, ranked_UK):
-        figures = {"value": covered, "ci_low": None, "ci_high": None, "users": len(ranked_UK)}
-        result.rows.append({**shared, **key._asdict(), **figures})
+        uncounted: dict[str, Any] = {"value": covered, "ci_low": None, "ci_high": None, "users": len(ranked_UK)}
+        result.rows.append({**shared, **key._asdict(), **uncounted})
 
 
 def _group_metrics(

@@ -71,11 +71,13 @@ class MostPopular:
 
 
 class PersonalFrequency:
-    """The user's own items, most frequent first (ties: the later bought, then the more popular), then the popular ones."""
+    """The user's own items, most frequent first, then popular ones; ties: the later, the more popular, by row."""
 
     def __init__(self, log: TrainingLog) -> None:
         counts = log.item_counts()
-        self._popularity_N = (counts / (counts.max(initial=0) + 1)).astype(np.float32)  # below 1, so below every own item
+        self._popularity_N = (counts / (counts.max(initial=0) + 1)).astype(
+            np.float32
+        )  # below 1, so below every own item
         self._own = self._own_scores(log, counts)
 
     def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
@@ -102,37 +104,57 @@ class PersonalFrequency:
 class ItemKnn:
     """Items that the buyers of the user's recent items had.
 
-    score(u, j) = Σ over the distinct items i of u's last ``history`` events, i ≠ j, of
-    |U_i ∩ U_j| / (sqrt(|U_i| |U_j|) + shrinkage), U_i = users with item i. The similarities of one block of users are
-    computed when needed and then dropped: all pairs of items would not fit.
+    score(u, j) = Σ over the distinct items i of u's last ``history`` events of s(i, j), with
+    s(i, j) = |U_i ∩ U_j| / (sqrt(|U_i| |U_j|) + shrinkage), U_i = users with item i. An item is its own neighbour, so
+    a user's recent items gain a little: repeats are part of the question `all`. Only the ``neighbours`` most similar
+    items of each i are kept (equal ones by row): all pairs would not fit.
     """
 
-    _BLOCK_ROWS = 1024  # rows of similarities held at a time
+    _BLOCK_ROWS = 512  # rows of similarities in full at a time
 
-    def __init__(self, log: TrainingLog, *, shrinkage: float = 10.0, history: int = 100) -> None:
+    def __init__(
+        self, log: TrainingLog, *, shrinkage: float = 10.0, history: int = 100, neighbours: int = 1000
+    ) -> None:
         self._had = log.matrix().astype(np.float32)
         self._had_by_item = self._had.T.tocsr()
         self._root_count_N = np.sqrt(np.diff(self._had_by_item.indptr)).astype(np.float32)
         self._shrinkage = np.float32(shrinkage)
         self._recent = _recent_items(log, history)
+        self._seed_rows = np.unique(self._recent.indices)
+        blocks = [
+            _keep_largest(self._similarities(self._seed_rows[start : start + self._BLOCK_ROWS]), neighbours)
+            for start in range(0, len(self._seed_rows), self._BLOCK_ROWS)
+        ]
+        self._near = (
+            sparse.vstack(blocks, format="csr") if blocks else sparse.csr_matrix((0, log.items), dtype=np.float32)
+        )
 
     def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
-        profile = self._recent[user_rows_B].tocsc()
-        scores = np.zeros(profile.shape, np.float32)
-        seeds = np.flatnonzero(np.diff(profile.indptr))
-        for start in range(0, len(seeds), self._BLOCK_ROWS):
-            rows = seeds[start : start + self._BLOCK_ROWS]
-            scores += (profile[:, rows] @ self._similarities(rows)).toarray()
-        return scores
+        return (self._recent[user_rows_B][:, self._seed_rows] @ self._near).toarray()
 
     def _similarities(self, rows: np.ndarray) -> sparse.csr_matrix:
-        """Similarity of some items to all, [rows, N], 0 to themselves."""
+        """Similarity of some items to all, [rows, N]."""
         common = (self._had_by_item[rows] @ self._had).tocsr()
-        row_of = np.repeat(np.arange(len(rows)), np.diff(common.indptr))
-        roots = self._root_count_N[rows][row_of] * self._root_count_N[common.indices]
-        common.data /= roots + self._shrinkage
-        common.data[rows[row_of] == common.indices] = 0
+        common.sort_indices()
+        own_root = np.repeat(self._root_count_N[rows], np.diff(common.indptr))
+        common.data /= own_root * self._root_count_N[common.indices] + self._shrinkage
         return common
+
+
+def _keep_largest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
+    """The ``count`` largest entries of every row, equal ones by column."""
+    kept = np.ones(matrix.nnz, bool)
+    for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+        if end - start > count:
+            values = matrix.data[start:end]
+            cut = np.partition(values, -count)[-count]
+            above = values > cut
+            ties = np.flatnonzero(values == cut)[: count - int(above.sum())]
+            above[ties] = True
+            kept[start:end] = above
+    lengths = np.add.reduceat(np.append(kept, False), matrix.indptr[:-1]) * (np.diff(matrix.indptr) > 0)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return sparse.csr_matrix((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
 
 
 def _recent_items(log: TrainingLog, history: int) -> sparse.csr_matrix:

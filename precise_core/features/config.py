@@ -45,7 +45,9 @@ class WindowsConfig(Config):
     @model_validator(mode="after")
     def _no_gaps(self) -> WindowsConfig:
         if self.stride > self.length:
-            raise ValueError(f"stride {self.stride} is above length {self.length}: events between windows would be lost")
+            raise ValueError(
+                f"stride {self.stride} is above length {self.length}: events between windows would be lost"
+            )
         return self
 
 
@@ -59,3 +61,12 @@ class RankingFeaturesConfig(Config):
     train_share: float = Field(0.6, gt=0, lt=1)
     validation_share: float = Field(0.15, gt=0, lt=1)
     popularity_days: int = Field(28, ge=1)
+
+    @model_validator(mode="after")
+    def _leaves_a_test_share(self) -> RankingFeaturesConfig:
+        if self.train_share + self.validation_share >= 1:
+            raise ValueError(
+                f"train_share {self.train_share} + validation_share {self.validation_share} leave nothing to test on; "
+                "their sum must be below 1"
+            )
+        return self

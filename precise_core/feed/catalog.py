@@ -21,8 +21,6 @@ def load_item_catalog(item_tokens: DeltaSnapshot) -> ItemCatalog:
     """
     table = item_tokens.read([c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TOKENIZER_ID])
     label = f"table {item_tokens.name}, version {item_tokens.version}"
-    if table.num_rows == 0:
-        raise DataError(f"{label}: no items")
     item_index = table[c.ITEM_INDEX].to_numpy()
     if len(np.unique(item_index)) != len(item_index) or item_index.min() < FIRST_ITEM:
         raise DataError(f"{label}: item_index must be unique and at least {FIRST_ITEM}")
@@ -47,8 +45,6 @@ def load_token_init(token_embeddings: DeltaSnapshot, width: int, seed: int) -> T
     """
     table = token_embeddings.read([c.TOKEN_ID, c.VECTOR, c.COUNT, c.LANGUAGE_MODEL])
     label = f"table {token_embeddings.name}, version {token_embeddings.version}"
-    if table.num_rows == 0:
-        raise DataError(f"{label}: no tokens")
     token_ids = table[c.TOKEN_ID].to_numpy()
     order = np.argsort(token_ids, kind="stable")
     vectors = _matrix(table[c.VECTOR], f"{label}, {c.VECTOR}").astype(np.float64)[order]

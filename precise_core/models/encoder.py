@@ -1,6 +1,6 @@
 """The Transformer over items (sections IV-B and IV-C).
 
-B batch, L positions, D width, H heads.
+B batch, L positions, Q of them, D width, H heads of width d.
 """
 
 from __future__ import annotations
@@ -36,8 +36,16 @@ class SequenceEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """States of the last layer, zero at padding.
+
+        Args:
+            e_BLD: Item vectors, left-padded.
+            valid_mask_BL: True = real position.
+            at_BQ: Positions whose states are wanted; None = all. The last block, half of the cost of two, is computed
+                there only.
 
         Raises:
             ModelError: The sequence is longer than the configured ``max_length``.
@@ -49,9 +57,14 @@ class SequenceEncoder(nn.Module):
         valid_BL1 = valid_mask_BL[:, :, None]
         h_BLD = self.dropout(e_BLD * self.input_scale + self.positions(age_L)) * valid_BL1
         mask_B1LL = self._attention_mask(valid_mask_BL)
-        for block in self.blocks:
-            h_BLD = block(h_BLD, mask_B1LL)
-        return self.norm(h_BLD) * valid_BL1
+        *lower, last = self.blocks
+        for block in lower:
+            h_BLD = block(h_BLD, h_BLD, mask_B1LL)
+        if at_BQ is None:
+            return self.norm(last(h_BLD, h_BLD, mask_B1LL)) * valid_BL1
+        rows_B1 = torch.arange(len(at_BQ), device=at_BQ.device)[:, None]
+        h_BQD = last(h_BLD[rows_B1, at_BQ], h_BLD, mask_B1LL[:, 0][rows_B1, at_BQ][:, None])
+        return self.norm(h_BQD) * valid_BL1[rows_B1, at_BQ]
 
     def _attention_mask(self, valid_mask_BL: torch.Tensor) -> torch.Tensor:
         """True = may look. A padded position looks at itself only: a row without any True would be NaN."""
@@ -63,29 +76,32 @@ class SequenceEncoder(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + FFN(norm(x))."""
+    """x + attention(norm(x)), then x + FFN(norm(x)), with dropout on what either adds.
+
+    No dropout inside: on attention weights it would rule out the fused attention kernel, and random numbers are dear on
+    a CPU.
+    """
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
         super().__init__()
-        self.heads, self.drop_rate = config.heads, config.dropout
+        self.heads = config.heads
         self.attention_norm, self.ffn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.ffn = nn.Sequential(
-            nn.Linear(width, config.ffn_width),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.ffn_width, width),
-        )
+        self.ffn = nn.Sequential(nn.Linear(width, config.ffn_width), nn.GELU(), nn.Linear(config.ffn_width, width))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, h_BLD: torch.Tensor, mask_B1LL: torch.Tensor) -> torch.Tensor:
-        h_BLD = h_BLD + self.dropout(self._attend(self.attention_norm(h_BLD), mask_B1LL))
-        return h_BLD + self.dropout(self.ffn(self.ffn_norm(h_BLD)))
+    def forward(self, h_BQD: torch.Tensor, h_BLD: torch.Tensor, mask_B1QL: torch.Tensor) -> torch.Tensor:
+        """New states of the Q positions that look at the L positions."""
+        h_BQD = h_BQD + self.dropout(self._attend(self.attention_norm(h_BQD), self.attention_norm(h_BLD), mask_B1QL))
+        return h_BQD + self.dropout(self.ffn(self.ffn_norm(h_BQD)))
 
-    def _attend(self, x_BLD: torch.Tensor, mask_B1LL: torch.Tensor) -> torch.Tensor:
-        B, L, D = x_BLD.shape
-        q, k, v = self.qkv(x_BLD).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        rate = self.drop_rate if self.training else 0.0
-        mixed_BHLd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_B1LL, dropout_p=rate)
-        return self.out(mixed_BHLd.transpose(1, 2).reshape(B, L, D))
+    def _attend(self, x_BQD: torch.Tensor, x_BLD: torch.Tensor, mask_B1QL: torch.Tensor) -> torch.Tensor:
+        q_BHQd = self._heads(self.query(x_BQD))
+        k_BHLd, v_BHLd = (self._heads(x) for x in self.key_value(x_BLD).chunk(2, dim=-1))
+        mixed_BHQd = F.scaled_dot_product_attention(q_BHQd, k_BHLd, v_BHLd, attn_mask=mask_B1QL)
+        return self.out(mixed_BHQd.transpose(1, 2).flatten(2))
+
+    def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)

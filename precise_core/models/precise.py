@@ -73,14 +73,18 @@ class Precise(nn.Module):
         """e_ND (eq. 4) of any items, also of items newer than the checkpoint."""
         return self.fusion(item_indices_N, token_ids_NT, token_counts_N)
 
-    def position_states(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:
-        """h_BLD of the last layer, zero at padding."""
-        return self.encoder(e_BLD, valid_mask_BL)
+    def position_states(
+        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """h of the last layer at the positions ``at_BQ``, or at all of them; zero at padding."""
+        return self.encoder(e_BLD, valid_mask_BL, at_BQ)
 
     def user_embeddings(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:
         """h_BD of left-padded sequences; zero for a sequence without any item under a residual head."""
-        h_BLD = self.position_states(e_BLD, valid_mask_BL)
-        return h_BLD[:, -1] if self.head is None else self.head(h_BLD)
+        if self.head is not None:
+            return self.head(self.position_states(e_BLD, valid_mask_BL))
+        newest_B1 = torch.full((len(e_BLD), 1), e_BLD.shape[1] - 1, device=e_BLD.device)
+        return self.position_states(e_BLD, valid_mask_BL, newest_B1)[:, 0]
 
     def serving_item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
         """Item vectors whose plain dot product with serving user vectors is the score."""

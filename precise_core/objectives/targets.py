@@ -84,6 +84,17 @@ def next_instant_targets(
     return PositionTargets(shifted_BL, valid_BL, rows_P[kept_P], moved_P, targets_PM[kept_P], mask_PM[kept_P])
 
 
+def positions_per_row(
+    rows_P: torch.Tensor, positions_P: torch.Tensor, num_rows: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions grouped by row, B x Q, and the column of each one; rows_P must be sorted. Free columns hold 0."""
+    counts_B = torch.bincount(rows_P, minlength=num_rows)
+    slots_P = torch.arange(len(rows_P)) - (counts_B.cumsum(0) - counts_B)[rows_P]
+    at_BQ = torch.zeros(num_rows, int(counts_B.max()), dtype=torch.long)
+    at_BQ[rows_P, slots_P] = positions_P
+    return at_BQ, slots_P
+
+
 def draw_cuts(
     item_indices_BL: torch.Tensor,
     event_ts_BL: torch.Tensor,
@@ -105,8 +116,9 @@ def draw_cuts(
     targets_E = item_indices_BL[rows_E, chosen_E]
     known_E = targets_E >= FIRST_ITEM
     rows_E, cut_E, targets_E = rows_E[known_E], cut_E[known_E], targets_E[known_E]
+    longest = int(cut_E.max()) if len(cut_E) else 1
     history_EL, valid_EL = _keep_before(item_indices_BL[rows_E], valid_mask_BL[rows_E], cut_E)
-    return CutExamples(rows_E, history_EL, valid_EL, targets_E)
+    return CutExamples(rows_E, history_EL[:, L - longest :], valid_EL[:, L - longest :], targets_E)
 
 
 def _ends_instant(event_ts_BL: torch.Tensor) -> torch.Tensor:

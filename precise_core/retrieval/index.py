@@ -1,4 +1,4 @@
-"""The vector index over item embeddings (section VI-A): the only place that touches FAISS.
+"""The vector index over item embeddings (section VI-A).
 
 Shapes: N items, Q queries, D width, k results per query. A *row* is the position of an item in the index.
 """
@@ -6,12 +6,10 @@ Shapes: N items, Q queries, D width, k results per query. A *row* is the positio
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,13 +18,10 @@ from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError, ModelError, VersionMixError
 from precise_core.retrieval.checks import require_good_items, require_good_queries
 from precise_core.retrieval.config import IndexConfig
+from precise_core.retrieval.engine import build_engine, choose_kind, faiss, search_parameters
 from schemas import columns as c
 
-FLAT_BELOW_ITEMS = 100_000  # `auto`: exact search answers hundreds of queries a second below this size
 CHECK_K = 100  # recall is measured over as many results as recall jobs usually ask for
-_POINTS_PER_LIST = 39  # FAISS's own minimum for training one centroid
-_HNSW_LINKS = 32
-_HNSW_SEARCH_WIDTH = 256
 _TIE_SLACK = 8  # results fetched beyond k, so that a tie at the cut can be seen
 _BLOCK_FLOATS = 16_000_000
 
@@ -154,7 +149,7 @@ class VectorIndex:
         )
 
     def _search_block(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        parameters = _search_parameters(self._engine, allowed)
+        parameters = search_parameters(self._engine, allowed)
         fetched = min(k + _TIE_SLACK, len(self))
         while True:
             scores, rows = self._engine.search(queries, fetched, params=parameters)
@@ -201,9 +196,9 @@ def build_index(
         ModelError: A vector is not finite or zero, an id is there twice, lengths differ, or recall is too low.
     """
     vectors = require_good_items(item_ids, item_indices_N, vectors_ND)
-    kind = _choose_kind(config, len(vectors))
+    kind = choose_kind(config, len(vectors))
     index = VectorIndex(
-        _build_engine(kind, vectors, config, seed),
+        build_engine(kind, vectors, config, seed),
         item_ids,
         np.asarray(item_indices_N, np.int32),
         vectors,
@@ -238,61 +233,6 @@ def _sample(queries_QD: np.ndarray, config: IndexConfig, seed: int) -> np.ndarra
         return queries_QD
     chosen = np.random.default_rng(seed).choice(len(queries_QD), config.check_queries, replace=False)
     return queries_QD[np.sort(chosen)]
-
-
-def _choose_kind(config: IndexConfig, items: int) -> str:
-    if config.kind != "auto":
-        return config.kind
-    return "flat" if items < FLAT_BELOW_ITEMS else "ivf"
-
-
-def _build_engine(kind: str, vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
-    width = vectors.shape[1]
-    if kind == "flat":
-        engine = faiss.IndexFlatIP(width)
-    elif kind == "ivf":
-        engine = _train_ivf(vectors, config, seed)
-    else:
-        engine = faiss.IndexHNSWFlat(width, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        engine.hnsw.rng = faiss.RandomGenerator(seed)
-        engine.hnsw.efSearch = _HNSW_SEARCH_WIDTH
-    with _one_thread():  # parallel insertion into a graph is not reproducible
-        engine.add(vectors)
-    return engine
-
-
-def _train_ivf(vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
-    lists = config.lists or round(4 * len(vectors) ** 0.5)
-    lists = max(1, min(lists, len(vectors) // _POINTS_PER_LIST))
-    quantizer = faiss.IndexFlatIP(vectors.shape[1])
-    engine = faiss.IndexIVFFlat(quantizer, vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
-    engine.cp.seed = seed
-    engine.nprobe = min(config.probes, lists)
-    engine.train(vectors)
-    return engine
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
-
-
-def _search_parameters(engine: Any, allowed: np.ndarray | None) -> Any:
-    if allowed is None:
-        return None
-    if len(allowed) != engine.ntotal:
-        raise ModelError(f"mask of allowed rows has {len(allowed)} entries, the index {engine.ntotal} rows")
-    selector = faiss.IDSelectorBatch(np.flatnonzero(allowed).astype(np.int64))
-    if isinstance(engine, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=engine.nprobe)
-    if isinstance(engine, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=engine.hnsw.efSearch)
-    return faiss.SearchParameters(sel=selector)
 
 
 def _sort_and_cut(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,6 +37,16 @@ class GateOutcome(Protocol):
     def raise_on_failure(self) -> None: ...
 
 
+class TrainedCheckpoint(Protocol):
+    """What a training returns (training.checkpoint), as far as a run writes it down."""
+
+    @property
+    def model_version(self) -> str: ...
+
+    @property
+    def manifest(self) -> Any: ...
+
+
 class Job:
     """One run of one job: what it reads and writes goes through here and is written down."""
 
@@ -83,6 +93,10 @@ class Job:
         """The table, or None where no earlier job has written it."""
         return self.read(table) if self.warehouse.exists(table) else None
 
+    def read_written(self, table: Table) -> DataFrame:
+        """What this run has just written, pinned at that version."""
+        return self.warehouse.read(self.spark, table, self.output_versions[table.name])
+
     def check(self, outcome: GateOutcome) -> None:
         """Record what a validation gate found; stop where it failed."""
         self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
@@ -108,6 +122,14 @@ class Job:
         """Make a few rows the content of a small table, without Spark."""
         self.output_versions[table.name] = self.warehouse.replace_records(table, records)
         self.say(f"{table.name}: {len(records):,} rows, version {self.output_versions[table.name]}")
+
+    def describe_checkpoint(self, key: str, checkpoint: TrainedCheckpoint) -> None:
+        """Write down which checkpoint a training left for ``key``, and how it did on the validation slice."""
+        self.artefacts[f"checkpoint:{key}"] = checkpoint.model_version
+        for name, value in checkpoint.manifest.metrics.items():
+            self.metrics[f"{key}/{name}"] = value
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in checkpoint.manifest.metrics.items())
+        self.say(f"{key}: checkpoint {checkpoint.model_version}, epoch {checkpoint.manifest.best_epoch} kept; {shown}")
 
     def balance(self, unit: str, *, rows_in: int, rows_out: int, rows_rejected: int = 0) -> None:
         """State where every row went.

@@ -2,8 +2,8 @@
 
 Purchases are events of action `purchase` in the scene of the product's department. A coupon redemption is an event of
 action `redeem` on every product of the coupon that the household bought that day; a redemption without such a purchase
-stays as a row without an item, so that cleaning counts it. Promotions (product x store x week) are impressions, shown to
-the households that visited the store that week.
+stays as a row without an item, so that cleaning counts it. Promotions (product x store x week) are impressions, shown
+to the households that visited the store that week.
 """
 
 from __future__ import annotations
@@ -43,7 +43,15 @@ _COLUMNS = {
         "week",
         "transaction_timestamp",
     ),
-    "products": ("product_id", "manufacturer_id", "department", "brand", "product_category", "product_type", "package_size"),
+    "products": (
+        "product_id",
+        "manufacturer_id",
+        "department",
+        "brand",
+        "product_category",
+        "product_type",
+        "package_size",
+    ),
     "coupons": ("coupon_upc", "product_id", "campaign_id"),
     "coupon_redemptions": ("household_id", "coupon_upc", "campaign_id", "redemption_date"),
     "promotions": ("product_id", "store_id", "display_location", "mailer_location", "week"),
@@ -154,11 +162,12 @@ def _purchases(journey: _Journey) -> DataFrame:
 
 def _redemptions(journey: _Journey) -> DataFrame:
     """One event per household, product and instant; redemptions that match no purchase keep a null item."""
-    redeemed = _redeemed_purchases(journey)
-    matched = redeemed.where(F.col("product_id").isNotNull())
-    unmatched = redeemed.where(F.col("product_id").isNull())
+    original = row_as_json(*[F.col(name) for name in _COLUMNS["coupon_redemptions"]])
+    redemptions = journey.redemptions.withColumn(c.RAW, original)
+    matches = _redeemed_purchases(redemptions, journey)
+    unmatched = redemptions.join(matches, on=list(_COLUMNS["coupon_redemptions"]), how="left_anti")
     # Several coupons may cover one purchase; the smallest basket and row stand for it, so that a rerun agrees.
-    events = matched.groupBy("household_id", "product_id", "transaction_timestamp").agg(
+    events = matches.groupBy("household_id", "product_id", "transaction_timestamp").agg(
         F.min(F.struct("basket_id", "sales_value")).alias("purchase"), F.min(c.RAW).alias(c.RAW)
     )
     departments = journey.products.select("product_id", "department")
@@ -175,6 +184,20 @@ def _redemptions(journey: _Journey) -> DataFrame:
     )
 
 
+def _redeemed_purchases(redemptions: DataFrame, journey: _Journey) -> DataFrame:
+    """Each redemption beside the purchases of its coupon's products by that household on that day."""
+    bought = journey.transactions.select(
+        "household_id",
+        "product_id",
+        "basket_id",
+        "sales_value",
+        "transaction_timestamp",
+        F.date_trunc("day", "transaction_timestamp").alias("redemption_date"),
+    )
+    products = redemptions.join(journey.coupons, on=["coupon_upc", "campaign_id"], how="inner")
+    return products.join(bought, on=["household_id", "product_id", "redemption_date"], how="inner")
+
+
 def _redeem_frame(frame: DataFrame, columns: dict[str, Column]) -> DataFrame:
     shared = {c.USER_ID: F.col("household_id"), c.ACTION: F.lit(REDEEM)}
     return raw_frame(
@@ -184,24 +207,6 @@ def _redeem_frame(frame: DataFrame, columns: dict[str, Column]) -> DataFrame:
         raw=F.col(c.RAW),
         source_file=F.lit("coupon_redemptions.parquet"),
     )
-
-
-def _redeemed_purchases(journey: _Journey) -> DataFrame:
-    """Each redemption beside the purchases of the coupon's products on that day; nulls where there is none."""
-    original = row_as_json(*[F.col(name) for name in _COLUMNS["coupon_redemptions"]])
-    redemptions = journey.redemptions.select("*", original.alias(c.RAW), F.monotonically_increasing_id().alias("row"))
-    products = redemptions.join(journey.coupons, on=["coupon_upc", "campaign_id"], how="inner")
-    bought = journey.transactions.select(
-        "household_id",
-        "product_id",
-        "basket_id",
-        "sales_value",
-        "transaction_timestamp",
-        F.date_trunc("day", "transaction_timestamp").alias("redemption_date"),
-    )
-    matches = products.join(bought, on=["household_id", "product_id", "redemption_date"], how="inner")
-    purchase = ["row", "product_id", "basket_id", "sales_value", "transaction_timestamp"]
-    return redemptions.join(matches.select(*purchase), on="row", how="left")
 
 
 def _items(products: DataFrame) -> DataFrame:
@@ -236,7 +241,9 @@ def _impressions(journey: _Journey, source: CompleteJourneySource) -> DataFrame:
     Negatives of a visit: the ``negatives_per_visit`` of smallest hash among the store-week's pool (its
     ``pool_per_store_week`` promotions of smallest hash) that the visit did not buy.
     """
-    bought = journey.transactions.where(F.col("transaction_timestamp") >= F.lit(source.impressions_from).cast("timestamp"))
+    bought = journey.transactions.where(
+        F.col("transaction_timestamp") >= F.lit(source.impressions_from).cast("timestamp")
+    )
     visit_columns = ["basket_id", "household_id", "store_id", "week", "transaction_timestamp"]
     visits = bought.select(*visit_columns).distinct()
     promoted = _promoted(journey, visits)
@@ -255,7 +262,9 @@ def _promoted(journey: _Journey, visits: DataFrame) -> DataFrame:
     )
     shown = shown.join(F.broadcast(journey.products.select("product_id")), on="product_id", how="left_semi")
     places = F.min(F.struct("display_location", "mailer_location")).alias("places")
-    return shown.groupBy("store_id", "week", "product_id").agg(places).select("store_id", "week", "product_id", "places.*")
+    return (
+        shown.groupBy("store_id", "week", "product_id").agg(places).select("store_id", "week", "product_id", "places.*")
+    )
 
 
 def _pool(promoted: DataFrame, source: CompleteJourneySource) -> DataFrame:

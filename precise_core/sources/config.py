@@ -109,8 +109,12 @@ class CompleteJourneySource(Config):
 
     kind: Literal["completejourney"]
     data: str | None = Field(None, description="Folder of the Parquet files; the installed package by default.")
-    households: int | None = Field(None, ge=1, description="Keep only this many households; all by default.")
-    impressions_from: date = Field(date(2017, 12, 4), description="First day of impressions (the promotions are 20.9 M rows).")
+    households: int | None = Field(
+        None, ge=1, description="Keep only this many households and what they bought; all by default."
+    )
+    impressions_from: date = Field(
+        date(2017, 12, 4), description="First day of impressions (the promotions are 20.9 M rows)."
+    )
     negatives_per_visit: int = Field(10, ge=1)
     pool_per_store_week: int = Field(200, ge=1)
     seed: int = 17

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,9 +95,10 @@ def _require(file: Path, needs: Sequence[Need], present: Sequence[str]) -> None:
             raise SchemaError(f"{file}: {what} {name!r}; the columns there are {list(present)}")
 
 
-def _open_text(file: Path) -> io.TextIOBase:
-    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
-    return io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace", newline="")  # type: ignore[arg-type]
+def _open_text(file: Path) -> IO[str]:
+    if file.suffix == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return file.open(encoding="utf-8-sig", errors="replace", newline="")
 
 
 def _read_csv(

@@ -19,7 +19,7 @@ def list_files(pattern: str) -> list[Path]:
     """
     if "://" in pattern:
         raise ConfigError(f"path {pattern!r}: sources are read from local or mounted folders, not from a URI")
-    files = sorted(file for match in glob.glob(pattern, recursive=True) for file in _data_files(Path(match)))
+    files = sorted(file for match in glob.glob(pattern, recursive=True) for file in _data_files(Path(match)))  # noqa: PTH207 Path.glob takes no absolute pattern
     if not files:
         raise DataError(f"{pattern}: no such file, and no file matches it")
     for file in files:
@@ -33,7 +33,11 @@ def _data_files(path: Path) -> list[Path]:
         return [path]
     inside = (file for file in path.rglob("*") if file.is_file())
     # Spark and Hadoop write _SUCCESS and .crc files beside the data.
-    return [file for file in inside if not file.relative_to(path).as_posix().startswith(("_", ".")) and file.name[0] not in "_."]
+    return [
+        file
+        for file in inside
+        if not file.relative_to(path).as_posix().startswith(("_", ".")) and file.name[0] not in "_."
+    ]
 
 
 def sha256_of(file: Path) -> str:

@@ -26,7 +26,7 @@ def instant(when: datetime) -> Column:
 
 
 def read_time(text: Column, reading: TimeReading) -> Column:
-    """Text as a timestamp: a number in ``reading.unit``, the pattern ``reading.format``, or ISO 8601; null if unreadable."""
+    """A timestamp, null if unreadable, from a number in ``reading.unit``, text in ``reading.format``, or ISO 8601."""
     trimmed = F.trim(text)
     if reading.unit is not None:
         number = trimmed.try_cast("decimal(24,6)") * F.lit(_MICROS_PER_UNIT[reading.unit]).cast("decimal(7,0)")

@@ -1,9 +1,12 @@
-"""Fetch the Delta jars once, and make plain `spark-submit` find them: `python -m precise_core.spark.install`.
+"""Fetch the Delta jars once, so that every later start needs no network: `python -m precise_core.spark.install`.
 
-Ivy keeps the jars in the home folder, so that jobs start without network. `spark.jars.packages` cannot be set after
-spark-submit has started its JVM; the environment's own spark-defaults.conf is where it is read in time.
+The jars are kept beside pip's PySpark and named in its own spark-defaults.conf: `spark.jars.packages` cannot be set
+any more once spark-submit has started its JVM, and resolving it again on every start takes seconds.
 """
 
+from __future__ import annotations
+
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
 from precise_core.spark.config import SparkConfig
-from precise_core.spark.session import get_session
+from precise_core.spark.session import get_session, has_installed_jars
 
 
 def delta_package() -> str:
@@ -20,17 +23,27 @@ def delta_package() -> str:
     return str(builder._options["spark.jars.packages"])
 
 
-def write_spark_defaults() -> Path:
-    """Name the Delta package in the conf folder of pip's PySpark; returns the file."""
-    folder = Path(str(resources.files("pyspark"))) / "conf"
+def install() -> list[str]:
+    """Resolve, copy and name the jars; returns their file names."""
+    home = Path(str(resources.files("pyspark")))
+    defaults = home / "conf" / "spark-defaults.conf"
+    defaults.unlink(missing_ok=True)
+    session = get_session("precise-install", SparkConfig(master="local[1]", driver_memory="1g"))
+    resolved = [Path(jar.removeprefix("file:")) for jar in session.sparkContext.getConf().get("spark.jars", "").split(",")]
+    session.stop()
+
+    folder = home / "delta-jars"
     folder.mkdir(exist_ok=True)
-    file = folder / "spark-defaults.conf"
-    file.write_text(f"spark.jars.packages {delta_package()}\nspark.driver.memory 4g\nspark.ui.enabled false\n")
-    return file
+    # What Delta brings beside its own and Unity Catalog's jars is in Spark's distribution, in the version Spark wants.
+    kept = [Path(shutil.copy2(jar, folder)) for jar in resolved if jar.name.startswith(("io.delta_", "io.unitycatalog_"))]
+    defaults.parent.mkdir(exist_ok=True)
+    defaults.write_text(
+        f"spark.jars {','.join(map(str, kept))}\nspark.driver.memory 4g\nspark.ui.enabled false\n", encoding="utf-8"
+    )
+    return [jar.name for jar in kept]
 
 
 if __name__ == "__main__":
-    print(f"wrote {write_spark_defaults().name} with {delta_package()}")
-    session = get_session("precise-install", SparkConfig(master="local[1]", driver_memory="1g"))
-    print(f"Spark {session.version} with Delta starts")
-    session.stop()
+    for name in install():
+        print(name)
+    print(f"jars installed: {has_installed_jars()}")

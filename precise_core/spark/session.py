@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import resources
+from pathlib import Path
 
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
@@ -45,11 +47,20 @@ def get_session(app_name: str, config: SparkConfig) -> SparkSession:
         builder = builder.master(config.master).config("spark.driver.memory", config.driver_memory)
         # One interpreter for driver and workers, whatever `python3` means on the path.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        builder = configure_spark_with_delta_pip(builder)
+        # Everything is in this process: no need to be reachable, nor to guess an address.
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        if not has_installed_jars():
+            builder = configure_spark_with_delta_pip(builder)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("WARN")
     _require_delta(session)
     return session
+
+
+def has_installed_jars() -> bool:
+    """True where `make install` has put the Delta jars beside this environment's PySpark."""
+    defaults = Path(str(resources.files("pyspark"))) / "conf" / "spark-defaults.conf"
+    return defaults.is_file() and "io.delta_delta-spark" in defaults.read_text(encoding="utf-8")
 
 
 def _under_spark_submit() -> bool:

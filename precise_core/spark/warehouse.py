@@ -17,7 +17,7 @@ from delta.tables import DeltaTable as SparkDeltaTable
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType
 
@@ -41,7 +41,8 @@ class Warehouse:
     """The tables under ``root`` (a local folder, or any URI that Spark and deltalake both reach)."""
 
     def __init__(self, root: str) -> None:
-        self.root = root.rstrip("/")
+        # Delta refuses a relative location when it creates a table.
+        self.root = root.rstrip("/") if "://" in root else str(Path(root).resolve())
 
     def path(self, table: Table) -> str:
         return f"{self.root}/tables/{table.name}"
@@ -66,10 +67,24 @@ class Warehouse:
         """The rows of one version; an unpinned Delta DataFrame is not a snapshot (delta-io/delta#918)."""
         return spark.read.format("delta").option("versionAsOf", version).load(self.path(table))
 
-    def read_arrow(self, table: Table, version: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one version in this process, without Spark; for tables that fit into it."""
+    def read_arrow(
+        self,
+        table: Table,
+        version: int,
+        columns: Sequence[str] | None = None,
+        where: Mapping[str, str] | None = None,
+    ) -> pa.Table:
+        """The rows of one version in this process, without Spark; for tables that fit into it.
+
+        Args:
+            table: The declaration.
+            version: The version to read.
+            columns: Only these; all by default.
+            where: Partition column -> value.
+        """
         snapshot = DeltaTable(self.path(table), version=version)
-        return snapshot.to_pyarrow_table(columns=list(columns) if columns else None)
+        partitions = [(name, "=", value) for name, value in where.items()] if where else None
+        return snapshot.to_pyarrow_table(partitions=partitions, columns=list(columns) if columns else None)
 
     def write(
         self,
@@ -101,7 +116,7 @@ class Warehouse:
             current = self.read(spark, table, version).where(_slice_filter(replace))
             if new == _fingerprint(current, table):
                 return WriteResult(version, new[0], changed=False)
-            writer = frame.write.format("delta").mode("overwrite").option("userMetadata", run_id)
+            writer = _writer(frame, table, run_id).mode("overwrite")
             if replace:
                 _require_inside(frame, table, replace)
                 writer = writer.option("replaceWhere", _slice_sql(replace))
@@ -117,7 +132,7 @@ class Warehouse:
             rows = frame.count()
             self._create_if_missing(spark, table)
             if rows:
-                frame.write.format("delta").mode("append").option("userMetadata", run_id).save(self.path(table))
+                _writer(frame, table, run_id).mode("append").save(self.path(table))
             return WriteResult(self.version(table), rows, changed=rows > 0)
         finally:
             frame.unpersist()
@@ -156,6 +171,12 @@ class Warehouse:
         for key, value in _TABLE_PROPERTIES.items():
             builder = builder.property(key, value)
         builder.execute()
+
+
+def _writer(frame: DataFrame, table: Table, run_id: str) -> DataFrameWriter:
+    writer = frame.write.format("delta").option("userMetadata", run_id)
+    # Without it every task writes a file into every partition it holds a row of.
+    return writer.option("optimizeWrite", "true") if table.partition_by else writer
 
 
 def conform(frame: DataFrame, table: Table) -> DataFrame:

@@ -1,18 +1,17 @@
 """Checkpoints: a folder of safetensors and JSON that cannot be half-written, silently changed, or run code.
 
-    <out>/<model_version>/model.safetensors   weights and buffers
-                          items.safetensors   training frequency of every item
-                          manifest.json       what it is and where it comes from
-                          metrics.jsonl       one line per look at the training
-                          sums.json           SHA-256 of the four files above
-    <out>/latest-<key>.json                   which model_version is in use
+<out>/<model_version>/model.safetensors   weights and buffers
+                      items.safetensors   training frequency of every item
+                      manifest.json       what it is and where it comes from
+                      metrics.jsonl       one line per look at the training
+                      sums.json           SHA-256 of the four files above
+<out>/latest-<key>.json                   which model_version is in use
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -97,7 +96,9 @@ class Checkpoint:
         try:
             manifest = Manifest.model_validate_json((folder / _MANIFEST).read_text(encoding="utf-8"))
         except PydanticValidationError as error:
-            raise CheckpointError(f"{folder / _MANIFEST}: not a manifest of format {FORMAT_VERSION}: {error}") from error
+            raise CheckpointError(
+                f"{folder / _MANIFEST}: not a manifest of format {FORMAT_VERSION}: {error}"
+            ) from error
         return cls(folder, manifest)
 
     def load_model(self) -> Precise:
@@ -172,7 +173,7 @@ def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> No
     pointer = _pointer(Path(out), task_key)
     draft = pointer.with_suffix(".writing")
     draft.write_text(json.dumps({"model_version": checkpoint.model_version}), encoding="utf-8")
-    os.replace(draft, pointer)
+    draft.replace(pointer)
 
 
 def latest(out: str | Path, task_key: str) -> Checkpoint:
@@ -226,8 +227,8 @@ def _move_into_place(folder: Path, final: Path, replaced: Path) -> None:
     if final.exists():
         if (final / _SUMS).is_file() and _same_content(folder, final):
             return
-        os.replace(final, replaced)
-    os.replace(folder, final)
+        final.replace(replaced)
+    folder.replace(final)
     shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -1,14 +1,13 @@
 """The state of a training in progress, so that a killed run continues at the exact step.
 
-    <out>/.resume-<task>/step-<n>/  state.safetensors   weights, best weights, optimizer moments
-                                    state.json          counters, log, and what training this belongs to
+<out>/.resume-<task>/step-<n>/  state.safetensors   weights, best weights, optimizer moments
+                                state.json          counters, log, and what training this belongs to
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -68,12 +67,14 @@ class ResumeStore:
         save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, str(draft / "state.safetensors"))
         (draft / "state.json").write_text(json.dumps({"identity": self._identity, **asdict(counters)}))
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(draft, final)
+        draft.replace(final)
         for older in self.folder.glob("step-*"):
             if older != final:
                 shutil.rmtree(older)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Counters, dict[str, torch.Tensor]] | None:
+    def load(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[Counters, dict[str, torch.Tensor]] | None:
         """Put the newest state of this training into model and optimizer; None where there is none.
 
         Raises:

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from markupsafe import Markup
 
+from precise_core.runtime.report.verdicts import Verdict
+
 Tone = Literal["plain", "win", "loss", "tie"]
 
 
@@ -30,6 +32,14 @@ class Text:
     kind: ClassVar[str] = "text"
     text: str
     tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Sentences about who wins, each marked as a win, a loss or undecided."""
+
+    kind: ClassVar[str] = "verdicts"
+    verdicts: Sequence[Verdict]
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class Code:
     text: str
 
 
-Block = Heading | Text | Plots | Grid | Person | Code
+Block = Heading | Text | Verdicts | Plots | Grid | Person | Code
 
 
 @dataclass(frozen=True, kw_only=True)

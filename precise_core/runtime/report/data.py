@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from precise_core.features.config import ALL_TASK
+from precise_core.runtime.report.frames import records
 from precise_core.runtime.report.tables import Tables
 from precise_core.settings import Settings
 from schemas import (
@@ -41,6 +42,8 @@ SOURCES: tuple[tuple[Table, Table], ...] = (
     (ITEMS, ITEMS_REJECTED),
     (IMPRESSIONS, IMPRESSIONS_REJECTED),
 )
+
+_UNTRAINED = "latest-untrained"  # kept for comparison only: nothing was trained, nothing is served from it
 
 
 @dataclass(frozen=True)
@@ -123,18 +126,23 @@ class Night:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """The latest run of every job, and the job's other products (one per task) under the same configuration."""
+        """The latest run of every job; of a job that ran once per task, the latest of each under that configuration."""
         columns = [name for name in RUNS.column_names if name != "configuration"]
         frame = self.tables.frame(RUNS, columns).sort_values(["started_at", c.RUN_ID], ignore_index=True)
         for name in ("metrics", "artefacts", "input_versions", "output_versions"):
             frame[name] = [dict(value) if value is not None else {} for value in frame[name]]
-        frame["product"] = [repr(sorted(artefacts.items())) for artefacts in frame["artefacts"]]
-        latest = frame.groupby(c.JOB)["config_hash"].transform("last")
-        return frame[frame["config_hash"] == latest].groupby([c.JOB, "product"]).tail(1).reset_index(drop=True)
+        frame["product"] = [" ".join(sorted(artefacts)) for artefacts in frame["artefacts"]]
+        by_job = frame.groupby(c.JOB)
+        is_latest = by_job[c.RUN_ID].transform("last") == frame[c.RUN_ID]
+        is_current = by_job["config_hash"].transform("last") == frame["config_hash"]
+        kept = frame[is_latest | (is_current & (frame["status"] == "succeeded"))]
+        return kept.groupby([c.JOB, "product"]).tail(1).reset_index(drop=True)
 
     def cold_items(self) -> pd.DataFrame:
-        """model_version, is_cold, rows of the item vectors."""
-        return self.tables.counts(ITEM_EMBEDDINGS, [c.MODEL_VERSION, c.IS_COLD])
+        """model_version, is_cold, rows of the item vectors; only of served checkpoints where these have any."""
+        counts = self.tables.counts(ITEM_EMBEDDINGS, [c.MODEL_VERSION, c.IS_COLD])
+        served = counts[counts[c.MODEL_VERSION].isin(self._served)]
+        return served if len(served) else counts
 
     def items_with_text(self) -> int:
         """Items with a title or a description."""
@@ -144,7 +152,8 @@ class Night:
     @cached_property
     def trainings(self) -> list[Training]:
         """The checkpoints that are served now: Universal Training first, then by name."""
-        pointers = sorted(self.checkpoints.glob("latest-*.json"), key=lambda path: (path.stem != f"latest-{ALL_TASK}", path.stem))
+        pointers = [path for path in self.checkpoints.glob("latest-*.json") if path.stem != _UNTRAINED]
+        pointers.sort(key=lambda path: (path.stem != f"latest-{ALL_TASK}", path.stem))
         return [self._training(pointer) for pointer in pointers]
 
     def _training(self, pointer: Path) -> Training:
@@ -178,7 +187,7 @@ class Night:
             history: Recent events per user.
             candidates: Recalled items per list.
         """
-        served = self._served_versions()
+        served = sorted(self._served & set(self.tables.counts(RECALL_CANDIDATES, [c.MODEL_VERSION])[c.MODEL_VERSION]))
         where = pc.field(c.MODEL_VERSION).isin(served) if served else None
         users = self.tables.counts(RECALL_CANDIDATES, [c.USER_ID], where)[c.USER_ID]
         drawn = sorted(users, key=lambda user: hashlib.sha256(f"{self.settings.seed}/{user}".encode()).hexdigest())
@@ -199,10 +208,13 @@ class Night:
             for user in drawn
         ]
 
-    def _served_versions(self) -> list[str]:
-        """Checkpoints that both are served and have candidates; none where they cannot be told."""
-        recalled = set(self.tables.counts(RECALL_CANDIDATES, [c.MODEL_VERSION])[c.MODEL_VERSION])
-        return sorted(recalled & {training.model_version for training in self.trainings})
+    @property
+    def _served(self) -> set[str]:
+        """Model versions that are served; pointers that cannot be read are the training section's to report."""
+        try:
+            return {training.model_version for training in self.trainings}
+        except (OSError, ValueError, KeyError):
+            return set()
 
     def _sequences(self, users: list[str]) -> dict[str, list[tuple[str, str]]]:
         """(item_id, scene) of every user's all-scene sequence, newest first."""
@@ -223,7 +235,7 @@ class Night:
         time = pc.field(c.EVENT_TS)
         where = pc.field(c.USER_ID).isin(users) & (time >= self._as_of) & (time < stop)
         rows = self.tables.frame(EVENTS, [c.USER_ID, c.ITEM_ID], where)
-        return {user: frozenset(group) for user, group in rows.groupby(c.USER_ID)[c.ITEM_ID]}
+        return {str(user): frozenset(group) for user, group in rows.groupby(c.USER_ID)[c.ITEM_ID]}
 
 
 def read_metric_log(path: Path) -> pd.DataFrame:
@@ -246,6 +258,6 @@ def read_metric_log(path: Path) -> pd.DataFrame:
 
 def _candidate_lists(rows: pd.DataFrame) -> dict[tuple[str, str], list[tuple[str, str | None]]]:
     lists: dict[tuple[str, str], list[tuple[str, str | None]]] = {}
-    for row in rows.sort_values([c.TASK, c.SOURCE, c.RANK]).itertuples():
+    for row in records(rows.sort_values([c.TASK, c.SOURCE, c.RANK])):
         lists.setdefault((row.task, row.source), []).append((row.item_id, row.seed_item_id))
     return lists

@@ -63,7 +63,12 @@ def percent(share: float | None) -> str:
         return "< 0.1 %"
     if 0.999 < share < 1:
         return "> 99.9 %"
-    return f"{share * 100:.1f} %" if 0 < share < 1 else f"{share * 100:.0f} %"
+    return f"{share * 100:.1f}".removesuffix(".0") + " %"
+
+
+def share(part: int, whole: int) -> float | None:
+    """``part / whole``; None, which is written as a dash, where there is no whole."""
+    return part / whole if whole else None
 
 
 def duration(seconds: float | None) -> str:

@@ -1,7 +1,7 @@
 """Who wins where, in plain sentences, read off the evaluation's figures. Pure: a frame in, sentences out.
 
 A win or a loss is decided by the value; where the two confidence intervals overlap the sentence says so, because the
-difference may then be chance.
+difference may then be chance. Such a win is not counted as one (outcome `tie`); such a loss stays a loss.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal
 import pandas as pd
 
 from precise_core.runtime.report import formats
+from precise_core.runtime.report.frames import records
 from schemas import columns as c
 
 RETRIEVAL, RECALL, RANKING = "retrieval", "recall", "ranking"
@@ -107,7 +108,7 @@ def scores(
     ]
     found = [
         Score(row.system, float(row.value), _number(row.ci_low), _number(row.ci_high), int(row.users))
-        for row in chosen.itertuples()
+        for row in records(chosen)
     ]
     sign = 1 if metric in LOWER_IS_BETTER else -1
     return sorted(found, key=lambda score: (sign * score.value, score.system))
@@ -153,11 +154,16 @@ def _one_list(question: str, task: str, where: str, name: str, ranked: list[Scor
             users = f" ({formats.count(score.users)} users)" if position == 0 else ""
             text, outcome = _compare(score, references[0], where, name)
             yield say(f"{text}{users}.", outcome, headline=position == 0)
+    elif question == RECALL and len(ours) > 1:
+        text, outcome = _compare(ours[0], ours[1], where, name)
+        yield say(f"{text} ({formats.count(ours[0].users)} users).", outcome, headline=True)
     elif ours:
         lead = f"{formats.system_name(ours[0].system)} leads {where}: {name} {formats.figure(ours[0].value)}"
         yield say(f"{lead}; no reference was evaluated beside it.", "tie", headline=True)
     elif references:
-        lead = f"{formats.system_name(references[0].system)} leads {where}: {name} {formats.figure(references[0].value)}"
+        lead = (
+            f"{formats.system_name(references[0].system)} leads {where}: {name} {formats.figure(references[0].value)}"
+        )
         yield say(f"{lead}; no PRECISE model was evaluated.", "tie", headline=True)
     for left, right in _named_pairs(ours, ranked, references):
         text, outcome = _compare(left, right, where, name)
@@ -176,7 +182,7 @@ def _named_pairs(ours: list[Score], ranked: list[Score], references: list[Score]
     for score in ours:
         if universal and score.system.startswith("PRECISE") and score.system != UNIVERSAL:
             yield score, universal
-    if all(path in by_name for path in RECALL_PATHS):
+    if references and all(path in by_name for path in RECALL_PATHS):
         yield by_name["u2i2i"], by_name["u2i"]
 
 
@@ -192,6 +198,8 @@ def _compare(ours: Score, other: Score, where: str, name: str) -> tuple[str, Out
     verb, outcome = _verb(ours.value, other.value)
     left, right = formats.system_name(ours.system), formats.system_name(other.system)
     caveat = ", though the intervals overlap" if outcome != "tie" and ours.overlaps(other) else ""
+    if outcome == "win" and caveat:
+        outcome = "tie"
     return f"{left} {verb} {right} {where}: {name} {formats.against(ours.value, other.value)}{caveat}", outcome
 
 
@@ -215,7 +223,8 @@ def _ranking(metrics: pd.DataFrame) -> Iterator[Verdict]:
 
 
 def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]]) -> Iterator[Verdict]:
-    better, worse = [], []
+    better: list[str] = []
+    worse: list[str] = []
     for metric, found in by_metric.items():
         if system not in found or PLAIN_RANKER not in found:
             continue

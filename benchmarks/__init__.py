@@ -1,0 +1,1 @@
+"""Measurements of speed, scale and quality; results/*.jsonl hold what they found."""

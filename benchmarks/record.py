@@ -1,0 +1,85 @@
+"""Append one measured figure to a results file; `make figures` renders them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+FIELDS = ("name", "value", "unit", "goal", "meets", "date", "data", "seed", "machine", "command")
+
+
+def record(
+    results_file: str | Path,
+    name: str,
+    value: float,
+    unit: str,
+    goal: str | float | None,
+    meets: bool | None,
+    data: str,
+    seed: int | None,
+    command: str,
+) -> dict[str, Any]:
+    """Append one JSON object and return it; the date and the machine are filled in here.
+
+    Args:
+        results_file: A ``.jsonl`` file under ``benchmarks/results``; made where missing.
+        name: What was measured; a later figure of the same name replaces this one on the page.
+        value: The number, finite.
+        unit: Of the number, for example ``users/s``; empty for a share.
+        goal: What was set beforehand, or None where nothing was.
+        meets: Whether the value meets the goal; None without a goal.
+        data: What it was measured on, with its size.
+        seed: Of the run; None where nothing is drawn.
+        command: What to run to measure it again.
+
+    Raises:
+        ValueError: The value is not finite, or a goal is without a verdict, or a verdict without a goal.
+    """
+    if (goal is None) != (meets is None):
+        raise ValueError(f"figure {name!r}: goal {goal!r} with meets {meets!r}; give both or neither")
+    figure = {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "goal": goal,
+        "meets": meets,
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": data,
+        "seed": seed,
+        "machine": machine(),
+        "command": command,
+    }
+    line = json.dumps(figure, allow_nan=False, ensure_ascii=False)
+    file = Path(results_file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as handle:
+        handle.write(line + "\n")
+    return figure
+
+
+def machine() -> str:
+    """Cores this process may use, memory in GiB and the model of the CPU."""
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return f"{_cores()} cores, {memory_gib:.0f} GiB, {_cpu_model()}"
+
+
+def _cores() -> int:
+    # A container often sees the host's cores but may use only some of them.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,44 @@
+"""Build the last N events of every user, over all scenes and per task (S_u and S'_u, Fig. 3).
+
+Reads events and item_vocabulary. Writes user_sequences.
+"""
+
+from collections.abc import Sequence
+
+from pyspark.sql import functions as F
+
+from precise_core.features.sequences import build_user_sequences, sequence_balance
+from precise_core.runtime.job import Job, run_job
+from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES
+from schemas import columns as c
+from validation.gate import gate
+
+
+def build(job: Job) -> None:
+    settings = job.settings
+    events, vocabulary = job.read(EVENTS), job.read(ITEM_VOCABULARY)
+    sequences = build_user_sequences(events, vocabulary, settings.tasks, settings.as_of, settings.sequences)
+    job.check(
+        gate(
+            USER_SEQUENCES,
+            sequences,
+            run_id=job.run_id,
+            max_length=settings.sequences.max_length,
+            tasks=settings.task_names,
+        )
+    )
+    job.write(USER_SEQUENCES, sequences)
+
+    balance = sequence_balance(events, settings.tasks, settings.as_of, settings.sequences)
+    kept = job.read_written(USER_SEQUENCES).agg(F.sum(c.LENGTH)).collect()[0][0]
+    job.balance(
+        "events of all tasks", rows_in=balance.rows_in, rows_out=kept, rows_rejected=balance.trimmed
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("build_sequences", __doc__, build, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

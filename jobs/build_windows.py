@@ -1,0 +1,35 @@
+"""Cut sequences into fixed-length training windows and set the validation users aside.
+
+Reads events and item_vocabulary. Writes training_windows, which Petastorm reads.
+"""
+
+from collections.abc import Sequence
+
+from pyspark.sql import functions as F
+
+from precise_core.features.windows import build_training_windows
+from precise_core.runtime.job import Job, run_job
+from schemas import EVENTS, ITEM_VOCABULARY, TRAINING_WINDOWS
+from schemas import columns as c
+
+
+def build(job: Job) -> None:
+    settings = job.settings
+    windows = build_training_windows(
+        job.read(EVENTS), job.read(ITEM_VOCABULARY), settings.tasks, settings.as_of, settings.windows, settings.seed
+    )
+    rows = job.write(TRAINING_WINDOWS, windows)
+    written = job.read_written(TRAINING_WINDOWS)
+    counts = written.groupBy(c.TASK, c.SPLIT).agg(F.count("*").alias("windows"), F.sum(c.LENGTH).alias("events"))
+    for row in counts.orderBy(c.TASK, c.SPLIT).collect():
+        job.say(f"{row[c.TASK]}/{row[c.SPLIT]}: {row['windows']:,} windows, {row['events']:,} events")
+        job.metrics[f"windows/{row[c.TASK]}/{row[c.SPLIT]}"] = row["windows"]
+    job.balance("windows", rows_in=rows, rows_out=int(sum(job.metrics.values())))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("build_windows", __doc__, build, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,39 @@
+"""Measure the night: full ranking and recall against the test period, ranking against the shown impressions.
+
+Reads every published table. Writes evaluation_metrics, where each model stands beside the simple references.
+"""
+
+from collections.abc import Sequence
+
+from precise_core.errors import DataError
+from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.offline_evaluation import OfflineEvaluation
+from precise_core.runtime.ranking_evaluation import ranking_metrics
+from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
+
+
+def evaluate(job: Job) -> None:
+    evaluation, rows, done, left_out = OfflineEvaluation(job), [], 0, 0
+    for task in job.settings.task_names:
+        try:
+            rows += evaluation.retrieval(task)
+            if job.warehouse.exists(RECALL_CANDIDATES):
+                rows += evaluation.recall(task)
+            done += 1
+        except DataError as error:
+            job.say(f"{task}: not evaluated, {error}")
+            left_out += 1
+        else:
+            job.say(f"{task}: evaluated")
+    if job.warehouse.exists(RANKING_SCORES):
+        rows += ranking_metrics(job)
+    job.write_records(EVALUATION_METRICS, rows)
+    job.balance("tasks", rows_in=done + left_out, rows_out=done, rows_rejected=left_out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("evaluate", __doc__, evaluate, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

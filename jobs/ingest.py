@@ -1,0 +1,70 @@
+"""Read the source named in the configuration into validated tables.
+
+Writes events, items, impressions, and each one's *_rejected table with a reason per row. Fails before it writes where
+a file or column is missing or an expectation does not hold.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
+from precise_core.features.tasks import check_tasks
+from precise_core.runtime.job import Job, run_job
+from precise_core.sources.read import describe_source, read_source, source_fingerprint
+from schemas import (
+    EVENTS,
+    EVENTS_REJECTED,
+    IMPRESSIONS,
+    IMPRESSIONS_REJECTED,
+    ITEMS,
+    ITEMS_REJECTED,
+    Table,
+)
+from schemas import columns as c
+from validation.gate import gate
+
+
+def ingest(job: Job) -> None:
+    settings, now = job.settings, datetime.now(UTC)
+    job.say(describe_source(settings.source))
+    job.input_fingerprints["source"] = source_fingerprint(settings.source)
+    raw = read_source(job.spark, settings.source)
+
+    # Each half of the rows is asked for several times: every source row is read and checked once.
+    items = clean_items(raw.items)
+    items.checked.persist()
+    events = clean_events(raw.events, items.accepted, not_after=now)
+    events.checked.persist()
+    parts: list[tuple[Table, Table, Cleaned]] = [(ITEMS, ITEMS_REJECTED, items), (EVENTS, EVENTS_REJECTED, events)]
+    if raw.impressions is None:
+        job.say("impressions: the source has none; the ranking jobs will be skipped")
+    else:
+        impressions = clean_impressions(raw.impressions, items.accepted, not_after=now)
+        impressions.checked.persist()
+        parts.append((IMPRESSIONS, IMPRESSIONS_REJECTED, impressions))
+
+    check_tasks(events.accepted, settings.tasks)
+    for table, _, cleaned in parts:
+        job.check(gate(table, cleaned.accepted, run_id=job.run_id))
+    totals = [0, 0, 0]
+    for table, rejected_table, cleaned in parts:
+        accepted_rows = job.write(table, cleaned.accepted)
+        rejected_rows = job.write(rejected_table, _stamp(cleaned.rejected, job, now))
+        counts = (cleaned.checked.count(), accepted_rows, rejected_rows)
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+    job.balance("raw rows", rows_in=totals[0], rows_out=totals[1], rows_rejected=totals[2])
+
+
+def _stamp(rejected: DataFrame, job: Job, now: datetime) -> DataFrame:
+    return rejected.withColumns({c.RUN_ID: F.lit(job.run_id), c.REJECTED_AT: F.lit(now)})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("ingest", __doc__, ingest, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,96 @@
+"""Run every job of a night in order: from raw files to the report.
+
+With --skip-up-to-date a job whose inputs, configuration and code have not changed since its last successful run is
+left out. Ranking jobs are left out where the source has no impressions. The first job that fails ends the night.
+"""
+
+import sys
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+
+from jobs import (
+    build_index,
+    build_ranking_features,
+    build_report,
+    build_sequences,
+    build_windows,
+    embed_items,
+    embed_tokens,
+    embed_users,
+    evaluate,
+    ingest,
+    recall,
+    score_pairs,
+    score_ranking,
+    tokenize_items,
+    train_ranker,
+    train_targeted,
+    train_universal,
+)
+from precise_core.config import load_config
+from precise_core.errors import PreciseError
+from precise_core.runtime.freshness import is_up_to_date
+from precise_core.runtime.job import EXIT_FAILED
+from precise_core.runtime.progress import console
+from precise_core.settings import Settings
+from precise_core.spark.lock import warehouse_lock
+from precise_core.spark.warehouse import Warehouse
+from schemas import IMPRESSIONS
+
+NIGHT = (
+    ingest,
+    tokenize_items,
+    embed_tokens,
+    build_sequences,
+    build_windows,
+    train_universal,
+    train_targeted,
+    embed_items,
+    embed_users,
+    build_index,
+    recall,
+    score_pairs,
+    build_ranking_features,
+    train_ranker,
+    score_ranking,
+    evaluate,
+    build_report,
+)
+RANKING = (build_ranking_features, train_ranker, score_ranking)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="jobs/run_night.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the environment")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override one key; repeatable")
+    parser.add_argument("--skip-up-to-date", action="store_true", help="leave out jobs whose output is still current")
+    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        settings = load_config(arguments.config, Settings, arguments.set)
+        with warehouse_lock(settings.warehouse):
+            return _night(settings, arguments.config, arguments.set, arguments.skip_up_to_date)
+    except PreciseError as error:
+        console.print(f"run_night failed: {error}", style="bold red", markup=False)
+        return EXIT_FAILED
+
+
+def _night(settings: Settings, config: str, overrides: list[str], skip: bool) -> int:
+    started = time.monotonic()
+    arguments = ["--config", config, *(part for override in overrides for part in ("--set", override))]
+    for number, job in enumerate(NIGHT, start=1):
+        name = job.__name__.rsplit(".", 1)[-1]
+        console.print(f"[{number}/{len(NIGHT)}] {name}", style="cyan", markup=False)
+        if job in RANKING and not Warehouse(settings.warehouse).exists(IMPRESSIONS):
+            console.print("  left out: the source has no impressions\n")
+        elif skip and is_up_to_date(settings, name):
+            console.print("  up to date, left out\n")
+        elif code := job.main(arguments):
+            console.print(f"run_night stopped at {name} after {time.monotonic() - started:.0f} s", style="bold red")
+            return code
+    console.print(f"run_night: done in {time.monotonic() - started:.0f} s", style="bold")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

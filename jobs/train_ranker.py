@@ -1,0 +1,50 @@
+"""Train the DCN ranking model alone and with PRECISE's vectors (section VI-C, Table IX).
+
+Reads ranking_features. Writes a checkpoint folder per variant under <warehouse>/rankers.
+"""
+
+from collections.abc import Sequence
+
+from precise_core.runtime.checkpoints import latest_checkpoint
+from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.rankers import publish_rankers, ranker_folder, variants
+from precise_core.training.ranker import train_ranker
+from precise_core.training.ranking_data import RankingData
+from schemas import RANKING_FEATURES
+from schemas import columns as c
+
+
+def train(job: Job) -> None:
+    settings, versions, rows, used = job.settings, {}, 0, 0
+    for variant in variants(job):
+        model_version = latest_checkpoint(job, variant.task).model_version
+        features = job.warehouse.read_arrow(
+            RANKING_FEATURES, job.pin(RANKING_FEATURES), where={c.MODEL_VERSION: model_version}
+        )
+        data = RankingData.from_arrow(features)
+        train_rows, validation_rows = data.split("train"), data.split("validation")
+        ranker = train_ranker(
+            train_rows,
+            validation_rows,
+            dcn=settings.dcn,
+            config=settings.ranker,
+            use_vectors=variant.use_vectors,
+            seed=settings.seed,
+            out=ranker_folder(job),
+            parent={"task": variant.task, "ranking_features": job.pin(RANKING_FEATURES)},
+        )
+        versions[variant.system] = ranker.ranker_version
+        job.metrics[f"{variant.system}/validation_log_loss"] = ranker.metrics["validation_log_loss"]
+        job.artefacts[f"ranker:{variant.system}"] = ranker.ranker_version
+        job.say(f"{variant.system}: {ranker.ranker_version}, validation {ranker.metrics['validation_log_loss']:.4f}")
+        rows, used = rows + len(data), used + len(train_rows) + len(validation_rows)
+    publish_rankers(job, versions)
+    job.balance("impressions (the test split is left out)", rows_in=rows, rows_out=used, rows_rejected=rows - used)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("train_ranker", __doc__, train, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

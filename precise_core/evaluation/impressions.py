@@ -1,0 +1,111 @@
+"""Evaluation of ranking models on impressions: AUC, GAUC and log loss with intervals by user (question `ranking`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from precise_core.errors import DataError
+from precise_core.evaluation.bootstrap import auc_interval, mean_interval, paired_difference
+from precise_core.evaluation.metrics import auc_by_user, log_loss_by_user
+from schemas import columns as c
+
+
+@dataclass(frozen=True)
+class ImpressionTask:
+    """Impressions of the test split; the arrays are parallel (I impressions).
+
+    Attributes:
+        task: Name of the task the impressions belong to.
+        as_of: The instant the vectors know the world up to.
+        user_ids_I: To whom it was shown.
+        labels_I: 1 = taken, 0 = passed over.
+        samples: Bootstrap samples.
+        seed: Of the bootstrap.
+    """
+
+    task: str
+    as_of: datetime
+    user_ids_I: np.ndarray
+    labels_I: np.ndarray
+    samples: int = 1000
+    seed: int = 17
+
+    def __post_init__(self) -> None:
+        if len(self.labels_I) == 0 or len(np.unique(self.labels_I)) < 2:
+            raise DataError(f"evaluation of {self.task}: {len(self.labels_I)} impressions without both labels 0 and 1")
+
+
+def evaluate_impressions(
+    systems: Mapping[str, np.ndarray], task: ImpressionTask, *, model_versions: Mapping[str, str | None] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of evaluation_metrics: auc, gauc and log_loss of each system's probabilities.
+
+    Raises:
+        DataError: A system has another number of probabilities than there are impressions.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, probabilities_I in systems.items():
+        _require_parallel(name, probabilities_I, task)
+        for metric, (value, low, high, users) in _figures(probabilities_I, task).items():
+            rows.append(
+                {
+                    "question": "ranking",
+                    c.TASK: task.task,
+                    "system": name,
+                    c.MODEL_VERSION: (model_versions or {}).get(name),
+                    "user_filter": "all",
+                    "item_group": "all",
+                    "metric": metric,
+                    "k": 0,
+                    "value": value,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "users": users,
+                    c.AS_OF: task.as_of,
+                }
+            )
+    return [row for row in rows if not np.isnan(row["value"])]
+
+
+def compare_impressions(
+    systems: Mapping[str, np.ndarray], reference: str, task: ImpressionTask
+) -> list[dict[str, Any]]:
+    """Paired difference of every other system to ``reference`` on gauc and log_loss, by user, with p-value."""
+    if reference not in systems:
+        raise DataError(f"compare: no system {reference!r}; there are {sorted(systems)}")
+    compared = []
+    for name, probabilities_I in systems.items():
+        _require_parallel(name, probabilities_I, task)
+        if name == reference:
+            continue
+        for metric, pieces in (("gauc", auc_by_user), ("log_loss", log_loss_by_user)):
+            _, values, weights = pieces(task.user_ids_I, task.labels_I, probabilities_I)
+            _, against, _ = pieces(task.user_ids_I, task.labels_I, systems[reference])
+            difference, low, high, p_value = paired_difference(values, against, task.samples, task.seed, weights)
+            numbers = {"difference": difference, "ci_low": low, "ci_high": high, "p_value": p_value}
+            compared.append({"system": name, "reference": reference, "metric": metric, **numbers})
+    return compared
+
+
+def _figures(probabilities_I: np.ndarray, task: ImpressionTask) -> dict[str, tuple[float, float, float, int]]:
+    """(value, low, high, users) by metric."""
+    pairs = (task.user_ids_I, task.labels_I, probabilities_I)
+    users, user_auc, weights = auc_by_user(*pairs)
+    _, user_loss, _ = log_loss_by_user(*pairs)
+    return {
+        "auc": (*auc_interval(*pairs, task.samples, task.seed), len(users)),
+        "gauc": (*mean_interval(user_auc, task.samples, task.seed, weights), int((~np.isnan(user_auc)).sum())),
+        "log_loss": (*mean_interval(user_loss, task.samples, task.seed, weights), len(users)),
+    }
+
+
+def _require_parallel(name: str, probabilities_I: np.ndarray, task: ImpressionTask) -> None:
+    if len(probabilities_I) != len(task.labels_I):
+        raise DataError(f"system {name}: {len(probabilities_I)} probabilities for {len(task.labels_I)} impressions")
+    if not np.isfinite(probabilities_I).all():
+        raise DataError(f"system {name}: {int((~np.isfinite(probabilities_I)).sum())} probabilities are not finite")

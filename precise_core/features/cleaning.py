@@ -1,0 +1,195 @@
+"""Raw rows to canonical tables. Every row is accepted or rejected with the first rule it broke; none is dropped.
+
+Reasons, in the order in which the rules are asked: what the reader knew (malformed_row, invalid_time, invalid_value,
+invalid_flag), missing_user_id, missing_item_id, invalid_id, unknown_item, missing_scene, missing_action, invalid_time,
+future_time, invalid_value, invalid_label, and last duplicate_event, duplicate_item, duplicate_impression.
+
+An unknown item is asked for before its scene: where the scene comes from the catalog, the unknown item is the cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from precise_core.sources.raw import INVALID_TIME, INVALID_VALUE, PROBLEM
+from precise_core.sources.times import instant
+from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
+from schemas import columns as c
+
+MAX_ID_CHARS = 512
+MAX_TEXT_CHARS = 10_000
+MAX_RAW_CHARS = 100_000
+MAX_CATEGORIES = 100
+
+_IS_KNOWN = "is_known_item"
+_NUL = "\u0000"
+
+Rule = tuple[str, Column]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """Two halves of the same rows: count(accepted) + count(rejected) = count(raw).
+
+    Args:
+        accepted: Exactly the columns of the canonical table, in order.
+        rejected: raw, reason, source_file.
+        checked: Every row with its reason (null = accepted); persist it to compute both halves once.
+    """
+
+    accepted: DataFrame
+    rejected: DataFrame
+    checked: DataFrame
+
+
+def clean_items(raw: DataFrame) -> Cleaned:
+    """Raw items to ``schemas.ITEMS``; of several rows of one item the latest updated is kept.
+
+    Text loses NUL characters and invalid UTF-8 and is cut at ``MAX_TEXT_CHARS``; missing text is empty.
+    """
+    rules = [("missing_item_id", _is_blank(c.ITEM_ID)), ("invalid_id", _is_hostile(c.ITEM_ID))]
+    order = [F.col(c.UPDATED_TS).desc_nulls_last(), F.col(c.PUBLISHED_TS).desc_nulls_last(), F.col(c.RAW)]
+    checked = _mark_duplicates(_check(raw, rules), c.ITEM_ID, order, "duplicate_item")
+    columns = {
+        c.TITLE: _clean_text(F.col(c.TITLE)),
+        c.DESCRIPTION: _clean_text(F.col(c.DESCRIPTION)),
+        c.CATEGORIES: _clean_list(F.col(c.CATEGORIES)),
+        c.ATTRIBUTES: _clean_map(F.col(c.ATTRIBUTES)),
+        c.IS_DELETED: F.coalesce(F.col(c.IS_DELETED), F.lit(False)),
+    }
+    return _split(checked, ITEMS, columns)
+
+
+def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cleaned:
+    """Raw events to ``schemas.EVENTS``.
+
+    Args:
+        raw: Events in the raw shape (precise_core/sources/raw.py).
+        items: Accepted items (``schemas.ITEMS``); an event on any other item is rejected.
+        not_after: Events later than this instant are rejected: a clock ahead of time would leak the future.
+
+    An event without an id gets the SHA-256 of what it says, so that exact duplicates collapse.
+    """
+    said = [F.col(name) for name in (c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)]
+    said += [F.unix_micros(c.EVENT_TS).cast("string"), F.col(c.VALUE).cast("string")]
+    rules = [
+        ("missing_user_id", _is_blank(c.USER_ID)),
+        ("missing_item_id", _is_blank(c.ITEM_ID)),
+        ("invalid_id", _any_hostile(c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)),
+        ("unknown_item", F.col(_IS_KNOWN).isNull()),
+        ("missing_scene", _is_blank(c.SCENE)),
+        ("missing_action", _is_blank(c.ACTION)),
+        *_time_rules(c.EVENT_TS, not_after),
+        (
+            INVALID_VALUE,
+            F.col(c.VALUE).isin(*[F.lit(text).cast("double") for text in ("NaN", "Infinity", "-Infinity")]),
+        ),
+    ]
+    checked = _check(_with_known_items(_with_id(raw, c.EVENT_ID, said), items), rules)
+    checked = _mark_duplicates(checked, c.EVENT_ID, _stable_order(c.EVENT_TS), "duplicate_event")
+    return _split(checked, EVENTS, {c.EVENT_DATE: F.to_date(c.EVENT_TS)})
+
+
+def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cleaned:
+    """Raw impressions to ``schemas.IMPRESSIONS``; arguments as in ``clean_events``."""
+    said = [F.col(c.USER_ID), F.col(c.ITEM_ID), F.unix_micros(c.IMPRESSION_TS).cast("string")]
+    said += [F.col(c.LABEL).cast("string"), F.to_json(c.CONTEXT)]
+    rules = [
+        ("missing_user_id", _is_blank(c.USER_ID)),
+        ("missing_item_id", _is_blank(c.ITEM_ID)),
+        ("invalid_id", _any_hostile(c.IMPRESSION_ID, c.USER_ID, c.ITEM_ID)),
+        ("unknown_item", F.col(_IS_KNOWN).isNull()),
+        *_time_rules(c.IMPRESSION_TS, not_after),
+        ("invalid_label", F.col(c.LABEL).isNull() | ~F.col(c.LABEL).isin(0, 1)),
+    ]
+    checked = _check(_with_known_items(_with_id(raw, c.IMPRESSION_ID, said), items), rules)
+    checked = _mark_duplicates(checked, c.IMPRESSION_ID, _stable_order(c.IMPRESSION_TS), "duplicate_impression")
+    return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
+
+
+def _check(raw: DataFrame, rules: Sequence[Rule]) -> DataFrame:
+    """Adds ``reason``: the first broken rule, or null."""
+    broken = [F.when(is_broken, F.lit(reason)) for reason, is_broken in rules]
+    return raw.withColumn(c.REASON, F.coalesce(F.col(PROBLEM), *broken))
+
+
+def _mark_duplicates(checked: DataFrame, key: str, order: Sequence[Column], reason: str) -> DataFrame:
+    """Of the rows with one key that broke no rule, the first in ``order`` stays."""
+    is_valid = F.col(c.REASON).isNull()
+    # Rejected rows are spread by what they are: their keys may all be the same null.
+    group = F.when(is_valid, F.col(key)).otherwise(F.col(c.RAW))
+    place = F.row_number().over(Window.partitionBy(is_valid, group).orderBy(*order))
+    marked = checked.withColumn(c.REASON, F.when(is_valid & (place > 1), F.lit(reason)).otherwise(F.col(c.REASON)))
+    # Only a rejected row has to show what came; without it a persisted `checked` is a fraction of the size.
+    return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW)))
+
+
+def _stable_order(time: str) -> list[Column]:
+    return [F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
+
+
+def _split(checked: DataFrame, table: Table, columns: dict[str, Column]) -> Cleaned:
+    is_valid = F.col(c.REASON).isNull()
+    accepted = checked.where(is_valid)
+    rejected = checked.where(~is_valid)
+    return Cleaned(
+        accepted=accepted.select(*[columns.get(name, F.col(name)).alias(name) for name in table.column_names]),
+        rejected=rejected.select(
+            F.coalesce(F.left(F.col(c.RAW), F.lit(MAX_RAW_CHARS)), F.lit("")).alias(c.RAW),
+            c.REASON,
+            F.coalesce(F.col(c.SOURCE_FILE), F.lit("")).alias(c.SOURCE_FILE),
+        ),
+        checked=checked,
+    )
+
+
+def _with_known_items(raw: DataFrame, items: DataFrame) -> DataFrame:
+    return raw.join(items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN)), on=c.ITEM_ID, how="left")
+
+
+def _with_id(raw: DataFrame, name: str, said: Sequence[Column]) -> DataFrame:
+    # NUL cannot occur in an accepted cell, so no two different rows are joined to the same text.
+    text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in said])
+    return raw.withColumn(name, F.when(_is_blank(name), F.sha2(text, 256)).otherwise(F.col(name)))
+
+
+def _is_blank(name: str) -> Column:
+    return F.coalesce(F.col(name), F.lit("")).rlike(r"^\s*$")
+
+
+def _is_hostile(name: str) -> Column:
+    """An id is kept as it is or not at all: repairing it could make two ids one."""
+    column = F.col(name)
+    is_broken = ~F.is_valid_utf8(column) | column.contains(_NUL) | (F.length(column) > MAX_ID_CHARS)
+    return F.coalesce(is_broken, F.lit(False))
+
+
+def _any_hostile(*names: str) -> Column:
+    return F.array_contains(F.array(*[_is_hostile(name) for name in names]), True)
+
+
+def _time_rules(name: str, not_after: datetime) -> list[Rule]:
+    # The epoch itself is what broken clocks and empty fields become.
+    is_unset = F.col(name).isNull() | (F.unix_micros(name) <= 0)
+    return [(INVALID_TIME, is_unset), ("future_time", F.col(name) > instant(not_after))]
+
+
+def _clean_text(text: Column) -> Column:
+    capped = F.left(F.make_valid_utf8(text), F.lit(MAX_TEXT_CHARS))
+    return F.coalesce(F.replace(capped, F.lit(_NUL), F.lit("")), F.lit(""))
+
+
+def _clean_list(texts: Column) -> Column:
+    filled = F.filter(F.transform(texts, _clean_text), lambda text: ~text.rlike(r"^\s*$"))
+    return F.coalesce(F.slice(filled, 1, MAX_CATEGORIES), F.array().cast("array<string>"))
+
+
+def _clean_map(texts: Column) -> Column:
+    filled = F.map_filter(texts, lambda _, text: text.isNotNull())
+    cleaned = F.transform_values(filled, lambda _, text: _clean_text(text))
+    return F.coalesce(cleaned, F.create_map().cast("map<string,string>"))

@@ -1,0 +1,84 @@
+"""Where a warehouse keeps its checkpoints, and which of them are in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from precise_core.errors import CheckpointError, ConfigError
+from precise_core.features.config import ALL_TASK
+from precise_core.feed.catalog import load_item_catalog
+from precise_core.feed.snapshot import DeltaSnapshot
+from precise_core.models.catalog import ItemCatalog
+from precise_core.runtime.job import Job
+from precise_core.training.checkpoint import Checkpoint, latest
+from schemas import ITEM_TOKENS, Table
+
+CATALOG_FILE = "item_catalog.safetensors"
+
+
+def checkpoint_folder(job: Job) -> Path:
+    return job.folder / "checkpoints"
+
+
+def latest_checkpoint(job: Job, task: str) -> Checkpoint:
+    """The checkpoint in use for a task, verified; written down as an input of the run.
+
+    Raises:
+        CheckpointError: None was trained yet, or its files were changed.
+    """
+    checkpoint = latest(checkpoint_folder(job), task)
+    job.input_fingerprints[f"checkpoint:{task}"] = checkpoint.model_version
+    return checkpoint
+
+
+def select_tasks(job: Job, named: Sequence[str] | None, among: Sequence[str] | None = None) -> list[str]:
+    """The tasks asked for on the command line, or all of ``among`` (every task of the configuration).
+
+    Raises:
+        ConfigError: A name is not among them.
+    """
+    known = list(among if among is not None else job.settings.task_names)
+    unknown = [task for task in named or [] if task not in known]
+    if unknown:
+        raise ConfigError(f"--task {unknown[0]}: unknown; allowed are {', '.join(known) or '(none)'}")
+    return list(named or known)
+
+
+def trained_tasks(job: Job, named: Sequence[str] | None = None) -> list[str]:
+    """The tasks that have a checkpoint; one that was asked for by name must have it.
+
+    Raises:
+        CheckpointError: No universal checkpoint, or none for a named task.
+    """
+    latest_checkpoint(job, ALL_TASK)
+    tasks = []
+    for task in select_tasks(job, named):
+        try:
+            latest_checkpoint(job, task)
+        except CheckpointError as error:
+            if named:
+                raise
+            job.say(f"{task}: left out, {error}")
+        else:
+            tasks.append(task)
+    return tasks
+
+
+def pinned_snapshot(job: Job, table: Table) -> DeltaSnapshot:
+    """The table's file list at the version this run reads, for readers outside Spark."""
+    version = job.pin(table)
+    return DeltaSnapshot(job.warehouse.path(table), version)
+
+
+def item_catalog(job: Job) -> ItemCatalog:
+    """Token ids of every item at the version this run reads."""
+    return load_item_catalog(pinned_snapshot(job, ITEM_TOKENS))
+
+
+def save_item_catalog(job: Job) -> Path:
+    """The catalog as one file that executors read; named after the version of `item_tokens`."""
+    folder = job.folder / "catalogs" / f"v{job.pin(ITEM_TOKENS)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    item_catalog(job).save(folder / CATALOG_FILE)
+    return folder / CATALOG_FILE

@@ -1,0 +1,61 @@
+"""Is a job's last output still what it would write again?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow.compute as pc
+
+from precise_core.config import config_hash
+from precise_core.errors import PreciseError
+from precise_core.runtime.code_version import code_version
+from precise_core.settings import Settings
+from precise_core.sources.read import source_fingerprint
+from precise_core.spark.warehouse import Warehouse
+from schemas import RUNS, TABLES
+
+_TABLES = {table.name: table for table in TABLES}
+
+
+def is_up_to_date(settings: Settings, job: str) -> bool:
+    """True where the job's last run succeeded with this configuration and code, and nothing has moved since.
+
+    Nothing has moved: every table it read or wrote still has the version it saw, the source files have the same
+    content, and the checkpoints in use are the ones it used.
+    """
+    warehouse = Warehouse(settings.warehouse)
+    last = _last_run(warehouse, job)
+    if last is None or last["status"] != "succeeded":
+        return False
+    if last["config_hash"] != config_hash(settings) or last["code_version"] != code_version():
+        return False
+    seen = {**dict(last["input_versions"]), **dict(last["output_versions"])}
+    fingerprints = json.loads(last["input_fingerprint"] or "{}")
+    try:
+        return all(warehouse.version(_TABLES[name]) == version for name, version in seen.items()) and all(
+            _current_fingerprint(settings, name) == value for name, value in fingerprints.items()
+        )
+    except PreciseError:  # a table or checkpoint is gone
+        return False
+
+
+def _last_run(warehouse: Warehouse, job: str) -> dict[str, Any] | None:
+    if not warehouse.exists(RUNS):
+        return None
+    runs = warehouse.read_arrow(RUNS, warehouse.version(RUNS))
+    of_job = runs.filter(pc.equal(runs["job"], job)).sort_by([("started_at", "descending")])
+    return of_job.slice(0, 1).to_pylist()[0] if of_job.num_rows else None
+
+
+def _current_fingerprint(settings: Settings, name: str) -> str:
+    kind, _, key = name.partition(":")
+    if kind == "source":
+        return source_fingerprint(settings.source)
+    # The trainer's packages are heavy; jobs that only touch tables never get here.
+    from pathlib import Path
+
+    from precise_core.training.checkpoint import latest
+
+    folder = {"checkpoint": "checkpoints", "ranker": "rankers"}[kind]
+    return latest(Path(settings.warehouse) / folder, key).model_version

@@ -1,0 +1,241 @@
+"""The offline evaluation of a night: published vectors and candidates against what users did next.
+
+Everything is read from the tables that other teams read, so that what is measured is what was published.
+U users, N vocabulary rows, E events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import functions as F
+
+from precise_core.errors import CheckpointError, DataError
+from precise_core.evaluation.groups import item_groups
+from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
+from precise_core.evaluation.references import Scorer, TrainingLog, build_references, pair_matrix
+from precise_core.features.config import ALL_TASK, TaskConfig
+from precise_core.features.eligibility import excluded_items
+from precise_core.inference.encoding import encode_items, encode_users
+from precise_core.inference.spark import ragged_rows
+from precise_core.inference.text import fixed_lists
+from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog, latest_checkpoint
+from precise_core.runtime.job import Job
+from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
+from schemas import (
+    EVENTS,
+    ITEM_EMBEDDINGS,
+    ITEM_VOCABULARY,
+    ITEMS,
+    RECALL_CANDIDATES,
+    USER_EMBEDDINGS,
+    USER_SEQUENCES,
+    Table,
+)
+from schemas import columns as c
+
+PRECISE_UT, PRECISE, PRECISE_UNTRAINED = "PRECISE-UT", "PRECISE", "PRECISE-UT untrained"
+
+
+@dataclass(frozen=True)
+class EventArrays:
+    """The events up to the end of the test period as parallel arrays; users are rows of ``user_ids`` (sorted)."""
+
+    user_ids: list[str]
+    user_rows_E: np.ndarray
+    item_indices_E: np.ndarray
+    seconds_E: np.ndarray
+    scenes_E: np.ndarray
+    actions_E: np.ndarray
+    num_rows: int
+
+    def of_task(self, task: TaskConfig | None) -> np.ndarray:
+        """Mask of the events of a task; all where None."""
+        mask_E = np.ones(len(self.seconds_E), bool)
+        if task is not None and task.scene is not None:
+            mask_E &= self.scenes_E == task.scene
+        if task is not None and task.action is not None:
+            mask_E &= self.actions_E == task.action
+        return mask_E
+
+    def log(self, mask_E: np.ndarray) -> TrainingLog:
+        return TrainingLog(
+            self.user_rows_E[mask_E],
+            self.item_indices_E[mask_E],
+            self.seconds_E[mask_E],
+            len(self.user_ids),
+            self.num_rows,
+        )
+
+
+class OfflineEvaluation:
+    """Builds truth, candidates and systems for each task of a job's configuration."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.settings = job, job.settings
+        self._as_of_seconds = int(self.settings.as_of.timestamp())
+
+    def retrieval(self, task: str) -> list[dict[str, Any]]:
+        """Rows of `evaluation_metrics` for full ranking: our checkpoints beside the simple references."""
+        question = self._question(task)
+        events, config = self._events, self.settings.evaluation
+        known = events.of_task(self.settings.tasks.get(task)) & (events.seconds_E < self._as_of_seconds)
+        references = build_references(
+            events.log(known),
+            as_of_seconds=self._as_of_seconds,
+            popular_days=config.popular_days,
+            knn_shrinkage=config.knn_shrinkage,
+            knn_history=config.knn_history,
+        )
+        popular = references[f"most_popular_{config.popular_days}d"]
+        ours, versions = self._our_systems(task, popular)
+        return evaluate_ranking({**ours, **references}, question, model_versions=versions).rows
+
+    def recall(self, task: str) -> list[dict[str, Any]]:
+        """Rows of `evaluation_metrics` for the recalled candidates of a task, per source (Table VIII)."""
+        version = latest_checkpoint(self.job, task).model_version
+        candidates = self._slice(RECALL_CANDIDATES, version)
+        user_rows, known_C = self._user_rows(candidates[c.USER_ID])
+        item_indices = self._index_of(candidates[c.ITEM_ID])
+        ranks, sources = candidates[c.RANK].to_numpy(), np.array(candidates[c.SOURCE].to_pylist())
+        lists, longest = {}, int(ranks.max(initial=1))
+        for source in sorted(set(sources)):
+            chosen = known_C & (sources == source)
+            ranked_UK = np.full((len(self._events.user_ids), longest), -1, np.int64)
+            ranked_UK[user_rows[chosen], ranks[chosen] - 1] = item_indices[chosen]
+            lists[source] = ranked_UK
+        user_filter = "new" if self.settings.recall.filter_seen else "all"
+        question = self._question(task)
+        versions = dict.fromkeys(lists, version)
+        return evaluate_lists(lists, question, user_filter=user_filter, model_versions=versions).rows
+
+    def _question(self, task: str) -> EvaluationTask:
+        events, config = self._events, self.settings.evaluation
+        of_task = events.of_task(self.settings.tasks.get(task))
+        before_E = events.seconds_E < self._as_of_seconds
+        users, rows = len(events.user_ids), events.num_rows
+        truth_E = of_task & ~before_E
+        return EvaluationTask(
+            task=task,
+            as_of=self.settings.as_of,
+            truth=pair_matrix(events.user_rows_E[truth_E], events.item_indices_E[truth_E], users, rows),
+            history=pair_matrix(events.user_rows_E[before_E], events.item_indices_E[before_E], users, rows),
+            candidates_N=self._candidates(task),
+            groups=item_groups(np.bincount(events.item_indices_E[before_E], minlength=rows), config.hot_share),
+            ks=config.ks,
+            samples=config.bootstrap_samples,
+            seed=self.settings.seed,
+        )
+
+    def _our_systems(self, task: str, fallback: Scorer) -> tuple[dict[str, Scorer], dict[str, str | None]]:
+        universal = latest_checkpoint(self.job, ALL_TASK)
+        systems = {PRECISE_UT: self._published(universal, ALL_TASK, fallback)}
+        versions: dict[str, str | None] = {PRECISE_UT: universal.model_version}
+        if task == ALL_TASK:
+            untrained = latest(checkpoint_folder(self.job), UNTRAINED)
+            systems[PRECISE_UNTRAINED] = self._encoded_here(untrained, fallback)
+            versions[PRECISE_UNTRAINED] = untrained.model_version
+            return systems, versions
+        try:
+            targeted = latest_checkpoint(self.job, task)
+        except CheckpointError as error:
+            self.job.say(f"{task}: no targeted checkpoint to evaluate, {error}")
+            return systems, versions
+        systems[PRECISE] = self._published(targeted, task, fallback)
+        versions[PRECISE] = targeted.model_version
+        return systems, versions
+
+    def _published(self, checkpoint: Checkpoint, task: str, fallback: Scorer) -> Scorer:
+        """A system made of the vectors in the tables."""
+        width = checkpoint.manifest.model.fusion.width
+        items = self._slice(ITEM_EMBEDDINGS, checkpoint.model_version)
+        users = self._slice(USER_EMBEDDINGS, checkpoint.model_version)
+        users = users.filter(pc.equal(users[c.TASK], task))
+        user_rows, known = self._user_rows(users[c.USER_ID])
+        vectors_BD = _matrix(users[c.EMBEDDING], width)
+        return self._scorer(
+            items[c.ITEM_INDEX].to_numpy(), _matrix(items[c.EMBEDDING], width), user_rows[known], vectors_BD[known], fallback
+        )
+
+    def _encoded_here(self, checkpoint: Checkpoint, fallback: Scorer) -> Scorer:
+        """A system whose vectors are in no table: the untrained model, encoded in this process."""
+        catalog, model = item_catalog(self.job), checkpoint.load_model()
+        rows = np.arange(2, catalog.num_rows)
+        items_ND = encode_items(model, rows, catalog.token_ids_VT[2:].numpy(), catalog.token_counts_V[2:].numpy())
+        sequences = self._table(USER_SEQUENCES, [c.USER_ID, c.TASK, c.ITEM_INDICES])
+        sequences = sequences.filter(pc.equal(sequences[c.TASK], ALL_TASK))
+        user_rows, known = self._user_rows(sequences[c.USER_ID])
+        histories = ragged_rows(sequences[c.ITEM_INDICES].combine_chunks())
+        users_BD = encode_users(model, catalog, histories, checkpoint.manifest.model.encoder.max_length)
+        return self._scorer(rows, items_ND, user_rows[known], users_BD[known], fallback)
+
+    def _scorer(
+        self, rows: np.ndarray, items_MD: np.ndarray, user_rows: np.ndarray, users_BD: np.ndarray, fallback: Scorer
+    ) -> Scorer:
+        width = items_MD.shape[1]
+        items_ND, has_N = np.zeros((self._events.num_rows, width), np.float32), np.zeros(self._events.num_rows, bool)
+        items_ND[rows], has_N[rows] = items_MD, True
+        users = len(self._events.user_ids)
+        users_UD, has_U = np.zeros((users, width), np.float32), np.zeros(users, bool)
+        users_UD[user_rows], has_U[user_rows] = users_BD, True
+        return EmbeddingScorer(users_UD, items_ND, has_user_U=has_U, has_item_N=has_N, fallback=fallback)
+
+    @cached_property
+    def _events(self) -> EventArrays:
+        end = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days)
+        vocabulary = self.job.read(ITEM_VOCABULARY).select(c.ITEM_ID, c.ITEM_INDEX)
+        events = self.job.read(EVENTS).where(F.col(c.EVENT_TS) < F.lit(end)).join(vocabulary, on=c.ITEM_ID, how="inner")
+        seconds = F.unix_seconds(c.EVENT_TS).alias("seconds")
+        table = events.select(c.USER_ID, c.ITEM_INDEX, seconds, c.SCENE, c.ACTION, c.EVENT_ID).toArrow()
+        table = table.sort_by([("seconds", "ascending"), (c.EVENT_ID, "ascending")])
+        if not (table["seconds"].to_numpy() >= self._as_of_seconds).any():
+            raise DataError(f"no event in [{self.settings.as_of}, {end}): nothing to evaluate; as_of is too late")
+        user_ids = sorted(pc.unique(table[c.USER_ID]).to_pylist())
+        return EventArrays(
+            user_ids=user_ids,
+            user_rows_E=pc.index_in(table[c.USER_ID], pa.array(user_ids)).to_numpy().astype(np.int64),
+            item_indices_E=table[c.ITEM_INDEX].to_numpy().astype(np.int64),
+            seconds_E=table["seconds"].to_numpy(),
+            scenes_E=np.asarray(table[c.SCENE].to_pandas()),
+            actions_E=np.asarray(table[c.ACTION].to_pandas()),
+            num_rows=int(self._vocabulary[c.ITEM_INDEX].to_numpy().max()) + 1,
+        )
+
+    @cached_property
+    def _vocabulary(self) -> pa.Table:
+        return self._table(ITEM_VOCABULARY, [c.ITEM_ID, c.ITEM_INDEX])
+
+    def _candidates(self, task: str) -> np.ndarray:
+        tables = (self.job.read(EVENTS), self.job.read(ITEMS), self.job.read(ITEM_VOCABULARY))
+        excluded = excluded_items(*tables, self.settings.tasks, self.settings.as_of, task)
+        candidates_N = np.zeros(self._events.num_rows, bool)
+        candidates_N[self._vocabulary[c.ITEM_INDEX].to_numpy()] = True
+        candidates_N[excluded.toPandas()[c.ITEM_INDEX].to_numpy(np.int64)] = False
+        return candidates_N
+
+    def _user_rows(self, user_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the users, and which of them have a row at all."""
+        found = pc.index_in(user_ids, pa.array(self._events.user_ids))
+        known = found.is_valid().to_numpy()
+        return pc.fill_null(found, 0).to_numpy().astype(np.int64), known
+
+    def _index_of(self, item_ids: pa.ChunkedArray) -> np.ndarray:
+        found = pc.index_in(item_ids, self._vocabulary[c.ITEM_ID].combine_chunks())
+        return self._vocabulary[c.ITEM_INDEX].to_numpy()[found.to_numpy()].astype(np.int64)
+
+    def _slice(self, table: Table, model_version: str) -> pa.Table:
+        return self._table(table, None, {c.MODEL_VERSION: model_version})
+
+    def _table(self, table: Table, columns: list[str] | None, where: Mapping[str, str] | None = None) -> pa.Table:
+        return self.job.warehouse.read_arrow(table, self.job.pin(table), columns, where)
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    return fixed_lists(column.combine_chunks(), width).astype(np.float32)

@@ -1,0 +1,65 @@
+"""Universal Training of a warehouse, in this process or on several ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from precise_core.feed.catalog import load_item_catalog, load_token_init
+from precise_core.feed.snapshot import DeltaSnapshot
+from precise_core.runtime.checkpoints import checkpoint_folder
+from precise_core.runtime.job import Job
+from precise_core.runtime.ranks import run_on_ranks
+from precise_core.settings import Settings
+from precise_core.training.checkpoint import Checkpoint
+from precise_core.training.progress import Progress
+from precise_core.training.universal import train_universal
+from schemas import ITEM_TOKENS, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
+
+
+def train(job: Job) -> Checkpoint:
+    """Train on the pinned tables; with `universal.ranks` above 1 through TorchDistributor."""
+    settings = job.settings
+    needed = [TRAINING_WINDOWS, ITEM_TOKENS]
+    if settings.model.fusion.mode != "id" and settings.model.fusion.token_init == "vocab":
+        needed.append(TOKEN_EMBEDDINGS)
+    tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
+    out = checkpoint_folder(job).resolve()
+    if settings.universal.ranks == 1:
+        return Checkpoint.open(train_from_tables(settings, tables, out, job.progress("windows")))
+    folder = run_on_ranks(
+        job.spark, settings.universal.ranks, train_from_tables, settings=settings, tables=tables, out=out
+    )
+    return Checkpoint.open(folder)
+
+
+def train_from_tables(
+    settings: Settings, tables: dict[str, tuple[str, int]], out: Path, progress: Progress | None = None
+) -> str:
+    """What every rank does; returns the folder of the checkpoint.
+
+    Args:
+        settings: The whole configuration.
+        tables: (path, version) of the pinned tables, by name.
+        out: Folder of all checkpoints.
+        progress: Told of every step, on one rank.
+    """
+
+    def snapshot(table: Table) -> DeltaSnapshot:
+        path, version = tables[table.name]
+        return DeltaSnapshot(path, version)
+
+    token_init = None
+    if TOKEN_EMBEDDINGS.name in tables:
+        token_init = load_token_init(snapshot(TOKEN_EMBEDDINGS), settings.model.fusion.token_width, settings.seed)
+    checkpoint = train_universal(
+        model_config=settings.model,
+        config=settings.universal,
+        windows=snapshot(TRAINING_WINDOWS),
+        catalog=load_item_catalog(snapshot(ITEM_TOKENS)),
+        token_init=token_init,
+        out=out,
+        seed=settings.seed,
+        parent_versions={name: version for name, (_, version) in tables.items()},
+        progress=progress,
+    )
+    return str(checkpoint.folder)

@@ -1,0 +1,110 @@
+"""Amazon 2014 reviews with item titles: Beauty, Toys and a sample of Books (docs/data_sets.md).
+
+The data knows the day of a review and its place in the user's history, no clock. So that the published protocols, which
+follow that order, can be repeated, an event's instant is its day's midnight plus ``position`` seconds; the order inside
+a day carries no meaning beyond that.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.errors import DataError
+from precise_core.sources.config import AmazonTitlesSource
+from precise_core.sources.file_formats import parquet_frame
+from precise_core.sources.listing import sha256_of
+from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
+from schemas import columns as c
+
+ACTION = "review"
+SCENE = "default"
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a file must be: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+_FILES = {
+    "beauty.events.parquet": _Known(762_446, "e74442a75176b47a73e89e80bd9ba40b7b45da483ef6aff93195285efcbd95d2"),
+    "beauty.items.parquet": _Known(298_355, "a26ba837d905da518f56c596ac559c646dcb676a6bb458a2de8c53bf273f804d"),
+    "books_sample.events.parquet": _Known(
+        2_042_301, "b1b3d3e6efff07b0252fcf67a9e2a588b4ad800858d91b945c19f2cd5e65accd"
+    ),
+    "books_sample.items.parquet": _Known(695_964, "bbb06650662b9bd85104aa035b5f2eaa4f1277807d567ed99bfed40c053e8f6f"),
+    "toys.events.parquet": _Known(678_751, "afe6e765704b2f6b2ee52e6883168fb399dddda95e087267ea3144ee4f618e26"),
+    "toys.items.parquet": _Known(221_559, "5674eab420e9785d1b3803a043f62f304bfb4a4565fc7c9c669f1c7846eba21f"),
+}
+
+
+def input_files(source: AmazonTitlesSource) -> list[Path]:
+    """The domain's two files, events first, checked byte by byte.
+
+    Raises:
+        DataError: A file is missing or is not the known one; the message says what belongs there.
+    """
+    files = [Path(source.data) / f"{source.domain}.{part}.parquet" for part in ("events", "items")]
+    for file in files:
+        _check(file, _FILES[file.name])
+    return files
+
+
+def _check(file: Path, known: _Known) -> None:
+    expected = f"{file.name} of {known.size} bytes, SHA-256 {known.sha256[:16]}... belongs there (docs/data_sets.md)"
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; {expected}")
+    if file.stat().st_size != known.size:
+        raise DataError(f"{file}: has {file.stat().st_size} bytes; {expected}")
+    if sha256_of(file) != known.sha256:
+        raise DataError(f"{file}: has SHA-256 {sha256_of(file)[:16]}...; {expected}")
+
+
+def read_amazon_titles(spark: SparkSession, source: AmazonTitlesSource) -> RawTables:
+    """Reviews (scene `default`, action `review`) and items with their title; no impressions.
+
+    Raises:
+        DataError: A file is missing or is not the known one.
+    """
+    events, items = input_files(source)
+    return RawTables(events=_events(spark, events), items=_items(spark, items))
+
+
+def _events(spark: SparkSession, file: Path) -> DataFrame:
+    rows = parquet_frame(spark, [file])
+    order_in_day = F.make_dt_interval(secs=F.col("position").cast("decimal(18,6)"))
+    return raw_frame(
+        rows,
+        RAW_EVENT_TYPES,
+        {
+            c.EVENT_ID: F.concat_ws("-", c.USER_ID, "position"),
+            c.USER_ID: F.col(c.USER_ID),
+            c.ITEM_ID: F.col(c.ITEM_ID),
+            c.SCENE: F.lit(SCENE),
+            c.ACTION: F.lit(ACTION),
+            c.EVENT_TS: F.col(c.EVENT_TS) + order_in_day,
+        },
+        raw=row_as_json(*[F.col(name) for name in rows.columns]),
+        source_file=F.lit(file.name),
+    )
+
+
+def _items(spark: SparkSession, file: Path) -> DataFrame:
+    # At most 38,519 titles: unescaping HTML entities (&amp;) here is simpler than a list of them in Spark.
+    rows = pq.read_table(file).to_pandas()
+    rows["readable"] = rows[c.TITLE].map(html.unescape)
+    return raw_frame(
+        spark.createDataFrame(rows),
+        RAW_ITEM_TYPES,
+        {c.ITEM_ID: F.col(c.ITEM_ID), c.TITLE: F.col("readable")},
+        raw=row_as_json(F.col(c.ITEM_ID), F.col(c.TITLE)),
+        source_file=F.lit(file.name),
+    )

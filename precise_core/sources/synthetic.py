@@ -1,0 +1,222 @@
+"""A world with known truth, of any size, generated row by row.
+
+Every draw is a hash of (seed, name of the draw, row), so the same configuration gives the same rows whatever the
+partitioning, and nothing is held in the driver.
+
+- A user has a first and a second interest (topics), the same in every scene. Four events in a row are one session and
+  share a topic: the first interest with 60 %, the second with 25 %, any topic with 15 %.
+- An item has a topic (its number modulo the number of topics) and a rank in it; its popularity falls as 1 / rank.
+- Half of the items exist from the start, the others appear evenly over the days; the first of a topic always exists.
+- An event is a share with ``share_rate``, else a click. An impression is taken with 60 % where the item is of the first
+  interest, 35 % of the second, 5 % otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.sources.config import SyntheticSource
+from precise_core.sources.raw import (
+    RAW_EVENT_TYPES,
+    RAW_IMPRESSION_TYPES,
+    RAW_ITEM_TYPES,
+    RawTables,
+    raw_frame,
+    row_as_json,
+)
+from precise_core.sources.times import instant
+from schemas import columns as c
+
+# Raised whenever the same configuration gives other rows: it is part of the source's fingerprint.
+GENERATOR = "synthetic-1"
+CLICK = "click"
+SHARE = "share"
+
+_TOPICS = (
+    ("cooking", "recipe oven bread soup garlic dinner spice baking sauce kitchen pasta knife"),
+    ("travel", "island train hotel passport beach mountain airport luggage museum coast village map"),
+    ("football", "goal striker league penalty coach stadium keeper transfer midfield trophy derby referee"),
+    ("gardening", "seed soil rose compost pruning tulip greenhouse hedge watering orchard lawn bulb"),
+    ("astronomy", "planet telescope orbit comet galaxy eclipse nebula rocket moon asteroid star probe"),
+    ("music", "guitar melody concert drum choir album piano rhythm singer violin festival jazz"),
+    ("finance", "interest savings stock mortgage budget pension bond inflation dividend tax credit market"),
+    ("fitness", "running yoga squat stretching marathon cycling muscle swimming protein treadmill plank sprint"),
+)
+_EVENTS_PER_SESSION = 4
+_CANDIDATES = 6  # draws until an item is found that exists already
+_SECONDS_PER_DAY = 86_400
+
+
+def read_synthetic(spark: SparkSession, source: SyntheticSource) -> RawTables:
+    """Events, items and impressions of the world; impressions are None where none are asked for."""
+    impressions = _impressions(spark, source) if source.impressions_per_user else None
+    return RawTables(events=_events(spark, source), items=_items(spark, source), impressions=impressions)
+
+
+def _uniform(source: SyntheticSource, name: str, *row: Column | str) -> Column:
+    """A number in [0, 1) that depends on the seed, the draw's name and the row only."""
+    bits = F.xxhash64(
+        F.lit(source.seed).cast("bigint"), F.lit(name), *[F.col(r) if isinstance(r, str) else r for r in row]
+    )
+    return F.pmod(bits, F.lit(1 << 52)).cast("double") / F.lit(float(1 << 52))
+
+
+def _pick(uniform: Column, count: int) -> Column:
+    return F.floor(uniform * F.lit(count)).cast("int")
+
+
+def _computed(rows: DataFrame, **columns: Column) -> DataFrame:
+    """Adds columns that are computed once per row, however often they are used.
+
+    Through a plain projection Spark would push a predicate on such a column and copy its whole expression into it,
+    until the generated code is too large to compile; it does not push through a generator.
+    """
+    fields = [column.alias(name) for name, column in columns.items()]
+    return rows.select("*", F.inline(F.array(F.struct(*fields))))
+
+
+def _start(source: SyntheticSource) -> Column:
+    return instant(datetime.combine(source.start, time(), UTC))
+
+
+def _at(source: SyntheticSource, day: Column) -> Column:
+    """The instant ``day`` days (a fraction is fine) after the start, to the second."""
+    seconds = F.floor(day * F.lit(_SECONDS_PER_DAY)).cast("bigint")
+    return F.timestamp_seconds(F.unix_seconds(_start(source)) + seconds)
+
+
+def _published_day(source: SyntheticSource, item: Column) -> Column:
+    """Days after the start; negative for the half that exists from the start."""
+    day = (_uniform(source, "published", item) * 2 - 1) * F.lit(source.days)
+    return F.when(item < source.topics, F.lit(-float(source.days))).otherwise(day)
+
+
+def _items(spark: SparkSession, source: SyntheticSource) -> DataFrame:
+    names, words = _words(source.topics)
+    topic = (F.col("id") % source.topics).cast("int")
+    topic_words = F.element_at(words, topic + 1)
+
+    def text(name: str, count: int) -> Column:
+        draws = [_uniform(source, name, F.col("id"), F.lit(position)) for position in range(count)]
+        return F.concat_ws(" ", *[F.element_at(F.col("words"), _pick(draw, 12) + 1) for draw in draws])
+
+    rows = spark.range(source.items).select("id", topic.alias("topic"), topic_words.alias("words"))
+    rows = rows.select(
+        _item_id(F.col("id")).alias(c.ITEM_ID),
+        F.initcap(text("title", 3)).alias(c.TITLE),
+        text("description", 8).alias(c.DESCRIPTION),
+        F.array(F.element_at(names, F.col("topic") + 1)).alias(c.CATEGORIES),
+        _at(source, _published_day(source, F.col("id"))).alias(c.PUBLISHED_TS),
+    )
+    return _as_raw(rows, RAW_ITEM_TYPES)
+
+
+def _words(topics: int) -> tuple[Column, Column]:
+    """Names of the topics, and twelve words of each; beyond eight topics the words carry a number."""
+    names, words = [], []
+    for topic in range(topics):
+        name, vocabulary = _TOPICS[topic % len(_TOPICS)]
+        suffix = str(topic // len(_TOPICS)) if topic >= len(_TOPICS) else ""
+        names.append(F.lit(name + suffix))
+        words.append(F.array(*[F.lit(word + suffix) for word in vocabulary.split()]))
+    return F.array(*names), F.array(*words)
+
+
+def _item_id(number: Column) -> Column:
+    return F.concat(F.lit("item-"), number.cast("string"))
+
+
+def _user_id(number: Column) -> Column:
+    return F.concat(F.lit("user-"), number.cast("string"))
+
+
+def _events(spark: SparkSession, source: SyntheticSource) -> DataFrame:
+    # Exponentially distributed: many users with few events, few with many.
+    count = F.greatest(
+        F.lit(1), F.round(-F.log(1 - _uniform(source, "activity", "user")) * source.events_per_user).cast("int")
+    )
+    users = _users(spark, source).withColumn("events", count)
+    rows = users.select("*", F.explode(F.sequence(F.lit(0), F.col("events") - 1)).alias("number"))
+    day = (F.col("number") + _uniform(source, "moment", "user", "number")) / F.col("events") * source.days
+    session = F.floor(F.col("number") / _EVENTS_PER_SESSION)
+    rows = _computed(rows, day=day, topic=_topic(source, "session", session))
+    rows = _computed(rows, item=_item(source, "event", F.col("topic")))
+    scene = F.element_at(
+        _scenes(source), _pick(F.pow(_uniform(source, "scene", "user", "number"), 2), len(source.scenes)) + 1
+    )
+    is_share = _uniform(source, "share", "user", "number") < source.share_rate
+    rows = rows.select(
+        F.concat(F.lit("event-"), F.concat_ws("-", "user", "number")).alias(c.EVENT_ID),
+        _user_id(F.col("user")).alias(c.USER_ID),
+        _item_id(F.col("item")).alias(c.ITEM_ID),
+        scene.alias(c.SCENE),
+        F.when(is_share, F.lit(SHARE)).otherwise(F.lit(CLICK)).alias(c.ACTION),
+        _at(source, F.col("day")).alias(c.EVENT_TS),
+    )
+    return _as_raw(rows, RAW_EVENT_TYPES)
+
+
+def _scenes(source: SyntheticSource) -> Column:
+    return F.array(*[F.lit(scene) for scene in source.scenes])
+
+
+def _users(spark: SparkSession, source: SyntheticSource) -> DataFrame:
+    """user, first and second interest (two different topics)."""
+    first = _pick(_uniform(source, "first", "user"), source.topics)
+    step = _pick(_uniform(source, "second", "user"), source.topics - 1) + 1
+    users = spark.range(source.users).select(F.col("id").alias("user"))
+    return users.select("user", first.alias("first"), ((first + step) % source.topics).alias("second"))
+
+
+def _topic(source: SyntheticSource, name: str, row: Column) -> Column:
+    draw = _uniform(source, name, F.col("user"), row)
+    anything = _pick(_uniform(source, f"{name}-any", F.col("user"), row), source.topics)
+    return F.when(draw < 0.6, F.col("first")).when(draw < 0.85, F.col("second")).otherwise(anything)
+
+
+def _item(source: SyntheticSource, name: str, topic: Column) -> Column:
+    """The first of a few draws from the topic that is published by ``day``; the topic's first item otherwise."""
+    # Items topic, topic + topics, topic + 2 * topics, ...: rank r is drawn with probability ~ 1 / r.
+    ranks = F.floor((F.lit(source.items - 1) - topic) / source.topics) + 1
+    item = None
+    for attempt in reversed(range(_CANDIDATES)):
+        draw = _uniform(source, f"{name}-item", F.col("user"), F.col("number"), F.lit(attempt))
+        rank = F.least(F.floor(F.pow(ranks + 1, draw)) - 1, ranks - 1)
+        candidate = (rank * source.topics + topic).cast("bigint")
+        exists = _published_day(source, candidate) <= F.col("day")
+        item = F.when(exists, candidate).otherwise(topic.cast("bigint") if item is None else item)
+    assert item is not None
+    return item
+
+
+def _impressions(spark: SparkSession, source: SyntheticSource) -> DataFrame:
+    numbers = F.explode(F.sequence(F.lit(0), F.lit(source.impressions_per_user - 1))).alias("number")
+    rows = _users(spark, source).select("*", numbers)
+    day = _uniform(source, "shown", "user", "number") * source.days
+    # Every second impression shows something of the user's interests, the others anything.
+    anything = _pick(_uniform(source, "shown-any", "user", "number"), source.topics)
+    topic = F.when(F.col("number") % 2 == 0, _topic(source, "shown-topic", F.col("number"))).otherwise(anything)
+    rows = _computed(rows, day=day, topic=topic)
+    rows = _computed(rows, item=_item(source, "shown", F.col("topic")))
+    affinity = (
+        F.when(F.col("topic") == F.col("first"), 0.6).when(F.col("topic") == F.col("second"), 0.35).otherwise(0.05)
+    )
+    is_taken = _uniform(source, "taken", "user", "number") < affinity
+    device = F.when(_uniform(source, "device", "user") < 0.7, F.lit("phone")).otherwise(F.lit("desktop"))
+    rows = rows.select(
+        F.concat(F.lit("impression-"), F.concat_ws("-", "user", "number")).alias(c.IMPRESSION_ID),
+        _user_id(F.col("user")).alias(c.USER_ID),
+        _item_id(F.col("item")).alias(c.ITEM_ID),
+        _at(source, F.col("day")).alias(c.IMPRESSION_TS),
+        is_taken.cast("int").alias(c.LABEL),
+        F.create_map(F.lit("device"), device).alias(c.CONTEXT),
+    )
+    return _as_raw(rows, RAW_IMPRESSION_TYPES)
+
+
+def _as_raw(rows: DataFrame, types: dict[str, str]) -> DataFrame:
+    columns = {name: F.col(name) for name in rows.columns}
+    return raw_frame(rows, types, columns, raw=row_as_json(*columns.values()), source_file=F.lit(GENERATOR))

@@ -1,0 +1,176 @@
+"""Rows of the table ranking_features as arrays that the ranking model trains on and scores.
+
+Shapes: I impressions, D width of a PRECISE vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from precise_core.errors import DataError, SchemaError, VersionMixError
+from schemas import RANKING_FEATURES
+from schemas import columns as c
+
+_COLUMNS = tuple(name for name in RANKING_FEATURES.column_names if name not in (c.ITEM_ID, c.IMPRESSION_TS))
+
+
+@dataclass(frozen=True)
+class RankingData:
+    """Impressions in the order they came in; the arrays are parallel.
+
+    Attributes:
+        impression_ids_I: Identity, the order in which training sorts.
+        user_ids_I: To whom it was shown.
+        splits_I: train, validation or test.
+        labels_I: float32, 1 = taken.
+        sparse: Values (text, empty = missing) by feature.
+        dense: Values (float64, NaN = missing) by feature.
+        user_vectors_ID: float32, zeros where missing; D = 0 where no row has one.
+        item_vectors_ID: The same for items.
+        has_user_I: Where a user vector is there.
+        has_item_I: Where an item vector is there.
+        scores_I: float32 dot products, NaN where missing.
+        model_version: Checkpoint of the vectors.
+    """
+
+    impression_ids_I: np.ndarray
+    user_ids_I: np.ndarray
+    splits_I: np.ndarray
+    labels_I: np.ndarray
+    sparse: Mapping[str, np.ndarray]
+    dense: Mapping[str, np.ndarray]
+    user_vectors_ID: np.ndarray
+    item_vectors_ID: np.ndarray
+    has_user_I: np.ndarray
+    has_item_I: np.ndarray
+    scores_I: np.ndarray
+    model_version: str
+
+    def __len__(self) -> int:
+        return len(self.impression_ids_I)
+
+    @property
+    def vector_width(self) -> int:
+        return max(self.user_vectors_ID.shape[1], self.item_vectors_ID.shape[1])
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> RankingData:
+        """Read rows with the columns of ``schemas.RANKING_FEATURES`` (item_id and impression_ts may be left out).
+
+        Raises:
+            SchemaError: A column is missing.
+            VersionMixError: The rows hold vectors of two checkpoints.
+            DataError: A label is not 0 or 1, a number is infinite, or vectors differ in width.
+        """
+        missing = [name for name in _COLUMNS if name not in table.column_names]
+        if missing:
+            raise SchemaError(f"ranking data: missing columns {missing}; {RANKING_FEATURES.name} has {list(_COLUMNS)}")
+        user_vectors, has_user = _vectors(table, c.USER_EMBEDDING)
+        item_vectors, has_item = _vectors(table, c.ITEM_EMBEDDING)
+        if user_vectors.shape[1] and item_vectors.shape[1] and user_vectors.shape[1] != item_vectors.shape[1]:
+            raise DataError(
+                f"ranking data: user vectors are {user_vectors.shape[1]} wide, item vectors {item_vectors.shape[1]}"
+            )
+        return cls(
+            impression_ids_I=_texts(table, c.IMPRESSION_ID),
+            user_ids_I=_texts(table, c.USER_ID),
+            splits_I=_texts(table, c.SPLIT),
+            labels_I=_labels(table),
+            sparse=_features(table, c.SPARSE_FEATURES, ""),
+            dense=_dense(table),
+            user_vectors_ID=user_vectors,
+            item_vectors_ID=item_vectors,
+            has_user_I=has_user,
+            has_item_I=has_item,
+            scores_I=table[c.PRECISE_SCORE].to_numpy().astype(np.float32),
+            model_version=_single_version(table),
+        )
+
+    def take(self, rows: np.ndarray) -> RankingData:
+        """The impressions at ``rows`` (positions or a boolean mask), in that order."""
+        return RankingData(
+            self.impression_ids_I[rows],
+            self.user_ids_I[rows],
+            self.splits_I[rows],
+            self.labels_I[rows],
+            {name: values[rows] for name, values in self.sparse.items()},
+            {name: values[rows] for name, values in self.dense.items()},
+            self.user_vectors_ID[rows],
+            self.item_vectors_ID[rows],
+            self.has_user_I[rows],
+            self.has_item_I[rows],
+            self.scores_I[rows],
+            self.model_version,
+        )
+
+    def split(self, name: str) -> RankingData:
+        """The impressions of one split."""
+        return self.take(self.splits_I == name)
+
+
+def _texts(table: pa.Table, column: str) -> np.ndarray:
+    return table[column].to_numpy().astype(object)
+
+
+def _labels(table: pa.Table) -> np.ndarray:
+    labels = table[c.LABEL].to_numpy().astype(np.float32)
+    bad = ~np.isin(labels, (0.0, 1.0))
+    if bad.any():
+        raise DataError(f"ranking data: {int(bad.sum())} labels are not 0 or 1, the first is {labels[bad][0]}")
+    return labels
+
+
+def _single_version(table: pa.Table) -> str:
+    versions = sorted(set(table[c.MODEL_VERSION].to_pylist()))
+    if len(versions) > 1:
+        raise VersionMixError(f"ranking data: vectors of {len(versions)} checkpoints in one set: {', '.join(versions)}")
+    return versions[0] if versions else ""
+
+
+def _features(table: pa.Table, column: str, missing: str | float) -> dict[str, np.ndarray]:
+    """One array per key of a map column, sorted by key; ``missing`` where a row lacks the key."""
+    maps = pa.concat_arrays(table[column].chunks) if table.num_rows else None
+    if maps is None:
+        return {}
+    offsets = maps.offsets.to_numpy()
+    inside = slice(offsets[0], offsets[-1])  # keys and items know nothing of slicing
+    rows = np.repeat(np.arange(len(maps)), np.diff(offsets))
+    keys = maps.keys.to_numpy(zero_copy_only=False)[inside]
+    items = maps.items.to_numpy(zero_copy_only=False)[inside]
+    features = {}
+    for name in sorted(set(keys)):
+        at = keys == name
+        values = np.full(len(maps), missing, dtype=object if isinstance(missing, str) else np.float64)
+        values[rows[at]] = items[at]
+        features[name] = values
+    return features
+
+
+def _dense(table: pa.Table) -> dict[str, np.ndarray]:
+    features = _features(table, c.DENSE_FEATURES, np.nan)
+    for name, values in features.items():
+        if np.isinf(values).any():
+            raise DataError(f"ranking data: dense feature {name!r} is infinite in {int(np.isinf(values).sum())} rows")
+    return features
+
+
+def _vectors(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors [I, D] with zeros where null, and where they are there."""
+    lists = table[column]
+    has_vector = lists.is_valid().to_numpy()
+    if not has_vector.any():
+        return np.zeros((table.num_rows, 0), np.float32), has_vector
+    present = pa.concat_arrays(lists.drop_null().chunks)
+    widths = np.unique(np.diff(present.offsets.to_numpy()))
+    if len(widths) != 1:
+        raise DataError(f"ranking data: {column} has vectors of several widths: {widths.tolist()}")
+    vectors = np.zeros((table.num_rows, int(widths[0])), np.float32)
+    vectors[has_vector] = present.flatten().to_numpy(zero_copy_only=False).reshape(-1, int(widths[0]))
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        raise DataError(f"ranking data: {column} holds NaN or infinity in {int(bad.sum())} rows")
+    return vectors, has_vector

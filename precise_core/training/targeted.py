@@ -1,0 +1,220 @@
+"""Targeted Training (section IV-C): from the universal checkpoint to one task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from precise_core.errors import CheckpointError, TrainingError
+from precise_core.feed.snapshot import DeltaSnapshot
+from precise_core.feed.windows import SequenceBatch, WindowFeed
+from precise_core.models.catalog import ItemCatalog
+from precise_core.models.precise import Precise, fuse_distinct
+from precise_core.objectives.losses import bpr_item, bpr_user, sampled_softmax
+from precise_core.objectives.negatives import Candidates, CandidateSampler
+from precise_core.objectives.targets import CutExamples, draw_cuts
+from precise_core.training.checkpoint import Checkpoint
+from precise_core.training.config import TargetedConfig
+from precise_core.training.loop import LossFunction, Training, TrainingResult, train
+from precise_core.training.progress import NullProgress, Progress
+from precise_core.training.setup import item_frequencies, resume_store, window_feed, write_on_first_rank
+from precise_core.training.universal import balance_penalty
+from precise_core.training.validation import validate
+from schemas import columns as c
+
+
+def train_targeted(
+    *,
+    config: TargetedConfig,
+    universal: Checkpoint,
+    windows: DeltaSnapshot,
+    catalog: ItemCatalog,
+    task: str,
+    out: Path,
+    seed: int,
+    parent_versions: Mapping[str, int],
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Train on the windows of ``task`` from the universal weights; write the epoch with the best validation NDCG@50.
+
+    Epoch 0 is the warm start itself, without the mask: a task too sparse to improve on it keeps it, and the manifest
+    says so. A task without validation windows keeps it too, because nothing could tell better from worse.
+
+    Args:
+        config: How to train; the model's sizes are those of ``universal``.
+        universal: The checkpoint to start from, and the parent of the result.
+        windows: A pinned snapshot of ``training_windows``.
+        catalog: Tokens of every vocabulary row; it may have grown since ``universal``.
+        task: Partition of the windows.
+        out: Folder of the checkpoints.
+        seed: Decides new weights, order, dropout and draws.
+        parent_versions: Delta version of every input table, for the manifest.
+        progress: Told of every step.
+
+    Raises:
+        TrainingError: The task has no windows or no two instants in any, or a loss is not finite.
+        CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's.
+    """
+    _same_tokenizer(universal, catalog)
+    feed = window_feed(windows, task, "train", config.batch_size, seed)
+    _require_examples(feed)
+    has_validation = windows.row_count({c.TASK: task, c.SPLIT: "validation"}) > 0
+    if not has_validation and not config.warm_start:
+        raise TrainingError(f"task {task!r} has no validation windows: training from scratch could not be judged")
+    source = (
+        universal if config.warm_start else Checkpoint.open(universal.folder.parent / str(universal.manifest.parent))
+    )
+    model, copied, new = targeted_model(source, seed)
+    task_frequencies_V = item_frequencies(windows, task, catalog.num_rows)
+    frequencies_V = _known_frequencies(
+        task_frequencies_V, universal if config.warm_start else None, model.num_item_rows
+    )
+    model.fusion.set_trained_items(frequencies_V > 0)
+    described: dict[str, Any] = {
+        "task": task,
+        "tokenizer_id": catalog.tokenizer_id,
+        "language_model": universal.manifest.language_model,
+        "input_versions": dict(parent_versions),
+        "parent": source.model_version,
+        "copied": copied,
+        "new": new,
+        "seed": seed,
+        "training": config.model_dump(mode="json"),
+    }
+    resume = resume_store(Path(out), task, described, model, feed)
+    if has_validation:
+        validation = window_feed(windows, task, "validation", config.batch_size, seed)
+        result = train(
+            Training(
+                description=f"targeted {task}",
+                model=model,
+                loss=targeted_loss(model, catalog, config, task_frequencies_V),
+                feed=feed,
+                validate=lambda: validate(model, catalog, validation),
+                config=config,
+                resume=resume,
+                seed=seed,
+                progress=progress or NullProgress(),
+            )
+        )
+    else:
+        result = TrainingResult(best_epoch=0, metrics={}, log=[])
+    checkpoint = write_on_first_rank(
+        Path(out),
+        model,
+        frequencies_V,
+        best_epoch=result.best_epoch,
+        metrics=result.metrics,
+        log=result.log,
+        notes=_notes(result, has_validation),
+        **described,
+    )
+    resume.clear()
+    return checkpoint
+
+
+def targeted_model(source: Checkpoint, seed: int) -> tuple[Precise, tuple[str, ...], tuple[str, ...]]:
+    """A targeted model with every parameter that ``source`` has, and the names of the copied and the new ones."""
+    start = source.load_model()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Precise(
+            start.config, start.num_item_rows, start.fusion.known_token_ids_W, "targeted", start.max_token_length
+        )
+    shared, own = start.state_dict(), model.state_dict()
+    model.load_state_dict(own | {name: tensor for name, tensor in shared.items() if name in own})
+    names = [name for name, _ in model.named_parameters()]
+    return model, tuple(n for n in names if n in shared), tuple(n for n in names if n not in shared)
+
+
+def targeted_loss(
+    model: Precise, catalog: ItemCatalog, config: TargetedConfig, frequencies_V: torch.Tensor
+) -> LossFunction:
+    """The configured loss over (history, next item) examples cut from a batch of windows."""
+    sampler = CandidateSampler(config.negatives, frequencies_V)
+
+    def loss(batch: SequenceBatch, generator: torch.Generator) -> torch.Tensor | None:
+        examples = draw_cuts(
+            batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL, config.cuts_per_window, generator
+        )
+        if not len(examples.targets_E):
+            return None
+        candidates = sampler.draw(examples.targets_E, generator)
+        e_ELD, e_CD = fuse_distinct(model, catalog, examples.item_indices_EL, candidates.item_indices_C)
+        logits_EC = model.logits(model.user_embeddings(e_ELD, examples.valid_mask_EL), e_CD)
+        columns_E = candidates.columns(examples.targets_E)
+        parts = _parts(config, logits_EC, columns_E, candidates, examples, batch.item_indices_BL)
+        return sum(parts) + balance_penalty(model) if parts else None
+
+    return loss
+
+
+def _parts(
+    config: TargetedConfig,
+    logits_EC: torch.Tensor,
+    columns_E: torch.Tensor,
+    candidates: Candidates,
+    examples: CutExamples,
+    item_indices_BL: torch.Tensor,
+) -> list[torch.Tensor]:
+    """The terms of the loss; one without any negative is left out."""
+    if config.loss == "softmax":
+        mask_E1 = torch.ones(len(columns_E), 1, dtype=torch.bool)
+        log_q_C, is_negative_C = candidates.log_q_C, candidates.is_negative_C
+        return [sampled_softmax(logits_EC, columns_E[:, None], mask_E1, log_q_C, is_negative_C)]
+    terms: list[torch.Tensor | None] = []
+    if config.loss in ("bpr_user", "both"):
+        scores_EE = logits_EC[:, columns_E].T
+        terms.append(bpr_user(scores_EE, users_without_item(examples, item_indices_BL)))
+    if config.loss in ("bpr_item", "both"):
+        scores_EC = logits_EC - candidates.log_q_C
+        allowed_EC = candidates.is_negative_C & (torch.arange(scores_EC.shape[1]) != columns_E[:, None])
+        terms.append(bpr_item(scores_EC.gather(1, columns_E[:, None])[:, 0], scores_EC, allowed_EC))
+    return [term for term in terms if term is not None]
+
+
+def users_without_item(examples: CutExamples, item_indices_BL: torch.Tensor) -> torch.Tensor:
+    """E x E: True = the column's whole window, the part after its cut included, does not hold the row's target.
+
+    Examples of one window are thereby never negatives of each other.
+    """
+    has_EB = (examples.targets_E[:, None, None] == item_indices_BL).any(dim=2)
+    return ~has_EB[:, examples.rows_E]
+
+
+def _require_examples(feed: WindowFeed) -> None:
+    for batch in feed.epoch(0):
+        changes_BL = batch.event_ts_BL[:, 1:] != batch.event_ts_BL[:, :-1]
+        if (changes_BL & batch.valid_mask_BL[:, :-1]).any():
+            return
+    raise TrainingError(f"{feed.label}: no window spans two instants, so there is nothing to predict")
+
+
+def _same_tokenizer(universal: Checkpoint, catalog: ItemCatalog) -> None:
+    expected = universal.manifest.tokenizer_id
+    if expected != catalog.tokenizer_id:
+        raise CheckpointError(
+            f"checkpoint {universal.model_version} was trained with tokenizer {expected}, item_tokens has "
+            f"{catalog.tokenizer_id}; run jobs/train_universal.py first"
+        )
+
+
+def _known_frequencies(task_frequencies_V: torch.Tensor, parent: Checkpoint | None, num_rows: int) -> torch.Tensor:
+    """Training events behind each id row: the task's or, where more, the parent's, whose events hold the task's."""
+    if parent is None:
+        return task_frequencies_V[:num_rows]
+    frequencies_V = parent.item_frequencies()
+    shared = min(num_rows, len(task_frequencies_V))
+    frequencies_V[:shared] = torch.maximum(frequencies_V[:shared], task_frequencies_V[:shared])
+    return frequencies_V
+
+
+def _notes(result: TrainingResult, has_validation: bool) -> tuple[str, ...]:
+    if not has_validation:
+        return ("no validation windows: the weights are those it started from",)
+    if result.best_epoch == 0:
+        return ("validation never improved: the weights are those it started from",)
+    return ()

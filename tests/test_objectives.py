@@ -1,0 +1,258 @@
+"""Targets are strictly later, candidates are weighed as they were drawn, and the losses are the paper's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from precise_core.objectives.config import NegativesConfig
+from precise_core.objectives.losses import bpr_item, bpr_user, sampled_softmax
+from precise_core.objectives.negatives import CandidateSampler
+from precise_core.objectives.targets import CutExamples, draw_cuts, next_instant_targets, positions_per_row
+from precise_core.training.targeted import users_without_item
+
+L = 7
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Left-padded windows of few items (so that they repeat) with shared instants; 1 = unknown item."""
+    rows = draw(
+        st.lists(
+            st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=L), min_size=1, max_size=4
+        )
+    )
+    items, times, valid = (torch.zeros(len(rows), L, dtype=kind) for kind in (torch.long, torch.long, torch.bool))
+    for b, events in enumerate(rows):
+        clock = 100
+        for position, (item, gap) in enumerate(events, start=L - len(events)):
+            clock += gap
+            items[b, position], times[b, position], valid[b, position] = item, clock, True
+    return items, times, valid
+
+
+def instants(items: torch.Tensor, times: torch.Tensor, valid: torch.Tensor) -> list[tuple[int, list[int]]]:
+    """One row's instants, oldest first: (first position, items)."""
+    found: list[tuple[int, list[int]]] = []
+    for position in range(L):
+        if valid[position] and found and times[position] == times[position - 1]:
+            found[-1][1].append(int(items[position]))
+        elif valid[position]:
+            found.append((position, [int(items[position])]))
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(batch=windows(), num_targets=st.integers(1, 4), seed=st.integers(0, 99))
+def test_positions_predict_items_of_the_next_instant(
+    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_targets: int, seed: int
+) -> None:
+    drawn = next_instant_targets(*batch, num_targets, generator(seed))
+    found = {}
+    for row, position, targets, mask in zip(
+        drawn.rows_P.tolist(), drawn.positions_P.tolist(), drawn.targets_PM, drawn.target_mask_PM, strict=True
+    ):
+        found[row, position] = (targets.tolist(), targets[mask].tolist())
+    expected = {}
+    for row, (items, times, valid) in enumerate(zip(*batch, strict=True)):
+        groups = instants(items, times, valid)
+        seen = [item for _, group in groups[:-1] for item in group]
+        assert drawn.item_indices_BL[row][drawn.valid_mask_BL[row]].tolist() == seen  # the last instant is not an input
+        assert (drawn.item_indices_BL[row][~drawn.valid_mask_BL[row]] == 0).all()
+        if groups:
+            moved = L - groups[-1][0]
+            for (start, _), (_, following) in zip(groups[1:], groups[1:], strict=True):
+                expected[row, start - 1 + moved] = following
+    for place, (all_entries, real) in found.items():
+        following = expected[place]
+        known = {item for item in following if item >= 2}
+        assert set(real) <= known and len(set(real)) == len(real) and set(all_entries) == set(real)
+        if len(following) <= num_targets:
+            assert set(real) == known  # a small basket is predicted whole
+    for place, following in expected.items():
+        if len(following) <= num_targets and any(item >= 2 for item in following):
+            assert place in found
+
+
+def test_without_ties_every_position_predicts_the_next_item() -> None:
+    items, times = torch.tensor([[0, 2, 3, 4, 5]]), torch.tensor([[0, 10, 20, 30, 40]])
+    drawn = next_instant_targets(items, times, items > 0, 2, generator())
+    assert drawn.item_indices_BL.tolist() == [[0, 0, 2, 3, 4]]
+    assert drawn.positions_P.tolist() == [2, 3, 4]
+    assert drawn.targets_PM[:, 0].tolist() == [3, 4, 5]
+    assert drawn.target_mask_PM.tolist() == [[True, False]] * 3
+
+
+def test_every_item_of_a_basket_is_drawn_equally_often() -> None:
+    items, times = torch.tensor([[2, 3, 4, 5]]).repeat(4000, 1), torch.tensor([[10, 20, 20, 20]]).repeat(4000, 1)
+    drawn = next_instant_targets(items, times, items > 0, 2, generator())
+    shares = torch.bincount(drawn.targets_PM.flatten(), minlength=6)[3:] / 8000
+    torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.02, rtol=0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(batch=windows(), cuts=st.integers(1, 9), seed=st.integers(0, 99))
+def test_cuts_are_instants_predicted_from_everything_before_them(
+    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], cuts: int, seed: int
+) -> None:
+    drawn = draw_cuts(*batch, cuts, generator(seed))
+    histories: dict[int, list[list[int]]] = {row: [] for row in range(len(batch[0]))}
+    for row, items, valid, target in zip(
+        drawn.rows_E.tolist(), drawn.item_indices_EL, drawn.valid_mask_EL, drawn.targets_E.tolist(), strict=True
+    ):
+        histories[row].append(items[valid].tolist())
+        groups = instants(*(part[row] for part in batch))
+        possible = {len([i for _, group in groups[:n] for i in group]): groups[n][1] for n in range(1, len(groups))}
+        everything = [item for _, group in groups for item in group]
+        size = len(histories[row][-1])
+        assert histories[row][-1] == everything[:size]
+        assert target in possible[size] and target >= 2
+    for row, cut_histories in histories.items():
+        sizes = [len(history) for history in cut_histories]
+        assert len(set(sizes)) == len(sizes) <= cuts  # no instant twice
+        groups = instants(*(part[row] for part in batch))
+        if all(item >= 2 for _, group in groups for item in group):
+            assert len(sizes) == min(cuts, max(0, len(groups) - 1))
+
+
+def test_positions_are_grouped_by_row() -> None:
+    rows, positions = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([4, 6, 1, 2, 3])
+    at, slots = positions_per_row(rows, positions, 4)
+    assert at.tolist() == [[4, 6, 0], [0, 0, 0], [1, 2, 3], [0, 0, 0]]
+    assert at[rows, slots].tolist() == positions.tolist()
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    items, times = torch.arange(2, 22).view(2, 10), torch.arange(20).view(2, 10) // 3
+    for draw in (
+        lambda g: next_instant_targets(items, times, items > 0, 2, g).targets_PM,
+        lambda g: draw_cuts(items, times, items > 0, 2, g).targets_E,
+    ):
+        assert torch.equal(draw(generator(1)), draw(generator(1)))
+
+
+def test_q_is_the_share_of_batches_that_hold_the_item() -> None:
+    frequencies = torch.tensor([0, 0, 60, 30, 9, 1, 0])
+    sampler = CandidateSampler(NegativesConfig(uniform=1), frequencies)
+    rng, rounds, count = generator(0), 4000, torch.zeros(7)
+    log_q = torch.zeros(7)
+    for _ in range(rounds):
+        targets = torch.multinomial(frequencies.float(), 3, replacement=True, generator=rng)
+        candidates = sampler.draw(targets, rng)
+        count[candidates.item_indices_C] += 1
+        log_q[candidates.item_indices_C] = candidates.log_q_C
+    # The sum of both probabilities is an upper bound of their union, and equal to it where both are small.
+    observed, expected = (count / rounds)[2:6], log_q.exp()[2:6]
+    assert (observed <= expected + 0.02).all()
+    assert float(observed[3]) == pytest.approx(float(expected[3]), rel=0.1)
+    assert count[6] == 0  # never trained, never a negative
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_targets_are_candidates_and_negatives_only_where_wanted(in_batch: bool) -> None:
+    sampler = CandidateSampler(NegativesConfig(in_batch=in_batch, uniform=2), torch.tensor([0, 0, 5, 5, 5, 5, 5, 5]))
+    candidates = sampler.draw(torch.tensor([[2, 3], [3, 4]]), generator())
+    items = candidates.item_indices_C.tolist()
+    assert items == sorted(set(items)) and {2, 3, 4} <= set(items)
+    assert candidates.item_indices_C[candidates.columns(torch.tensor([[4, 2]]))].tolist() == [[4, 2]]
+    assert bool(candidates.is_negative_C.all()) == in_batch
+
+
+def test_no_correction_means_log_q_zero() -> None:
+    sampler = CandidateSampler(NegativesConfig(uniform=3, logq_correction=False), torch.tensor([0, 0, 5, 5, 5]))
+    assert (sampler.draw(torch.tensor([2]), generator()).log_q_C == 0).all()
+
+
+def test_with_the_whole_catalog_the_loss_is_the_full_softmax() -> None:
+    torch.manual_seed(0)
+    sampler = CandidateSampler(NegativesConfig(whole_catalog=True), torch.tensor([0, 0, 1, 2, 3, 4]))
+    candidates = sampler.draw(torch.tensor([[3], [5]]), generator())
+    assert candidates.item_indices_C.tolist() == [2, 3, 4, 5]
+    logits = torch.randn(2, 4)
+    columns = candidates.columns(torch.tensor([[3], [5]]))
+    ours = sampled_softmax(
+        logits, columns, torch.ones(2, 1, dtype=torch.bool), candidates.log_q_C, candidates.is_negative_C
+    )
+    torch.testing.assert_close(ours, F.cross_entropy(logits, columns[:, 0]))
+
+
+def reference_softmax(
+    logits: list[list[float]], positives: list[list[int]], log_q: list[float], negative: list[bool]
+) -> float:
+    losses = []
+    for row, own in zip(logits, positives, strict=True):
+        scores = [score - q for score, q in zip(row, log_q, strict=True)]
+        others = sum(math.exp(s) for j, s in enumerate(scores) if negative[j] and j not in own)
+        losses += [-math.log(math.exp(scores[i]) / (math.exp(scores[i]) + others)) for i in own]
+    return sum(losses) / len(losses)
+
+
+def test_eq_5_with_several_positives_accidental_hits_and_correction() -> None:
+    torch.manual_seed(0)
+    logits, log_q = torch.randn(3, 6).double(), torch.rand(6).double().log()
+    negative = torch.tensor([True, True, False, True, True, True])
+    columns = torch.tensor([[0, 2], [4, 4], [1, 5]])
+    mask = torch.tensor([[True, True], [True, False], [True, True]])
+    ours = sampled_softmax(logits, columns, mask, log_q, negative)
+    expected = reference_softmax(logits.tolist(), [[0, 2], [4], [1, 5]], log_q.tolist(), negative.tolist())
+    assert float(ours) == pytest.approx(expected)
+
+
+def test_correction_keeps_popular_items_where_the_full_softmax_leaves_them() -> None:
+    """Scores equal to log popularity are the optimum: nothing should move. Without correction popular items sink."""
+    frequencies = torch.cat([torch.zeros(2), torch.logspace(0, 3, 200)]).long()
+
+    def pull_on_popular(config: NegativesConfig) -> float:
+        sampler, rng, pull = CandidateSampler(config, frequencies), generator(1), 0.0
+        for _ in range(300):
+            targets = torch.multinomial(frequencies.float(), 20, replacement=True, generator=rng)
+            candidates = sampler.draw(targets, rng)
+            logits = frequencies[candidates.item_indices_C].float().log().repeat(20, 1).requires_grad_()
+            columns, mask = candidates.columns(targets)[:, None], torch.ones(20, 1, dtype=torch.bool)
+            loss = sampled_softmax(logits, columns, mask, candidates.log_q_C, candidates.is_negative_C)
+            (gradient,) = torch.autograd.grad(loss, logits)
+            pull += float(gradient.sum(dim=0)[candidates.item_indices_C > 180].sum())
+        return pull / 300
+
+    corrected = pull_on_popular(NegativesConfig(uniform=20))
+    plain = pull_on_popular(NegativesConfig(uniform=20, logq_correction=False))
+    assert plain > 0.1
+    assert abs(corrected) < 0.3 * plain
+
+
+def test_eq_6_negatives_are_other_users_of_the_same_item() -> None:
+    scores = torch.tensor([[2.0, 0.5, 1.0], [0.0, 1.0, 3.0], [1.0, 1.0, 1.0]])
+    allowed = torch.tensor([[False, True, False], [True, False, True], [False, False, False]])
+    expected = -sum(math.log(1 / (1 + math.exp(-d))) for d in (2.0 - 0.5, 1.0 - 0.0, 1.0 - 3.0)) / 3
+    ours = bpr_user(scores, allowed)
+    assert ours is not None and float(ours) == pytest.approx(expected, rel=1e-5)
+
+
+def test_bpr_over_items() -> None:
+    ours = bpr_item(torch.tensor([1.0]), torch.tensor([[1.0, 0.0, 9.0]]), torch.tensor([[False, True, False]]))
+    assert ours is not None and float(ours) == pytest.approx(math.log(1 + math.exp(-1.0)), rel=1e-5)
+
+
+def test_bpr_without_any_allowed_pair_is_none() -> None:
+    nothing = torch.zeros(2, 2, dtype=torch.bool)
+    assert bpr_user(torch.zeros(2, 2), nothing) is None
+    assert bpr_item(torch.zeros(2), torch.zeros(2, 2), nothing) is None
+
+
+def test_users_who_have_the_item_are_not_negatives() -> None:
+    windows_BL = torch.tensor([[2, 3, 4], [5, 4, 6]])
+    examples = CutExamples(torch.tensor([0, 0, 1]), torch.empty(0), torch.empty(0), torch.tensor([3, 4, 6]))
+    assert users_without_item(examples, windows_BL).tolist() == [
+        [False, False, True],  # item 3: only the second window lacks it
+        [False, False, False],  # item 4 is in both
+        [True, True, False],
+    ]

@@ -1,0 +1,214 @@
+"""The evaluation protocol against plain loops, and the table rows it makes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import precise_core.evaluation.protocol as protocol
+from precise_core.errors import DataError, ModelError
+from precise_core.evaluation.groups import item_groups
+from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
+from precise_core.evaluation.metrics import auc, gauc, log_loss
+from precise_core.evaluation.protocol import (
+    EmbeddingScorer,
+    EvaluationResult,
+    EvaluationTask,
+    MetricKey,
+    evaluate_lists,
+    evaluate_ranking,
+)
+from precise_core.evaluation.references import MostPopular, TrainingLog, pair_matrix
+from schemas import EVALUATION_METRICS
+
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
+COUNTS = np.array([50, 40, 30, 20, 10, 4, 3, 2, 0, 0])
+ITEMS = len(COUNTS)
+
+
+class Fixed:
+    """A system whose scores are given."""
+
+    def __init__(self, scores_UN: np.ndarray) -> None:
+        self._scores = scores_UN.astype(np.float32)
+
+    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
+        return self._scores[user_rows_B]
+
+
+def make_task(random: np.random.Generator, users: int = 6, **overrides: object) -> EvaluationTask:
+    truth, history = random.random((users, ITEMS)) < 0.3, random.random((users, ITEMS)) < 0.3
+    truth[0, 0], history[0, 0] = True, False  # somebody has something to find, under both filters
+    arguments = {
+        "task": "click",
+        "as_of": AS_OF,
+        "truth": pair_matrix(*truth.nonzero(), users, ITEMS),
+        "history": pair_matrix(*history.nonzero(), users, ITEMS),
+        "candidates_N": random.random(ITEMS) < 0.8,
+        "groups": item_groups(COUNTS, 0.25),
+        "ks": (2, 4),
+        "samples": 100,
+    }
+    return EvaluationTask(**{**arguments, **overrides})  # type: ignore[arg-type]
+
+
+def value_of(result: EvaluationResult, system: str, user_filter: str, group: str, metric: str, k: int) -> float:
+    wanted = (system, user_filter, group, metric, k)
+    names = ("system", "user_filter", "item_group", "metric", "k")
+    return next(row["value"] for row in result.rows if tuple(row[name] for name in names) == wanted)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_every_figure_equals_plain_loops(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    task = make_task(random)
+    scores = random.integers(0, 4, (6, ITEMS))
+    result = evaluate_ranking({"m": Fixed(scores)}, task)
+    truth, history = task.truth.toarray(), task.history.toarray()
+    for user_filter in ("all", "new"):
+        for group, mask in task.groups.items():
+            values = []
+            for user in task.user_rows:
+                banned = history[user] if user_filter == "new" else np.zeros(ITEMS, bool)
+                wanted = set(np.flatnonzero(truth[user] & ~banned & mask))
+                order = sorted(np.flatnonzero(task.candidates_N & ~banned), key=lambda row: (-scores[user, row], row))
+                values.append(len(wanted & set(order[:4])) / min(4, len(wanted)) if wanted else np.nan)
+            per_user = result.per_user[MetricKey("m", user_filter, group, "recall", 4)]
+            np.testing.assert_allclose(per_user, values)
+            if not np.isnan(values).all():
+                assert value_of(result, "m", user_filter, group, "recall", 4) == pytest.approx(np.nanmean(values))
+
+
+def test_small_blocks_give_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(np.random.default_rng(4), users=30)
+    system = {"m": Fixed(np.random.default_rng(5).random((30, ITEMS)))}
+    whole = evaluate_ranking(system, task).rows
+    monkeypatch.setattr(protocol, "_BLOCK_SCORES", 3 * ITEMS)
+    assert evaluate_ranking(system, task).rows == whole
+
+
+def test_rows_fit_the_table_and_its_key() -> None:
+    task = make_task(np.random.default_rng(6))
+    system = Fixed(np.random.default_rng(7).random((6, ITEMS)))
+    rows = evaluate_ranking({"m": system, "n": system}, task, model_versions={"m": "universal-1"}).rows
+    names = set(EVALUATION_METRICS.column_names)
+    assert all(set(row) == names for row in rows)
+    keys = [tuple(row[name] for name in EVALUATION_METRICS.key) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert {row["model_version"] for row in rows} == {"universal-1", None}
+    assert {row["metric"] for row in rows} == {"recall", "ndcg", "hit_rate", "coverage"}
+    for row in rows:
+        if row["metric"] != "coverage":
+            assert row["ci_low"] <= row["value"] <= row["ci_high"]
+            assert row["users"] > 0
+
+
+def test_items_outside_the_candidates_are_never_ranked_but_count_as_missed() -> None:
+    task = make_task(
+        np.random.default_rng(0),
+        users=1,
+        truth=pair_matrix(np.array([0, 0]), np.array([1, 2]), 1, ITEMS),
+        history=pair_matrix(np.empty(0), np.empty(0), 1, ITEMS),
+        candidates_N=np.arange(ITEMS) != 1,
+    )
+    result = evaluate_ranking({"m": Fixed(np.array([[0, 9, 8, 0, 0, 0, 0, 0, 0, 0]]))}, task)
+    assert value_of(result, "m", "all", "all", "recall", 2) == 0.5
+
+
+def test_coverage_is_the_share_of_candidates_that_anybody_sees() -> None:
+    task = make_task(np.random.default_rng(1), candidates_N=np.ones(ITEMS, bool))
+    same = evaluate_ranking({"m": Fixed(np.tile(np.arange(ITEMS), (6, 1)))}, task)
+    assert value_of(same, "m", "all", "all", "coverage", 4) == 0.4
+    assert value_of(same, "m", "all", "unseen", "coverage", 4) == 1.0
+    assert value_of(same, "m", "all", "hot", "coverage", 4) == 0.0
+
+
+def test_pessimistic_ties_take_away_what_the_order_of_rows_gave() -> None:
+    task = make_task(np.random.default_rng(2), users=20, candidates_N=np.ones(ITEMS, bool))
+    constant = {"m": Fixed(np.zeros((20, ITEMS)))}
+    stable = value_of(evaluate_ranking(constant, task), "m", "all", "all", "ndcg", 4)
+    worst = value_of(evaluate_ranking(constant, task, pessimistic=True), "m", "all", "all", "ndcg", 4)
+    assert worst < stable
+
+
+def test_comparison_knows_better_from_equal() -> None:
+    random = np.random.default_rng(3)
+    task = make_task(random, users=200, candidates_N=np.ones(ITEMS, bool))
+    noise = random.random((200, ITEMS))
+    systems = {"base": Fixed(noise), "same": Fixed(noise), "better": Fixed(noise + 0.5 * task.truth.toarray())}
+    compared = evaluate_ranking(systems, task).compare("base", samples=200, seed=1)
+    chosen = {
+        row["system"]: row
+        for row in compared
+        if row["metric"] == "ndcg" and row["k"] == 4 and row["item_group"] == "all"
+    }
+    assert chosen["better"]["ci_low"] > 0
+    assert chosen["better"]["p_value"] < 0.01
+    assert (chosen["same"]["difference"], chosen["same"]["p_value"]) == (0.0, 1.0)
+    with pytest.raises(DataError, match="no system 'x'"):
+        evaluate_ranking(systems, task).compare("x", samples=100, seed=1)
+
+
+def test_cold_users_get_the_popular_items_and_cold_items_are_not_ranked() -> None:
+    random = np.random.default_rng(8)
+    users, items = random.normal(size=(4, 3)), random.normal(size=(ITEMS, 3))
+    items[7] = np.nan
+    log = TrainingLog(np.zeros(3, int), np.array([2, 2, 1]), np.zeros(3, int), 4, ITEMS)
+    has_user, has_item = np.array([True, False, True, True]), np.arange(ITEMS) != 7
+    scorer = EmbeddingScorer(users, items, has_user_U=has_user, has_item_N=has_item, fallback=MostPopular(log))
+    scores = scorer.scores(np.array([3, 1]))
+    np.testing.assert_allclose(scores[0, has_item], items[has_item] @ users[3], rtol=1e-5)
+    assert scores[0, 7] == -np.inf
+    assert scores[1, :3].tolist() == [0, 1, 2]
+    with pytest.raises(ModelError, match="1 users have no vector"):
+        EmbeddingScorer(users, items, has_user_U=has_user).scores(np.arange(4))
+
+
+def test_recalled_lists_are_measured_like_rankings() -> None:
+    task = make_task(np.random.default_rng(9), candidates_N=np.ones(ITEMS, bool))
+    scores = np.random.default_rng(10).random((6, ITEMS))
+    lists = np.argsort(-scores, axis=1)[:, :4]
+    ranking, recall = evaluate_ranking({"m": Fixed(scores)}, task), evaluate_lists({"m": lists}, task)
+    for key in recall.per_user:
+        np.testing.assert_array_equal(recall.per_user[key], ranking.per_user[key])
+    assert {row["question"] for row in recall.rows} == {"recall"}
+    empty = evaluate_lists({"m": np.full((6, 4), -1)}, task)
+    assert value_of(empty, "m", "all", "all", "hit_rate", 4) == 0.0
+
+
+def test_questions_that_cannot_be_asked_are_refused() -> None:
+    random = np.random.default_rng(0)
+    with pytest.raises(DataError, match="no user has an event in the test period"):
+        make_task(random, truth=pair_matrix(np.empty(0), np.empty(0), 6, ITEMS))
+    with pytest.raises(DataError, match="do not fit together"):
+        make_task(random, candidates_N=np.ones(3, bool))
+    with pytest.raises(ModelError, match="system m: scores"):
+        evaluate_ranking({"m": Fixed(np.zeros((6, 3)))}, make_task(random))
+    with pytest.raises(DataError, match="lists of m: 2 users"):
+        evaluate_lists({"m": np.zeros((2, 3), int)}, make_task(random))
+
+
+def test_impressions_of_a_ranking_model() -> None:
+    random = np.random.default_rng(11)
+    users, labels = random.integers(0, 40, 800), random.integers(0, 2, 800)
+    good = np.clip(0.5 + 0.3 * (labels - 0.5) + random.normal(0, 0.1, 800), 0.01, 0.99)
+    systems = {"dcn": np.full(800, 0.5), "dcn+all": good}
+    task = ImpressionTask("click", AS_OF, users, labels, samples=100)
+    rows = evaluate_impressions(systems, task, model_versions={"dcn+all": "universal-1"})
+    assert all(set(row) == set(EVALUATION_METRICS.column_names) for row in rows)
+    values = {(row["system"], row["metric"]): row["value"] for row in rows}
+    assert values["dcn+all", "auc"] == pytest.approx(auc(labels, good))
+    assert values["dcn+all", "gauc"] == pytest.approx(gauc(users, labels, good))
+    assert values["dcn+all", "log_loss"] == pytest.approx(log_loss(labels, good))
+    assert (values["dcn", "auc"], values["dcn", "gauc"]) == (0.5, 0.5)
+    compared = {row["metric"]: row for row in compare_impressions(systems, "dcn", task)}
+    assert compared["gauc"]["ci_low"] > 0 > compared["log_loss"]["ci_high"]
+    with pytest.raises(DataError, match="without both labels"):
+        ImpressionTask("click", AS_OF, users, np.zeros(800))
+    with pytest.raises(DataError, match="system short: 3 probabilities"):
+        evaluate_impressions({"short": np.zeros(3)}, task)
