@@ -5,12 +5,9 @@ Reads events and item_vocabulary. Writes user_sequences.
 
 from collections.abc import Sequence
 
-from pyspark.sql import functions as F
-
 from precise_core.features.sequences import build_user_sequences, sequence_balance
 from precise_core.runtime.job import Job, run_job
 from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES
-from schemas import columns as c
 from validation.gate import gate
 
 
@@ -29,10 +26,10 @@ def build(job: Job) -> None:
     )
     job.write(USER_SEQUENCES, sequences)
 
-    balance = sequence_balance(events, settings.tasks, settings.as_of, settings.sequences)
-    kept = job.read_written(USER_SEQUENCES).agg(F.sum(c.LENGTH)).collect()[0][0]
+    written = job.read_written(USER_SEQUENCES)
+    balance = sequence_balance(events, written, settings.tasks, settings.as_of, settings.sequences)
     job.balance(
-        "events of all tasks", rows_in=balance.rows_in, rows_out=kept, rows_rejected=balance.trimmed
+        "events of all tasks", rows_in=balance.events, rows_out=balance.kept, rows_rejected=balance.trimmed
     )
 
 

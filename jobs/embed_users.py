@@ -23,7 +23,7 @@ def embed(job: Job) -> None:
         checkpoint = latest_checkpoint(job, task)
         model, of_task = checkpoint.manifest.model, sequences.where(F.col(c.TASK) == task)
         vectors = embed_users(job.spark, of_task, checkpoint.folder, catalog_file, model.encoder.max_length).persist()
-        job.check(gate(USER_EMBEDDINGS, vectors, run_id=job.run_id, width=model.fusion.width, tasks=[task]))
+        job.check(gate(USER_EMBEDDINGS, vectors, run_id=job.run_id, part=task, width=model.fusion.width, tasks=[task]))
         users += of_task.count()
         written += job.write(USER_EMBEDDINGS, vectors, replace={c.MODEL_VERSION: checkpoint.model_version})
         vectors.unpersist()

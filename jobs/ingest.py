@@ -26,6 +26,9 @@ from schemas import (
 from schemas import columns as c
 from validation.gate import gate
 
+# the table, its quarantine, the rows as they came, and what became of them
+Part = tuple[Table, Table, DataFrame, Cleaned]
+
 
 def ingest(job: Job) -> None:
     settings, now = job.settings, datetime.now(UTC)
@@ -38,22 +41,23 @@ def ingest(job: Job) -> None:
     items.checked.persist()
     events = clean_events(raw.events, items.accepted, not_after=now)
     events.checked.persist()
-    parts: list[tuple[Table, Table, Cleaned]] = [(ITEMS, ITEMS_REJECTED, items), (EVENTS, EVENTS_REJECTED, events)]
+    parts: list[Part] = [(ITEMS, ITEMS_REJECTED, raw.items, items), (EVENTS, EVENTS_REJECTED, raw.events, events)]
     if raw.impressions is None:
         job.say("impressions: the source has none; the ranking jobs will be skipped")
     else:
         impressions = clean_impressions(raw.impressions, items.accepted, not_after=now)
         impressions.checked.persist()
-        parts.append((IMPRESSIONS, IMPRESSIONS_REJECTED, impressions))
+        parts.append((IMPRESSIONS, IMPRESSIONS_REJECTED, raw.impressions, impressions))
 
     check_tasks(events.accepted, settings.tasks)
-    for table, _, cleaned in parts:
-        job.check(gate(table, cleaned.accepted, run_id=job.run_id))
+    for table, _, _, cleaned in parts:
+        until = {} if table is ITEMS else {"latest": now}
+        job.check(gate(table, cleaned.accepted, run_id=job.run_id, **until))
     totals = [0, 0, 0]
-    for table, rejected_table, cleaned in parts:
+    for table, rejected_table, raw_rows, cleaned in parts:
         accepted_rows = job.write(table, cleaned.accepted)
         rejected_rows = job.write(rejected_table, _stamp(cleaned.rejected, job, now))
-        counts = (cleaned.checked.count(), accepted_rows, rejected_rows)
+        counts = (raw_rows.count(), accepted_rows, rejected_rows)
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
     job.balance("raw rows", rows_in=totals[0], rows_out=totals[1], rows_rejected=totals[2])
 

@@ -110,13 +110,15 @@ EVALUATION_METRICS = Table(
 VALIDATION_RESULTS = Table(
     name="validation_results",
     doc="The outcome of one expectation on one table in one run.",
-    key=(c.RUN_ID, "table_name", "expectation", "column"),
+    key=(c.RUN_ID, "table_name", "part", "expectation", "column"),
     written_by="every gated job",
     columns=(
         Column(name=c.RUN_ID, type="string", doc="The run that checked."),
         Column(name="table_name", type="string", doc="The table that was checked before it was written."),
+        Column(name="part", type="string", doc="The slice that was checked (a task), empty for the whole table."),
         Column(name="expectation", type="string", doc="Great Expectations name of the rule."),
         Column(name="column", type="string", doc="Column or columns it looks at; empty for the whole table."),
+        Column(name="level", type="string", doc="`fail` = the job stops before it writes, `warn` = only noted."),
         Column(name="success", type="boolean", doc="Whether it held."),
         Column(name="element_count", type="bigint", doc="Rows it looked at."),
         Column(name="unexpected_count", type="bigint", doc="Rows that broke it."),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from precise_core.spark.config import SparkConfig
 from precise_core.spark.session import get_session
+from tests.night import run
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +29,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = get_session("precise-tests", config)
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The warehouse after one whole night on the small synthetic world; copy it before changing anything."""
+    warehouse = tmp_path_factory.mktemp("night") / "warehouse"
+    assert run("run_night", warehouse) == 0
+    return warehouse

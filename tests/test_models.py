@@ -29,7 +29,7 @@ def build(mode: str, stage: Stage = "universal", **changes: Any) -> Precise:
     torch.manual_seed(0)
     model = Precise(tiny_model(mode, **changes), catalog.num_rows, catalog.known_token_ids, stage, 3)
     if model.head is not None:  # a head that does something
-        torch.nn.init.normal_(model.head.mlp[-1].weight)
+        torch.nn.init.normal_(model.head.out.weight)
     return model.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -180,10 +181,16 @@ def test_a_missing_feature_is_named(checkpoint: RankerCheckpoint) -> None:
         score(checkpoint, RankingData.from_arrow(table))
 
 
-def test_rows_are_read_as_they_are_even_from_a_slice() -> None:
+@pytest.mark.parametrize(
+    ("slices", "rows"),
+    [
+        (lambda table: table[10:15], np.r_[10:15]),
+        (lambda table: pa.concat_tables([table[10:15], table[20:25]]), np.r_[10:15, 20:25]),
+    ],
+)
+def test_rows_are_read_as_they_are_even_from_a_slice(slices: Callable[[pa.Table], pa.Table], rows: np.ndarray) -> None:
     table = impressions(30)
-    whole, part = RankingData.from_arrow(table), RankingData.from_arrow(pa.concat_tables([table[10:15], table[20:25]]))
-    rows = np.r_[10:15, 20:25]
+    whole, part = RankingData.from_arrow(table), RankingData.from_arrow(slices(table))
     for name in ("scene", "day"):
         assert part.sparse[name].tolist() == whole.sparse[name][rows].tolist()
     np.testing.assert_array_equal(part.dense["age"], whole.dense["age"][rows])

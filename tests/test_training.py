@@ -237,8 +237,7 @@ def test_a_sparse_task_works_and_one_without_validation_keeps_the_warm_start(
 
 def test_items_newer_than_the_checkpoint_can_be_targets(universal: Checkpoint, tmp_path: Path) -> None:
     folder = tmp_path / "training_windows"
-    grown = [([2, 24, 25], [1, 2, 3], [])] * 20
-    write_windows(folder, grown, "click")
+    write_windows(folder, [([2, 24, 25], [1, 2, 3], [])] * 20, "click")
     write_windows(folder, [([2, 24], [1, 2], [25])], "click", "validation")
     checkpoint = train_targeted(
         config=tiny_targeted(),
@@ -279,18 +278,22 @@ def test_another_tokenizer_is_refused(windows: DeltaSnapshot, universal: Checkpo
 def test_token_vectors_of_the_language_model_are_where_training_starts(windows: DeltaSnapshot, tmp_path: Path) -> None:
     config = tiny_model(fusion={"mode": "pool", "id_width": 8, "token_width": 8})
     vectors = torch.randn(1, 8)
-    arguments = {
-        "model_config": config,
-        "config": tiny_universal(epochs=0),
-        "windows": windows,
-        "catalog": world_catalog(),
-        "out": tmp_path,
-        "seed": 5,
-        "parent_versions": {},
-    }
+
+    def run(token_init: TokenInit | None) -> Checkpoint:
+        return train_universal(
+            model_config=config,
+            config=tiny_universal(epochs=0),
+            windows=windows,
+            catalog=world_catalog(),
+            token_init=token_init,
+            out=tmp_path,
+            seed=5,
+            parent_versions={},
+        )
+
     with pytest.raises(TrainingError, match=r"run jobs/embed_tokens\.py first"):
-        train_universal(**arguments, token_init=None)
-    checkpoint = train_universal(**arguments, token_init=TokenInit(torch.tensor([11]), vectors, "lm"))
+        run(None)
+    checkpoint = run(TokenInit(torch.tensor([11]), vectors, "lm"))
     assert checkpoint.manifest.language_model == "lm"
     row = checkpoint.load_model().fusion.token_table.weight
     assert (row == vectors).all(dim=1).sum() == 1

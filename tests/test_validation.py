@@ -62,7 +62,7 @@ def impression(number: int, **changes: Any) -> Row:
 
 def sequence(number: int, **changes: Any) -> Row:
     times = [NOON, NOON, NOON + timedelta(seconds=1)]
-    row = {"user_id": f"u{number}", "task": "all", "item_indices": [1, 2, 3], "scenes": ["a", "b", "a"]}
+    row: Row = {"user_id": f"u{number}", "task": "all", "item_indices": [1, 2, 3], "scenes": ["a", "b", "a"]}
     row |= {"event_ts": times, "length": 3, "last_event_ts": times[-1], "as_of": AS_OF, "bucket": 0}
     return row | changes
 
@@ -371,7 +371,7 @@ def test_the_frame_is_read_once_and_not_kept(spark: SparkSession) -> None:
         gate(USER_EMBEDDINGS, frame, run_id="r1", width=3)
         assert len(context.statusTracker().getJobIdsForGroup("one-pass")) == 1
     finally:
-        context.setLocalProperty("spark.jobGroup.id", None)
+        context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
     assert context._jsc.getPersistentRDDs().size() == kept
 
 

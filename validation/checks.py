@@ -54,10 +54,12 @@ class Check:
         return str(self.expectation.configuration.kwargs.get("column", ""))
 
     @property
-    def is_on_rows(self) -> bool:
-        """Whether it asks each row; otherwise it asks the schema or an aggregate."""
-        on_schema = isinstance(self.expectation, gxe.ExpectColumnValuesToBeOfType)
-        return isinstance(self.expectation, ColumnMapExpectation) and not on_schema
+    def count_metric(self) -> str | None:
+        """The metric that counts the rows that break it; None for a rule on the schema or on an aggregate."""
+        rule = self.expectation
+        if not isinstance(rule, ColumnMapExpectation) or isinstance(rule, gxe.ExpectColumnValuesToBeOfType):
+            return None
+        return f"{rule.map_metric}.unexpected_count"
 
 
 def columns_in_order(table: Table) -> Check:

@@ -90,8 +90,8 @@ def _judge(
 ) -> Outcome:
     judged = check.expectation.metrics_validate(metrics, _result_format(check), engine)
     success = bool(judged.success)
-    if check.is_on_rows:
-        broken = metrics[named[f"{check.expectation.map_metric}.unexpected_count"].id]
+    if check.count_metric:
+        broken = metrics[named[check.count_metric].id]
         return Outcome(check, success, rows, broken or 0)
     observed = judged.result.get("observed_value")
     return Outcome(check, success, rows, 0 if success else max(rows, 1), str(observed))
@@ -103,7 +103,7 @@ def _metrics_of(check: Check, engine: ExecutionEngine) -> dict[str, MetricConfig
 
 def _result_format(check: Check) -> dict[str, Any]:
     # What a rule on the whole table observes is a name or a number; what a rule on rows observes is personal.
-    return {"result_format": "BOOLEAN_ONLY" if check.is_on_rows else "BASIC"}
+    return {"result_format": "BOOLEAN_ONLY" if check.count_metric else "BASIC"}
 
 
 def _engine(frame: DataFrame) -> SparkDFExecutionEngine:

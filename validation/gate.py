@@ -55,7 +55,7 @@ class GateResult:
             )
 
 
-def gate(table: Table, frame: DataFrame, *, run_id: str, **parameters: Any) -> GateResult:
+def gate(table: Table, frame: DataFrame, *, run_id: str, part: str = "", **parameters: Any) -> GateResult:
     """Check ``frame`` before it becomes ``table``, in one pass over its rows.
 
     The frame is neither cached nor collected; only counts reach the driver.
@@ -64,6 +64,7 @@ def gate(table: Table, frame: DataFrame, *, run_id: str, **parameters: Any) -> G
         table: A table that has a suite in this package.
         frame: The rows, with the declared columns.
         run_id: The run that checks.
+        part: The slice that ``frame`` is (a task), where one run checks several.
         **parameters: What the table's ``suite`` asks for, for example ``width`` of an embedding.
 
     Raises:
@@ -76,7 +77,7 @@ def gate(table: Table, frame: DataFrame, *, run_id: str, **parameters: Any) -> G
     outcomes = _structure_outcomes(table, frame)
     if all(outcome.success for outcome in outcomes):
         outcomes += evaluate(_prepared(module.derive(frame), table, checks), checks)
-    return _result(table, outcomes, run_id)
+    return _result(table, outcomes, run_id, part)
 
 
 def _structure_outcomes(table: Table, frame: DataFrame) -> list[Outcome]:
@@ -90,23 +91,25 @@ def _prepared(frame: DataFrame, table: Table, checks: Sequence[Check]) -> DataFr
     return derived.with_key_count(frame, table.key, read)
 
 
-def _result(table: Table, outcomes: Sequence[Outcome], run_id: str) -> GateResult:
+def _result(table: Table, outcomes: Sequence[Outcome], run_id: str, part: str) -> GateResult:
     checked_at = datetime.now(UTC)
     broken = [outcome for outcome in outcomes if not outcome.success]
     return GateResult(
         table=table,
-        records=[_record(table, outcome, run_id, checked_at) for outcome in outcomes],
+        records=[_record(table, outcome, run_id, part, checked_at) for outcome in outcomes],
         failures=[outcome.in_words for outcome in broken if outcome.check.level == "fail"],
         warnings=[outcome.in_words for outcome in broken if outcome.check.level == "warn"],
     )
 
 
-def _record(table: Table, outcome: Outcome, run_id: str, checked_at: datetime) -> dict[str, Any]:
+def _record(table: Table, outcome: Outcome, run_id: str, part: str, checked_at: datetime) -> dict[str, Any]:
     return {
         c.RUN_ID: run_id,
         "table_name": table.name,
+        "part": part,
         "expectation": outcome.check.name,
         "column": outcome.check.column,
+        "level": outcome.check.level,
         "success": outcome.success,
         "element_count": outcome.element_count,
         "unexpected_count": outcome.unexpected_count,

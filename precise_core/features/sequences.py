@@ -68,7 +68,7 @@ def sequence_balance(
     as_of: datetime,
     config: SequencesConfig,
 ) -> SequenceBalance:
-    """Events before ``as_of``, those in the built ``sequences``, and those beyond ``max_length``: one count, no sort."""
+    """Events before ``as_of``, those in the built ``sequences``, and those beyond ``max_length``; counts, no sort."""
     counts = task_events(_narrow(events_before(events, as_of)), tasks).groupBy(c.USER_ID, c.TASK).count()
     trimmed = F.greatest(F.col(c.COUNT) - config.max_length, F.lit(0))
     before = counts.agg(F.sum(c.COUNT).alias("events"), F.sum(trimmed).alias("trimmed")).collect()[0]

@@ -37,6 +37,9 @@ class ItemFusion(nn.Module):
 
     known_token_ids_W: torch.Tensor
     is_trained_V: torch.Tensor
+    id_table: nn.Embedding
+    token_table: nn.Embedding
+    text: MaskedMean | MixtureOfExperts
 
     def __init__(self, config: FusionConfig, num_item_rows: int, known_token_ids_W: torch.Tensor) -> None:
         super().__init__()
@@ -92,8 +95,9 @@ class ItemFusion(nn.Module):
 
     def expert_load(self) -> list[float]:
         """Share of the last batch's texts that activated each expert, summing to top_k; empty unless `moe`."""
-        is_moe = self.has_text and isinstance(self.text, MixtureOfExperts)
-        return [round(share, 4) for share in self.text.load_K.tolist()] if is_moe else []
+        if not self.has_text or not isinstance(self.text, MixtureOfExperts):
+            return []
+        return [round(share, 4) for share in self.text.load_K.tolist()]
 
     def _token_rows(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Rows of the token table by binary search, so that no array of the tokenizer's size is carried along."""

@@ -96,8 +96,10 @@ class Precise(nn.Module):
 
     def logits(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
         """Scores for a softmax, P x N: the serving score, under cosine divided by the temperature."""
-        scores_PN = self.serving_user_vectors(h_PD) @ self.serving_item_vectors(e_ND).T
-        return scores_PN / self.temperature if self.config.similarity == "cosine" else scores_PN
+        users_PD = self.serving_user_vectors(h_PD)
+        if self.config.similarity == "cosine":
+            users_PD = users_PD / self.temperature  # before the product: P x D numbers to divide instead of P x N
+        return users_PD @ self.serving_item_vectors(e_ND).T
 
     @property
     def temperature(self) -> torch.Tensor:
@@ -112,19 +114,17 @@ class ConcatHead(nn.Module):
         super().__init__()
         D = config.fusion.width
         self.max_length, self.is_residual = config.encoder.max_length, config.residual_head
-        self.mlp = nn.Sequential(
-            nn.Linear(self.max_length * D, config.head_width),
-            nn.GELU(),
-            nn.Dropout(config.encoder.dropout),
-            nn.Linear(config.head_width, D),
+        self.hidden = nn.Sequential(
+            nn.Linear(self.max_length * D, config.head_width), nn.GELU(), nn.Dropout(config.encoder.dropout)
         )
+        self.out = nn.Linear(config.head_width, D)
         if self.is_residual:
-            nn.init.zeros_(self.mlp[-1].weight)
-            nn.init.zeros_(self.mlp[-1].bias)
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, h_BLD: torch.Tensor) -> torch.Tensor:
         missing = self.max_length - h_BLD.shape[1]
-        mixed_BD = self.mlp(F.pad(h_BLD, (0, 0, missing, 0)).flatten(1))
+        mixed_BD = self.out(self.hidden(F.pad(h_BLD, (0, 0, missing, 0)).flatten(1)))
         return h_BLD[:, -1] + mixed_BD if self.is_residual else mixed_BD
 
 

@@ -74,7 +74,7 @@ def search_parameters(engine: Any, allowed: np.ndarray | None) -> Any:
         return None
     if len(allowed) != engine.ntotal:
         raise ModelError(f"mask of allowed rows has {len(allowed)} entries, the index {engine.ntotal} rows")
-    selector = faiss.IDSelectorBatch(np.flatnonzero(allowed).astype(np.int64))
+    selector = faiss.IDSelectorBitmap(np.packbits(np.asarray(allowed, bool), bitorder="little"))
     if isinstance(engine, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=engine.nprobe)
     if isinstance(engine, faiss.IndexHNSW):

@@ -141,7 +141,7 @@ def _neighbours(
     """Nearest items of each row without the row itself; [rows, neighbours], padded with -1."""
     found, scores = index.search(index.vectors_ND[rows], neighbours + 1, allowed)
     # Self goes to the end whatever its rank: a longer vector may be nearer to an item than the item itself.
-    order = np.argsort((found < 0), axis=1, kind="stable")[:, :neighbours]
+    order = np.argsort((found == rows[:, None]) | (found < 0), axis=1, kind="stable")[:, :neighbours]
     found, scores = np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1)
     return np.where(found == rows[:, None], -1, found), scores
 

@@ -33,6 +33,7 @@ class GateOutcome(Protocol):
     """What a validation gate returns (validation.gate)."""
 
     records: list[dict[str, Any]]
+    warnings: list[str]
 
     def raise_on_failure(self) -> None: ...
 
@@ -100,6 +101,8 @@ class Job:
     def check(self, outcome: GateOutcome) -> None:
         """Record what a validation gate found; stop where it failed."""
         self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
+        for warning in outcome.warnings:
+            self.say(f"warning: {warning}")
         outcome.raise_on_failure()
 
     def write(self, table: Table, frame: DataFrame, *, replace: Mapping[str, str] | None = None) -> int:

@@ -19,6 +19,8 @@ _SETTINGS = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
+    # INT96, the default, is deprecated and carries nanoseconds that pandas and DuckDB read in their own ways.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # A corrupt or vanished file must fail the job, never shrink its input.
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from delta.tables import DeltaTable as SparkDeltaTable
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
@@ -22,6 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType
 
 from precise_core.errors import DataError, MissingTableError, SchemaError
+from precise_core.spark.arrow_dataset import arrow_dataset
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
@@ -83,8 +85,10 @@ class Warehouse:
             where: Partition column -> value.
         """
         snapshot = DeltaTable(self.path(table), version=version)
-        partitions = [(name, "=", value) for name, value in where.items()] if where else None
-        return snapshot.to_pyarrow_table(partitions=partitions, columns=list(columns) if columns else None)
+        dataset = arrow_dataset(self.path(table), table, snapshot)
+        conditions = [ds.field(name) == value for name, value in (where or {}).items()]
+        chosen = reduce(lambda left, right: left & right, conditions) if conditions else None
+        return dataset.to_table(columns=list(columns or table.column_names), filter=chosen)
 
     def write(
         self,

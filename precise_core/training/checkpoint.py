@@ -29,7 +29,7 @@ from precise_core.errors import CheckpointError
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 UNTRAINED = "untrained"
 
 _WEIGHTS, _ITEMS, _MANIFEST, _METRICS, _SUMS = (

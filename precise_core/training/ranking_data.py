@@ -12,10 +12,20 @@ import numpy as np
 import pyarrow as pa
 
 from precise_core.errors import DataError, SchemaError, VersionMixError
-from schemas import RANKING_FEATURES
 from schemas import columns as c
 
-_COLUMNS = tuple(name for name in RANKING_FEATURES.column_names if name not in (c.ITEM_ID, c.IMPRESSION_TS))
+_COLUMNS = (
+    c.IMPRESSION_ID,
+    c.USER_ID,
+    c.SPLIT,
+    c.LABEL,
+    c.SPARSE_FEATURES,
+    c.DENSE_FEATURES,
+    c.USER_EMBEDDING,
+    c.ITEM_EMBEDDING,
+    c.PRECISE_SCORE,
+    c.MODEL_VERSION,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class RankingData:
         """
         missing = [name for name in _COLUMNS if name not in table.column_names]
         if missing:
-            raise SchemaError(f"ranking data: missing columns {missing}; {RANKING_FEATURES.name} has {list(_COLUMNS)}")
+            raise SchemaError(f"ranking data: missing columns {missing}; ranking_features has {list(_COLUMNS)}")
         user_vectors, has_user = _vectors(table, c.USER_EMBEDDING)
         item_vectors, has_item = _vectors(table, c.ITEM_EMBEDDING)
         if user_vectors.shape[1] and item_vectors.shape[1] and user_vectors.shape[1] != item_vectors.shape[1]:
@@ -133,14 +143,13 @@ def _single_version(table: pa.Table) -> str:
 
 def _features(table: pa.Table, column: str, missing: str | float) -> dict[str, np.ndarray]:
     """One array per key of a map column, sorted by key; ``missing`` where a row lacks the key."""
-    maps = pa.concat_arrays(table[column].chunks) if table.num_rows else None
-    if maps is None:
+    if table.num_rows == 0:
         return {}
+    maps = pa.concat_arrays(table[column].chunks)  # a copy from offset 0: keys and items know nothing of slicing
     offsets = maps.offsets.to_numpy()
-    inside = slice(offsets[0], offsets[-1])  # keys and items know nothing of slicing
     rows = np.repeat(np.arange(len(maps)), np.diff(offsets))
-    keys = maps.keys.to_numpy(zero_copy_only=False)[inside]
-    items = maps.items.to_numpy(zero_copy_only=False)[inside]
+    keys = maps.keys.to_numpy(zero_copy_only=False)
+    items = maps.items.to_numpy(zero_copy_only=False)
     features = {}
     for name in sorted(set(keys)):
         at = keys == name

@@ -147,7 +147,7 @@ def targeted_loss(
         logits_EC = model.logits(model.user_embeddings(e_ELD, examples.valid_mask_EL), e_CD)
         columns_E = candidates.columns(examples.targets_E)
         parts = _parts(config, logits_EC, columns_E, candidates, examples, batch.item_indices_BL)
-        return sum(parts) + balance_penalty(model) if parts else None
+        return torch.stack(parts).sum() + balance_penalty(model) if parts else None
 
     return loss
 

@@ -1,8 +1,4 @@
-"""The warehouse as the report sees it: Delta tables read without Spark, each at the version found first.
-
-Only files that the Delta log lists are read, through pyarrow's local file system: `to_pyarrow_table` of deltalake fails
-on partitioned tables with the pyarrow that petastorm holds us to.
-"""
+"""The warehouse as the report sees it: Delta tables read without Spark, each at the version found first."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from precise_core.errors import MissingTableError
+from precise_core.spark.arrow_dataset import arrow_dataset
 from schemas import Table
 
 _PARTS_PER_MERGE = 64  # bounds the memory of a count over many batches
@@ -62,14 +59,7 @@ class Tables:
         return sum(self._actions(table, "size_bytes"))
 
     def dataset(self, table: Table) -> ds.Dataset:
-        snapshot = self.snapshot(table)
-        schema = table.arrow_schema()
-        prefix = snapshot.table_uri.removeprefix("file://")
-        # The root is percent-encoded in a file URI, the part below it is not.
-        files = [str(self.path(table) / uri.removeprefix(prefix)) for uri in snapshot.file_uris()]
-        partitions = snapshot.metadata().partition_columns
-        partitioning = ds.partitioning(pa.schema([schema.field(name) for name in partitions]), flavor="hive")
-        return ds.dataset(sorted(files), schema=schema, format="parquet", partitioning=partitioning)
+        return arrow_dataset(str(self.path(table)), table, self.snapshot(table))
 
     def frame(self, table: Table, columns: Sequence[str], where: pc.Expression | None = None) -> pd.DataFrame:
         """The rows of some columns; for tables, or slices of tables, that fit into this process."""

@@ -1,0 +1,102 @@
+"""Bad input and broken runs: one clear message, a non-zero exit, and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from precise_core.spark.warehouse import Warehouse
+from schemas import EVENTS, ITEMS, USER_SEQUENCES
+from tests.night import CONFIG, ROOT, copy_of, run
+
+
+def test_a_wrong_config_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ingest", tmp_path, config=tmp_path / "nowhere.yaml") == 2
+    assert "nowhere.yaml: no such file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("tokenize_items", "run jobs/ingest.py first"),
+        ("build_sequences", "run jobs/ingest.py first"),
+        ("train_universal", "run jobs/build_windows.py first"),
+        ("embed_items", "run jobs/tokenize_items.py first"),
+        ("train_targeted", "run jobs/train_universal.py first"),
+        ("train_ranker", "run jobs/train_universal.py first"),
+    ],
+)
+def test_a_job_run_too_early_names_the_job_before_it(tmp_path, capsys, name, needs) -> None:  # type: ignore[no-untyped-def]
+    assert run(name, tmp_path / "empty") == 2
+    assert needs in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_an_unknown_task_and_an_unknown_scene(night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train_targeted", night, "--task", "sahre") == 2
+    assert "--task sahre: unknown; allowed are click_articles, share" in capsys.readouterr().out.replace("\n", " ")
+    assert run("ingest", tmp_path / "new", "--set", "tasks.share.scene=attic") == 2
+    out = capsys.readouterr().out
+    assert "attic" in out and "articles" in out
+    assert not Warehouse(str(tmp_path / "new")).exists(EVENTS)
+
+
+def test_a_checkpoint_changed_on_disk_stops_before_spark(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    weights = next((warehouse / "checkpoints").glob("universal-all-[0-9a-f]*/model.safetensors"))
+    for file in (warehouse / "checkpoints").glob("universal-all-[0-9a-f]*/model.safetensors"):
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    assert run("embed_items", warehouse) == 2
+    out = capsys.readouterr().out.replace("\n", "")
+    assert weights.name in out and "changed" in out
+
+
+def test_a_failed_run_is_written_down(night: Path, tmp_path: Path) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    assert run("train_targeted", warehouse, "--task", "nobody") == 2
+    from schemas import RUNS
+
+    house = Warehouse(str(warehouse))
+    runs = house.read_arrow(RUNS, house.version(RUNS)).to_pandas().sort_values("started_at")
+    assert runs.iloc[-1]["status"] == "failed"
+    assert "nobody" in runs.iloc[-1]["error"]
+
+
+def test_a_killed_job_leaves_the_old_version_and_can_run_again(
+    night: Path, tmp_path: Path, spark: SparkSession
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    house = Warehouse(str(warehouse))
+    before = {table.name: house.version(table) for table in (ITEMS, EVENTS)}
+    events_before = house.read_arrow(EVENTS, before["events"]).num_rows
+    command = [sys.executable, "jobs/ingest.py", "--config", str(CONFIG), "--set", f"warehouse={warehouse}"]
+    command += ["--set", "source.users=160"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        # Killed once the first events file of the new version lies in the folder, before or after its commit.
+        known = set((warehouse / "tables" / "events").rglob("*.parquet"))
+        deadline = time.monotonic() + 240
+        while process.poll() is None and time.monotonic() < deadline:
+            if set((warehouse / "tables" / "events").rglob("*.parquet")) - known:
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    version = house.version(EVENTS)
+    if version == before["events"]:
+        assert house.read(spark, EVENTS, version).count() == events_before
+    assert run("ingest", warehouse, "--set", "source.users=160") == 0
+    assert house.read_arrow(EVENTS, house.version(EVENTS)).num_rows > events_before
+    assert run("build_sequences", warehouse) == 0
+    assert house.version(USER_SEQUENCES) >= 1

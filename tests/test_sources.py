@@ -1,0 +1,435 @@
+"""Sources: any column names and formats give the same rows; a wrong file is named, a wrong row is kept and counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.errors import ConfigError, DataError, SchemaError
+from precise_core.features.cleaning import clean_events, clean_impressions, clean_items
+from precise_core.sources import amazon_titles, completejourney, movielens
+from precise_core.sources.config import (
+    AmazonTitlesSource,
+    CompleteJourneySource,
+    FilesSource,
+    MovieLensSource,
+    SyntheticSource,
+)
+from precise_core.sources.listing import sha256_of
+from precise_core.sources.raw import RawTables
+from precise_core.sources.read import describe_source, read_source, source_fingerprint
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+# Names that break naive column references: dots, spaces, back-ticks, case, a leading digit.
+USER, ITEM, TIME, SCENE, STARS = "Client.Id", "art`icle", "when it was", "1st SCENE", "stars"
+ROWS = [
+    {USER: "7", ITEM: "a,1", TIME: 1709294400, SCENE: "home", STARS: 4.5, "client.id": "not me"},
+    {USER: "8", ITEM: 'quote"d', TIME: 1709294401, SCENE: "home", STARS: None, "client.id": "not me"},
+    {USER: "🙂", ITEM: "a,1", TIME: 1709294402, SCENE: "live", STARS: 1.0, "client.id": "not me"},
+]
+EVENTS_SPEC: dict[str, Any] = {
+    "user": USER,
+    "item": ITEM,
+    "time": TIME,
+    "time_reading": {"unit": "seconds"},
+    "scene": {"column": SCENE},
+    "action": {"constant": "rate"},
+    "value": STARS,
+}
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(file, index=False)
+    elif file.suffix == ".jsonl":
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pd.DataFrame(rows).to_parquet(file, index=False)
+    return file
+
+
+def files_source(path: Path | str, **changes: Any) -> FilesSource:
+    tables = {name: changes.pop(name) for name in ("items", "impressions") if name in changes}
+    events = EVENTS_SPEC | {"path": str(path)} | changes
+    return FilesSource.model_validate({"kind": "files", "events": events, **tables})
+
+
+def micros(frame: DataFrame, name: str = "event_ts") -> list[int | None]:
+    return [row[0] for row in frame.select(F.unix_micros(name)).collect()]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_events(spark: SparkSession, tmp_path: Path, suffix: str) -> None:
+    rows = ROWS
+    if suffix == ".parquet":  # Spark refuses Parquet columns that differ by case only
+        rows = [{name: value for name, value in row.items() if name != "client.id"} for row in ROWS]
+    raw = read_source(spark, files_source(write_rows(tmp_path / f"log{suffix}", rows))).events
+    found = raw.select("user_id", "item_id", "scene", "action", F.unix_seconds("event_ts"), "value", "problem")
+    assert sorted(tuple(row) for row in found.collect()) == [
+        ("7", "a,1", "home", "rate", 1709294400, 4.5, None),
+        ("8", 'quote"d', "home", "rate", 1709294401, None, None),
+        ("🙂", "a,1", "live", "rate", 1709294402, 1.0, None),
+    ]
+    first = raw.where("user_id = '7'").collect()[0]
+    assert str(json.loads(first["raw"])[USER]) == "7" and first["source_file"].endswith(f"log{suffix}")
+
+
+def test_without_a_catalog_the_items_are_those_of_the_events(spark: SparkSession, tmp_path: Path) -> None:
+    items = clean_items(read_source(spark, files_source(write_rows(tmp_path / "log.csv", ROWS))).items)
+    assert sorted((row["item_id"], row["title"]) for row in items.accepted.collect()) == [("a,1", ""), ('quote"d', "")]
+    assert items.rejected.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("reading", "text", "expected"),
+    [
+        ({"unit": "seconds"}, "1709294400.25", "2024-03-01T12:00:00.250+00:00"),
+        ({"unit": "milliseconds"}, "1709294400001", "2024-03-01T12:00:00.001+00:00"),
+        ({"unit": "microseconds"}, "1709294400000001", "2024-03-01T12:00:00.000001+00:00"),
+        ({"unit": "seconds"}, "99999999999999999999999999999999999999999", None),
+        ({"unit": "seconds"}, "soon", None),
+        ({"format": "dd.MM.yyyy HH:mm"}, "01.03.2024 12:00", "2024-03-01T12:00:00+00:00"),
+        ({"format": "dd.MM.yyyy HH:mm"}, "2024-03-01", None),
+        ({}, "2024-03-01T13:00:00+01:00", "2024-03-01T12:00:00+00:00"),
+        ({}, "2024-03-01", "2024-03-01T00:00:00+00:00"),
+        ({}, "12:30", None),  # Spark alone would read it as today
+        ({}, "2024", None),
+    ],
+)
+def test_times(spark: SparkSession, tmp_path: Path, reading: dict[str, str], text: str, expected: str | None) -> None:
+    file = write_rows(tmp_path / "log.jsonl", [ROWS[0] | {TIME: text}])
+    found = micros(read_source(spark, files_source(file, time_reading=reading)).events)
+    wanted = expected and (datetime.fromisoformat(expected) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
+        microseconds=1
+    )
+    assert found == [wanted]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_parquet_timestamps_of_every_unit(spark: SparkSession, tmp_path: Path, unit: str) -> None:
+    moment = pd.Timestamp("2024-03-01T12:00:00")
+    rows = {USER: ["7"], ITEM: ["a"], SCENE: ["s"], STARS: [1], TIME: pa.array([moment], pa.timestamp(unit))}
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet", version="2.6")
+    assert micros(read_source(spark, files_source(tmp_path / "log.parquet")).events) == [1709294400_000000]
+
+
+def test_an_impossible_time_pattern_is_refused_before_reading(spark: SparkSession, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "log.csv", ROWS)
+    with pytest.raises(ConfigError, match="'bbb jj'"):
+        read_source(spark, files_source(file, time_reading={"format": "bbb jj"}))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_missing_column_is_named_with_those_that_are_there(spark: SparkSession, tmp_path: Path, suffix: str) -> None:
+    file = write_rows(tmp_path / f"log{suffix}", [{USER: "7", ITEM: "a", SCENE: "s", STARS: 1}])
+    with pytest.raises(
+        SchemaError, match=rf"log{suffix}: no column 'when it was'.*1st SCENE.*Client\.Id|Client\.Id.*1st"
+    ):
+        read_source(spark, files_source(file))
+
+
+def test_missing_and_empty_files_are_named(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing/\*\.csv: no such file"):
+        read_source(spark, files_source(tmp_path / "nothing" / "*.csv"))
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(DataError, match=r"empty\.csv: the file is empty"):
+        read_source(spark, files_source(tmp_path / "empty.csv"))
+    with pytest.raises(ConfigError, match="not from a URI"):
+        read_source(spark, files_source("s3://bucket/log.csv"))
+
+
+def test_a_truncated_parquet_file_among_good_ones_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    rows = [{name: value for name, value in row.items() if name != "client.id"} for row in ROWS]
+    for number in range(3):
+        write_rows(tmp_path / f"part-{number}.parquet", rows)
+    cut = tmp_path / "part-1.parquet"
+    cut.write_bytes(cut.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"part-1\.parquet: not a Parquet file, or cut off"):
+        read_source(spark, files_source(tmp_path / "*.parquet"))
+
+
+def test_parquet_types_that_cannot_serve_are_refused(spark: SparkSession, tmp_path: Path) -> None:
+    good: dict[str, Any] = {USER: ["7"], ITEM: ["a"], SCENE: ["s"], STARS: [1.0], TIME: [1]}
+    pq.write_table(pa.table(good | {USER: [{"id": 7}]}), tmp_path / "struct.parquet")
+    with pytest.raises(SchemaError, match=r"struct\.parquet: column 'Client\.Id' is struct.*text or whole numbers"):
+        read_source(spark, files_source(tmp_path / "struct.parquet"))
+    pq.write_table(pa.table(good), tmp_path / "drift-1.parquet")
+    pq.write_table(pa.table(good | {ITEM: [5]}), tmp_path / "drift-2.parquet")
+    with pytest.raises(SchemaError, match=r"drift-2\.parquet: column 'art`icle' is int64, but string"):
+        read_source(spark, files_source(tmp_path / "drift-*.parquet"))
+
+
+def test_malformed_rows_are_rejected_and_not_lost(spark: SparkSession, tmp_path: Path) -> None:
+    lines = ['{"u": "1", "i": "a", "t": 1}', '{"u": "2", "i": "a", "t', "[1, 2]", "", '{"u": "3", "i": "a", "t": "x"}']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "log.csv").write_text("u,i,t\n1,a,1\n2,a\n3,a,1,extra\n4,a,\n", encoding="utf-8")
+    spec = {"user": "u", "item": "i", "time": "t", "scene": {"constant": "s"}, "value": None}
+    for name, raw_rows in (("log.jsonl", 4), ("log.csv", 4)):
+        tables = read_source(spark, files_source(tmp_path / name, **spec))
+        events = clean_events(tables.events, tables.items, not_after=NOW)
+        rejected = events.rejected.collect()
+        assert [row["user_id"] for row in events.accepted.collect()] == ["1"]
+        assert Counter(row["reason"] for row in rejected) == {"malformed_row": 2, "invalid_time": 1}
+        assert 1 + len(rejected) == raw_rows == tables.events.count()
+        assert any("2" in row["raw"] and row["reason"] == "malformed_row" for row in rejected)
+
+
+def test_csv_files_with_another_order_of_columns(spark: SparkSession, tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.csv", ROWS[:1])
+    write_rows(tmp_path / "b.csv", [dict(reversed(ROWS[1].items()))])
+    raw = read_source(spark, files_source(tmp_path / "*.csv")).events
+    assert sorted((row["user_id"], row["item_id"]) for row in raw.collect()) == [("7", "a,1"), ("8", 'quote"d')]
+    (tmp_path / "c.csv").write_text("x,x\n1,2\n", encoding="utf-8")
+    with pytest.raises(SchemaError, match="more than one column 'x'"):
+        read_source(spark, files_source(tmp_path / "c.csv", user="x"))
+
+
+def test_items_and_impressions_of_own_files(spark: SparkSession, tmp_path: Path) -> None:
+    text = 'id,name,text,tags,brand,gone,new\na,"Two\nlines, ""quoted""",Long,"[""x"", ""y""]",B,no,2024-01-01\n'
+    (tmp_path / "items.csv").write_text(text + "b,,,plain,,YES,never\nc,,,,,maybe,\n", encoding="utf-8")
+    shown = [
+        {"u": "7", "i": "a", "t": 1709294400, "y": label, "place": n}
+        for n, label in enumerate([1, 0, "2", "yes", None])
+    ]
+    write_rows(tmp_path / "shown.jsonl", shown)
+    items = {
+        "path": str(tmp_path / "items.csv"),
+        "item": "id",
+        "title": "name",
+        "description": "text",
+        "categories": ["tags"],
+        "attributes": ["brand"],
+        "published": "new",
+        "deleted": "gone",
+    }
+    impressions = {
+        "path": str(tmp_path / "shown.jsonl"),
+        "user": "u",
+        "item": "i",
+        "time": "t",
+        "label": "y",
+        "context": ["place"],
+        "time_reading": {"unit": "seconds"},
+    }
+    source = files_source(write_rows(tmp_path / "log.csv", ROWS), items=items, impressions=impressions)
+    tables = read_source(spark, source)
+    raw = {row["item_id"]: row for row in tables.items.collect()}
+    assert (raw["a"]["title"], raw["a"]["categories"]) == ('Two\nlines, "quoted"', ["x", "y"])
+    assert (raw["a"]["attributes"], raw["a"]["is_deleted"], raw["a"]["problem"]) == ({"brand": "B"}, False, None)
+    assert (raw["b"]["categories"], raw["b"]["is_deleted"], raw["b"]["problem"]) == (["plain"], True, "invalid_time")
+    assert raw["c"]["problem"] == "invalid_flag"
+    assert tables.impressions is not None
+    cleaned = clean_impressions(tables.impressions, clean_items(tables.items).accepted, not_after=NOW)
+    accepted = sorted((row["label"], row["context"]["place"]) for row in cleaned.accepted.collect())
+    assert accepted == [(0, "1"), (1, "0"), (1, "3")]
+    assert [row["reason"] for row in cleaned.rejected.collect()] == ["invalid_label"] * 2
+
+
+def test_fingerprint_follows_content_and_configuration_only(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "log.csv", ROWS)
+    before = source_fingerprint(files_source(file))
+    file.touch()
+    assert source_fingerprint(files_source(file)) == before
+    assert source_fingerprint(files_source(file, action={"constant": "like"})) != before
+    write_rows(file, ROWS[:2])
+    assert source_fingerprint(files_source(file)) != before
+    world = SyntheticSource(kind="synthetic")
+    assert source_fingerprint(world) == source_fingerprint(SyntheticSource(kind="synthetic"))
+    assert source_fingerprint(world) != source_fingerprint(world.model_copy(update={"seed": 18}))
+
+
+WORLD = SyntheticSource(kind="synthetic", users=150, items=60, days=30, topics=4, share_rate=0.2)
+
+
+def rows_of(tables: RawTables) -> list[list[Any]]:
+    assert tables.impressions is not None
+    return [
+        sorted(row["raw"] for row in frame.collect()) for frame in (tables.events, tables.items, tables.impressions)
+    ]
+
+
+def test_a_synthetic_world_is_the_same_twice_and_another_with_another_seed(spark: SparkSession) -> None:
+    first = rows_of(read_source(spark, WORLD))
+    assert rows_of(read_source(spark, WORLD)) == first
+    other = rows_of(read_source(spark, WORLD.model_copy(update={"seed": 18})))
+    assert all(mine != theirs for mine, theirs in zip(first, other, strict=True))
+
+
+def test_a_synthetic_world_is_clean_and_has_its_declared_truth(spark: SparkSession) -> None:
+    tables = read_source(spark, WORLD)
+    assert tables.impressions is not None
+    items = clean_items(tables.items)
+    events = clean_events(tables.events, items.accepted, not_after=NOW)
+    impressions = clean_impressions(tables.impressions, items.accepted, not_after=NOW)
+    assert sum(cleaned.rejected.count() for cleaned in (items, events, impressions)) == 0
+    published = items.accepted.select("item_id", "published_ts", "categories")
+    log = events.accepted.join(published, on="item_id", how="inner").toPandas()
+    assert (log.event_ts >= log.published_ts).all()  # nothing happens on an item that is not there yet
+    assert 0.15 < (log.action == "share").mean() < 0.25
+    assert set(log.scene) == set(WORLD.scenes)
+    start, end = pd.Timestamp(WORLD.start), pd.Timestamp(WORLD.start) + pd.Timedelta(days=WORLD.days)
+    assert log.event_ts.between(start, end).all()
+    counts = log.item_id.value_counts()
+    assert counts.iloc[:6].sum() > 0.3 * len(log)  # a tenth of the items has a third of the events
+    new_days = (
+        items.accepted.where(F.col("published_ts") > F.lit(WORLD.start)).select(F.to_date("published_ts")).distinct()
+    )
+    assert new_days.count() > WORLD.days / 3
+    # A user's favourite topic is the same in every scene, and impressions of it are taken far more often.
+    log["topic"] = log.categories.str[0]
+    favourite = log.groupby("user_id").topic.agg(lambda topics: topics.mode()[0])
+    assert (log.topic == log.user_id.map(favourite)).mean() > 0.5
+    shown = impressions.accepted.join(published, on="item_id", how="inner").toPandas()
+    is_favourite = shown.categories.str[0] == shown.user_id.map(favourite)
+    assert shown[is_favourite].label.mean() > shown[~is_favourite].label.mean() + 0.2
+
+
+@pytest.fixture(scope="module")
+def journey_files() -> dict[str, Path]:
+    pytest.importorskip(completejourney.PACKAGE)
+    return {file.stem: file for file in completejourney.input_files(CompleteJourneySource(kind="completejourney"))}
+
+
+JOURNEY = CompleteJourneySource(kind="completejourney", households=80, impressions_from=date(2017, 12, 18))
+
+
+@pytest.fixture(scope="module")
+def journey(spark: SparkSession, journey_files: dict[str, Path]) -> RawTables:
+    assert journey_files
+    return read_source(spark, JOURNEY)
+
+
+def test_grocery_events_are_purchases_and_redemptions(journey: RawTables, journey_files: dict[str, Path]) -> None:
+    events = journey.events.select("*", F.unix_micros("event_ts").alias("micros")).toPandas()
+    households = events.user_id.unique()
+    assert len(households) == JOURNEY.households
+    bought = pd.read_parquet(journey_files["transactions"])
+    bought = bought[bought.household_id.astype(str).isin(households)]
+    products = pd.read_parquet(journey_files["products"]).set_index("product_id")
+    purchases = events[events.action == "purchase"].set_index("event_id")
+    assert len(purchases) == len(bought)
+    bought.index = bought.basket_id.astype(str) + "-" + bought.product_id.astype(str)
+    aligned = purchases.loc[bought.index]
+    assert (aligned.micros == bought.transaction_timestamp.astype("datetime64[us]").astype("int64")).all()
+    assert (aligned.scene.fillna("") == bought.product_id.map(products.department).fillna("")).all()
+    assert (aligned.value == bought.sales_value).all()
+
+    redemptions = pd.read_parquet(journey_files["coupon_redemptions"])
+    redemptions = redemptions[redemptions.household_id.astype(str).isin(households)].reset_index()
+    bought = bought.assign(redemption_date=bought.transaction_timestamp.dt.normalize())
+    matched = redemptions.merge(pd.read_parquet(journey_files["coupons"]), on=["coupon_upc", "campaign_id"])
+    matched = matched.merge(bought, on=["household_id", "product_id", "redemption_date"])
+    redeemed = events[events.action == "redeem"]
+    distinct = matched.drop_duplicates(["household_id", "product_id", "transaction_timestamp"])
+    assert len(redeemed[redeemed.item_id.notna()]) == len(distinct) > 0
+    assert len(redeemed[redeemed.item_id.isna()]) == len(redemptions) - matched["index"].nunique() > 0
+
+
+def test_grocery_rows_that_do_not_fit_are_counted(journey: RawTables) -> None:
+    items = clean_items(journey.items)
+    events = clean_events(journey.events, items.accepted, not_after=NOW)
+    reasons = Counter(row["reason"] for row in events.rejected.collect())
+    assert set(reasons) == {"missing_item_id", "unknown_item"}
+    assert events.accepted.count() + sum(reasons.values()) == journey.events.count()
+    example = items.accepted.where("item_id = '1029743'").collect()  # the product bought most often
+    assert [(row["title"], row["description"], row["categories"]) for row in example] == [
+        ("Fluid Milk White Only", "Private brand, 1 GA", ["Grocery", "Fluid Milk Products"])
+    ]
+
+
+def test_grocery_impressions_are_promotions_of_the_visit(journey: RawTables, journey_files: dict[str, Path]) -> None:
+    assert journey.impressions is not None
+    shown = journey.impressions.toPandas()
+    bought = pd.read_parquet(journey_files["transactions"])
+    households = {row["user_id"] for row in journey.events.select("user_id").distinct().collect()}
+    bought = bought[bought.household_id.astype(str).isin(households) & (bought.transaction_timestamp >= "2017-12-18")]
+    catalog = {row["item_id"] for row in journey.items.select("item_id").collect()}
+    promoted = pd.read_parquet(journey_files["promotions"], filters=[("week", ">=", 51)])
+    promoted = promoted[(promoted.display_location != "0") | (promoted.mailer_location != "0")]
+    promoted = promoted[promoted.product_id.astype(str).isin(catalog)]
+    key = ["store_id", "week", "product_id"]
+    positives = bought.merge(promoted[key].drop_duplicates(), on=key)
+    expected = set(positives.basket_id.astype(str) + "-" + positives.product_id.astype(str))
+    assert set(shown[shown.label == 1].impression_id) == expected and expected
+    negatives = shown[shown.label == 0].copy()
+    assert not set(negatives.impression_id) & set(bought.basket_id.astype(str) + "-" + bought.product_id.astype(str))
+    negatives["basket_id"] = negatives.impression_id.str.split("-").str[0].astype("int64")
+    assert negatives.groupby("basket_id").size().max() <= JOURNEY.negatives_per_visit
+    negatives["product_id"] = negatives.item_id.astype("int64")
+    visits = bought[["basket_id", "store_id", "week"]].drop_duplicates()
+    assert len(negatives.merge(visits, on="basket_id").merge(promoted[key].drop_duplicates(), on=key)) == len(negatives)
+    assert shown.impression_id.is_unique
+    assert set(shown.context.iloc[0]) == {"store_id", "display_location", "mailer_location"}
+
+
+def test_a_folder_without_the_grocery_files_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    source = CompleteJourneySource(kind="completejourney", data=str(tmp_path))
+    with pytest.raises(DataError, match=r"transactions\.parquet: no such file; the folder needs"):
+        read_source(spark, source)
+
+
+def test_amazon_titles_keep_the_order_inside_a_day(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = pd.Timestamp("2014-01-01", tz="UTC")
+    events = {"user_id": "u", "item_id": ["b", "a"], "event_ts": day, "position": pd.array([0, 1], dtype="int32")}
+    pd.DataFrame(events).to_parquet(tmp_path / "toys.events.parquet")
+    pd.DataFrame({"item_id": ["a", "b"], "title": ["Salt &amp; Pepper", "B"]}).to_parquet(
+        tmp_path / "toys.items.parquet"
+    )
+    source = AmazonTitlesSource(kind="amazon_titles", data=str(tmp_path), domain="toys")
+    with pytest.raises(DataError, match=r"toys\.events\.parquet: has \d+ bytes; toys\.events\.parquet of 678751 bytes"):
+        read_source(spark, source)
+    for file in tmp_path.iterdir():
+        known = amazon_titles._Known(file.stat().st_size, sha256_of(file))
+        monkeypatch.setitem(amazon_titles._FILES, file.name, known)
+    tables = read_source(spark, source)
+    in_order = tables.events.orderBy("event_ts").select("item_id", "event_id", F.unix_seconds("event_ts")).collect()
+    start = int(day.timestamp())
+    assert [tuple(row) for row in in_order] == [("b", "u-0", start), ("a", "u-1", start + 1)]
+    assert {row["title"] for row in tables.items.collect()} == {"Salt & Pepper", "B"}
+
+
+def test_movielens_reads_both_forms_and_refuses_another_file(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratings = b"userId,movieId,rating,timestamp\r\n1,11,4.5,964982703\r\n"
+    movies = (
+        b'movieId,title,genres\r\n11,"American President, The (1995)",Comedy|Drama\r\n12,Plain,(no genres listed)\r\n'
+    )
+    (tmp_path / "ratings.csv").write_bytes(ratings)
+    with pa.CompressedOutputStream(pa.OSFile(str(tmp_path / "movies.csv.zst"), "wb"), "zstd") as stream:
+        stream.write(movies)
+    source = MovieLensSource(kind="movielens_small", data=str(tmp_path))
+    with pytest.raises(
+        DataError, match=r"ratings\.csv: holds 53 bytes.*ratings\.csv of ml-latest-small.*2483723 bytes"
+    ):
+        read_source(spark, source)
+    for name, content in (("ratings.csv", ratings), ("movies.csv", movies)):
+        (tmp_path / "copy").write_bytes(content)
+        monkeypatch.setitem(movielens._FILES, name, movielens._Known(len(content), sha256_of(tmp_path / "copy")))
+    tables = read_source(spark, source)
+    rated = tables.events.select("user_id", "item_id", "value", "action", F.unix_seconds("event_ts")).collect()
+    assert [tuple(row) for row in rated] == [("1", "11", 4.5, "rating", 964982703)]
+    found = {row["item_id"]: (row["title"], row["categories"]) for row in tables.items.collect()}
+    assert found == {"11": ("The American President", ["Comedy", "Drama"]), "12": ("Plain", [])}
+    (tmp_path / "movies.csv.zst").unlink()
+    with pytest.raises(DataError, match=r"movies\.csv: no such file, nor movies\.csv\.zst"):
+        read_source(spark, source)
+
+
+def test_descriptions_say_what_the_data_is() -> None:
+    assert "simulated" in describe_source(JOURNEY)
+    assert "no real people" in describe_source(WORLD)
+    assert "log.csv" in describe_source(files_source("data/log.csv"))
