@@ -28,9 +28,7 @@ def build(job: Job) -> None:
 
     written = job.read_written(USER_SEQUENCES)
     balance = sequence_balance(events, written, settings.tasks, settings.as_of, settings.sequences)
-    job.balance(
-        "events of all tasks", rows_in=balance.events, rows_out=balance.kept, rows_rejected=balance.trimmed
-    )
+    job.balance("events of all tasks", rows_in=balance.events, rows_out=balance.kept, rows_rejected=balance.trimmed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

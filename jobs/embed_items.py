@@ -24,7 +24,9 @@ def embed(job: Job) -> None:
     for task in tasks:
         checkpoint = latest_checkpoint(job, task)
         vectors = embed_items(job.spark, tokens, checkpoint.folder, datetime.now(UTC)).persist()
-        job.check(gate(ITEM_EMBEDDINGS, vectors, run_id=job.run_id, part=task, width=checkpoint.manifest.model.fusion.width))
+        job.check(
+            gate(ITEM_EMBEDDINGS, vectors, run_id=job.run_id, part=task, width=checkpoint.manifest.model.fusion.width)
+        )
         written += job.write(ITEM_EMBEDDINGS, vectors, replace={c.MODEL_VERSION: checkpoint.model_version})
         vectors.unpersist()
     job.balance("items over all checkpoints", rows_in=items * len(tasks), rows_out=written)

@@ -6,6 +6,7 @@ a file or column is missing or an expectation does not hold.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -51,7 +52,7 @@ def ingest(job: Job) -> None:
 
     check_tasks(events.accepted, settings.tasks)
     for table, _, _, cleaned in parts:
-        until = {} if table is ITEMS else {"latest": now}
+        until: dict[str, Any] = {} if table is ITEMS else {"latest": now}
         job.check(gate(table, cleaned.accepted, run_id=job.run_id, **until))
     totals = [0, 0, 0]
     for table, rejected_table, raw_rows, cleaned in parts:

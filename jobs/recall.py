@@ -27,7 +27,9 @@ def recall(job: Job) -> None:
     for task in trained_tasks(job, job.arguments.task):
         version = latest_checkpoint(job, task).model_version
         users = one_version(vectors, version, "user_embeddings").where(F.col(c.TASK) == task)
-        excluded = excluded_items(*catalog, settings.tasks, settings.as_of, task).toPandas()[c.ITEM_INDEX].to_numpy(np.int64)
+        excluded = (
+            excluded_items(*catalog, settings.tasks, settings.as_of, task).toPandas()[c.ITEM_INDEX].to_numpy(np.int64)
+        )
         candidates = recall_candidates(
             job.spark, users, sequences, job.folder / "indexes" / version, version, excluded, settings.recall
         )

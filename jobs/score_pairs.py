@@ -28,14 +28,19 @@ def score(job: Job) -> None:
         version = latest_checkpoint(job, task).model_version
         pairs = _pairs(sources, version).persist()
         pairs_in += pairs.count()
-        scored += job.write(PAIR_SCORES, score_pairs(pairs, users, items, version, task), replace={c.MODEL_VERSION: version})
+        scored += job.write(
+            PAIR_SCORES, score_pairs(pairs, users, items, version, task), replace={c.MODEL_VERSION: version}
+        )
         pairs.unpersist()
     job.balance("pairs", rows_in=pairs_in, rows_out=scored, rows_rejected=pairs_in - scored)
 
 
 def _pairs(sources: list[DataFrame], version: str) -> DataFrame:
     """Distinct pairs: this checkpoint's recall candidates and every impression."""
-    own = [frame.where(frame[c.MODEL_VERSION] == version) if c.MODEL_VERSION in frame.columns else frame for frame in sources]
+    own = [
+        frame.where(frame[c.MODEL_VERSION] == version) if c.MODEL_VERSION in frame.columns else frame
+        for frame in sources
+    ]
     return reduce(DataFrame.unionByName, [frame.select(c.USER_ID, c.ITEM_ID) for frame in own]).distinct()
 
 

@@ -32,7 +32,7 @@ class Settings(Config):
     as_of: datetime
     seed: int = 17
     source: Source
-    tasks: dict[str, TaskConfig] = {}
+    tasks: dict[str, TaskConfig] = Field(default_factory=dict)
     spark: SparkConfig = SparkConfig()
     text: TextConfig = TextConfig()
     sequences: SequencesConfig = SequencesConfig()
@@ -67,7 +67,8 @@ class Settings(Config):
             raise ValueError(f"ranking_features.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
         if self.windows.length > self.model.encoder.max_length:
             raise ValueError(
-                f"windows.length {self.windows.length} is above model.encoder.max_length {self.model.encoder.max_length}"
+                f"windows.length {self.windows.length} is above "
+                f"model.encoder.max_length {self.model.encoder.max_length}"
             )
         return self
 

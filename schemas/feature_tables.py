@@ -97,9 +97,21 @@ RANKING_FEATURES = Table(
         Column(name=c.SPLIT, type="string", doc="train, validation or test, by time."),
         Column(name=c.LABEL, type="int", doc="1 = taken, 0 = passed over."),
         Column(name=c.SPARSE_FEATURES, type="map<string,string>", doc="Categorical features by name, as text."),
-        Column(name=c.DENSE_FEATURES, type="map<string,double>", doc="Numeric features by name, from before the instant."),
-        Column(name=c.USER_EMBEDDING, type="array<float>", nullable=True, doc="PRECISE user vector; null = the user had none then."),
-        Column(name=c.ITEM_EMBEDDING, type="array<float>", nullable=True, doc="PRECISE item vector; null = the item had none then."),
+        Column(
+            name=c.DENSE_FEATURES, type="map<string,double>", doc="Numeric features by name, from before the instant."
+        ),
+        Column(
+            name=c.USER_EMBEDDING,
+            type="array<float>",
+            nullable=True,
+            doc="PRECISE user vector; null = the user had none then.",
+        ),
+        Column(
+            name=c.ITEM_EMBEDDING,
+            type="array<float>",
+            nullable=True,
+            doc="PRECISE item vector; null = the item had none then.",
+        ),
         Column(name=c.PRECISE_SCORE, type="float", nullable=True, doc="Dot product of the two; null where either is."),
         Column(name=c.MODEL_VERSION, type="string", doc="Checkpoint of both vectors; never two in one row."),
     ),

@@ -67,7 +67,9 @@ RECALL_CANDIDATES = Table(
         Column(name=c.RANK, type="int", doc="1 = best, within user and source."),
         Column(name=c.ITEM_ID, type="string", doc="The recalled item."),
         Column(name=c.SCORE, type="float", doc="Similarity by which it was ranked."),
-        Column(name=c.SEED_ITEM_ID, type="string", nullable=True, doc="The recent item it is a neighbour of (`u2i2i`)."),
+        Column(
+            name=c.SEED_ITEM_ID, type="string", nullable=True, doc="The recent item it is a neighbour of (`u2i2i`)."
+        ),
         _AS_OF,
     ),
 )
@@ -91,12 +93,20 @@ EVALUATION_METRICS = Table(
     key=("question", c.TASK, "system", "user_filter", "item_group", "metric", "k", c.AS_OF),
     written_by="evaluate",
     columns=(
-        Column(name="question", type="string", doc="`retrieval` (whole catalog), `recall` (candidates) or `ranking` (impressions)."),
+        Column(
+            name="question",
+            type="string",
+            doc="`retrieval` (whole catalog), `recall` (candidates) or `ranking` (impressions).",
+        ),
         _TASK,
         Column(name="system", type="string", doc="The model or reference that made the ranking."),
         Column(name=c.MODEL_VERSION, type="string", nullable=True, doc="Its checkpoint; null for a reference."),
-        Column(name="user_filter", type="string", doc="`all` = nothing filtered, `new` = items the user had are filtered."),
-        Column(name="item_group", type="string", doc="Which truth items count: all, hot, cold, rare (1-4 events), unseen."),
+        Column(
+            name="user_filter", type="string", doc="`all` = nothing filtered, `new` = items the user had are filtered."
+        ),
+        Column(
+            name="item_group", type="string", doc="Which truth items count: all, hot, cold, rare (1-4 events), unseen."
+        ),
         Column(name="metric", type="string", doc="recall, ndcg, hit_rate, coverage, auc, gauc, log_loss."),
         Column(name="k", type="int", doc="Cut of the ranking; 0 where the metric has none."),
         Column(name="value", type="double", doc="Mean over users."),

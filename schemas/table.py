@@ -91,7 +91,9 @@ class Table:
         """The schema with nullability and column comments, for ``createDataFrame`` and Delta."""
         from pyspark.sql.types import StructField, StructType
 
-        return StructType([StructField(c.name, _spark_type(c.type), c.nullable, {"comment": c.doc}) for c in self.columns])
+        return StructType(
+            [StructField(c.name, _spark_type(c.type), c.nullable, {"comment": c.doc}) for c in self.columns]
+        )
 
     def arrow_schema(self) -> pa.Schema:
         """The schema as pyarrow sees the same rows (timestamps in microseconds, UTC)."""

@@ -35,5 +35,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The warehouse after one whole night on the small synthetic world; copy it before changing anything."""
     warehouse = tmp_path_factory.mktemp("night") / "warehouse"
+    assert spark is not None  # the jobs below find the running session
     assert run("run_night", warehouse) == 0
     return warehouse

@@ -151,7 +151,7 @@ def test_no_row_is_lost_or_made_up(spark: SparkSession, rows: list[dict[str, Any
 
 
 def test_items_keep_the_latest_version_and_text_that_is_safe(spark: SparkSession) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"item_id": "i1", "title": "old", "updated_ts": YESTERDAY - timedelta(days=2)},
         {"item_id": "i1", "title": "new", "updated_ts": YESTERDAY},
         {"item_id": "i1", "title": "no date"},

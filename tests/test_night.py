@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from deltalake import DeltaTable, QueryBuilder
-from pyspark.sql import SparkSession
 
 from precise_core.spark.warehouse import Warehouse
 from schemas import TABLES, Table
@@ -99,7 +98,7 @@ def test_training_has_learnt(night: Path) -> None:
     assert at["PRECISE-UT"] > 1.2 * at["PRECISE-UT untrained"]
 
 
-def test_a_second_night_changes_nothing(night: Path, tmp_path: Path, spark: SparkSession) -> None:
+def test_a_second_night_changes_nothing(night: Path, tmp_path: Path) -> None:
     warehouse = copy_of(night, tmp_path / "warehouse")
     before = versions(warehouse)
     bookkeeping = {"runs", "validation_results"}

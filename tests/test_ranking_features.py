@@ -40,7 +40,7 @@ IMPRESSION_ROWS = random_impressions(120)
 
 
 def build(spark: SparkSession, events: list[Event], **changes: Any) -> DataFrame:
-    items = [
+    items: list[Any] = [
         (item, "", "", [CATEGORY[item], "x"] if CATEGORY[item] else [], {}, None, None, False) for item in ITEM_IDS
     ]
     item_vectors = [

@@ -173,7 +173,7 @@ def test_parquet_types_that_cannot_serve_are_refused(spark: SparkSession, tmp_pa
 def test_malformed_rows_are_rejected_and_not_lost(spark: SparkSession, tmp_path: Path) -> None:
     lines = ['{"u": "1", "i": "a", "t": 1}', '{"u": "2", "i": "a", "t', "[1, 2]", "", '{"u": "3", "i": "a", "t": "x"}']
     (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    (tmp_path / "log.csv").write_text("u,i,t\n1,a,1\n2,a\n3,a,1,extra\n4,a,\n", encoding="utf-8")
+    (tmp_path / "log.csv").write_text("u,i,t,unused\n1,a,1,x\n2,a\n3,a,1,x,extra\n4,a,,x\n", encoding="utf-8")
     spec = {"user": "u", "item": "i", "time": "t", "scene": {"constant": "s"}, "value": None}
     for name, raw_rows in (("log.jsonl", 4), ("log.csv", 4)):
         tables = read_source(spark, files_source(tmp_path / name, **spec))
@@ -182,11 +182,12 @@ def test_malformed_rows_are_rejected_and_not_lost(spark: SparkSession, tmp_path:
         assert [row["user_id"] for row in events.accepted.collect()] == ["1"]
         assert Counter(row["reason"] for row in rejected) == {"malformed_row": 2, "invalid_time": 1}
         assert 1 + len(rejected) == raw_rows == tables.events.count()
+        assert tables.events.select("user_id", "problem").where("problem = 'malformed_row'").count() == 2
         assert any("2" in row["raw"] and row["reason"] == "malformed_row" for row in rejected)
 
 
 def test_csv_files_with_another_order_of_columns(spark: SparkSession, tmp_path: Path) -> None:
-    write_rows(tmp_path / "a.csv", ROWS[:1])
+    pd.DataFrame(ROWS[:1]).to_csv(tmp_path / "a.csv")  # with the unnamed index column that pandas writes
     write_rows(tmp_path / "b.csv", [dict(reversed(ROWS[1].items()))])
     raw = read_source(spark, files_source(tmp_path / "*.csv")).events
     assert sorted((row["user_id"], row["item_id"]) for row in raw.collect()) == [("7", "a,1"), ("8", 'quote"d')]
@@ -307,7 +308,8 @@ JOURNEY = CompleteJourneySource(kind="completejourney", households=80, impressio
 @pytest.fixture(scope="module")
 def journey(spark: SparkSession, journey_files: dict[str, Path]) -> RawTables:
     assert journey_files
-    return read_source(spark, JOURNEY)
+    tables = read_source(spark, JOURNEY)
+    return RawTables(events=tables.events.persist(), items=tables.items.persist(), impressions=tables.impressions)
 
 
 def test_grocery_events_are_purchases_and_redemptions(journey: RawTables, journey_files: dict[str, Path]) -> None:
@@ -319,7 +321,7 @@ def test_grocery_events_are_purchases_and_redemptions(journey: RawTables, journe
     products = pd.read_parquet(journey_files["products"]).set_index("product_id")
     purchases = events[events.action == "purchase"].set_index("event_id")
     assert len(purchases) == len(bought)
-    bought.index = bought.basket_id.astype(str) + "-" + bought.product_id.astype(str)
+    bought.index = pd.Index(bought.basket_id.astype(str) + "-" + bought.product_id.astype(str))
     aligned = purchases.loc[bought.index]
     assert (aligned.micros == bought.transaction_timestamp.astype("datetime64[us]").astype("int64")).all()
     assert (aligned.scene.fillna("") == bought.product_id.map(products.department).fillna("")).all()

@@ -29,7 +29,10 @@ def vocabulary(spark: SparkSession, items: int) -> DataFrame:
 
 
 def scores(spark: SparkSession, version: str, score: float) -> DataFrame:
-    frame = spark.createDataFrame([("u1", "i1", version, AS_OF)], f"{c.USER_ID} string, {c.ITEM_ID} string, {c.MODEL_VERSION} string, {c.AS_OF} timestamp")
+    frame = spark.createDataFrame(
+        [("u1", "i1", version, AS_OF)],
+        f"{c.USER_ID} string, {c.ITEM_ID} string, {c.MODEL_VERSION} string, {c.AS_OF} timestamp",
+    )
     return frame.withColumn(c.SCORE, F.lit(score).cast("float")).select(*PAIR_SCORES.column_names)
 
 
@@ -108,7 +111,11 @@ def test_a_missing_table_names_the_job_that_writes_it(warehouse: Warehouse) -> N
 
 
 def test_records_of_a_small_table_are_replaced_only_when_they_differ(warehouse: Warehouse) -> None:
-    record = {name: None for name in ITEM_VOCABULARY.column_names} | {c.ITEM_ID: "i", c.ITEM_INDEX: 2, c.FIRST_SEEN: AS_OF}
+    record = {name: None for name in ITEM_VOCABULARY.column_names} | {
+        c.ITEM_ID: "i",
+        c.ITEM_INDEX: 2,
+        c.FIRST_SEEN: AS_OF,
+    }
     first = warehouse.replace_records(ITEM_VOCABULARY, [record])
     assert warehouse.replace_records(ITEM_VOCABULARY, [record]) == first
     assert warehouse.replace_records(ITEM_VOCABULARY, [record | {c.ITEM_INDEX: 3}]) > first
@@ -119,7 +126,10 @@ def test_a_second_process_is_turned_away(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    holder = "import sys, time; from precise_core.spark.lock import warehouse_lock\nwith warehouse_lock(sys.argv[1]):\n print('held', flush=True); time.sleep(60)"
+    holder = (
+        "import sys, time; from precise_core.spark.lock import warehouse_lock\n"
+        "with warehouse_lock(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline().strip() == "held"
         with pytest.raises(WarehouseBusyError, match=f"in use by process {process.pid}"), warehouse_lock(str(tmp_path)):

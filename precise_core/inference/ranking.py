@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from precise_core.training.ranker import RankerCheckpoint, score
 from precise_core.training.ranking_data import RankingData
 from schemas import columns as c
 
-_Batches = Iterator[pa.RecordBatch]
+_Batches = Iterable[pa.RecordBatch]
 
 
 def score_impressions(spark: SparkSession, features: DataFrame, checkpoint: Path) -> DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -31,10 +31,15 @@ def score_pairs(pairs: DataFrame, users: DataFrame, items: DataFrame, model_vers
     Raises:
         VersionMixError: A table has no vectors of this checkpoint; the message names what it has.
     """
-    users, items = one_version(users, model_version, "user_embeddings"), one_version(items, model_version, "item_embeddings")
+    users, items = (
+        one_version(users, model_version, "user_embeddings"),
+        one_version(items, model_version, "item_embeddings"),
+    )
     users = users.where(F.col(c.TASK) == task).select(c.USER_ID, F.col(c.EMBEDDING).alias(_USER), c.AS_OF)
     items = items.select(c.ITEM_ID, F.col(c.EMBEDDING).alias(_ITEM))
-    joined = pairs.select(c.USER_ID, c.ITEM_ID).join(users, on=c.USER_ID, how="inner").join(items, on=c.ITEM_ID, how="inner")
+    joined = (
+        pairs.select(c.USER_ID, c.ITEM_ID).join(users, on=c.USER_ID, how="inner").join(items, on=c.ITEM_ID, how="inner")
+    )
     scored = joined.select(c.USER_ID, c.ITEM_ID, _USER, _ITEM, c.AS_OF).mapInArrow(
         _dot_products, f"{c.USER_ID} string, {c.ITEM_ID} string, {c.SCORE} float, {c.AS_OF} timestamp"
     )
@@ -54,7 +59,7 @@ def one_version(vectors: DataFrame, model_version: str, name: str) -> DataFrame:
     return chosen
 
 
-def _dot_products(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _dot_products(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
     for batch in batches:
         if not batch.num_rows:
             continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from precise_core.inference.text import fixed_lists, float_lists
 from precise_core.models.catalog import ItemCatalog
 from schemas import columns as c
 
-_Batches = Iterator[pa.RecordBatch]
+_Batches = Iterable[pa.RecordBatch]
 
 
 def embed_items(spark: SparkSession, item_tokens: DataFrame, checkpoint: Path, embedded_at: datetime) -> DataFrame:
@@ -59,7 +60,7 @@ def _ship(spark: SparkSession, path: Path) -> str:
 def _item_encoder(checkpoint_name: str) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
         _, model = load_encoder(SparkFiles.get(checkpoint_name))
-        trained = model.fusion.trained_items.numpy()
+        trained = model.fusion.is_trained_V.numpy()
         for batch in batches:
             if not batch.num_rows:
                 continue
@@ -102,4 +103,4 @@ def ragged_rows(column: pa.ListArray) -> list[np.ndarray]:
     """The lists of an Arrow column as views into one buffer; honours the offsets of a slice."""
     values = column.values.to_numpy(zero_copy_only=False)
     offsets = column.offsets.to_numpy()
-    return [values[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [values[start:end] for start, end in pairwise(offsets)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from precise_core.text.language_model import (
     tokenizer_id,
 )
 from schemas import columns as c
+
+_Batches = Iterable[pa.RecordBatch]
 
 _TEXT = "text"
 _PARTIAL = "partial"
@@ -74,12 +76,10 @@ def fixed_lists(column: pa.ListArray, width: int) -> np.ndarray:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), width)
 
 
-def _tokenizer(config: TextConfig):  # type: ignore[no-untyped-def]
-    def apply(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _tokenizer(config: TextConfig) -> Callable[[_Batches], _Batches]:
+    def apply(batches: _Batches) -> _Batches:
         for batch in batches:
-            token_ids_NT, counts_N = tokenize(
-                config.language_model, batch.column(_TEXT).to_pylist(), config.max_tokens
-            )
+            token_ids_NT, counts_N = tokenize(config.language_model, batch.column(_TEXT).to_pylist(), config.max_tokens)
             yield pa.RecordBatch.from_arrays(
                 [batch.column(c.TEXT_HASH), float_lists(token_ids_NT), pa.array(counts_N)],
                 names=[c.TEXT_HASH, c.TOKEN_IDS, c.TOKEN_COUNT],
@@ -88,8 +88,8 @@ def _tokenizer(config: TextConfig):  # type: ignore[no-untyped-def]
     return apply
 
 
-def _state_summer(config: TextConfig):  # type: ignore[no-untyped-def]
-    def apply(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _state_summer(config: TextConfig) -> Callable[[_Batches], _Batches]:
+    def apply(batches: _Batches) -> _Batches:
         for number, batch in enumerate(batches):
             ids_NT = fixed_lists(batch.column(c.TOKEN_IDS), config.max_tokens)
             counts_N = batch.column(c.TOKEN_COUNT).to_numpy()
@@ -105,7 +105,7 @@ def _state_summer(config: TextConfig):  # type: ignore[no-untyped-def]
     return apply
 
 
-def _mean_vectors(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _mean_vectors(batches: _Batches) -> _Batches:
     """Add up the partial sums of each token; all partials of a token lie in one partition, in a fixed order."""
     sums: dict[int, np.ndarray] = {}
     counts: dict[int, int] = {}

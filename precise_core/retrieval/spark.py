@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyspark import SparkFiles
+from pyspark import Broadcast, SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.inference.text import fixed_lists
 from precise_core.inference.spark import ragged_rows
+from precise_core.inference.text import fixed_lists
 from precise_core.retrieval.config import RecallConfig
 from precise_core.retrieval.index import VectorIndex
 from precise_core.retrieval.recall import Candidates, recall_u2i, recall_u2i2i
 from schemas import RECALL_CANDIDATES
 from schemas import columns as c
 
-_Batches = Iterator[pa.RecordBatch]
+_Batches = Iterable[pa.RecordBatch]
 _OUTPUT = (
     f"{c.USER_ID} string, {c.TASK} string, {c.SOURCE} string, {c.RANK} int, {c.ITEM_ID} string, {c.SCORE} float, "
     f"{c.SEED_ITEM_ID} string, {c.AS_OF} timestamp"
@@ -63,7 +63,9 @@ def _open(folder: str, model_version: str) -> VectorIndex:
     return VectorIndex.open(folder, model_version)
 
 
-def _searcher(name: str, version: str, excluded, config: RecallConfig) -> Callable[[_Batches], _Batches]:  # type: ignore[no-untyped-def]
+def _searcher(
+    name: str, version: str, excluded: Broadcast[np.ndarray], config: RecallConfig
+) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
         index = _open(SparkFiles.get(name), version)
         row_of = np.full(int(index.item_indices_N.max(initial=1)) + 1, -1, np.int64)

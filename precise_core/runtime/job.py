@@ -32,8 +32,11 @@ EXIT_FAILED = 2
 class GateOutcome(Protocol):
     """What a validation gate returns (validation.gate)."""
 
-    records: list[dict[str, Any]]
-    warnings: list[str]
+    @property
+    def records(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def warnings(self) -> list[str]: ...
 
     def raise_on_failure(self) -> None: ...
 
@@ -145,7 +148,7 @@ class Job:
         if rows_in != rows_out + rows_rejected:
             lost = rows_in - rows_out - rows_rejected
             raise RowCountError(
-                f"{self.name}: {rows_in} {unit} in, but {rows_out} out + {rows_rejected} rejected; {lost} unaccounted for"
+                f"{self.name}: {rows_in} {unit} in, but {rows_out} out + {rows_rejected} rejected; {lost} are lost"
             )
 
     def record(self, status: str, started_at: datetime, seconds: float, error: str | None) -> None:
@@ -174,7 +177,9 @@ class Job:
         self.output_versions[table.name] = version
         where = f" [{', '.join(replace.values())}]" if replace else ""
         state = f"version {version}" if changed else f"unchanged, version {version} kept"
-        self.say(f"{table.name}{where}: {rows:,} rows, {state}, {seconds:.1f} s ({rows / max(seconds, 0.1):,.0f} rows/s)")
+        self.say(
+            f"{table.name}{where}: {rows:,} rows, {state}, {seconds:.1f} s ({rows / max(seconds, 0.1):,.0f} rows/s)"
+        )
 
 
 def run_job(
@@ -231,7 +236,9 @@ def _parse(
     parser = argparse.ArgumentParser(
         prog=f"jobs/{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the environment, e.g. conf/demo.yaml")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="YAML file of the environment, e.g. conf/demo.yaml"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", help="override one key of the configuration; repeatable"
     )

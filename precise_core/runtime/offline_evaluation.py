@@ -161,7 +161,11 @@ class OfflineEvaluation:
         user_rows, known = self._user_rows(users[c.USER_ID])
         vectors_BD = _matrix(users[c.EMBEDDING], width)
         return self._scorer(
-            items[c.ITEM_INDEX].to_numpy(), _matrix(items[c.EMBEDDING], width), user_rows[known], vectors_BD[known], fallback
+            items[c.ITEM_INDEX].to_numpy(),
+            _matrix(items[c.EMBEDDING], width),
+            user_rows[known],
+            vectors_BD[known],
+            fallback,
         )
 
     def _encoded_here(self, checkpoint: Checkpoint, fallback: Scorer) -> Scorer:

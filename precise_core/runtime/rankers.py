@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def publish_rankers(job: Job, versions: dict[str, str]) -> None:
     """Make these ranker_versions, by system, the ones in use, in one step."""
     draft = ranker_folder(job) / f"{_POINTER}.writing"
     draft.write_text(json.dumps(versions, indent=2), encoding="utf-8")
-    os.replace(draft, ranker_folder(job) / _POINTER)
+    draft.replace(ranker_folder(job) / _POINTER)
 
 
 def current_rankers(job: Job) -> dict[str, str]:

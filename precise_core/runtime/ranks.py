@@ -27,7 +27,7 @@ def run_on_ranks(spark: SparkSession, ranks: int, work: Callable[..., str], **ar
         work: A function of a module of ours; it returns a path, never a model.
         arguments: Plain, picklable values.
     """
-    is_local = spark.sparkContext.master.startswith("local[")
+    is_local = str(spark.sparkContext.master).startswith("local[")
     distributor = TorchDistributor(num_processes=ranks, local_mode=is_local, use_gpu=False)
     return str(distributor.run(_on_one_rank, work, arguments))
 

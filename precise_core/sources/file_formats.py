@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import reduce
 from itertools import islice
@@ -126,8 +126,8 @@ def _read_csv_of_header(
     needs: Sequence[Need],
     multi_line: bool,
 ) -> DataFrame:
-    # Positions as names: a header may hold dots, back-ticks, or names that differ by case only.
-    schema = StructType([StructField(f"c{position}", StringType()) for position in range(len(header))])
+    names = _distinct_names(header)
+    schema = StructType([StructField(name, StringType()) for name in names])
     frame = (
         spark.read.schema(schema.add(_CORRUPT, StringType()))
         .options(
@@ -143,13 +143,19 @@ def _read_csv_of_header(
         .csv([str(file) for file in files])
     )
     is_malformed = F.col(_CORRUPT).isNotNull()
-    cells = [F.col(f"c{position}").alias(name) for position, name in enumerate(header)]
+    cells = [F.col(_quoted(distinct)).alias(name) for distinct, name in zip(names, header, strict=True)]
     return frame.select(
-        *[F.col(f"c{header.index(name)}").alias(_cell_name(name)) for name in _names(needs)],
+        *[cells[header.index(name)].alias(_cell_name(name)) for name in _names(needs)],
         _problem(is_malformed),
         F.when(is_malformed, row_as_json(F.col(_CORRUPT).alias("line"))).otherwise(row_as_json(*cells)).alias(c.RAW),
         _source_file(),
     )
+
+
+def _distinct_names(header: Sequence[str]) -> list[str]:
+    """Names that Spark tells apart: it ignores case, and cannot refer to a column without a name."""
+    lowered = Counter(name.lower() for name in (*header, "", _CORRUPT))
+    return [name if lowered[name.lower()] == 1 else f"{name}#{position}" for position, name in enumerate(header)]
 
 
 def _read_jsonl(spark: SparkSession, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:

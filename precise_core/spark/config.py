@@ -11,4 +11,4 @@ class SparkConfig(Config):
     master: str = "local[*]"
     driver_memory: str = Field("4g", pattern=r"^\d+[gm]$")
     shuffle_partitions: int = Field(8, ge=1)
-    conf: dict[str, str] = {}
+    conf: dict[str, str] = Field(default_factory=dict)

@@ -29,13 +29,17 @@ def install() -> list[str]:
     defaults = home / "conf" / "spark-defaults.conf"
     defaults.unlink(missing_ok=True)
     session = get_session("precise-install", SparkConfig(master="local[1]", driver_memory="1g"))
-    resolved = [Path(jar.removeprefix("file:")) for jar in session.sparkContext.getConf().get("spark.jars", "").split(",")]
+    resolved = [
+        Path(jar.removeprefix("file:")) for jar in session.sparkContext.getConf().get("spark.jars", "").split(",")
+    ]
     session.stop()
 
     folder = home / "delta-jars"
     folder.mkdir(exist_ok=True)
     # What Delta brings beside its own and Unity Catalog's jars is in Spark's distribution, in the version Spark wants.
-    kept = [Path(shutil.copy2(jar, folder)) for jar in resolved if jar.name.startswith(("io.delta_", "io.unitycatalog_"))]
+    kept = [
+        Path(shutil.copy2(jar, folder)) for jar in resolved if jar.name.startswith(("io.delta_", "io.unitycatalog_"))
+    ]
     defaults.parent.mkdir(exist_ok=True)
     defaults.write_text(
         f"spark.jars {','.join(map(str, kept))}\nspark.driver.memory 4g\nspark.ui.enabled false\n", encoding="utf-8"

@@ -6,6 +6,7 @@ import os
 import sys
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
@@ -71,7 +72,8 @@ def _under_spark_submit() -> bool:
 
 def _require_delta(session: SparkSession) -> None:
     try:
-        session.sparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(
+        jvm: Any = session.sparkContext._jvm
+        jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(
             "io.delta.sql.DeltaSparkSessionExtension"
         )
     except Exception as error:

@@ -18,7 +18,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
 
 
 def language_model_folder(name: str) -> Path:
@@ -35,9 +42,13 @@ def language_model_folder(name: str) -> Path:
             raise ConfigError(f"text.language_model {name!r}: neither a folder nor an installed package with a model")
         folder = Path(spec.submodule_search_locations[0]) / "model"
     if not (folder / "config.json").is_file():
-        raise ConfigError(f"text.language_model {name!r}: {folder.name}/config.json is missing; not a Hugging Face model")
+        raise ConfigError(
+            f"text.language_model {name!r}: {folder.name}/config.json is missing; not a Hugging Face model"
+        )
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        raise ConfigError(f"text.language_model {name!r}: no tokenizer in the folder; expected one of {_TOKENIZER_FILES}")
+        raise ConfigError(
+            f"text.language_model {name!r}: no tokenizer in the folder; expected one of {_TOKENIZER_FILES}"
+        )
     return folder
 
 

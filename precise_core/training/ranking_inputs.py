@@ -67,10 +67,12 @@ class RankingInputs:
         """The five inputs of ``DCN.forward``.
 
         Raises:
-            DataError: A feature the model was trained on is missing, or vectors have another width.
+            DataError: A dense feature the model was trained on is missing, or vectors have another width.
         """
         self._require_features(data)
-        sparse = [hash_feature(name, data.sparse[name], self.hash_buckets) for name in self.sparse_names]
+        # A batch in which no row has a value of a categorical feature does not know its name: all values are missing.
+        none = np.full(len(data), "", dtype=object)
+        sparse = [hash_feature(name, data.sparse.get(name, none), self.hash_buckets) for name in self.sparse_names]
         dense = [_standardise(data.dense[name], statistics) for name, statistics in self.dense_statistics.items()]
         vectors = [_widen(half, self.vector_width) for half in (data.user_vectors_ID, data.item_vectors_ID)]
         score = _standardise(data.scores_I, self.score_statistics)
@@ -83,15 +85,11 @@ class RankingInputs:
         )
 
     def _require_features(self, data: RankingData) -> None:
-        for kind, names, there in (
-            ("sparse", self.sparse_names, data.sparse),
-            ("dense", tuple(self.dense_statistics), data.dense),
-        ):
-            missing = sorted(set(names) - set(there))
-            if missing:
-                raise DataError(
-                    f"ranking data: the model reads {kind} features {missing}, the rows have only {sorted(there)}"
-                )
+        missing = sorted(set(self.dense_statistics) - set(data.dense))
+        if missing:
+            raise DataError(
+                f"ranking data: the model reads dense features {missing}, the rows have only {sorted(data.dense)}"
+            )
         if self.vector_width and data.vector_width not in (0, self.vector_width):
             raise DataError(f"ranking data: vectors are {data.vector_width} wide, the model reads {self.vector_width}")
 
