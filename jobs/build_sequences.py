@@ -14,7 +14,7 @@ from validation.gate import gate
 def build(job: Job) -> None:
     settings = job.settings
     events, vocabulary = job.read(EVENTS), job.read(ITEM_VOCABULARY)
-    sequences = build_user_sequences(events, vocabulary, settings.tasks, settings.as_of, settings.sequences)
+    sequences = build_user_sequences(events, vocabulary, settings.tasks, settings.as_of, settings.sequences).persist()
     job.check(
         gate(
             USER_SEQUENCES,

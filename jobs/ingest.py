@@ -4,6 +4,7 @@ Writes events, items, impressions, and each one's *_rejected table with a reason
 a file or column is missing or an expectation does not hold.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -67,8 +68,12 @@ def _stamp(rejected: DataFrame, job: Job, now: datetime) -> DataFrame:
     return rejected.withColumns({c.RUN_ID: F.lit(job.run_id), c.REJECTED_AT: F.lit(now)})
 
 
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("ingest", __doc__, ingest, argv)
+    return run_job("ingest", __doc__, ingest, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,8 @@ from precise_core.runtime.freshness import is_up_to_date
 from precise_core.runtime.job import EXIT_FAILED
 from precise_core.runtime.progress import console
 from precise_core.settings import Settings
+from precise_core.sources.read import has_impressions
 from precise_core.spark.lock import warehouse_lock
-from precise_core.spark.warehouse import Warehouse
-from schemas import IMPRESSIONS
 
 NIGHT = (
     ingest,
@@ -64,12 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog="jobs/run_night.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the environment")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override one key; repeatable")
+    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
     parser.add_argument("--skip-up-to-date", action="store_true", help="leave out jobs whose output is still current")
     arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    overrides = [*arguments.set, *([f"source.data={arguments.data}"] if arguments.data else [])]
     try:
-        settings = load_config(arguments.config, Settings, arguments.set)
+        settings = load_config(arguments.config, Settings, overrides)
         with warehouse_lock(settings.warehouse):
-            return _night(settings, arguments.config, arguments.set, arguments.skip_up_to_date)
+            return _night(settings, arguments.config, overrides, arguments.skip_up_to_date)
     except PreciseError as error:
         console.print(f"run_night failed: {error}", style="bold red", markup=False)
         return EXIT_FAILED
@@ -81,7 +82,7 @@ def _night(settings: Settings, config: str, overrides: list[str], skip: bool) ->
     for number, job in enumerate(NIGHT, start=1):
         name = job.__name__.rsplit(".", 1)[-1]
         console.print(f"[{number}/{len(NIGHT)}] {name}", style="cyan", markup=False)
-        if job in RANKING and not Warehouse(settings.warehouse).exists(IMPRESSIONS):
+        if job in RANKING and not has_impressions(settings.source):
             console.print("  left out: the source has no impressions\n")
         elif skip and is_up_to_date(settings, name):
             console.print("  up to date, left out\n")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError as PydanticValidationError
@@ -68,7 +68,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _explain(kind: type[Config], entry: Any) -> str:
-    path = ".".join(str(part) for part in entry["loc"]) or "(top level)"
+    location = _without_tags(kind, entry["loc"])
+    path = ".".join(str(part) for part in location) or "(top level)"
     if entry["type"] == "extra_forbidden":
         allowed = _allowed_keys(kind, entry["loc"][:-1])
         return f"{path}: unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
@@ -79,11 +80,43 @@ def _explain(kind: type[Config], entry: Any) -> str:
 
 
 def _allowed_keys(kind: type[Config], location: Sequence[Any]) -> list[str]:
-    """Keys of the model at ``location``, as far as plain nesting can be followed."""
+    """Keys of the model at ``location``, as far as nesting can be followed."""
     model: Any = kind
     for part in location:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        model = field.annotation
+        model = _step(model, part)
     return sorted(getattr(model, "model_fields", {}))
+
+
+def _without_tags(kind: type[Config], location: Sequence[Any]) -> list[Any]:
+    """``location`` as it is written in the file: pydantic adds the `kind` of a union's member to the path."""
+    model: Any = kind
+    kept = []
+    for part in location:
+        if not (isinstance(model, tuple) and isinstance(part, str)):
+            kept.append(part)
+        model = _step(model, part)
+    return kept
+
+
+def _step(model: Any, part: Any) -> Any:
+    """From a model to the model of a field, a tuple of models for a union; from a union to the member of that kind."""
+    if isinstance(model, dict):
+        return model["any key"]
+    if isinstance(model, tuple):
+        return next((member for member in model if _kind_of(member) == part), None)
+    field = getattr(model, "model_fields", {}).get(part)
+    if field is None:
+        return None
+    if get_origin(field.annotation) is dict:
+        return {"any key": get_args(field.annotation)[1]}
+    members = tuple(member for member in get_args(field.annotation) if isinstance(member, type))
+    is_union = bool(members) and all(_kind_of(member) for member in members)
+    if is_union:
+        return members
+    models = [member for member in (*members, field.annotation) if hasattr(member, "model_fields")]
+    return models[0] if models else None
+
+
+def _kind_of(model: Any) -> str | None:
+    field = getattr(model, "model_fields", {}).get("kind")
+    return get_args(field.annotation)[0] if field is not None and get_args(field.annotation) else None

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from precise_core.features.config import ALL_TASK, TaskConfig
 from precise_core.features.tasks import task_filter
+from precise_core.sources.times import instant
 from schemas import columns as c
 
 
@@ -28,7 +29,7 @@ def excluded_items(
     """
     deleted = items.where(F.col(c.IS_DELETED)).select(c.ITEM_ID)
     if task != ALL_TASK:
-        known = events.where(F.col(c.EVENT_TS) < F.lit(as_of))
+        known = events.where(F.col(c.EVENT_TS) < instant(as_of))
         of_task = known.where(task_filter(tasks[task])).select(c.ITEM_ID)
         foreign = known.select(c.ITEM_ID).distinct().join(of_task, on=c.ITEM_ID, how="left_anti")
         deleted = deleted.unionByName(foreign)

@@ -195,7 +195,9 @@ def run_job(
     """
     arguments = _parse(name, doc, argv, flags)
     try:
-        settings = load_config(arguments.config, Settings, arguments.set)
+        data = getattr(arguments, "data", None)
+        overrides = [*arguments.set, *([f"source.data={data}"] if data else [])]
+        settings = load_config(arguments.config, Settings, overrides)
         job = Job(name, settings, arguments)
         with warehouse_lock(settings.warehouse):
             return _run(job, body)

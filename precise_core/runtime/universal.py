@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from precise_core.errors import ConfigError
 from precise_core.feed.catalog import load_item_catalog, load_token_init
 from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.runtime.checkpoints import checkpoint_folder
+from precise_core.runtime.checkpoints import checkpoint_folder, pinned_snapshot
 from precise_core.runtime.job import Job
 from precise_core.runtime.ranks import run_on_ranks
 from precise_core.settings import Settings
@@ -21,7 +22,11 @@ def train(job: Job) -> Checkpoint:
     settings = job.settings
     needed = [TRAINING_WINDOWS, ITEM_TOKENS]
     if settings.model.fusion.mode != "id" and settings.model.fusion.token_init == "vocab":
-        needed.append(TOKEN_EMBEDDINGS)
+        if pinned_snapshot(job, TOKEN_EMBEDDINGS).row_count():
+            needed.append(TOKEN_EMBEDDINGS)
+        else:
+            job.say(f"no item has text: fusion mode `id` instead of `{settings.model.fusion.mode}`")
+            settings = _by_id_alone(settings)
     tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
     out = checkpoint_folder(job).resolve()
     if settings.universal.ranks == 1:
@@ -30,6 +35,17 @@ def train(job: Job) -> Checkpoint:
         job.spark, settings.universal.ranks, train_from_tables, settings=settings, tables=tables, out=out
     )
     return Checkpoint.open(folder)
+
+
+def _by_id_alone(settings: Settings) -> Settings:
+    """The same configuration for a catalog without text."""
+    fusion = settings.model.fusion.model_copy(update={"mode": "id"})
+    if fusion.width % settings.model.encoder.heads:
+        raise ConfigError(
+            f"no item has text, and model.encoder.heads {settings.model.encoder.heads} does not divide "
+            f"model.fusion.id_width {fusion.width}"
+        )
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"fusion": fusion})})
 
 
 def train_from_tables(

@@ -62,6 +62,15 @@ def _input_files(source: Source) -> list[Path]:
     return movielens.input_files(source) if isinstance(source, MovieLensSource) else []
 
 
+def has_impressions(source: Source) -> bool:
+    """Whether the source says what was shown, without which there is nothing to rank."""
+    if isinstance(source, FilesSource):
+        return source.impressions is not None
+    if isinstance(source, SyntheticSource):
+        return source.impressions_per_user > 0
+    return isinstance(source, CompleteJourneySource)
+
+
 def describe_source(source: Source) -> str:
     """One sentence for reports: what the data is and where it comes from."""
     if isinstance(source, FilesSource):

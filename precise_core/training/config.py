@@ -29,13 +29,13 @@ class LoopConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
     checkpoint_every_steps: int = Field(200, ge=1)
-    ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
 
 
 class UniversalConfig(LoopConfig):
     """Universal Training (IV-B, eq. 5)."""
 
     negatives: NegativesConfig = NegativesConfig()
+    ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
     targets_per_position: int = Field(4, ge=1, description="Items of the next instant drawn per position.")
 
 

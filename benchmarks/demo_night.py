@@ -1,0 +1,81 @@
+"""Write the figures of the last demo night down: `python -m benchmarks.demo_night --config conf/demo.yaml`.
+
+Reads the warehouse that `make demo` left; nothing is trained or measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.record import record
+from precise_core.config import load_config
+from precise_core.settings import Settings
+from precise_core.spark.warehouse import Warehouse
+from schemas import EVALUATION_METRICS, RUNS, Table
+from schemas import columns as c
+
+RESULTS = Path(__file__).parent / "results" / "demo_night.jsonl"
+COMMAND = "make demo && python -m benchmarks.demo_night --config conf/demo.yaml"
+# `make demo` has 25 minutes on two cores, of which installation takes about 4.
+_NIGHT_SECONDS = 21 * 60
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="conf/demo.yaml")
+    settings = load_config(parser.parse_args(argv).config, Settings)
+    data = f"{settings.name} ({settings.source.kind})"
+    metrics = _read(settings, EVALUATION_METRICS)
+    best = _retrieval(metrics, "all", "all")
+    popular = best[f"most_popular_{settings.evaluation.popular_days}d"]
+    for task in settings.task_names:
+        for user_filter in ("all", "new"):
+            for system, value in _retrieval(metrics, task, user_filter).items():
+                goal = None
+                if (task, user_filter, system) == ("all", "all", "PRECISE-UT"):
+                    goal = f"above most popular ({popular:.4f})"
+                meets = None if goal is None else bool(value > popular)
+                _record(f"NDCG@50 {user_filter}, {task}: {system}", value, "share", goal, meets, data, settings.seed)
+    for row in metrics[metrics["question"] == "ranking"].sort_values(["metric", "system"]).to_dict("records"):
+        _record(f"{row['metric']}: {row['system']}", row["value"], "", None, None, data, settings.seed)
+    _seconds(settings, data)
+
+
+def _seconds(settings: Settings, data: str) -> None:
+    runs = _read(settings, RUNS)
+    last = runs[runs["status"] == "succeeded"].sort_values("started_at").groupby(c.JOB).tail(1)
+    for row in last.sort_values("started_at").to_dict("records"):
+        _record(f"{row['job']}", row["seconds"], "s", None, None, data, settings.seed)
+    total = float(last["seconds"].sum())
+    goal = f"at most {_NIGHT_SECONDS} s on two cores"
+    _record("all jobs of the night", total, "s", goal, total <= _NIGHT_SECONDS, data, settings.seed)
+
+
+def _retrieval(metrics: pd.DataFrame, task: str, user_filter: str) -> dict[str, float]:
+    """NDCG@50 by system, best first."""
+    asked = metrics[
+        (metrics["question"] == "retrieval")
+        & (metrics[c.TASK] == task)
+        & (metrics["user_filter"] == user_filter)
+        & (metrics["item_group"] == "all")
+        & (metrics["metric"] == "ndcg")
+        & (metrics["k"] == 50)
+    ]
+    return dict(asked.sort_values("value", ascending=False)[["system", "value"]].to_numpy().tolist())
+
+
+def _read(settings: Settings, table: Table) -> pd.DataFrame:
+    warehouse = Warehouse(settings.warehouse)
+    return warehouse.read_arrow(table, warehouse.version(table)).to_pandas()
+
+
+def _record(name: str, value: float, unit: str, goal: str | None, meets: bool | None, data: str, seed: int) -> None:
+    record(RESULTS, name, float(value), unit, goal, meets, data=data, seed=seed, command=COMMAND)
+
+
+if __name__ == "__main__":
+    main()
