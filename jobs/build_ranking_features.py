@@ -17,8 +17,12 @@ from schemas import columns as c
 
 def build(job: Job) -> None:
     settings = job.settings
-    tables = [job.read(table) for table in (IMPRESSIONS, EVENTS, ITEMS, ITEM_EMBEDDINGS, USER_EMBEDDINGS)]
-    impressions, written = tables[0].count(), 0
+    shown = job.read(IMPRESSIONS)
+    # Before `as_of` no vector of this checkpoint existed; a ranker that learned there would meet vectors for the first
+    # time in the test split.
+    since = shown.where(F.col(c.IMPRESSION_TS) >= F.lit(settings.as_of))
+    tables = [since, *(job.read(table) for table in (EVENTS, ITEMS, ITEM_EMBEDDINGS, USER_EMBEDDINGS))]
+    total, impressions, written = shown.count(), since.count(), 0
     for task in settings.ranking_features.tasks:
         version = latest_checkpoint(job, task).model_version
         features = build_ranking_features(
@@ -29,9 +33,10 @@ def build(job: Job) -> None:
         without = of_task.where(F.col(c.PRECISE_SCORE).isNull()).count()
         job.metrics[f"share_without_vectors/{task}"] = without / max(impressions, 1)
         job.say(f"{task}: {without:,} of {impressions:,} impressions have no pair of vectors")
-    job.balance(
-        "impressions over all tasks", rows_in=impressions * len(settings.ranking_features.tasks), rows_out=written
-    )
+    tasks = len(settings.ranking_features.tasks)
+    before = (total - impressions) * tasks
+    job.say(f"{total - impressions:,} impressions lie before as_of and were left out")
+    job.balance("impressions over all tasks", rows_in=total * tasks, rows_out=written, rows_rejected=before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -167,6 +167,14 @@ def test_targets_are_candidates_and_negatives_only_where_wanted(in_batch: bool) 
     assert bool(candidates.is_negative_C.all()) == in_batch
 
 
+def test_uniform_draws_can_reach_beyond_the_task() -> None:
+    drawable = torch.tensor([False, False, True, False, True, True])
+    sampler = CandidateSampler(NegativesConfig(uniform=50), torch.tensor([0, 0, 9, 0, 0, 0]), drawable)
+    candidates = sampler.draw(torch.tensor([2]), generator())
+    assert candidates.item_indices_C.tolist() == [2, 4, 5]
+    assert candidates.log_q_C.exp().tolist() == [1.0, 1.0, 1.0]  # 50 draws of 3 items: certain
+
+
 def test_no_correction_means_log_q_zero() -> None:
     sampler = CandidateSampler(NegativesConfig(uniform=3, logq_correction=False), torch.tensor([0, 0, 5, 5, 5]))
     assert (sampler.draw(torch.tensor([2]), generator()).log_q_C == 0).all()

@@ -74,7 +74,7 @@ def encode_users(
             items_BL = torch.zeros((len(users), longest), dtype=torch.long)
             for row, user in enumerate(users):
                 newest = sequences[user][-longest:]
-                items_BL[row, longest - len(newest) :] = torch.as_tensor(newest, dtype=torch.long)
+                items_BL[row, longest - len(newest) :] = torch.from_numpy(newest.astype(np.int64))
             (fused_BLD,) = fuse_distinct(model, catalog, items_BL)
             h_BD = model.user_embeddings(fused_BLD, items_BL > 0)
             vectors_BD[users] = model.serving_user_vectors(h_BD).float().numpy()

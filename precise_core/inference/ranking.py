@@ -11,6 +11,7 @@ from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.inference.shipping import ship
 from precise_core.training.ranker import RankerCheckpoint, score
 from precise_core.training.ranking_data import RankingData
 from schemas import columns as c
@@ -25,8 +26,7 @@ def score_impressions(spark: SparkSession, features: DataFrame, checkpoint: Path
         CheckpointError: The checkpoint is missing or changed; said before any Spark job runs.
     """
     version = RankerCheckpoint.open(checkpoint).ranker_version
-    spark.sparkContext.addFile(str(checkpoint.resolve()), recursive=True)
-    scored = features.mapInArrow(_scorer(checkpoint.name), f"{c.IMPRESSION_ID} string, {c.SCORE} float")
+    scored = features.mapInArrow(_scorer(ship(spark, checkpoint)), f"{c.IMPRESSION_ID} string, {c.SCORE} float")
     return scored.select(c.IMPRESSION_ID, F.lit(version).alias(c.RANKER_VERSION), c.SCORE)
 
 

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.inference.encoding import encode_items, encode_users, load_encoder
+from precise_core.inference.shipping import ship
 from precise_core.inference.text import fixed_lists, float_lists
 from precise_core.models.catalog import ItemCatalog
 from schemas import columns as c
@@ -24,7 +25,7 @@ _Batches = Iterable[pa.RecordBatch]
 def embed_items(spark: SparkSession, item_tokens: DataFrame, checkpoint: Path, embedded_at: datetime) -> DataFrame:
     """`item_tokens` to `item_embeddings` under one checkpoint."""
     version, _ = load_encoder(checkpoint)  # a missing or changed checkpoint fails before any Spark job
-    name = _ship(spark, checkpoint)
+    name = ship(spark, checkpoint)
     encoded = item_tokens.select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT).mapInArrow(
         _item_encoder(name),
         f"{c.ITEM_ID} string, {c.ITEM_INDEX} int, {c.EMBEDDING} array<float>, {c.IS_COLD} boolean",
@@ -45,16 +46,10 @@ def embed_users(
     """`user_sequences` of one task to `user_embeddings` under one checkpoint."""
     version, _ = load_encoder(checkpoint)
     encoded = sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES, c.AS_OF).mapInArrow(
-        _user_encoder(_ship(spark, checkpoint), _ship(spark, catalog_file), max_length),
+        _user_encoder(ship(spark, checkpoint), ship(spark, catalog_file), max_length),
         f"{c.USER_ID} string, {c.TASK} string, {c.EMBEDDING} array<float>, {c.AS_OF} timestamp",
     )
     return encoded.select(c.USER_ID, c.TASK, F.lit(version).alias(c.MODEL_VERSION), c.EMBEDDING, c.AS_OF)
-
-
-def _ship(spark: SparkSession, path: Path) -> str:
-    """Send a file or folder to every executor once; workers find it under its name."""
-    spark.sparkContext.addFile(str(path.resolve()), recursive=path.is_dir())
-    return path.name
 
 
 def _item_encoder(checkpoint_name: str) -> Callable[[_Batches], _Batches]:

@@ -1,6 +1,6 @@
 """Candidates of a sampled softmax: the batch's own targets and uniform draws, with their sampling probability.
 
-V vocabulary rows, J trained items, C candidates.
+V vocabulary rows, J items that can be drawn, C candidates.
 """
 
 from __future__ import annotations
@@ -32,25 +32,29 @@ class Candidates:
 
 
 class CandidateSampler:
-    """Draws candidates for each batch; every item with at least one training event can be drawn.
+    """Draws candidates for each batch.
 
     Args:
         config: Where negatives come from.
-        frequencies_V: How often each item occurs in the training events, int64.
+        frequencies_V: How often each item occurs in the events that targets are taken from, int64.
+        is_drawable_V: Items that uniform draws choose from; None = those with a frequency above 0. A targeted task
+            draws from every trained item: it must learn to rank its own items above those of other scenes.
     """
 
-    def __init__(self, config: NegativesConfig, frequencies_V: torch.Tensor) -> None:
+    def __init__(
+        self, config: NegativesConfig, frequencies_V: torch.Tensor, is_drawable_V: torch.Tensor | None = None
+    ) -> None:
         self.config = config
-        self.trained_J = frequencies_V.nonzero()[:, 0]
+        self.drawable_J = (frequencies_V > 0 if is_drawable_V is None else is_drawable_V).nonzero()[:, 0]
         self._share_V = frequencies_V.double() / frequencies_V.sum().clamp(min=1)
 
     def draw(self, targets: torch.Tensor, generator: torch.Generator) -> Candidates:
         """Candidates for a batch whose positives are ``targets`` (any shape, repetitions count as draws)."""
         if self.config.whole_catalog:
-            items_C = torch.unique(torch.cat([self.trained_J, targets.reshape(-1)]))
+            items_C = torch.unique(torch.cat([self.drawable_J, targets.reshape(-1)]))
             return Candidates(items_C, torch.zeros(len(items_C)), torch.ones(len(items_C), dtype=torch.bool))
-        picks_N = torch.randint(len(self.trained_J), (self.config.uniform,), generator=generator)
-        uniform_N = self.trained_J[picks_N]
+        picks_N = torch.randint(len(self.drawable_J), (self.config.uniform,), generator=generator)
+        uniform_N = self.drawable_J[picks_N]
         items_C = torch.unique(torch.cat([targets.reshape(-1), uniform_N]))
         is_negative_C = torch.ones(len(items_C), dtype=torch.bool)
         if not self.config.in_batch:
@@ -60,7 +64,7 @@ class CandidateSampler:
 
     def _log_q(self, items_C: torch.Tensor, num_targets: int) -> torch.Tensor:
         """log of q = 1 - (1 - f)^B + N/n: among B targets of frequency f, or among N of n uniform draws."""
-        q_C = torch.full((len(items_C),), self.config.uniform / max(1, len(self.trained_J)), dtype=torch.double)
+        q_C = torch.full((len(items_C),), self.config.uniform / max(1, len(self.drawable_J)), dtype=torch.double)
         if self.config.in_batch:
             q_C = q_C - torch.expm1(num_targets * torch.log1p(-self._share_V[items_C].clamp(max=1 - 1e-9)))
         return q_C.clamp(1e-12, 1.0).log().float()

@@ -12,6 +12,7 @@ from pyspark import Broadcast, SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.inference.shipping import ship
 from precise_core.inference.spark import ragged_rows
 from precise_core.inference.text import fixed_lists
 from precise_core.retrieval.config import RecallConfig
@@ -48,12 +49,11 @@ def recall_candidates(
         config: How many, how far, how decayed.
     """
     VectorIndex.open(index_folder, model_version)  # a changed or foreign index fails here, not in a worker
-    spark.sparkContext.addFile(str(index_folder.resolve()), recursive=True)
     excluded = spark.sparkContext.broadcast(np.sort(excluded_item_indices.astype(np.int64)))
     history = sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES)
     joined = users.join(history, on=[c.USER_ID, c.TASK], how="inner")
     found = joined.select(c.USER_ID, c.TASK, c.EMBEDDING, c.ITEM_INDICES, c.AS_OF).mapInArrow(
-        _searcher(index_folder.name, model_version, excluded, config), _OUTPUT
+        _searcher(ship(spark, index_folder), model_version, excluded, config), _OUTPUT
     )
     return found.withColumn(c.MODEL_VERSION, F.lit(model_version)).select(*RECALL_CANDIDATES.column_names)
 

@@ -91,7 +91,7 @@ def train_targeted(
             Training(
                 description=f"targeted {task}",
                 model=model,
-                loss=targeted_loss(model, catalog, config, task_frequencies_V),
+                loss=targeted_loss(model, catalog, config, task_frequencies_V, frequencies_V > 0),
                 feed=feed,
                 validate=lambda: validate(model, catalog, validation),
                 config=config,
@@ -131,10 +131,14 @@ def targeted_model(source: Checkpoint, seed: int) -> tuple[Precise, tuple[str, .
 
 
 def targeted_loss(
-    model: Precise, catalog: ItemCatalog, config: TargetedConfig, frequencies_V: torch.Tensor
+    model: Precise,
+    catalog: ItemCatalog,
+    config: TargetedConfig,
+    task_frequencies_V: torch.Tensor,
+    is_trained_V: torch.Tensor,
 ) -> LossFunction:
     """The configured loss over (history, next item) examples cut from a batch of windows."""
-    sampler = CandidateSampler(config.negatives, frequencies_V)
+    sampler = CandidateSampler(config.negatives, task_frequencies_V, is_trained_V)
 
     def loss(batch: SequenceBatch, generator: torch.Generator) -> torch.Tensor | None:
         examples = draw_cuts(

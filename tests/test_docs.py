@@ -1,0 +1,77 @@
+"""The pages keep their promises: links, names of files and functions, generated references, YAML that loads."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from precise_core.runtime import configuration_reference
+from precise_core.settings import Settings
+from tests.night import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
+
+
+def yaml_blocks(page: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def names_in(file: Path) -> set[str]:
+    """Functions, classes, methods and constants of a module."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\[[^\]]*\]\(([^)#]+)", text):
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+def test_the_paper_index_names_code_that_exists() -> None:
+    page = (ROOT / "docs" / "paper_to_code.md").read_text(encoding="utf-8")
+    references = re.findall(r"\[`([^`]+\.py)`\]\([^)]+\)((?:,? ?`[A-Za-z_\.]+`)*)", page)
+    assert len(references) > 20
+    for file, functions in references:
+        missing = set(re.findall(r"`([^`]+)`", functions)) - names_in(ROOT / file)
+        assert not missing, (file, missing)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_a_page_with_its_flags_and_units(job: str) -> None:
+    page = (ROOT / "docs" / "jobs" / f"{job}.md").read_text(encoding="utf-8")
+    source = (ROOT / "jobs" / f"{job}.py").read_text(encoding="utf-8")
+    for named in re.findall(r'job\.balance\(\s*"([^"]+)"|add_argument\("(--[a-z-]+)"', source):
+        assert "".join(named) in page
+
+
+def test_the_configuration_reference_is_current_and_complete() -> None:
+    assert configuration_reference.undescribed_keys() == []
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == configuration_reference.render()
+
+
+def test_yaml_of_the_pages_loads() -> None:
+    base = {"name": "x", "warehouse": "w", "as_of": "2024-01-10", "source": {"kind": "synthetic"}}
+    blocks = [block for page in ("paper_to_code.md", "data_sets.md") for block in yaml_blocks(page)]
+    assert blocks
+    for block in blocks:
+        Settings.model_validate(base | yaml.safe_load(block))
+
+
+def test_the_page_on_own_data_shows_the_file_the_tests_run() -> None:
+    assert yaml_blocks("your_data.md")[0] == (ROOT / "examples" / "your_data" / "mine.yaml").read_text(encoding="utf-8")
