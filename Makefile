@@ -5,10 +5,10 @@ STAMP := $(VENV)/.installed
 CONFIG ?= conf/demo.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test lint format types contracts figures tables clean
+.PHONY: help preflight install demo test lint format types contracts figures references clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 preflight: ## Check Python, Java, memory and disk, and say what to do
 	@sh precise_core/runtime/preflight.sh $(PYTHON)
@@ -47,8 +47,9 @@ contracts: install ## Check the import contracts (who may import whom)
 figures: install ## Render benchmarks/results/*.jsonl to docs/figures.md
 	$(BIN)/python -m benchmarks.figures
 
-tables: install ## Render schemas/ to docs/tables.md
+references: install ## Render docs/tables.md and docs/configuration.md from the code
 	$(BIN)/python -m precise_core.runtime.table_reference
+	$(BIN)/python -m precise_core.runtime.configuration_reference
 
 clean: ## Remove what the demo wrote
 	rm -rf build

@@ -1,4 +1,4 @@
-"""Targeted Training: from the universal checkpoint to one model per task (section IV-C, eq. 6).
+"""Targeted Training: from the universal checkpoint to one model per task (section IV-D, eq. 6).
 
 Reads training_windows (through Petastorm), item_tokens and the universal checkpoint. Writes a checkpoint folder per
 task and makes it the one in use for that task.

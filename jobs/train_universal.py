@@ -1,4 +1,4 @@
-"""Universal Training: a causal next-item model over the sequences of all scenes (section IV-B, eq. 5).
+"""Universal Training: a causal next-item model over the sequences of all scenes (section IV-C, eq. 5).
 
 Reads training_windows (through Petastorm), item_tokens and token_embeddings. Writes a checkpoint folder and makes it
 the one in use for the task `all`. Killed and started again, it goes on at the last saved step. With

@@ -25,7 +25,7 @@ ITEM_EMBEDDINGS = Table(
 
 USER_EMBEDDINGS = Table(
     name="user_embeddings",
-    doc="The vector of one user for one task (h_u, sections IV-B and IV-C).",
+    doc="The vector of one user for one task (h_u, sections IV-C and IV-D).",
     key=(c.USER_ID, c.TASK, c.MODEL_VERSION),
     written_by="embed_users",
     partition_by=(c.MODEL_VERSION,),

@@ -90,7 +90,7 @@ def test_schemas_import_no_engine() -> None:
 
 
 def test_the_reference_page_is_up_to_date() -> None:
-    assert table_reference.TARGET.read_text(encoding="utf-8") == table_reference.render(TABLES), "run `make tables`"
+    assert table_reference.TARGET.read_text(encoding="utf-8") == table_reference.render(TABLES), "run `make references`"
 
 
 def test_the_reference_page_says_everything_about_a_table() -> None:

@@ -10,7 +10,7 @@ from precise_core.config import Config
 
 
 class FusionConfig(Config):
-    """Embedding Fusion (IV-A, eq. 3 and 4; Table VI).
+    """Embedding Fusion (IV-B, eq. 3 and 4; Table VI).
 
     ``mode``: `id` (PRECISE-ID), `llm` (PRECISE-LLM), `pool` (PRECISE-Pool), `moe` (PRECISE). ``token_init``: `vocab`
     (language-model states averaged per token), `random`. ``id_dropout`` is the probability that an item's id row is
@@ -39,7 +39,7 @@ class FusionConfig(Config):
 
 
 class EncoderConfig(Config):
-    """The Transformer over items (IV-B, IV-C)."""
+    """The Transformer over items (IV-C, IV-D)."""
 
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)

@@ -1,4 +1,4 @@
-"""The Transformer over items (sections IV-B and IV-C).
+"""The Transformer over items (sections IV-C and IV-D).
 
 B batch, L positions, Q of them, D width, H heads of width d.
 """

@@ -1,4 +1,4 @@
-"""Embedding Fusion (section IV-A, eq. 3 and 4): item id and item text to one item embedding.
+"""Embedding Fusion (section IV-B, eq. 3 and 4): item id and item text to one item embedding.
 
 N items, T text tokens, K experts, W known tokens, D width of the half at hand.
 """

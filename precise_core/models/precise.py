@@ -26,7 +26,7 @@ _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1.0
 class Precise(nn.Module):
     """The model of one stage.
 
-    `universal` (IV-B): causal; h_u is the last position's state. `targeted` (IV-C): no mask;
+    `universal` (IV-C): causal; h_u is the last position's state. `targeted` (IV-D): no mask;
     h'_u = MLP(CONCAT(h_1 .. h_n)) over positions left-padded to ``max_length``, plus the last state where
     ``residual_head`` is on: the MLP's last layer starts at zero, so step 0 ranks as the last state does.
 
@@ -108,7 +108,7 @@ class Precise(nn.Module):
 
 
 class ConcatHead(nn.Module):
-    """MLP(CONCAT(h_1 .. h_n)) (IV-C), n = max_length; see ``Precise`` for the residual."""
+    """MLP(CONCAT(h_1 .. h_n)) (IV-D), n = max_length; see ``Precise`` for the residual."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

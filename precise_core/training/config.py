@@ -32,7 +32,7 @@ class LoopConfig(Config):
 
 
 class UniversalConfig(LoopConfig):
-    """Universal Training (IV-B, eq. 5)."""
+    """Universal Training (IV-C, eq. 5)."""
 
     negatives: NegativesConfig = NegativesConfig()
     ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
@@ -40,7 +40,7 @@ class UniversalConfig(LoopConfig):
 
 
 class TargetedConfig(LoopConfig):
-    """Targeted Training (IV-C, eq. 6). ``loss``: `bpr_user` = the paper, `bpr_item`, `both`, `softmax`."""
+    """Targeted Training (IV-D, eq. 6). ``loss``: `bpr_user` = the paper, `bpr_item`, `both`, `softmax`."""
 
     loss: Literal["bpr_user", "bpr_item", "both", "softmax"] = "both"
     negatives: NegativesConfig = NegativesConfig()

@@ -96,13 +96,13 @@ class _Run:
 
     def run(self) -> TrainingResult:
         t = self.t
+        t.progress.start(self.total_steps, t.description)
         resumed = t.resume.load(t.model, self.optimizer)
         if resumed is None:
             self._look(epoch=0)
         else:
             self.at, self.best = resumed
-        t.progress.start(self.total_steps, t.description)
-        t.progress.advance(self.at.step)
+            t.progress.advance(self.at.step, units=0)
         while self.at.epoch <= t.config.epochs and not self.at.is_finished:
             self._epoch()
         t.progress.finish()
@@ -137,7 +137,7 @@ class _Run:
         at.step, at.step_in_epoch = at.step + 1, at.step_in_epoch + 1
         if loss is not None:
             at.loss_sum, at.loss_count = at.loss_sum + loss.item(), at.loss_count + 1
-            t.progress.advance(1, loss=loss.item())
+            t.progress.advance(1, units=len(batch.lengths_B), loss=loss.item())
         if at.step % _LOG_EVERY_STEPS == 0:
             self._write_log_line()
 
@@ -162,7 +162,7 @@ class _Run:
             self.best = {name: tensor.detach().clone() for name, tensor in self.t.model.state_dict().items()}
         else:
             at.epochs_without_gain += 1
-        self.t.progress.advance(0, **metrics)
+        self.t.progress.advance(0, units=0, **metrics)
 
     def _write_log_line(self) -> None:
         at, t = self.at, self.t

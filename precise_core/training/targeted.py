@@ -1,4 +1,4 @@
-"""Targeted Training (section IV-C): from the universal checkpoint to one task."""
+"""Targeted Training (section IV-D): from the universal checkpoint to one task."""
 
 from __future__ import annotations
 

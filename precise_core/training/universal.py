@@ -1,4 +1,4 @@
-"""Universal Training (section IV-B): next-item prediction over all-scene windows."""
+"""Universal Training (section IV-C): next-item prediction over all-scene windows."""
 
 from __future__ import annotations
 
