@@ -41,9 +41,10 @@ def encode_items(
         for start in range(0, len(item_indices_N), batch):
             rows = slice(start, start + batch)
             fused_ND = model.item_embeddings(
-                torch.as_tensor(item_indices_N[rows], dtype=torch.long),
-                torch.as_tensor(token_ids_NT[rows]),
-                torch.as_tensor(token_counts_N[rows]),
+                # Arrow's buffers are read-only, which torch does not know: it gets copies.
+                torch.from_numpy(item_indices_N[rows].astype(np.int64)),
+                torch.from_numpy(token_ids_NT[rows].copy()),
+                torch.from_numpy(token_counts_N[rows].copy()),
             )
             parts.append(model.serving_item_vectors(fused_ND).float().numpy())
     vectors_ND = np.concatenate(parts) if parts else np.zeros((0, model.config.fusion.width), np.float32)

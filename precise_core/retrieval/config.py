@@ -8,7 +8,7 @@ from precise_core.config import Config
 
 
 class IndexConfig(Config):
-    """``kind`` `auto` = flat below 100,000 items, IVF above. Publication is gated on recall against exact search."""
+    """``kind`` `auto` = flat below 20,000 items, IVF above. Publication is gated on recall against exact search."""
 
     kind: Literal["auto", "flat", "ivf", "hnsw"] = "auto"
     lists: int | None = Field(None, ge=1)

@@ -52,6 +52,8 @@ def recall_candidates(
     excluded = spark.sparkContext.broadcast(np.sort(excluded_item_indices.astype(np.int64)))
     history = sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES)
     joined = users.join(history, on=[c.USER_ID, c.TASK], how="inner")
+    # A few thousand users are a small frame to Spark, which would search for all of them in one task.
+    joined = joined.repartition(spark.sparkContext.defaultParallelism, c.USER_ID)
     found = joined.select(c.USER_ID, c.TASK, c.EMBEDDING, c.ITEM_INDICES, c.AS_OF).mapInArrow(
         _searcher(ship(spark, index_folder), model_version, excluded, config), _OUTPUT
     )
