@@ -11,7 +11,8 @@ TARGET = Path(__file__).resolve().parents[2] / "docs" / "tables.md"
 
 _HEADER = """# Tables
 
-Generated from `schemas/` by `make references`; do not edit. Every table is a Delta table under `<warehouse>/tables/<name>`.
+Generated from `schemas/` by `make references`; do not edit. Every table is a Delta table under
+`<warehouse>/tables/<name>`.
 Times are UTC. A column is never null unless the table says so.
 """
 

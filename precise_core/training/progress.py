@@ -12,7 +12,7 @@ class Progress(Protocol):
         """A training of so many steps begins."""
 
     def advance(self, n: int, **info: float) -> None:
-        """``n`` more steps are done; ``info`` holds the latest figures, ``units`` among them the sequences of the steps."""
+        """``n`` more steps are done; ``info`` holds the latest figures, ``units`` among them how many sequences."""
 
     def finish(self) -> None:
         """The training is over."""
