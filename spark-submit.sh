@@ -25,6 +25,7 @@ export PYSPARK_PYTHON="$environment/bin/python" PYSPARK_DRIVER_PYTHON="$environm
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 # The environment's own PySpark, not another Spark that a shell profile points to.
 unset SPARK_HOME
-packages=$("$environment/bin/python" -c 'from precise_core.spark.install import delta_package; print(delta_package())')
+# Nothing where `make install` has put the jars beside this environment's PySpark: naming them twice is an error.
+read -r -a delta <<<"$("$environment/bin/python" -c 'from precise_core.spark.install import submit_flags; print(*submit_flags())')"
 archive=$("$environment/bin/python" -m precise_core.runtime.py_files "$root/build/precise-py-files.zip")
-exec "$environment/bin/spark-submit" --packages "$packages" --py-files "$archive" "$@"
+exec "$environment/bin/spark-submit" "${delta[@]}" --py-files "$archive" "$@"

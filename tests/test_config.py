@@ -85,7 +85,7 @@ def test_tasks_keep_the_order_of_the_file(file: Path) -> None:
         ("tasks.share={}", "tasks.share: give `scene`, `action` or both"),
         ("ranking_features.tasks=[buy]", r"unknown task \['buy'\]; declared are \['all'\]"),
         ("source.kind=oracle", "source: .*'oracle'.*'files', 'completejourney'"),
-        ("source.user=3", "source.synthetic.user: unknown key"),
+        ("source.user=3", "source.user: unknown key"),
         ("name=../x", "name: .*pattern"),
         ("as_of=soon", "as_of: .*datetime"),
         ("spark.driver_memory=lots", "spark.driver_memory: .*pattern"),

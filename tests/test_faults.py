@@ -39,7 +39,7 @@ def test_a_job_run_too_early_names_the_job_before_it(tmp_path, capsys, name, nee
 
 
 def test_an_unknown_task_and_an_unknown_scene(night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("train_targeted", night, "--task", "sahre") == 2
+    assert run("train_targeted", copy_of(night, tmp_path / "copy"), "--task", "sahre") == 2
     assert "--task sahre: unknown; allowed are click_articles, share" in capsys.readouterr().out.replace("\n", " ")
     assert run("ingest", tmp_path / "new", "--set", "tasks.share.scene=attic") == 2
     out = capsys.readouterr().out

@@ -175,10 +175,17 @@ def test_rows_without_any_vector_can_be_scored(checkpoint: RankerCheckpoint) -> 
     assert score(checkpoint, RankingData.from_arrow(impressions(0))).shape == (0,)
 
 
-def test_a_missing_feature_is_named(checkpoint: RankerCheckpoint) -> None:
-    table = impressions(5, **{c.SPARSE_FEATURES: [[("day", "mon")]] * 5})
-    with pytest.raises(DataError, match=r"sparse features \['scene'\].*only \['day'\]"):
+def test_a_missing_dense_feature_is_named(checkpoint: RankerCheckpoint) -> None:
+    table = impressions(5, **{c.DENSE_FEATURES: [[("other", 1.0)]] * 5})
+    with pytest.raises(DataError, match=r"dense features \[.*\], the rows have only \['other'\]"):
         score(checkpoint, RankingData.from_arrow(table))
+
+
+def test_a_categorical_feature_that_no_row_of_a_batch_has_is_a_missing_value(checkpoint: RankerCheckpoint) -> None:
+    absent = impressions(5, **{c.SPARSE_FEATURES: [[("day", "mon")]] * 5})
+    empty = impressions(5, **{c.SPARSE_FEATURES: [[("day", "mon"), ("scene", "")]] * 5})
+    scores = [score(checkpoint, RankingData.from_arrow(table)) for table in (absent, empty)]
+    np.testing.assert_array_equal(*scores)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
-from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.inference.shipping import ship
+from precise_core.inference.shipping import ship, shipped
 from precise_core.training.ranker import RankerCheckpoint, score
 from precise_core.training.ranking_data import RankingData
 from schemas import columns as c
@@ -31,13 +30,13 @@ def score_impressions(spark: SparkSession, features: DataFrame, checkpoint: Path
 
 
 @lru_cache(maxsize=1)
-def _open(folder: str) -> RankerCheckpoint:
+def _open(folder: Path) -> RankerCheckpoint:
     return RankerCheckpoint.open(folder)
 
 
 def _scorer(name: str) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
-        checkpoint = _open(SparkFiles.get(name))
+        checkpoint = _open(shipped(name))
         for batch in batches:
             if batch.num_rows:
                 probabilities_I = score(checkpoint, RankingData.from_arrow(pa.Table.from_batches([batch])))

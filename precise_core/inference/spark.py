@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.inference.encoding import encode_items, encode_users, load_encoder
-from precise_core.inference.shipping import ship
+from precise_core.inference.shipping import ship, shipped
 from precise_core.inference.text import fixed_lists, float_lists
 from precise_core.models.catalog import ItemCatalog
 from schemas import columns as c
@@ -54,7 +53,7 @@ def embed_users(
 
 def _item_encoder(checkpoint_name: str) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
-        _, model = load_encoder(SparkFiles.get(checkpoint_name))
+        _, model = load_encoder(shipped(checkpoint_name))
         trained = model.fusion.is_trained_V.numpy()
         for batch in batches:
             if not batch.num_rows:
@@ -80,8 +79,8 @@ def _item_encoder(checkpoint_name: str) -> Callable[[_Batches], _Batches]:
 
 def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
-        _, model = load_encoder(SparkFiles.get(checkpoint_name))
-        catalog = ItemCatalog.load(Path(SparkFiles.get(catalog_name)))
+        _, model = load_encoder(shipped(checkpoint_name))
+        catalog = ItemCatalog.load(next(shipped(catalog_name).iterdir()))
         for batch in batches:
             if not batch.num_rows:
                 continue

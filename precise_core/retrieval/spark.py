@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyspark import Broadcast, SparkFiles
+from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.inference.shipping import ship
+from precise_core.inference.shipping import ship, shipped
 from precise_core.inference.spark import ragged_rows
 from precise_core.inference.text import fixed_lists
 from precise_core.retrieval.config import RecallConfig
@@ -61,7 +61,7 @@ def recall_candidates(
 
 
 @lru_cache(maxsize=1)
-def _open(folder: str, model_version: str) -> VectorIndex:
+def _open(folder: Path, model_version: str) -> VectorIndex:
     return VectorIndex.open(folder, model_version)
 
 
@@ -69,7 +69,7 @@ def _searcher(
     name: str, version: str, excluded: Broadcast[np.ndarray], config: RecallConfig
 ) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
-        index = _open(SparkFiles.get(name), version)
+        index = _open(shipped(name), version)
         row_of = np.full(int(index.item_indices_N.max(initial=1)) + 1, -1, np.int64)
         row_of[index.item_indices_N] = np.arange(len(index))
         allowed_N = ~np.isin(index.item_indices_N, excluded.value)

@@ -21,6 +21,8 @@ def train(job: Job) -> Checkpoint:
     """Train on the pinned tables; with `universal.ranks` above 1 through TorchDistributor."""
     settings = job.settings
     needed = [TRAINING_WINDOWS, ITEM_TOKENS]
+    for table in needed:  # in the order of the night, so that a missing one names the job to run next
+        job.pin(table)
     if settings.model.fusion.mode != "id" and settings.model.fusion.token_init == "vocab":
         if pinned_snapshot(job, TOKEN_EMBEDDINGS).row_count():
             needed.append(TOKEN_EMBEDDINGS)

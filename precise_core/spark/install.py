@@ -23,6 +23,11 @@ def delta_package() -> str:
     return str(builder._options["spark.jars.packages"])
 
 
+def submit_flags() -> list[str]:
+    """What spark-submit needs beside the job: nothing where the jars are installed, else the Delta package."""
+    return [] if has_installed_jars() else ["--packages", delta_package()]
+
+
 def install() -> list[str]:
     """Resolve, copy and name the jars; returns their file names."""
     home = Path(str(resources.files("pyspark")))
