@@ -2,7 +2,7 @@
 # Submit one of our jobs: finds the environment, adds the Delta package and ships our packages to the executors.
 #
 #   ./spark-submit.sh [spark-submit flags] jobs/build_sequences.py --config conf/demo.yaml [job flags]
-#   ./spark-submit.sh --master local-cluster[2,1,1024] jobs/embed_users.py --config conf/demo.yaml
+#   ./spark-submit.sh --master 'local-cluster[2,1,1024]' jobs/embed_users.py --config conf/demo.yaml
 #
 # Every flag goes to spark-submit as it is. PRECISE_VENV names another environment than .venv or the active one.
 set -euo pipefail

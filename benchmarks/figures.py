@@ -46,6 +46,8 @@ def render(sections: Mapping[str, Sequence[Figure]]) -> str:
 
 def main() -> None:
     sections = {file.stem: read_figures(file) for file in sorted(RESULTS.glob("*.jsonl"))}
+    if not sections:
+        raise SystemExit(f"no results in {RESULTS}: measure something first; the page is left as it is")
     TARGET.write_text(render(sections), encoding="utf-8")
     print(f"wrote {TARGET.name}: {sum(map(len, sections.values()))} figures of {len(sections)} files")
 

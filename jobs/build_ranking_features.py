@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from precise_core.features.ranking import build_ranking_features
 from precise_core.runtime.checkpoints import latest_checkpoint
 from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.rankers import ranking_tasks
 from schemas import EVENTS, IMPRESSIONS, ITEM_EMBEDDINGS, ITEMS, RANKING_FEATURES, USER_EMBEDDINGS
 from schemas import columns as c
 
@@ -23,7 +24,8 @@ def build(job: Job) -> None:
     since = shown.where(F.col(c.IMPRESSION_TS) >= F.lit(settings.as_of))
     tables = [since, *(job.read(table) for table in (EVENTS, ITEMS, ITEM_EMBEDDINGS, USER_EMBEDDINGS))]
     total, impressions, written = shown.count(), since.count(), 0
-    for task in settings.ranking_features.tasks:
+    tasks = ranking_tasks(job)
+    for task in tasks:
         version = latest_checkpoint(job, task).model_version
         features = build_ranking_features(
             *tables, task=task, model_version=version, as_of=settings.as_of, config=settings.ranking_features
@@ -33,10 +35,9 @@ def build(job: Job) -> None:
         without = of_task.where(F.col(c.PRECISE_SCORE).isNull()).count()
         job.metrics[f"share_without_vectors/{task}"] = without / max(impressions, 1)
         job.say(f"{task}: {without:,} of {impressions:,} impressions have no pair of vectors")
-    tasks = len(settings.ranking_features.tasks)
-    before = (total - impressions) * tasks
+    before = (total - impressions) * len(tasks)
     job.say(f"{total - impressions:,} impressions lie before as_of and were left out")
-    job.balance("impressions over all tasks", rows_in=total * tasks, rows_out=written, rows_rejected=before)
+    job.balance("impressions over all tasks", rows_in=total * len(tasks), rows_out=written, rows_rejected=before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

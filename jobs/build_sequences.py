@@ -4,6 +4,7 @@ Reads events and item_vocabulary. Writes user_sequences.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from precise_core.features.sequences import build_user_sequences, sequence_balance
 from precise_core.runtime.job import Job, run_job
@@ -15,15 +16,10 @@ def build(job: Job) -> None:
     settings = job.settings
     events, vocabulary = job.read(EVENTS), job.read(ITEM_VOCABULARY)
     sequences = build_user_sequences(events, vocabulary, settings.tasks, settings.as_of, settings.sequences).persist()
-    job.check(
-        gate(
-            USER_SEQUENCES,
-            sequences,
-            run_id=job.run_id,
-            max_length=settings.sequences.max_length,
-            tasks=settings.task_names,
-        )
-    )
+    limits: dict[str, Any] = {"max_length": settings.sequences.max_length, "tasks": settings.task_names}
+    with job.watching("building and checking user_sequences"):
+        outcome = gate(USER_SEQUENCES, sequences, run_id=job.run_id, **limits)
+    job.check(outcome)
     job.write(USER_SEQUENCES, sequences)
 
     written = job.read_written(USER_SEQUENCES)

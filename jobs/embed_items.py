@@ -24,9 +24,10 @@ def embed(job: Job) -> None:
     for task in tasks:
         checkpoint = latest_checkpoint(job, task)
         vectors = embed_items(job.spark, tokens, checkpoint.folder, datetime.now(UTC)).persist()
-        job.check(
-            gate(ITEM_EMBEDDINGS, vectors, run_id=job.run_id, part=task, width=checkpoint.manifest.model.fusion.width)
-        )
+        width = checkpoint.manifest.model.fusion.width
+        with job.watching(f"{task}: encoding {items:,} items"):
+            outcome = gate(ITEM_EMBEDDINGS, vectors, run_id=job.run_id, part=task, width=width)
+        job.check(outcome)
         written += job.write(ITEM_EMBEDDINGS, vectors, replace={c.MODEL_VERSION: checkpoint.model_version})
         vectors.unpersist()
     job.balance("items over all checkpoints", rows_in=items * len(tasks), rows_out=written)

@@ -5,6 +5,7 @@ Reads user_sequences, item_tokens and checkpoints. Writes user_embeddings, one s
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from typing import Any
 
 from pyspark.sql import functions as F
 
@@ -23,8 +24,11 @@ def embed(job: Job) -> None:
         checkpoint = latest_checkpoint(job, task)
         model, of_task = checkpoint.manifest.model, sequences.where(F.col(c.TASK) == task)
         vectors = embed_users(job.spark, of_task, checkpoint.folder, catalog_file, model.encoder.max_length).persist()
-        job.check(gate(USER_EMBEDDINGS, vectors, run_id=job.run_id, part=task, width=model.fusion.width, tasks=[task]))
         users += of_task.count()
+        limits: dict[str, Any] = {"width": model.fusion.width, "tasks": [task]}
+        with job.watching(f"{task}: encoding users"):
+            outcome = gate(USER_EMBEDDINGS, vectors, run_id=job.run_id, part=task, **limits)
+        job.check(outcome)
         written += job.write(USER_EMBEDDINGS, vectors, replace={c.MODEL_VERSION: checkpoint.model_version})
         vectors.unpersist()
     job.balance("users over all tasks", rows_in=users, rows_out=written)

@@ -5,7 +5,8 @@ Reads every published table. Writes evaluation_metrics, where each model stands 
 
 from collections.abc import Sequence
 
-from precise_core.errors import DataError
+from precise_core.errors import NothingToEvaluateError
+from precise_core.runtime.checkpoints import trained_tasks
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.offline_evaluation import OfflineEvaluation
 from precise_core.runtime.ranking_evaluation import ranking_metrics
@@ -14,19 +15,23 @@ from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
 
 def evaluate(job: Job) -> None:
     evaluation, rows, done, left_out = OfflineEvaluation(job), [], 0, 0
+    trained, recalled = trained_tasks(job), job.warehouse.exists(RECALL_CANDIDATES)
     for task in job.settings.task_names:
         try:
             rows += evaluation.retrieval(task)
-            if job.warehouse.exists(RECALL_CANDIDATES):
+            if recalled and task in trained:
                 rows += evaluation.recall(task)
             done += 1
-        except DataError as error:
+        except NothingToEvaluateError as error:
             job.say(f"{task}: not evaluated, {error}")
             left_out += 1
         else:
             job.say(f"{task}: evaluated")
     if job.warehouse.exists(RANKING_SCORES):
-        rows += ranking_metrics(job)
+        try:
+            rows += ranking_metrics(job)
+        except NothingToEvaluateError as error:
+            job.say(f"ranking: not evaluated, {error}")
     job.write_records(EVALUATION_METRICS, rows)
     job.balance("tasks", rows_in=done + left_out, rows_out=done, rows_rejected=left_out)
 

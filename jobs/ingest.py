@@ -54,7 +54,9 @@ def ingest(job: Job) -> None:
     check_tasks(events.accepted, settings.tasks)
     for table, _, _, cleaned in parts:
         until: dict[str, Any] = {} if table is ITEMS else {"latest": now}
-        job.check(gate(table, cleaned.accepted, run_id=job.run_id, **until))
+        with job.watching(f"reading and checking {table.name}"):
+            outcome = gate(table, cleaned.accepted, run_id=job.run_id, **until)
+        job.check(outcome)
     totals = [0, 0, 0]
     for table, rejected_table, raw_rows, cleaned in parts:
         accepted_rows = job.write(table, cleaned.accepted)

@@ -23,7 +23,7 @@ def recall(job: Job) -> None:
     settings = job.settings
     vectors, sequences = job.read(USER_EMBEDDINGS), job.read(USER_SEQUENCES)
     catalog = (job.read(EVENTS), job.read(ITEMS), job.read(ITEM_VOCABULARY))
-    rows_in, rows_out = 0, 0
+    rows_in, rows_out, without_history = 0, 0, 0
     for task in trained_tasks(job, job.arguments.task):
         version = latest_checkpoint(job, task).model_version
         users = one_version(vectors, version, "user_embeddings").where(F.col(c.TASK) == task)
@@ -36,9 +36,11 @@ def recall(job: Job) -> None:
         job.write(RECALL_CANDIDATES, candidates, replace={c.MODEL_VERSION: version})
         written = job.read_written(RECALL_CANDIDATES).where(F.col(c.MODEL_VERSION) == version)
         rows_in += users.count()
+        of_task = sequences.where(F.col(c.TASK) == task).select(c.USER_ID)
+        without_history += users.join(of_task, on=c.USER_ID, how="left_anti").count()
         rows_out += written.where(F.col(c.RANK) == 1).select(c.USER_ID).distinct().count()
         job.say(f"{task}: {len(excluded):,} items are deleted or belong to other scenes only and were left out")
-    job.balance("users with candidates", rows_in=rows_in, rows_out=rows_out, rows_rejected=rows_in - rows_out)
+    job.balance("users with candidates", rows_in=rows_in, rows_out=rows_out, rows_rejected=without_history)
 
 
 def add_flags(parser: ArgumentParser) -> None:

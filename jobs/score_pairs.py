@@ -23,16 +23,26 @@ def score(job: Job) -> None:
     sources = [frame for frame in (job.read_optional(RECALL_CANDIDATES), job.read_optional(IMPRESSIONS)) if frame]
     if not sources:
         raise MissingTableError("no candidate pairs: neither recall_candidates nor impressions is in the warehouse")
-    pairs_in, scored = 0, 0
+    pairs_in, scored, without_vector = 0, 0, 0
     for task in trained_tasks(job, job.arguments.task):
         version = latest_checkpoint(job, task).model_version
         pairs = _pairs(sources, version).persist()
         pairs_in += pairs.count()
+        without_vector += _without_vector(pairs, users, items, version, task)
         scored += job.write(
             PAIR_SCORES, score_pairs(pairs, users, items, version, task), replace={c.MODEL_VERSION: version}
         )
         pairs.unpersist()
-    job.balance("pairs", rows_in=pairs_in, rows_out=scored, rows_rejected=pairs_in - scored)
+    job.balance("pairs", rows_in=pairs_in, rows_out=scored, rows_rejected=without_vector)
+
+
+def _without_vector(pairs: DataFrame, users: DataFrame, items: DataFrame, version: str, task: str) -> int:
+    """Pairs whose user or item has no vector, counted apart from the scoring so that a lost pair shows."""
+    with_user = users.where((users[c.MODEL_VERSION] == version) & (users[c.TASK] == task)).select(c.USER_ID)
+    with_item = items.where(items[c.MODEL_VERSION] == version).select(c.ITEM_ID)
+    no_user = pairs.join(with_user, on=c.USER_ID, how="left_anti").count()
+    user_only = pairs.join(with_user, on=c.USER_ID, how="left_semi").join(with_item, on=c.ITEM_ID, how="left_anti")
+    return no_user + user_only.count()
 
 
 def _pairs(sources: list[DataFrame], version: str) -> DataFrame:

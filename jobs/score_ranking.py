@@ -20,6 +20,9 @@ def score(job: Job) -> None:
     features, rankers = job.read(RANKING_FEATURES), current_rankers(job)
     rows_in, rows_out = 0, 0
     for variant in variants(job):
+        if variant.system not in rankers:
+            job.say(f"{variant.system}: no ranking model was trained, left out")
+            continue
         version = rankers[variant.system]
         model_version = latest_checkpoint(job, variant.task).model_version
         of_version = one_version(features, model_version, "ranking_features")

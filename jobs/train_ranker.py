@@ -5,22 +5,34 @@ Reads ranking_features. Writes a checkpoint folder per variant under <warehouse>
 
 from collections.abc import Sequence
 
+from precise_core.errors import NothingToLearnError
 from precise_core.runtime.checkpoints import latest_checkpoint
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.rankers import publish_rankers, ranker_folder, variants
-from precise_core.training.ranker import train_ranker
+from precise_core.training.ranker import RankerProgress, train_ranker
 from precise_core.training.ranking_data import RankingData
 from schemas import RANKING_FEATURES
 from schemas import columns as c
 
 
 def train(job: Job) -> None:
+    try:
+        train_variants(job)
+    except NothingToLearnError as error:
+        publish_rankers(job, {})
+        job.say(f"ranking: left out, {error}")
+        job.balance("ranking models", rows_in=0, rows_out=0)
+
+
+def train_variants(job: Job) -> None:
     settings, versions, rows, used = job.settings, {}, 0, 0
     for variant in variants(job):
         model_version = latest_checkpoint(job, variant.task).model_version
         features = job.warehouse.read_arrow(
             RANKING_FEATURES, job.pin(RANKING_FEATURES), where={c.MODEL_VERSION: model_version}
         )
+        if not features.num_rows:
+            raise NothingToLearnError(f"{variant.system}: no impression lies after as_of")
         data = RankingData.from_arrow(features)
         train_rows, validation_rows = data.split("train"), data.split("validation")
         ranker = train_ranker(
@@ -31,6 +43,7 @@ def train(job: Job) -> None:
             use_vectors=variant.use_vectors,
             seed=settings.seed,
             out=ranker_folder(job),
+            progress=_teller(job, variant.system),
             parent={"task": variant.task, "ranking_features": job.pin(RANKING_FEATURES)},
         )
         versions[variant.system] = ranker.ranker_version
@@ -40,6 +53,10 @@ def train(job: Job) -> None:
         rows, used = rows + len(data), used + len(train_rows) + len(validation_rows)
     publish_rankers(job, versions)
     job.balance("impressions (the test split is left out)", rows_in=rows, rows_out=used, rows_rejected=rows - used)
+
+
+def _teller(job: Job, system: str) -> RankerProgress:
+    return lambda figures: job.say(f"{system}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ task and makes it the one in use for that task.
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.errors import TrainingError
+from precise_core.errors import NothingToLearnError
 from precise_core.features.config import ALL_TASK
 from precise_core.runtime.checkpoints import (
     checkpoint_folder,
@@ -17,7 +17,7 @@ from precise_core.runtime.checkpoints import (
     select_tasks,
 )
 from precise_core.runtime.job import Job, run_job
-from precise_core.training.checkpoint import publish_latest
+from precise_core.training.checkpoint import publish_latest, unpublish
 from precise_core.training.targeted import train_targeted
 from schemas import TRAINING_WINDOWS
 
@@ -38,7 +38,9 @@ def train(job: Job) -> None:
                 parent_versions=job.input_versions,
                 progress=job.progress("windows"),
             )
-        except TrainingError as error:
+        except NothingToLearnError as error:
+            # A checkpoint of an earlier night must not stand in for tonight's.
+            unpublish(checkpoint_folder(job), task)
             if job.arguments.task:
                 raise
             job.say(f"{task}: skipped, {error}")

@@ -6,11 +6,13 @@ PreciseError
 │   ├── SchemaError      a column is missing or of another type
 │   ├── MissingTableError a table is not there yet
 │   ├── RowCountError    rows were lost or made up
+│   ├── NothingToEvaluateError no truth in the test period
 │   └── ValidationError  an expectation on a table failed
 ├── ModelError           a checkpoint, index or vector is wrong
 │   ├── CheckpointError  missing, changed on disk, or does not fit
 │   ├── VersionMixError  vectors of two checkpoints would meet
-│   └── TrainingError    the loss is not finite, or there is nothing to learn from
+│   └── TrainingError    the loss is not finite, or the tables do not fit
+│       └── NothingToLearnError no examples: the one training error that a night may leave out
 ├── EnvironmentProblem   Java, Python, jars or memory are not what is needed
 └── WarehouseBusyError   another run holds the warehouse
 
@@ -42,6 +44,10 @@ class RowCountError(DataError):
     """rows in differ from rows out + rows rejected, or a feed delivered another count than its snapshot."""
 
 
+class NothingToEvaluateError(DataError):
+    """There is no truth in the test period; a night goes on without the figure."""
+
+
 class ValidationError(DataError):
     """An expectation on a table failed; nothing was written."""
 
@@ -59,7 +65,11 @@ class VersionMixError(ModelError):
 
 
 class TrainingError(ModelError):
-    """The loss is not finite, or there is nothing to learn from."""
+    """The loss is not finite, or the tables do not fit together."""
+
+
+class NothingToLearnError(TrainingError):
+    """There are no examples to learn from; a night goes on without the model."""
 
 
 class EnvironmentProblem(PreciseError):

@@ -52,6 +52,13 @@ class Settings(Config):
     def _utc(cls, value: datetime) -> datetime:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
+    @field_validator("warehouse")
+    @classmethod
+    def _mounted(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("a folder is needed, on shared storage mounted under one path on every node; not a URI")
+        return value
+
     @field_validator("tasks")
     @classmethod
     def _task_names(cls, value: dict[str, Any]) -> dict[str, Any]:

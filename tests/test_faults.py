@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from precise_core.config import load_config
+from precise_core.runtime.freshness import is_up_to_date
+from precise_core.settings import Settings
 from precise_core.spark.warehouse import Warehouse
 from schemas import EVENTS, ITEMS, USER_SEQUENCES
 from tests.night import CONFIG, ROOT, copy_of, run
@@ -100,3 +103,44 @@ def test_a_killed_job_leaves_the_old_version_and_can_run_again(
     assert house.read_arrow(EVENTS, house.version(EVENTS)).num_rows > events_before
     assert run("build_sequences", warehouse) == 0
     assert house.version(USER_SEQUENCES) >= 1
+
+
+def test_evaluation_before_there_is_anything_to_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", tmp_path / "empty") == 2
+    assert "run jobs/train_universal.py first" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_vectors_of_another_checkpoint_are_not_evaluated(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    assert run("train_universal", warehouse, "--set", "seed=18") == 0
+    assert run("evaluate", warehouse) == 2
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert "item_embeddings has no vectors of universal-all-" in out
+    assert "run jobs/embed_items.py" in out
+
+
+def test_a_night_without_impressions_after_as_of_leaves_ranking_out(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    later = ("--set", "as_of=2024-03-20T00:00:00Z")
+    for job in ("build_ranking_features", "train_ranker", "score_ranking"):
+        assert run(job, warehouse, *later) == 0
+    assert "no impression lies after as_of" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_an_index_that_is_gone_is_not_up_to_date(night: Path, tmp_path: Path) -> None:
+    settings = load_config(CONFIG, Settings, [f"warehouse={night}"])
+    assert is_up_to_date(settings, "build_index")
+    (night / "indexes").rename(tmp_path / "indexes")
+    try:
+        assert not is_up_to_date(settings, "build_index")
+    finally:
+        (tmp_path / "indexes").rename(night / "indexes")
+
+
+def test_a_warehouse_must_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ingest", tmp_path, "--set", "warehouse=s3://bucket/x") == 2
+    assert "mounted" in capsys.readouterr().out

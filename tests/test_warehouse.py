@@ -137,3 +137,14 @@ def test_a_second_process_is_turned_away(tmp_path: Path) -> None:
         process.kill()
     with warehouse_lock(str(tmp_path)), warehouse_lock(str(tmp_path)):  # a killed holder leaves nothing; re-entrant
         pass
+
+
+def test_a_value_that_moves_to_the_next_column_is_noticed(spark: SparkSession, warehouse: Warehouse) -> None:
+    schema = (
+        "item_id string, title string, description string, categories array<string>, attributes map<string,string>, "
+        "published_ts timestamp, updated_ts timestamp, is_deleted boolean"
+    )
+    row = ("i1", "t", "d", ["a"], {}, AS_OF, None, False)
+    moved = ("i1", "t", "d", ["a"], {}, None, AS_OF, False)
+    warehouse.write(spark, ITEMS, spark.createDataFrame([row], schema), run_id="r1")
+    assert warehouse.write(spark, ITEMS, spark.createDataFrame([moved], schema), run_id="r2").changed

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from precise_core.errors import DataError
+from precise_core.errors import DataError, NothingToEvaluateError
 from precise_core.evaluation.bootstrap import auc_interval, mean_interval, paired_difference
 from precise_core.evaluation.metrics import auc_by_user, log_loss_by_user
 from schemas import columns as c
@@ -37,7 +37,9 @@ class ImpressionTask:
 
     def __post_init__(self) -> None:
         if len(self.labels_I) == 0 or len(np.unique(self.labels_I)) < 2:
-            raise DataError(f"evaluation of {self.task}: {len(self.labels_I)} impressions without both labels 0 and 1")
+            raise NothingToEvaluateError(
+                f"evaluation of {self.task}: {len(self.labels_I)} impressions without both labels 0 and 1"
+            )
 
 
 def evaluate_impressions(

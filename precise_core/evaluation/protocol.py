@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from precise_core.errors import DataError, ModelError
+from precise_core.errors import DataError, ModelError, NothingToEvaluateError
 from precise_core.evaluation.bootstrap import mean_intervals, paired_difference
 from precise_core.evaluation.metrics import hit_rate_at_k, hits_in, ndcg_at_k, recall_at_k, top_k_rows
 from precise_core.evaluation.references import Scorer
@@ -68,7 +68,9 @@ class EvaluationTask:
                 f"{len(self.candidates_N)} candidates do not fit together"
             )
         if self.truth.nnz == 0:
-            raise DataError(f"evaluation of {self.task}: no user has an event in the test period after {self.as_of}")
+            raise NothingToEvaluateError(
+                f"evaluation of {self.task}: no user has an event in the test period after {self.as_of}"
+            )
 
     @property
     def user_rows(self) -> np.ndarray:

@@ -57,7 +57,7 @@ class RankingFeaturesConfig(Config):
     The first `train_share` of the impressions' time span trains, the next `validation_share` selects, the rest tests.
     """
 
-    tasks: tuple[str, ...] = (ALL_TASK,)
+    tasks: tuple[str, ...] = Field((ALL_TASK,), min_length=1)
     train_share: float = Field(0.6, gt=0, lt=1)
     validation_share: float = Field(0.15, gt=0, lt=1)
     popularity_days: int = Field(28, ge=1)

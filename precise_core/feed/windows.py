@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from petastorm import make_batch_reader
 
-from precise_core.errors import DataError, RowCountError, TrainingError
+from precise_core.errors import DataError, NothingToLearnError, RowCountError
 from precise_core.feed.snapshot import DeltaSnapshot
 from schemas import columns as c
 
@@ -72,7 +72,7 @@ class WindowFeed:
         world_size: Number of ranks; all of them see the same number of steps.
 
     Raises:
-        TrainingError: The partition has no rows, or fewer than there are ranks.
+        NothingToLearnError: The partition has no rows, or fewer than there are ranks.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class WindowFeed:
         partition = {c.TASK: task, c.SPLIT: split}
         self.num_rows = snapshot.row_count(partition)
         if self.num_rows < world_size:
-            raise TrainingError(
+            raise NothingToLearnError(
                 f"table {snapshot.name}, version {snapshot.version}: task {task!r} has {self.num_rows} {split} windows "
                 f"for {world_size} rank(s); tasks there: {snapshot.partition_values(c.TASK)}"
             )

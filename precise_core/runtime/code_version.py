@@ -8,7 +8,7 @@ from functools import cache
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 
-_PACKAGES = ("schemas", "validation", "precise_core")
+_PACKAGES = ("schemas", "validation", "precise_core", "jobs")
 
 
 @cache

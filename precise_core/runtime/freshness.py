@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -31,6 +32,8 @@ def is_up_to_date(settings: Settings, job: str) -> bool:
     if last["config_hash"] != config_hash(settings) or last["code_version"] != code_version():
         return False
     seen = {**dict(last["input_versions"]), **dict(last["output_versions"])}
+    if not all(_artefact(settings, key, value).is_dir() for key, value in dict(last["artefacts"]).items()):
+        return False
     fingerprints = json.loads(last["input_fingerprint"] or "{}")
     try:
         return all(warehouse.version(_TABLES[name]) == version for name, version in seen.items()) and all(
@@ -48,14 +51,19 @@ def _last_run(warehouse: Warehouse, job: str) -> dict[str, Any] | None:
     return of_job.slice(0, 1).to_pylist()[0] if of_job.num_rows else None
 
 
+def _artefact(settings: Settings, key: str, value: str) -> Path:
+    """The folder of something a run made: `checkpoint:<task>`, `index:<task>` or `ranker:<system>`."""
+    folder = {"checkpoint": "checkpoints", "index": "indexes", "ranker": "rankers"}[key.partition(":")[0]]
+    return Path(settings.warehouse) / folder / value
+
+
 def _current_fingerprint(settings: Settings, name: str) -> str:
     kind, _, key = name.partition(":")
     if kind == "source":
         return source_fingerprint(settings.source)
     # The trainer's packages are heavy; jobs that only touch tables never get here.
-    from pathlib import Path
-
     from precise_core.training.checkpoint import latest
 
-    folder = {"checkpoint": "checkpoints", "ranker": "rankers"}[kind]
-    return latest(Path(settings.warehouse) / folder, key).model_version
+    if kind != "checkpoint":
+        return ""
+    return latest(Path(settings.warehouse) / "checkpoints", key).model_version

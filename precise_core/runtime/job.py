@@ -9,6 +9,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,10 @@ class Job:
     def read_written(self, table: Table) -> DataFrame:
         """What this run has just written, pinned at that version."""
         return self.warehouse.read(self.spark, table, self.output_versions[table.name])
+
+    def watching(self, description: str) -> AbstractContextManager[None]:
+        """Shows how far Spark is while the block runs."""
+        return spark_progress(self.spark, description)
 
     def check(self, outcome: GateOutcome) -> None:
         """Record what a validation gate found; stop where it failed."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from precise_core.errors import CheckpointError, DataError
+from precise_core.errors import CheckpointError, NothingToEvaluateError, VersionMixError
 from precise_core.evaluation.groups import item_groups
 from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
 from precise_core.evaluation.references import Scorer, TrainingLog, build_references, pair_matrix
@@ -158,6 +158,9 @@ class OfflineEvaluation:
         items = self._slice(ITEM_EMBEDDINGS, checkpoint.model_version)
         users = self._slice(USER_EMBEDDINGS, checkpoint.model_version)
         users = users.filter(pc.equal(users[c.TASK], task))
+        for name, rows, job in (("item_embeddings", items, "embed_items"), ("user_embeddings", users, "embed_users")):
+            if not rows.num_rows:
+                raise VersionMixError(f"{name} has no vectors of {checkpoint.model_version}; run jobs/{job}.py")
         user_rows, known = self._user_rows(users[c.USER_ID])
         vectors_BD = _matrix(users[c.EMBEDDING], width)
         return self._scorer(
@@ -200,7 +203,9 @@ class OfflineEvaluation:
         table = events.select(c.USER_ID, c.ITEM_INDEX, seconds, c.SCENE, c.ACTION, c.EVENT_ID).toArrow()
         table = table.sort_by([("seconds", "ascending"), (c.EVENT_ID, "ascending")])
         if not (table["seconds"].to_numpy() >= self._as_of_seconds).any():
-            raise DataError(f"no event in [{self.settings.as_of}, {end}): nothing to evaluate; as_of is too late")
+            raise NothingToEvaluateError(
+                f"no event in [{self.settings.as_of}, {end}): nothing to evaluate; as_of is too late"
+            )
         user_ids = sorted(pc.unique(table[c.USER_ID]).to_pylist())
         return EventArrays(
             user_ids=user_ids,

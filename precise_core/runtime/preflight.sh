@@ -9,6 +9,9 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 [ "$version" = 3.11 ] || problem "Python 3.11 is needed, '$python' is: $version" \
   "Install Python 3.11 with its venv module (Debian: apt-get install python3.11-venv) or run make PYTHON=/path/to/python3.11"
 
+[ "$version" != 3.11 ] || "$python" -c 'import venv, ensurepip' 2>/dev/null || problem "Python's venv module is missing" \
+  "Install it (Debian: apt-get install python3.11-venv)"
+
 java=${JAVA_HOME:+$JAVA_HOME/bin/}java
 java_version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
 case "$java_version" in

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from precise_core.errors import CheckpointError
 from precise_core.features.config import ALL_TASK
+from precise_core.runtime.checkpoints import trained_tasks
 from precise_core.runtime.job import Job
 
 _POINTER = "latest.json"
@@ -24,9 +25,15 @@ class Variant:
 
 def variants(job: Job) -> list[Variant]:
     """DCN alone, then one with the vectors of each task named in `ranking_features.tasks`."""
-    tasks = job.settings.ranking_features.tasks
+    tasks = ranking_tasks(job)
     plain = [Variant("DCN", tasks[0], use_vectors=False)]
     return plain + [Variant(_system(task), task, use_vectors=True) for task in tasks]
+
+
+def ranking_tasks(job: Job) -> list[str]:
+    """The tasks of `ranking_features.tasks` that have a checkpoint; never none, since the universal one is needed."""
+    trained = trained_tasks(job)
+    return [task for task in job.settings.ranking_features.tasks if task in trained] or [ALL_TASK]
 
 
 def _system(task: str) -> str:
@@ -39,13 +46,14 @@ def ranker_folder(job: Job) -> Path:
 
 def publish_rankers(job: Job, versions: dict[str, str]) -> None:
     """Make these ranker_versions, by system, the ones in use, in one step."""
+    ranker_folder(job).mkdir(parents=True, exist_ok=True)
     draft = ranker_folder(job) / f"{_POINTER}.writing"
     draft.write_text(json.dumps(versions, indent=2), encoding="utf-8")
     draft.replace(ranker_folder(job) / _POINTER)
 
 
 def current_rankers(job: Job) -> dict[str, str]:
-    """ranker_version by system.
+    """ranker_version by system; empty where the last training had nothing to learn from.
 
     Raises:
         CheckpointError: No ranking model was trained yet.

@@ -8,16 +8,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from precise_core.errors import NothingToEvaluateError
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
 from precise_core.features.config import ALL_TASK
+from precise_core.runtime.checkpoints import latest_checkpoint
 from precise_core.runtime.job import Job
-from precise_core.runtime.rankers import current_rankers
+from precise_core.runtime.rankers import current_rankers, ranking_tasks
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
 
 
 def ranking_metrics(job: Job) -> list[dict[str, Any]]:
     """Rows of `evaluation_metrics` for every ranking model in use, all on the same impressions."""
+    versions: dict[str, str | None] = dict(current_rankers(job))
+    if not versions:
+        raise NothingToEvaluateError("no ranking model was trained")
     impressions = _test_impressions(job)
     task = ImpressionTask(
         task=ALL_TASK,
@@ -27,7 +32,6 @@ def ranking_metrics(job: Job) -> list[dict[str, Any]]:
         samples=job.settings.evaluation.bootstrap_samples,
         seed=job.settings.seed,
     )
-    versions: dict[str, str | None] = dict(current_rankers(job))
     systems = {system: _probabilities(job, version, impressions) for system, version in versions.items() if version}
     plain = next(iter(systems))
     for found in compare_impressions(systems, plain, task):
@@ -39,11 +43,16 @@ def ranking_metrics(job: Job) -> list[dict[str, Any]]:
 
 
 def _test_impressions(job: Job) -> pa.Table:
-    """Distinct impressions of the test split, in a stable order; every variant has the same ones."""
-    columns = [c.IMPRESSION_ID, c.USER_ID, c.LABEL, c.SPLIT]
-    features = job.warehouse.read_arrow(RANKING_FEATURES, job.pin(RANKING_FEATURES), columns)
-    test = features.filter(pc.equal(features[c.SPLIT], "test"))
-    return test.group_by([c.IMPRESSION_ID, c.USER_ID, c.LABEL]).aggregate([]).sort_by(c.IMPRESSION_ID)
+    """Impressions of the test split, in a stable order; every variant has the same ones."""
+    # Slices of older checkpoints stay in the table; their split belongs to another night.
+    version = latest_checkpoint(job, ranking_tasks(job)[0]).model_version
+    features = job.warehouse.read_arrow(
+        RANKING_FEATURES,
+        job.pin(RANKING_FEATURES),
+        [c.IMPRESSION_ID, c.USER_ID, c.LABEL, c.SPLIT],
+        {c.MODEL_VERSION: version},
+    )
+    return features.filter(pc.equal(features[c.SPLIT], "test")).sort_by(c.IMPRESSION_ID)
 
 
 def _probabilities(job: Job, version: str, impressions: pa.Table) -> np.ndarray:

@@ -209,7 +209,7 @@ def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:
     Raises:
         DataError: A column that may not be null, or a list in it, holds a null.
     """
-    columns = [_hashable(frame.schema[name].dataType, name) for name in table.stable_columns]
+    columns = [part for name in table.stable_columns for part in _hashable(frame.schema[name].dataType, name)]
     required = [column.name for column in table.columns if not column.nullable]
     nulls = [F.count_if(_has_null(frame.schema[name].dataType, name)).alias(f"null_{name}") for name in required]
     row = (
@@ -237,9 +237,18 @@ def _has_null(data_type: DataType, name: str) -> Column:
     return column.isNull()
 
 
-def _hashable(data_type: DataType, name: str) -> Column:
-    # Spark refuses to hash a map, whose entries have no order.
-    return F.array_sort(F.map_entries(name)) if isinstance(data_type, MapType) else F.col(name)
+def _hashable(data_type: DataType, name: str) -> list[Column]:
+    """What stands for a column in a row's hash.
+
+    xxhash64 passes over nulls and over the borders of lists, so that a value moved to the next column would go
+    unnoticed; the flag and the size pin it down. A map has no order and cannot be hashed as it is.
+    """
+    column = F.col(name)
+    if isinstance(data_type, MapType):
+        return [column.isNull(), F.size(column), F.array_sort(F.map_entries(column))]
+    if isinstance(data_type, ArrayType):
+        return [column.isNull(), F.size(column), column]
+    return [column.isNull(), column]
 
 
 def _slice_filter(replace: Mapping[str, str] | None) -> Column:

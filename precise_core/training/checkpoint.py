@@ -176,6 +176,11 @@ def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> No
     draft.replace(pointer)
 
 
+def unpublish(out: str | Path, task_key: str) -> None:
+    """From now on no checkpoint is in use for ``task_key``; the folders stay."""
+    _pointer(Path(out), task_key).unlink(missing_ok=True)
+
+
 def latest(out: str | Path, task_key: str) -> Checkpoint:
     """The checkpoint in use for ``task_key``.
 

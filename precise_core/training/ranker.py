@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from precise_core.artefacts import atomic_folder, verify_sums, write_sums
-from precise_core.errors import CheckpointError, TrainingError, VersionMixError
+from precise_core.errors import CheckpointError, NothingToLearnError, TrainingError, VersionMixError
 from precise_core.models.config import DCNConfig
 from precise_core.models.dcn import DCN
 from precise_core.training.config import RankerConfig
@@ -226,11 +226,13 @@ def _write(model: DCN, meta: dict[str, Any], name: str, out: Path) -> RankerChec
 def _require_learnable(train: RankingData, validation: RankingData, use_vectors: bool) -> None:
     positives = int(train.labels_I.sum())
     if positives in (0, len(train)):
-        raise TrainingError(f"ranker: {positives} of {len(train)} training labels are 1; both classes are needed")
+        raise NothingToLearnError(f"ranker: {positives} of {len(train)} training labels are 1; both classes are needed")
     if len(validation) == 0:
-        raise TrainingError("ranker: the validation split is empty; lower ranking_features.train_share")
+        raise NothingToLearnError("ranker: the validation split is empty; lower ranking_features.train_share")
     if use_vectors and train.vector_width == 0:
-        raise TrainingError(f"ranker: no training row has a vector of {train.model_version!r}; run jobs/embed_users.py")
+        raise NothingToLearnError(
+            f"ranker: no training row has a vector of {train.model_version!r}; run jobs/embed_users.py"
+        )
     if use_vectors and train.model_version != validation.model_version:
         raise VersionMixError(
             f"ranker: training vectors are of {train.model_version!r}, validation's of {validation.model_version!r}"

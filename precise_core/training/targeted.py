@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from precise_core.errors import CheckpointError, TrainingError
+from precise_core.errors import CheckpointError, NothingToLearnError
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.catalog import ItemCatalog
@@ -55,7 +55,8 @@ def train_targeted(
         progress: Told of every step.
 
     Raises:
-        TrainingError: The task has no windows or no two instants in any, or a loss is not finite.
+        NothingToLearnError: The task has no windows or no two instants in any.
+        TrainingError: A loss is not finite.
         CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's.
     """
     _same_tokenizer(universal, catalog)
@@ -63,7 +64,7 @@ def train_targeted(
     _require_examples(feed)
     has_validation = windows.row_count({c.TASK: task, c.SPLIT: "validation"}) > 0
     if not has_validation and not config.warm_start:
-        raise TrainingError(f"task {task!r} has no validation windows: training from scratch could not be judged")
+        raise NothingToLearnError(f"task {task!r} has no validation windows: training from scratch could not be judged")
     source = (
         universal if config.warm_start else Checkpoint.open(universal.folder.parent / str(universal.manifest.parent))
     )
@@ -194,7 +195,7 @@ def _require_examples(feed: WindowFeed) -> None:
         changes_BL = batch.event_ts_BL[:, 1:] != batch.event_ts_BL[:, :-1]
         if (changes_BL & batch.valid_mask_BL[:, :-1]).any():
             return
-    raise TrainingError(f"{feed.label}: no window spans two instants, so there is nothing to predict")
+    raise NothingToLearnError(f"{feed.label}: no window spans two instants, so there is nothing to predict")
 
 
 def _same_tokenizer(universal: Checkpoint, catalog: ItemCatalog) -> None:

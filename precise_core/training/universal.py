@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from precise_core.errors import TrainingError
+from precise_core.errors import NothingToLearnError
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch
 from precise_core.models.catalog import ItemCatalog, TokenInit
@@ -106,10 +106,10 @@ def universal_loss(
     """Eq. 5 over a batch: the last position of every instant predicts items of the next instant.
 
     Raises (when built):
-        TrainingError: The windows hold no item of the vocabulary.
+        NothingToLearnError: The windows hold no item of the vocabulary.
     """
     if not frequencies_V.any():
-        raise TrainingError("the train windows hold no item of the vocabulary: nothing to learn from")
+        raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")
     sampler = CandidateSampler(config.negatives, frequencies_V)
 
     def loss(batch: SequenceBatch, generator: torch.Generator) -> torch.Tensor | None:
