@@ -156,6 +156,11 @@ class Job:
                 f"{self.name}: {rows_in} {unit} in, but {rows_out} out + {rows_rejected} rejected; {lost} are lost"
             )
 
+    def release(self) -> None:
+        """Drop what the job cached: the next job of a night runs in the same session."""
+        if "spark" in self.__dict__:
+            self.spark.catalog.clearCache()
+
     def record(self, status: str, started_at: datetime, seconds: float, error: str | None) -> None:
         row = {
             "run_id": self.run_id,
@@ -223,6 +228,8 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
             traceback.print_exc()
             return 1
         raise
+    finally:
+        job.release()
     seconds = time.monotonic() - started
     job.record("succeeded", started_at, seconds, None)
     console.print(f"[bold]{job.name}[/bold]: done in {seconds:.1f} s\n")
