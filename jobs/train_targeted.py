@@ -1,23 +1,25 @@
 """Targeted Training: from the universal checkpoint to one model per task (section IV-D, eq. 6).
 
 Reads training_windows (through Petastorm), item_tokens and the universal checkpoint. Writes a checkpoint folder per
-task and makes it the one in use for that task.
+task and makes it the one in use for that task. On a warm-up night (targeted.warm_up_every_days, section IV-E1) a task
+starts from the universal checkpoint and keeps its head; on other nights its own checkpoint goes on with new events.
 """
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.errors import NothingToLearnError
+from precise_core.errors import NothingNewError, NothingToLearnError
 from precise_core.features.config import ALL_TASK
 from precise_core.runtime.checkpoints import (
     checkpoint_folder,
+    checkpoint_in_use,
     item_catalog,
     latest_checkpoint,
     pinned_snapshot,
     select_tasks,
 )
 from precise_core.runtime.job import Job, run_job
-from precise_core.training.checkpoint import publish_latest, unpublish
+from precise_core.training.checkpoint import latest, publish_latest, unpublish
 from precise_core.training.targeted import train_targeted
 from schemas import TRAINING_WINDOWS
 
@@ -36,8 +38,15 @@ def train(job: Job) -> None:
                 out=checkpoint_folder(job),
                 seed=job.settings.seed,
                 parent_versions=job.input_versions,
+                as_of=job.settings.as_of,
+                previous=checkpoint_in_use(job, task),
                 progress=job.progress("windows"),
             )
+        except NothingNewError as error:
+            job.say(f"{task}: {error}")
+            job.describe_checkpoint(task, latest(checkpoint_folder(job), task))
+            rows += 1
+            continue
         except NothingToLearnError as error:
             # A checkpoint of an earlier night must not stand in for tonight's.
             unpublish(checkpoint_folder(job), task)
@@ -47,6 +56,10 @@ def train(job: Job) -> None:
             skipped += 1
             continue
         publish_latest(checkpoint_folder(job), task, checkpoint)
+        is_warm_up = checkpoint.manifest.warm_up_as_of == job.settings.as_of
+        job.say(f"{task}: {'warmed up' if is_warm_up else 'gone on'} from {checkpoint.manifest.parent}")
+        for note in checkpoint.manifest.notes:
+            job.say(f"{task}: {note}")
         job.describe_checkpoint(task, checkpoint)
         rows += 1
     job.balance("tasks", rows_in=rows + skipped, rows_out=rows, rows_rejected=skipped)

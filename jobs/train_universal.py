@@ -2,26 +2,34 @@
 
 Reads training_windows (through Petastorm), item_tokens and token_embeddings. Writes a checkpoint folder and makes it
 the one in use for the task `all`. Killed and started again, it goes on at the last saved step. With
---set universal.ranks=2 it runs on two processes of the Spark cluster.
+--set universal.ranks=2 it runs on two processes of the Spark cluster. With universal.start=continue it goes on from the
+checkpoint of an earlier night and learns the windows with newer events.
 """
 
 from collections.abc import Sequence
 
+from precise_core.errors import NothingNewError
 from precise_core.features.config import ALL_TASK
-from precise_core.runtime.checkpoints import checkpoint_folder, pinned_snapshot
+from precise_core.runtime.checkpoints import checkpoint_folder
 from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.universal import train
-from precise_core.training.checkpoint import publish_latest
-from schemas import TRAINING_WINDOWS
+from precise_core.runtime.universal import train, windows_offered
+from precise_core.training.checkpoint import latest, publish_latest
 
 
 def train_universal(job: Job) -> None:
-    checkpoint = train(job)
+    try:
+        checkpoint, parent = train(job)
+    except NothingNewError as error:
+        job.say(str(error))
+        job.describe_checkpoint(ALL_TASK, latest(checkpoint_folder(job), ALL_TASK))
+        rows, _ = windows_offered(job, None)
+        job.balance("windows per epoch", rows_in=rows, rows_out=0, rows_rejected=rows)
+        return
     publish_latest(checkpoint_folder(job), ALL_TASK, checkpoint)
     job.describe_checkpoint(ALL_TASK, checkpoint)
     # The feed counts every epoch against the snapshot and fails on a difference.
-    rows = pinned_snapshot(job, TRAINING_WINDOWS).row_count({"task": ALL_TASK, "split": "train"})
-    job.balance("windows per epoch", rows_in=rows, rows_out=rows)
+    rows, offered = windows_offered(job, parent)
+    job.balance("windows per epoch", rows_in=rows, rows_out=offered, rows_rejected=rows - offered)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

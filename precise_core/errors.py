@@ -13,6 +13,7 @@ PreciseError
 │   ├── VersionMixError  vectors of two checkpoints would meet
 │   └── TrainingError    the loss is not finite, or the tables do not fit
 │       └── NothingToLearnError no examples: the one training error that a night may leave out
+│           └── NothingNewError a continued training learnt nothing: the checkpoint in use stays
 ├── EnvironmentProblem   Java, Python, jars or memory are not what is needed
 └── WarehouseBusyError   another run holds the warehouse
 
@@ -70,6 +71,10 @@ class TrainingError(ModelError):
 
 class NothingToLearnError(TrainingError):
     """There are no examples to learn from; a night goes on without the model."""
+
+
+class NothingNewError(NothingToLearnError):
+    """A continued training learnt nothing new; the checkpoint in use stays in use."""
 
 
 class EnvironmentProblem(PreciseError):

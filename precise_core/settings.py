@@ -77,6 +77,12 @@ class Settings(Config):
                 f"windows.length {self.windows.length} is above "
                 f"model.encoder.max_length {self.model.encoder.max_length}"
             )
+        is_plain = self.universal.start == "scratch" and self.targeted.warm_up_every_days == 1
+        if not self.targeted.warm_start and not is_plain:
+            raise ValueError(
+                "targeted.warm_start false starts from the untrained model every night: it needs "
+                "universal.start scratch and targeted.warm_up_every_days 1"
+            )
         return self
 
     @property

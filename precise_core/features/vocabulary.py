@@ -39,6 +39,11 @@ def grow_vocabulary(items: DataFrame, existing: DataFrame | None, as_of: datetim
     return rows.select(*ITEM_VOCABULARY.column_names)
 
 
+def published_before(items: DataFrame, as_of: datetime) -> DataFrame:
+    """Items published before ``as_of``; those that do not say when they appeared are always there."""
+    return items.where(F.coalesce(F.col(c.PUBLISHED_TS) < instant(as_of), F.lit(True)))
+
+
 def with_item_index(events: DataFrame, vocabulary: DataFrame) -> DataFrame:
     """``events`` with ``item_index``; an item that the vocabulary lacks gets the unknown row."""
     index = vocabulary.select(c.ITEM_ID, c.ITEM_INDEX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -71,10 +71,19 @@ class DeltaSnapshot:
         Raises:
             DataError: The table has no rows, or a file is damaged; the message names it.
         """
-        tables = [_read_file(uri, columns) for uri in self.files()]
+        tables = list(self.tables(columns))
         if not sum(table.num_rows for table in tables):
             raise DataError(f"table {self.name}, version {self.version}: no rows")
         return pa.concat_tables(tables)
+
+    def tables(self, columns: list[str], partition: Mapping[str, str] | None = None) -> Iterator[pa.Table]:
+        """Some columns of the live files whose partition columns have these values, one file at a time.
+
+        Raises:
+            DataError: A file is damaged; the message names it.
+        """
+        for uri in self.files(partition):
+            yield _read_file(uri, columns)
 
     def _pin(self, version: int) -> None:
         newest = self.version

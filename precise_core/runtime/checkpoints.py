@@ -11,7 +11,7 @@ from precise_core.feed.catalog import load_item_catalog
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import ItemCatalog
 from precise_core.runtime.job import Job
-from precise_core.training.checkpoint import Checkpoint, latest
+from precise_core.training.checkpoint import Checkpoint, is_published, latest
 from schemas import ITEM_TOKENS, Table
 
 CATALOG_FILE = "item_catalog.safetensors"
@@ -30,6 +30,16 @@ def latest_checkpoint(job: Job, task: str) -> Checkpoint:
     checkpoint = latest(checkpoint_folder(job), task)
     job.input_fingerprints[f"checkpoint:{task}"] = checkpoint.model_version
     return checkpoint
+
+
+def checkpoint_in_use(job: Job, task: str) -> Checkpoint | None:
+    """The checkpoint in use for a task, verified, or None where there is none; not written down as an input.
+
+    Raises:
+        CheckpointError: Its files were changed.
+    """
+    folder = checkpoint_folder(job)
+    return latest(folder, task) if is_published(folder, task) else None
 
 
 def select_tasks(job: Job, named: Sequence[str] | None, among: Sequence[str] | None = None) -> list[str]:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from precise_core.errors import ConfigError
+from precise_core.errors import ConfigError, NothingNewError
+from precise_core.features.config import ALL_TASK
 from precise_core.feed.catalog import load_item_catalog, load_token_init
 from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.runtime.checkpoints import checkpoint_folder, pinned_snapshot
+from precise_core.feed.windows import count_windows
+from precise_core.runtime.checkpoints import checkpoint_folder, checkpoint_in_use, pinned_snapshot
 from precise_core.runtime.job import Job
 from precise_core.runtime.ranks import run_on_ranks
 from precise_core.settings import Settings
 from precise_core.training.checkpoint import Checkpoint
+from precise_core.training.continuation import newest_before, seconds_of
 from precise_core.training.progress import Progress
 from precise_core.training.universal import train_universal
 from schemas import ITEM_TOKENS, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
+from schemas import columns as c
 
 
-def train(job: Job) -> Checkpoint:
-    """Train on the pinned tables; with `universal.ranks` above 1 through TorchDistributor."""
+def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
+    """The new checkpoint and the one it goes on from (None = scratch). With `universal.ranks` above 1 it is trained through TorchDistributor.
+
+    Raises:
+        NothingNewError: `universal.start: continue`, and nothing new was learnt.
+    """
     settings = job.settings
     needed = [TRAINING_WINDOWS, ITEM_TOKENS]
     for table in needed:  # in the order of the night, so that a missing one names the job to run next
@@ -31,12 +39,39 @@ def train(job: Job) -> Checkpoint:
             settings = _by_id_alone(settings)
     tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
     out = checkpoint_folder(job).resolve()
+    parent = checkpoint_to_go_on_from(job)
     if settings.universal.ranks == 1:
-        return Checkpoint.open(train_from_tables(settings, tables, out, job.progress("windows")))
+        return Checkpoint.open(train_from_tables(settings, tables, out, parent, job.progress("windows"))), parent
     folder = run_on_ranks(
-        job.spark, settings.universal.ranks, train_from_tables, settings=settings, tables=tables, out=out
+        job.spark, settings.universal.ranks, _train_or_stay, settings=settings, tables=tables, out=out, parent=parent
     )
-    return Checkpoint.open(folder)
+    if parent is not None and Path(folder).name == parent.model_version:
+        raise NothingNewError(f"no new window, or validation never improved; {parent.model_version} stays in use")
+    return Checkpoint.open(folder), parent
+
+
+def checkpoint_to_go_on_from(job: Job) -> Checkpoint | None:
+    """The newest universal checkpoint from before this night; None = train from scratch."""
+    if job.settings.universal.start == "scratch":
+        return None
+    in_use = checkpoint_in_use(job, ALL_TASK)
+    parent = newest_before(in_use, job.settings.as_of)
+    if parent is None:
+        job.say("no checkpoint of an earlier night to go on from: training from scratch")
+    else:
+        job.say(
+            f"going on from {parent.model_version}, which knows events before {parent.manifest.as_of:%Y-%m-%d %H:%M}"
+        )
+    return parent
+
+
+def windows_offered(job: Job, parent: Checkpoint | None) -> tuple[int, int]:
+    """Train windows of `all`, and how many of them a training offers in an epoch."""
+    snapshot = pinned_snapshot(job, TRAINING_WINDOWS)
+    rows = snapshot.row_count({c.TASK: ALL_TASK, c.SPLIT: "train"})
+    if parent is None or parent.manifest.as_of is None:
+        return rows, rows
+    return rows, count_windows(snapshot, ALL_TASK, seconds_of(parent.manifest.as_of))
 
 
 def _by_id_alone(settings: Settings) -> Settings:
@@ -51,7 +86,11 @@ def _by_id_alone(settings: Settings) -> Settings:
 
 
 def train_from_tables(
-    settings: Settings, tables: dict[str, tuple[str, int]], out: Path, progress: Progress | None = None
+    settings: Settings,
+    tables: dict[str, tuple[str, int]],
+    out: Path,
+    parent: Checkpoint | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """What every rank does; returns the folder of the checkpoint.
 
@@ -59,6 +98,7 @@ def train_from_tables(
         settings: The whole configuration.
         tables: (path, version) of the pinned tables, by name.
         out: Folder of all checkpoints.
+        parent: The checkpoint to go on from; None = from scratch.
         progress: Told of every step, on one rank.
     """
 
@@ -78,6 +118,18 @@ def train_from_tables(
         out=out,
         seed=settings.seed,
         parent_versions={name: version for name, (_, version) in tables.items()},
+        as_of=settings.as_of,
+        parent=parent,
         progress=progress,
     )
     return str(checkpoint.folder)
+
+
+def _train_or_stay(settings: Settings, tables: dict[str, tuple[str, int]], out: Path, parent: Checkpoint | None) -> str:
+    """``train_from_tables``, or the parent's folder where nothing new was learnt: an error would fail every rank."""
+    try:
+        return train_from_tables(settings, tables, out, parent)
+    except NothingNewError:
+        if parent is None:
+            raise
+        return str(parent.folder)

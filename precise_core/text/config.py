@@ -19,3 +19,6 @@ class TextConfig(Config):
     max_tokens: int = Field(32, ge=1, le=512)
     max_characters: int = Field(10_000, ge=1)
     batch_size: int = Field(256, ge=1)
+    published_only: bool = Field(
+        False, description="True = an item gets its row in the vocabulary once its `published_ts` is before `as_of`."
+    )

@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and JSON that cannot be half-written, silently changed, or run code.
 
 <out>/<model_version>/model.safetensors   weights and buffers
-                      items.safetensors   training frequency of every item
+                      items.safetensors   training frequency of every item, and whether Universal Training saw it
                       manifest.json       what it is and where it comes from
                       metrics.jsonl       one line per look at the training
                       sums.json           SHA-256 of the four files above
@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,13 +40,18 @@ _WEIGHTS, _ITEMS, _MANIFEST, _METRICS, _SUMS = (
     "metrics.jsonl",
     "sums.json",
 )
+_FREQUENCIES, _UNIVERSAL = "frequencies", "is_universal_trained"  # tensors of items.safetensors
 
 
 class Manifest(Config):
     """What a checkpoint is and where it comes from.
 
-    ``copied`` and ``new`` list the parameters taken from the parent and those that started anew; ``metrics`` are the
-    validation figures of the epoch that was kept.
+    ``copied`` and ``new`` list the parameters taken from the parent and those that started anew, ``kept`` those taken
+    from ``previous``; ``metrics`` are the validation figures of the epoch that was kept.
+
+    ``as_of`` is the instant whose earlier events were learnt; ``previous`` is the checkpoint of the same task that this
+    one goes on from. ``universal`` and ``warm_up_as_of`` are the universal checkpoint and the night of the last warm-up
+    of a targeted checkpoint (IV-E1).
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -66,6 +72,11 @@ class Manifest(Config):
     parent: str | None = None
     copied: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    as_of: datetime | None = None
+    previous: str | None = None
+    universal: str | None = None
+    warm_up_as_of: datetime | None = None
     seed: int
     training: dict[str, Any]
 
@@ -118,7 +129,20 @@ class Checkpoint:
 
     def item_frequencies(self) -> torch.Tensor:
         """int64, training events per vocabulary row; above 0 = the id row carries training."""
-        return load_file(str(self.folder / _ITEMS))["frequencies"]
+        return load_file(str(self.folder / _ITEMS))[_FREQUENCIES]
+
+    def is_universal_trained(self) -> torch.Tensor:
+        """bool per vocabulary row: Universal Training has trained the item; as of the last warm-up where targeted.
+
+        Raises:
+            CheckpointError: A targeted checkpoint of a version that did not write it down.
+        """
+        tensors = load_file(str(self.folder / _ITEMS))
+        if _UNIVERSAL in tensors:
+            return tensors[_UNIVERSAL]
+        if self.manifest.stage == "targeted":
+            raise CheckpointError(f"{self.folder / _ITEMS}: no tensor {_UNIVERSAL!r}; run jobs/train_targeted.py again")
+        return tensors[_FREQUENCIES] > 0
 
     def metrics_log(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -131,6 +155,7 @@ def write_checkpoint(
     model: Precise,
     frequencies_V: torch.Tensor,
     log: Sequence[dict[str, Any]],
+    is_universal_trained_V: torch.Tensor | None = None,
     **described: Any,
 ) -> Checkpoint:
     """Write a checkpoint under ``out``; the folder appears complete or not at all.
@@ -140,6 +165,7 @@ def write_checkpoint(
         model: Its current weights are written.
         frequencies_V: Training events per vocabulary row.
         log: Lines for metrics.jsonl.
+        is_universal_trained_V: Of a targeted model: whether Universal Training has trained the item.
         described: Every other field of ``Manifest`` (task, best_epoch, metrics, ...).
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -148,7 +174,10 @@ def write_checkpoint(
         folder.mkdir()
         weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, str(folder / _WEIGHTS))
-        save_file({"frequencies": frequencies_V.contiguous()}, str(folder / _ITEMS))
+        items = {_FREQUENCIES: frequencies_V.contiguous()}
+        if is_universal_trained_V is not None:
+            items[_UNIVERSAL] = is_universal_trained_V.contiguous()
+        save_file(items, str(folder / _ITEMS))
         version = f"{model.stage}-{described['task']}-{_sha256(folder / _WEIGHTS)[:12]}"
         manifest = Manifest(
             model_version=version,
@@ -179,6 +208,11 @@ def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> No
 def unpublish(out: str | Path, task_key: str) -> None:
     """From now on no checkpoint is in use for ``task_key``; the folders stay."""
     _pointer(Path(out), task_key).unlink(missing_ok=True)
+
+
+def is_published(out: str | Path, task_key: str) -> bool:
+    """Whether a checkpoint is in use for ``task_key``."""
+    return _pointer(Path(out), task_key).is_file()
 
 
 def latest(out: str | Path, task_key: str) -> Checkpoint:

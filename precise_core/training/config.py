@@ -32,20 +32,34 @@ class LoopConfig(Config):
 
 
 class UniversalConfig(LoopConfig):
-    """Universal Training (IV-C, eq. 5)."""
+    """Universal Training (IV-C, eq. 5).
 
+    ``start``: `scratch` = a new model from all train windows; `continue` = the checkpoint in use, grown to tonight's
+    items, on the windows with events since it was trained. Without a checkpoint to go on from, scratch.
+    """
+
+    start: Literal["scratch", "continue"] = Field(
+        "scratch", description="`continue` = go on from the checkpoint in use with the new windows only."
+    )
     negatives: NegativesConfig = NegativesConfig()
     ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
     targets_per_position: int = Field(4, ge=1, description="Items of the next instant drawn per position.")
 
 
 class TargetedConfig(LoopConfig):
-    """Targeted Training (IV-D, eq. 6). ``loss``: `bpr_user` = the paper, `bpr_item`, `both`, `softmax`."""
+    """Targeted Training (IV-D, eq. 6). ``loss``: `bpr_user` = the paper, `bpr_item`, `both`, `softmax`.
+
+    ``warm_up_every_days`` (IV-E1): on a warm-up night everything but the head is reloaded from the universal checkpoint
+    and all windows are learnt; on other nights the task's own checkpoint goes on with the new ones.
+    """
 
     loss: Literal["bpr_user", "bpr_item", "both", "softmax"] = "both"
     negatives: NegativesConfig = NegativesConfig()
     cuts_per_window: int = Field(4, ge=1, description="(history, next item) examples drawn per window and epoch.")
     warm_start: bool = Field(True, description="False = PRECISE-TT of Table VII.")
+    warm_up_every_days: int = Field(
+        1, ge=0, description="Days between two warm-ups; 1 = every night, 0 = the first night only."
+    )
 
 
 class RankerConfig(Config):

@@ -20,21 +20,25 @@ from precise_core.training.checkpoint import Checkpoint, write_checkpoint
 from precise_core.training.resume import ResumeStore
 
 
-def window_feed(windows: DeltaSnapshot, task: str, split: Split, batch_size: int, seed: int) -> WindowFeed:
+def window_feed(
+    windows: DeltaSnapshot, task: str, split: Split, batch_size: int, seed: int, since: int | None = None
+) -> WindowFeed:
     """This rank's share of the train windows; all validation windows on every rank."""
     if split == "validation":
         return WindowFeed(windows, task, split, batch_size, seed)
-    return WindowFeed(windows, task, split, batch_size, seed, distribution.rank(), distribution.world_size())
+    return WindowFeed(windows, task, split, batch_size, seed, distribution.rank(), distribution.world_size(), since)
 
 
-def item_frequencies(windows: DeltaSnapshot, task: str, num_item_rows: int) -> torch.Tensor:
+def item_frequencies(windows: DeltaSnapshot, task: str, num_item_rows: int, since: int | None = None) -> torch.Tensor:
     """int64 events per vocabulary row in the train windows; zero for padding and unknown.
+
+    With ``since``: in the windows whose newest event is at or after that epoch second, their older events included.
 
     Raises:
         TrainingError: A window names an item beyond the catalog: the tables are not of the same night.
     """
     counts_V = torch.zeros(num_item_rows, dtype=torch.long)
-    for batch in WindowFeed(windows, task, "train", batch_size=4096, seed=0).epoch(0):
+    for batch in WindowFeed(windows, task, "train", batch_size=4096, seed=0, since=since).epoch(0):
         highest = int(batch.item_indices_BL.max())
         if highest >= num_item_rows:
             raise TrainingError(
@@ -85,7 +89,7 @@ def resume_store(out: Path, task: str, described: Mapping[str, Any], model: Prec
 
 
 def write_on_first_rank(out: Path, model: Precise, frequencies_V: torch.Tensor, **described: Any) -> Checkpoint:
-    """Rank 0 writes, every rank opens what it wrote."""
+    """Rank 0 writes, every rank opens what it wrote; ``described`` as in ``write_checkpoint``."""
     folder = None
     if distribution.rank() == 0:
         folder = write_checkpoint(Path(out), model, frequencies_V, **described).folder

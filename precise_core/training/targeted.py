@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from precise_core.errors import CheckpointError, NothingToLearnError
+from precise_core.errors import NothingNewError, NothingToLearnError
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.catalog import ItemCatalog
@@ -18,11 +19,13 @@ from precise_core.objectives.negatives import Candidates, CandidateSampler
 from precise_core.objectives.targets import CutExamples, draw_cuts
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig
+from precise_core.training.continuation import newest_before, require_same_text
 from precise_core.training.loop import LossFunction, Training, TrainingResult, train
 from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.setup import item_frequencies, resume_store, window_feed, write_on_first_rank
 from precise_core.training.universal import balance_penalty
 from precise_core.training.validation import validate
+from precise_core.training.warm_up import Start, night_start
 from schemas import columns as c
 
 
@@ -36,52 +39,67 @@ def train_targeted(
     out: Path,
     seed: int,
     parent_versions: Mapping[str, int],
+    as_of: datetime | None = None,
+    previous: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Train on the windows of ``task`` from the universal weights; write the epoch with the best validation NDCG@50.
+    """Train on the windows of ``task`` from where the night starts; write the epoch with the best validation NDCG@50.
 
-    Epoch 0 is the warm start itself, without the mask: a task too sparse to improve on it keeps it, and the manifest
-    says so. A task without validation windows keeps it too, because nothing could tell better from worse.
+    On a warm-up night (``warm_up``) that is the universal checkpoint, with the head of ``previous``, and all windows
+    are learnt. Epoch 0 is the warm start itself, without the mask: a task too sparse to improve on it keeps it, and the
+    manifest says so. A task without validation windows keeps it too, because nothing could tell better from worse.
+
+    On any other night ``previous`` goes on with the windows that hold events since its own ``as_of``.
+
+    The optimizer starts anew every night: no moments are carried over, of reloaded parameters or of others.
 
     Args:
         config: How to train; the model's sizes are those of ``universal``.
-        universal: The checkpoint to start from, and the parent of the result.
+        universal: The universal checkpoint in use.
         windows: A pinned snapshot of ``training_windows``.
         catalog: Tokens of every vocabulary row; it may have grown since ``universal``.
         task: Partition of the windows.
         out: Folder of the checkpoints.
         seed: Decides new weights, order, dropout and draws.
         parent_versions: Delta version of every input table, for the manifest.
+        as_of: The instant whose earlier events the windows hold; None = unknown, and every night is the first.
+        previous: The task's checkpoint in use, if any. Where it is of ``as_of`` itself or later, the night is run again
+            and starts from the one before.
         progress: Told of every step.
 
     Raises:
         NothingToLearnError: The task has no windows or no two instants in any.
+        NothingNewError: ``previous`` would go on but nothing new was learnt: it should stay in use.
         TrainingError: A loss is not finite.
-        CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's.
+        CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's, or ``previous`` would go
+            on but has other sizes than ``universal``.
     """
-    _same_tokenizer(universal, catalog)
-    feed = window_feed(windows, task, "train", config.batch_size, seed)
-    _require_examples(feed)
+    require_same_text(universal, catalog, "run jobs/train_universal.py first")
+    previous = newest_before(previous, as_of)
+    start = night_start(config, universal, previous, catalog, as_of, seed)
+    feed = _feed(start, windows, task, config, seed)
     has_validation = windows.row_count({c.TASK: task, c.SPLIT: "validation"}) > 0
     if not has_validation and not config.warm_start:
         raise NothingToLearnError(f"task {task!r} has no validation windows: training from scratch could not be judged")
-    source = (
-        universal if config.warm_start else Checkpoint.open(universal.folder.parent / str(universal.manifest.parent))
-    )
-    model, copied, new = targeted_model(source, seed)
-    task_frequencies_V = item_frequencies(windows, task, catalog.num_rows)
-    frequencies_V = _known_frequencies(
-        task_frequencies_V, universal if config.warm_start else None, model.num_item_rows
-    )
+    if not has_validation and start.since is not None:
+        raise NothingNewError(f"task {task!r} has no validation windows; {start.parent.model_version} stays in use")
+    model = start.model
+    task_frequencies_V = item_frequencies(windows, task, catalog.num_rows, start.since)
+    frequencies_V = _known_frequencies(start, task_frequencies_V)
     model.fusion.set_trained_items(frequencies_V > 0)
     described: dict[str, Any] = {
         "task": task,
         "tokenizer_id": catalog.tokenizer_id,
         "language_model": universal.manifest.language_model,
         "input_versions": dict(parent_versions),
-        "parent": source.model_version,
-        "copied": copied,
-        "new": new,
+        "parent": start.parent.model_version,
+        "copied": start.copied,
+        "new": start.new,
+        "kept": start.kept,
+        "as_of": as_of,
+        "previous": start.previous.model_version if start.previous else None,
+        "universal": start.universal,
+        "warm_up_as_of": start.warm_up_as_of,
         "seed": seed,
         "training": config.model_dump(mode="json"),
     }
@@ -103,32 +121,22 @@ def train_targeted(
         )
     else:
         result = TrainingResult(best_epoch=0, metrics={}, log=[])
+    if start.since is not None and result.best_epoch == 0:
+        resume.clear()
+        raise NothingNewError(f"task {task!r}: validation never improved; {start.parent.model_version} stays in use")
     checkpoint = write_on_first_rank(
         Path(out),
         model,
         frequencies_V,
+        is_universal_trained_V=start.is_universal_trained_V,
         best_epoch=result.best_epoch,
         metrics=result.metrics,
         log=result.log,
-        notes=_notes(result, has_validation),
+        notes=(*start.notes, *_notes(result, has_validation)),
         **described,
     )
     resume.clear()
     return checkpoint
-
-
-def targeted_model(source: Checkpoint, seed: int) -> tuple[Precise, tuple[str, ...], tuple[str, ...]]:
-    """A targeted model with every parameter that ``source`` has, and the names of the copied and the new ones."""
-    start = source.load_model()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Precise(
-            start.config, start.num_item_rows, start.fusion.known_token_ids_W, "targeted", start.max_token_length
-        )
-    shared, own = start.state_dict(), model.state_dict()
-    model.load_state_dict(own | {name: tensor for name, tensor in shared.items() if name in own})
-    names = [name for name, _ in model.named_parameters()]
-    return model, tuple(n for n in names if n in shared), tuple(n for n in names if n not in shared)
 
 
 def targeted_loss(
@@ -190,6 +198,18 @@ def users_without_item(examples: CutExamples, item_indices_BL: torch.Tensor) -> 
     return ~has_EB[:, examples.rows_E]
 
 
+def _feed(start: Start, windows: DeltaSnapshot, task: str, config: TargetedConfig, seed: int) -> WindowFeed:
+    """The windows to learn from; on a night that goes on, none of them is no fault."""
+    try:
+        feed = window_feed(windows, task, "train", config.batch_size, seed, start.since)
+        _require_examples(feed)
+    except NothingToLearnError as error:
+        if start.since is None:
+            raise
+        raise NothingNewError(f"{error}; {start.parent.model_version} stays in use") from error
+    return feed
+
+
 def _require_examples(feed: WindowFeed) -> None:
     for batch in feed.epoch(0):
         changes_BL = batch.event_ts_BL[:, 1:] != batch.event_ts_BL[:, :-1]
@@ -198,21 +218,13 @@ def _require_examples(feed: WindowFeed) -> None:
     raise NothingToLearnError(f"{feed.label}: no window spans two instants, so there is nothing to predict")
 
 
-def _same_tokenizer(universal: Checkpoint, catalog: ItemCatalog) -> None:
-    expected = universal.manifest.tokenizer_id
-    if expected != catalog.tokenizer_id:
-        raise CheckpointError(
-            f"checkpoint {universal.model_version} was trained with tokenizer {expected}, item_tokens has "
-            f"{catalog.tokenizer_id}; run jobs/train_universal.py first"
-        )
+def _known_frequencies(start: Start, task_frequencies_V: torch.Tensor) -> torch.Tensor:
+    """Training events behind each id row: the start's or, where more, those of the task's windows learnt tonight.
 
-
-def _known_frequencies(task_frequencies_V: torch.Tensor, parent: Checkpoint | None, num_rows: int) -> torch.Tensor:
-    """Training events behind each id row: the task's or, where more, the parent's, whose events hold the task's."""
-    if parent is None:
-        return task_frequencies_V[:num_rows]
-    frequencies_V = parent.item_frequencies()
-    shared = min(num_rows, len(task_frequencies_V))
+    A universal checkpoint's events hold the task's.
+    """
+    frequencies_V = start.frequencies_V.clone()
+    shared = min(len(frequencies_V), len(task_frequencies_V))
     frequencies_V[:shared] = torch.maximum(frequencies_V[:shared], task_frequencies_V[:shared])
     return frequencies_V
 

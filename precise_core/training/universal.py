@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from precise_core.errors import NothingToLearnError
+from precise_core.errors import CheckpointError, NothingNewError, NothingToLearnError
 from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.feed.windows import SequenceBatch
+from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise, fuse_distinct
@@ -20,10 +21,19 @@ from precise_core.objectives.targets import next_instant_targets, positions_per_
 from precise_core.training import distribution
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, publish_latest
 from precise_core.training.config import UniversalConfig
+from precise_core.training.continuation import (
+    frequencies_since,
+    grown,
+    require_same_model,
+    require_same_text,
+    seconds_of,
+)
 from precise_core.training.loop import LossFunction, Training, train
 from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.setup import build_model, item_frequencies, resume_store, window_feed, write_on_first_rank
 from precise_core.training.validation import validate
+
+_FROM_SCRATCH = "run one night with universal.start=scratch"
 
 
 def train_universal(
@@ -37,6 +47,8 @@ def train_universal(
     task: str = "all",
     seed: int,
     parent_versions: Mapping[str, int],
+    as_of: datetime | None = None,
+    parent: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
     """Train on the `train` windows of ``task`` and write the epoch with the best validation NDCG@50.
@@ -44,6 +56,9 @@ def train_universal(
     The untrained model is written too and published under ``untrained``, so that evaluation can show what was learned.
     The trained one is not published: that is the caller's decision. Called again after a kill, with the same
     arguments, it continues at the last saved step.
+
+    With ``parent`` that model goes on instead: it gets rows for the catalog's new items and tokens, and learns the
+    windows whose newest event is not older than the parent's ``as_of``. No untrained model is written then.
 
     Args:
         model_config: Sizes of the model.
@@ -55,24 +70,39 @@ def train_universal(
         task: Partition of the windows.
         seed: Decides weights, order, dropout and draws.
         parent_versions: Delta version of every input table, for the manifest.
+        as_of: The instant whose earlier events the windows hold; the manifest says so.
+        parent: The checkpoint to go on from, with an ``as_of``; None = from scratch.
         progress: Told of every step.
 
     Raises:
         TrainingError: No windows, nothing to predict in them, or a loss that is not finite.
+        NothingNewError: ``parent`` learnt nothing new, because no window is new or validation never improved.
+        CheckpointError: ``parent`` has other sizes than ``model_config``, or another tokenizer than the catalog.
     """
-    feed = window_feed(windows, task, "train", config.batch_size, seed)
+    since = None if parent is None else new_since(parent, model_config, catalog)
+    feed = _train_feed(windows, task, config, seed, since, parent)
     validation = window_feed(windows, task, "validation", config.batch_size, seed)
-    frequencies_V = item_frequencies(windows, task, catalog.num_rows)
-    model = build_model(model_config, catalog, token_init, frequencies_V > 0, seed)
+    if parent is None or since is None:
+        frequencies_V = item_frequencies(windows, task, catalog.num_rows)
+        model = build_model(model_config, catalog, token_init, frequencies_V > 0, seed)
+    else:
+        model = grown(parent, catalog, token_init)
+        frequencies_V = frequencies_since(windows, task, parent.item_frequencies(), model.num_item_rows, since)
+        model.fusion.set_trained_items(frequencies_V > 0)
     described: dict[str, Any] = {
         "task": task,
         "tokenizer_id": catalog.tokenizer_id,
         "language_model": token_init.language_model if token_init else None,
         "input_versions": dict(parent_versions),
+        "as_of": as_of,
         "seed": seed,
         "training": config.model_dump(mode="json"),
     }
-    described["parent"] = _write_untrained(Path(out), model, frequencies_V, described).model_version
+    if parent is None:
+        described["parent"] = _write_untrained(Path(out), model, frequencies_V, described).model_version
+    else:
+        described["parent"] = described["previous"] = parent.model_version
+        described["copied"] = tuple(name for name, _ in model.named_parameters())
     resume = resume_store(Path(out), task, described, model, feed)
     result = train(
         Training(
@@ -87,6 +117,9 @@ def train_universal(
             progress=progress or NullProgress(),
         )
     )
+    if parent is not None and result.best_epoch == 0:
+        resume.clear()
+        raise NothingNewError(f"{task}: validation never improved; {parent.model_version} stays in use")
     checkpoint = write_on_first_rank(
         Path(out),
         model,
@@ -98,6 +131,37 @@ def train_universal(
     )
     resume.clear()
     return checkpoint
+
+
+def new_since(parent: Checkpoint, model_config: ModelConfig, catalog: ItemCatalog) -> int:
+    """Epoch seconds from which events are new to ``parent``.
+
+    Raises:
+        CheckpointError: It does not say what it has learnt, or does not fit the configuration or the catalog.
+    """
+    if parent.manifest.as_of is None:
+        raise CheckpointError(
+            f"checkpoint {parent.model_version} does not say up to when it has learnt; {_FROM_SCRATCH}"
+        )
+    require_same_model(parent, model_config, "the configuration", _FROM_SCRATCH)
+    require_same_text(parent, catalog, _FROM_SCRATCH)
+    return seconds_of(parent.manifest.as_of)
+
+
+def _train_feed(
+    windows: DeltaSnapshot,
+    task: str,
+    config: UniversalConfig,
+    seed: int,
+    since: int | None,
+    parent: Checkpoint | None,
+) -> WindowFeed:
+    try:
+        return window_feed(windows, task, "train", config.batch_size, seed, since)
+    except NothingToLearnError as error:
+        if parent is None:
+            raise
+        raise NothingNewError(f"{error}; {parent.model_version} stays in use") from error
 
 
 def universal_loss(
