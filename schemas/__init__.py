@@ -16,6 +16,7 @@ from schemas.product_tables import (
     RANKING_SCORES,
     RECALL_CANDIDATES,
     RUNS,
+    TRAINING_DAYS,
     USER_EMBEDDINGS,
     VALIDATION_RESULTS,
 )
@@ -48,6 +49,7 @@ TABLES: tuple[Table, ...] = (
     RANKING_FEATURES,
     RANKING_SCORES,
     EVALUATION_METRICS,
+    TRAINING_DAYS,
     VALIDATION_RESULTS,
     RUNS,
 )

@@ -117,6 +117,52 @@ EVALUATION_METRICS = Table(
     ),
 )
 
+TRAINING_DAYS = Table(
+    name="training_days",
+    doc="How much of what users were shown on one simulated day the model of a task was trained on (Fig. 4a).",
+    key=(c.AS_OF, c.TASK),
+    written_by="run_days",
+    columns=(
+        Column(name=c.AS_OF, type="timestamp", doc="The night; the figures are of the day that begins with it, UTC."),
+        _TASK,
+        Column(name="warm_up_every_days", type="int", doc="The policy: 0 = only the first night."),
+        Column(name=c.MODEL_VERSION, type="string", doc="The checkpoint in use on that day."),
+        Column(
+            name="universal_version",
+            type="string",
+            nullable=True,
+            doc="The universal checkpoint of its last warm-up; null without one.",
+        ),
+        Column(
+            name="warm_up_as_of",
+            type="timestamp",
+            nullable=True,
+            doc="The night of its last warm-up, UTC; for `all` the night it was trained.",
+        ),
+        Column(
+            name="exposed_by",
+            type="string",
+            doc="`impressions`, or `events` of the task where the day has no impression.",
+        ),
+        Column(name="exposed_items", type="bigint", doc="Distinct items exposed on the day."),
+        Column(name="untrained_items", type="bigint", doc="Of these, items that Universal Training has not trained."),
+        Column(name="exposures", type="bigint", doc="Exposures of the day."),
+        Column(name="untrained_exposures", type="bigint", doc="Of these, exposures of such items."),
+        Column(
+            name="untrained_item_rate",
+            type="double",
+            nullable=True,
+            doc="untrained_items / exposed_items, the axis of Fig. 4a; null without exposures.",
+        ),
+        Column(
+            name="untrained_exposure_rate",
+            type="double",
+            nullable=True,
+            doc="untrained_exposures / exposures; null without exposures.",
+        ),
+    ),
+)
+
 VALIDATION_RESULTS = Table(
     name="validation_results",
     doc="The outcome of one expectation on one table in one run.",

@@ -22,7 +22,9 @@ from schemas import columns as c
 
 
 def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
-    """The new checkpoint and the one it goes on from (None = scratch). With `universal.ranks` above 1 it is trained through TorchDistributor.
+    """The new checkpoint and the one it goes on from (None = scratch).
+
+    Trained on the pinned tables; with `universal.ranks` above 1 through TorchDistributor.
 
     Raises:
         NothingNewError: `universal.start: continue`, and nothing new was learnt.
@@ -60,7 +62,7 @@ def checkpoint_to_go_on_from(job: Job) -> Checkpoint | None:
         job.say("no checkpoint of an earlier night to go on from: training from scratch")
     else:
         job.say(
-            f"going on from {parent.model_version}, which knows events before {parent.manifest.as_of:%Y-%m-%d %H:%M}"
+            f"going on from {parent.model_version}, trained on events before {parent.manifest.as_of:%Y-%m-%d %H:%M}"
         )
     return parent
 

@@ -11,7 +11,7 @@ import torch
 
 from precise_core.errors import NothingNewError, NothingToLearnError
 from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.feed.windows import SequenceBatch, WindowFeed
+from precise_core.feed.windows import SequenceBatch, WindowFeed, count_windows
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.objectives.losses import bpr_item, bpr_user, sampled_softmax
@@ -19,7 +19,7 @@ from precise_core.objectives.negatives import Candidates, CandidateSampler
 from precise_core.objectives.targets import CutExamples, draw_cuts
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig
-from precise_core.training.continuation import newest_before, require_same_text
+from precise_core.training.continuation import newest_before, require_same_text, seconds_of
 from precise_core.training.loop import LossFunction, Training, TrainingResult, train
 from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.setup import item_frequencies, resume_store, window_feed, write_on_first_rank
@@ -77,6 +77,7 @@ def train_targeted(
     require_same_text(universal, catalog, "run jobs/train_universal.py first")
     previous = newest_before(previous, as_of)
     start = night_start(config, universal, previous, catalog, as_of, seed)
+    _require_news(start, windows, task, config)
     feed = _feed(start, windows, task, config, seed)
     has_validation = windows.row_count({c.TASK: task, c.SPLIT: "validation"}) > 0
     if not has_validation and not config.warm_start:
@@ -196,6 +197,21 @@ def users_without_item(examples: CutExamples, item_indices_BL: torch.Tensor) -> 
     """
     has_EB = (examples.targets_E[:, None, None] == item_indices_BL).any(dim=2)
     return ~has_EB[:, examples.rows_E]
+
+
+def _require_news(start: Start, windows: DeltaSnapshot, task: str, config: TargetedConfig) -> None:
+    """A warm-up from the universal checkpoint of the last one, without a new event, would only repeat it."""
+    previous = start.previous
+    if previous is None or previous.manifest.as_of is None or start.since is not None:
+        return
+    is_repetition = previous.manifest.universal == start.universal
+    is_repetition &= previous.manifest.training == config.model_dump(mode="json")
+    as_of = previous.manifest.as_of
+    if is_repetition and not count_windows(windows, task, seconds_of(as_of)):
+        raise NothingNewError(
+            f"task {task!r} has no event since {as_of:%Y-%m-%d %H:%M} and no newer universal checkpoint to warm up from; "
+            f"{previous.model_version} stays in use"
+        )
 
 
 def _feed(start: Start, windows: DeltaSnapshot, task: str, config: TargetedConfig, seed: int) -> WindowFeed:

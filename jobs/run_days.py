@@ -1,0 +1,108 @@
+"""Run the training jobs of one night after the other over simulated days, and measure each day (IV-E1, Fig. 4a).
+
+Every day `as_of` moves on by itself: the vocabulary grows by what was published, windows are cut anew, Universal
+Training goes on from the day before (universal.start=continue, the first day from scratch), Targeted Training follows
+the policy targeted.warm_up_every_days. Then the share of exposed items that Universal Training has not trained is
+written to training_days. Days that are there already are left out, so a killed run goes on where it stopped.
+"""
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from datetime import date
+from types import ModuleType
+
+from jobs import (
+    build_sequences,
+    build_windows,
+    embed_tokens,
+    ingest,
+    tokenize_items,
+    train_targeted,
+    train_universal,
+)
+from precise_core.config import load_config
+from precise_core.errors import ConfigError, PreciseError
+from precise_core.runtime.days import is_recorded, nights, record_day
+from precise_core.runtime.freshness import is_up_to_date
+from precise_core.runtime.job import EXIT_FAILED, run_job
+from precise_core.runtime.progress import console
+from precise_core.settings import Settings
+from precise_core.spark.lock import warehouse_lock
+
+# A job, and the parts of the configuration that decide what it writes; None = all of it, `as_of` included.
+_DAY: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (
+    (ingest, ("source", "tasks")),
+    (tokenize_items, None),
+    (embed_tokens, ("text",)),
+    (build_windows, None),
+    (train_universal, None),
+    (train_targeted, None),
+)
+# No training reads sequences: those of the last day are enough to serve from it.
+_LAST_DAY = ((build_sequences, None),)
+# Before the --set of the command line, which may say otherwise.
+_DEFAULTS = ("universal.start=continue", "text.published_only=true")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parse(argv)
+    overrides = [*_DEFAULTS, *arguments.set, *([f"source.data={arguments.data}"] if arguments.data else [])]
+    if arguments.policy is not None:
+        overrides.append(f"targeted.warm_up_every_days={arguments.policy}")
+    started = time.monotonic()
+    try:
+        days = nights(_day("--from", arguments.first), _day("--to", arguments.last), arguments.step_days)
+        with warehouse_lock(load_config(arguments.config, Settings, overrides).warehouse):
+            for number, as_of in enumerate(days, start=1):
+                console.print(f"[{number}/{len(days)}] {as_of:%Y-%m-%d}", style="bold cyan", markup=False)
+                tonight = [*overrides, f"as_of={as_of:%Y-%m-%dT%H:%M:%SZ}"]
+                if code := _run_day(arguments.config, tonight, is_last=number == len(days)):
+                    console.print(f"run_days stopped at {as_of:%Y-%m-%d}; start it again to go on", style="bold red")
+                    return code
+    except PreciseError as error:
+        console.print(f"run_days failed: {error}", style="bold red", markup=False)
+        return EXIT_FAILED
+    console.print(f"run_days: {len(days)} days done in {time.monotonic() - started:.0f} s", style="bold")
+    return 0
+
+
+def _run_day(config: str, overrides: list[str], is_last: bool) -> int:
+    settings = load_config(config, Settings, overrides)
+    arguments = ["--config", config, *(part for override in overrides for part in ("--set", override))]
+    if is_recorded(settings):
+        console.print("  recorded already, left out\n")
+        return 0
+    for job, parts in (*_DAY, *(_LAST_DAY if is_last else ())):
+        name = job.__name__.rsplit(".", 1)[-1]
+        if is_up_to_date(settings, name, parts):
+            console.print(f"  {name}: up to date, left out")
+        elif code := job.main(arguments):
+            return int(code)
+    return run_job("run_days", __doc__, record_day, arguments)
+
+
+def _parse(argv: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(prog="jobs/run_days.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the environment")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override one key; repeatable")
+    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
+    parser.add_argument("--from", required=True, dest="first", metavar="DAY", help="first night, e.g. 2017-11-01")
+    parser.add_argument("--to", required=True, dest="last", metavar="DAY", help="last night, included")
+    parser.add_argument("--step-days", type=int, default=1, metavar="N", help="days from one night to the next; 1")
+    parser.add_argument(
+        "--policy", type=int, metavar="DAYS", help="days between warm-ups; short for --set targeted.warm_up_every_days="
+    )
+    return parser.parse_args(sys.argv[1:] if argv is None else argv)
+
+
+def _day(flag: str, value: str) -> date:
+    try:
+        return date.fromisoformat(value)
+    except ValueError as error:
+        raise ConfigError(f"{flag} {value!r}: a day like 2017-11-01 is needed") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
