@@ -43,7 +43,7 @@ def train(job: Job) -> None:
                 progress=job.progress("windows"),
             )
         except NothingNewError as error:
-            job.say(f"{task}: {error}")
+            job.say(str(error))
             job.describe_checkpoint(task, latest(checkpoint_folder(job), task))
             rows += 1
             continue

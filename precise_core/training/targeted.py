@@ -209,7 +209,7 @@ def _require_news(start: Start, windows: DeltaSnapshot, task: str, config: Targe
     as_of = previous.manifest.as_of
     if is_repetition and not count_windows(windows, task, seconds_of(as_of)):
         raise NothingNewError(
-            f"task {task!r} has no event since {as_of:%Y-%m-%d %H:%M} and no newer universal checkpoint to warm up from; "
+            f"task {task!r} has no event since {as_of:%Y-%m-%d %H:%M} and no newer universal checkpoint; "
             f"{previous.model_version} stays in use"
         )
 

@@ -1,0 +1,388 @@
+"""Simulated days: which nights warm up, what is reloaded, kept and grown, and what Fig. 4a counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pyspark.sql import SparkSession
+
+from benchmarks.warm_up import draw
+from precise_core.errors import CheckpointError, ConfigError, NothingNewError
+from precise_core.features.vocabulary import published_before
+from precise_core.feed.snapshot import DeltaSnapshot
+from precise_core.feed.windows import WindowFeed
+from precise_core.models.catalog import UNKNOWN, TokenInit
+from precise_core.runtime.days import exposure_of, nights
+from precise_core.spark.warehouse import Warehouse
+from precise_core.training.checkpoint import Checkpoint
+from precise_core.training.config import TargetedConfig
+from precise_core.training.continuation import grown, newest_before
+from precise_core.training.targeted import train_targeted
+from precise_core.training.universal import train_universal
+from precise_core.training.warm_up import is_warm_up_night, night_start
+from schemas import EVENTS, ITEM_VOCABULARY, RUNS, TRAINING_DAYS
+from schemas import columns as c
+from tests.night import run
+from tests.torch_world import (
+    grouped_windows,
+    tiny_model,
+    tiny_targeted,
+    tiny_universal,
+    world_catalog,
+    write_windows,
+)
+
+ROOT_SECONDS = 1_000_000  # the first night; torch_world's events lie before it
+FIRST = datetime.fromtimestamp(ROOT_SECONDS, UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class World:
+    """A growing table of windows and the checkpoints of its nights."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder / "training_windows", folder / "checkpoints"
+        for number, task in enumerate(("all", "click")):
+            write_windows(self.folder, grouped_windows(120, seed=number), task)
+            write_windows(self.folder, grouped_windows(20, seed=9 + number, with_targets=True), task, "validation")
+
+    def add_day(self, items: list[int], as_of: datetime) -> None:
+        """Windows of two old items and then ``items``, seen in the hour before ``as_of``."""
+        end = int(as_of.timestamp())
+        times = [100, 101, *range(end - len(items), end)]
+        for task in ("all", "click"):
+            write_windows(self.folder, [([2, 4, *items], times, [])] * 20, task)
+
+    @property
+    def windows(self) -> DeltaSnapshot:
+        return DeltaSnapshot(self.folder)
+
+    def universal(self, as_of: datetime, parent: Checkpoint | None = None, num_items: int = 20) -> Checkpoint:
+        return train_universal(
+            model_config=tiny_model(),
+            config=tiny_universal(),
+            windows=self.windows,
+            catalog=world_catalog(num_items),
+            token_init=None,
+            out=self.out,
+            seed=5,
+            parent_versions={},
+            as_of=as_of,
+            parent=parent,
+        )
+
+    def targeted(
+        self,
+        as_of: datetime,
+        universal: Checkpoint,
+        previous: Checkpoint | None = None,
+        config: TargetedConfig | None = None,
+        num_items: int = 20,
+    ) -> Checkpoint:
+        return train_targeted(
+            config=config or tiny_targeted(),
+            universal=universal,
+            windows=self.windows,
+            catalog=world_catalog(num_items),
+            task="click",
+            out=self.out,
+            seed=5,
+            parent_versions={},
+            as_of=as_of,
+            previous=previous,
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    return checkpoint.load_model().state_dict()
+
+
+def test_nights_are_midnights_of_both_ends() -> None:
+    days = nights(date(2024, 2, 27), date(2024, 3, 2), 2)
+    assert [f"{day:%m-%d %H:%M}" for day in days] == ["02-27 00:00", "02-29 00:00", "03-02 00:00"]
+    with pytest.raises(ConfigError, match="--from 2024-03-02 is after --to 2024-03-01"):
+        nights(date(2024, 3, 2), date(2024, 3, 1), 1)
+    with pytest.raises(ConfigError, match="--step-days 0"):
+        nights(date(2024, 3, 1), date(2024, 3, 2), 0)
+
+
+def test_which_nights_warm_up(world: World) -> None:
+    last = world.targeted(FIRST, world.universal(FIRST))
+    assert last.manifest.warm_up_as_of == FIRST
+
+    def warm_ups(every: int) -> list[int]:
+        return [day for day in range(1, 15) if is_warm_up_night(last, FIRST + day * DAY, every)]
+
+    assert is_warm_up_night(None, FIRST, 0)
+    assert warm_ups(0) == []
+    assert warm_ups(1) == list(range(1, 15))
+    assert warm_ups(7) == list(range(7, 15))
+
+
+def test_a_feed_of_new_windows_delivers_those_whose_newest_event_is_not_older(world: World) -> None:
+    world.add_day([6, 8], FIRST + DAY)
+    end = ROOT_SECONDS + 86_400
+    assert WindowFeed(world.windows, "all", "train", 16, 0).num_rows == 140
+    for since, rows in ((ROOT_SECONDS, 20), (end - 1, 20), (end, 0)):
+        if not rows:
+            with pytest.raises(NothingNewError, match="stays in use"):
+                world.universal(FIRST + 2 * DAY, _aged(world.universal(FIRST), FIRST + DAY))
+            continue
+        feed = WindowFeed(world.windows, "all", "train", 16, 0, since=since)
+        batches = list(feed.epoch(0))
+        assert feed.num_rows == sum(map(len, batches)) == rows
+        assert all((batch.event_ts_BL[:, -1] >= since).all() for batch in batches)
+
+
+def _aged(checkpoint: Checkpoint, as_of: datetime) -> Checkpoint:
+    return Checkpoint(checkpoint.folder, checkpoint.manifest.model_copy(update={"as_of": as_of}))
+
+
+def test_universal_goes_on_grows_and_remembers_what_it_learnt(world: World) -> None:
+    first = world.universal(FIRST)
+    world.add_day([24, 25], FIRST + DAY)  # items 24 and 25 are new
+    second = world.universal(FIRST + DAY, parent=first, num_items=24)
+    manifest = second.manifest
+    assert (manifest.parent, manifest.previous, manifest.as_of) == (
+        first.model_version,
+        first.model_version,
+        FIRST + DAY,
+    )
+    assert set(manifest.copied) == {name for name, _ in second.load_model().named_parameters()}
+    assert (first.manifest.num_item_rows, manifest.num_item_rows) == (22, 26)
+    is_new = second.is_universal_trained() & ~torch.cat([first.is_universal_trained(), torch.zeros(4).bool()])
+    assert is_new.nonzero()[:, 0].tolist() == [24, 25]
+    # Twenty windows: each new event counts once, the two old items of the windows are not counted again.
+    added = second.item_frequencies() - torch.cat([first.item_frequencies(), torch.zeros(4).long()])
+    assert added[24:].tolist() == [20, 20] and added[:24].abs().sum() == 0
+
+
+def test_grown_rows_equal_the_unknown_row_and_old_rows_are_kept(world: World) -> None:
+    checkpoint = world.universal(FIRST)
+    old, model = checkpoint.load_model().fusion, grown(checkpoint, world_catalog(24)).fusion
+    assert torch.equal(model.id_table.weight[:22], old.id_table.weight)
+    assert torch.equal(model.id_table.weight[22:], old.id_table.weight[UNKNOWN].expand(4, -1))
+    assert model.is_trained_V[22:].sum() == 0
+    new_tokens = set(model.known_token_ids_W.tolist()) - set(old.known_token_ids_W.tolist())
+    assert new_tokens == {42, 43, 44, 45}  # 20 + item_index
+    for token in model.known_token_ids_W.tolist():
+        row = model.token_table.weight[1 + model.known_token_ids_W.tolist().index(token)]
+        origin = 0 if token in new_tokens else 1 + old.known_token_ids_W.tolist().index(token)
+        assert torch.equal(row, old.token_table.weight[origin])
+
+
+def test_a_grown_model_ranks_as_its_parent(world: World) -> None:
+    checkpoint = world.universal(FIRST)
+    catalog, items = world_catalog(24), torch.tensor([2, 3, 21, 24, 25])
+    tokens, counts = catalog.token_ids_VT[items], catalog.token_counts_V[items]
+    before = checkpoint.load_model().item_embeddings(items, tokens, counts)
+    assert torch.equal(before, grown(checkpoint, catalog).eval().item_embeddings(items, tokens, counts))
+
+
+def test_a_new_token_is_written_in_the_coordinates_of_the_trained_ones(world: World) -> None:
+    checkpoint = world.universal(FIRST)
+    trained = checkpoint.load_model().fusion
+    rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(1)))[0]
+    new = torch.arange(8.0)
+    vectors = torch.cat([trained.token_table.weight[1:], new[None]]) @ rotation  # tonight's PCA has other axes
+    init = TokenInit(torch.cat([trained.known_token_ids_W, torch.tensor([45])]), vectors.detach(), "lm")
+    fusion = grown(checkpoint, world_catalog(24), init).fusion
+    torch.testing.assert_close(fusion.token_table.weight[-1].detach(), new, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        fusion.token_table.weight[1 : len(trained.known_token_ids_W)], trained.token_table.weight[1:-1]
+    )
+
+
+def test_a_warm_up_reloads_everything_but_the_head(world: World) -> None:
+    universal = world.universal(FIRST)
+    first = world.targeted(FIRST, universal, config=tiny_targeted(epochs=4, loss="softmax"))
+    assert first.manifest.best_epoch > 0  # a head of its own
+    world.add_day([6, 8], FIRST + DAY)
+    second = world.universal(FIRST + DAY, parent=universal)
+    start = night_start(tiny_targeted(), second, first, world_catalog(), FIRST + DAY, seed=5)
+    assert start.since is None and start.warm_up_as_of == FIRST + DAY and start.universal == second.model_version
+    model, of_universal, of_task = start.model.state_dict(), weights(second), weights(first)
+    heads = {name for name in model if name.startswith("head.")}
+    assert all(torch.equal(model[name], of_universal[name]) for name in set(model) - heads)
+    assert heads and all(torch.equal(model[name], of_task[name]) for name in heads)
+    assert (
+        set(start.kept) == heads
+        and not start.new
+        and set(start.copied) == {n for n in of_universal if "_V" not in n and "_W" not in n}
+    )
+    checkpoint = world.targeted(FIRST + DAY, second, previous=first)
+    assert torch.equal(checkpoint.is_universal_trained(), second.is_universal_trained())
+    assert checkpoint.manifest.previous == first.model_version and set(checkpoint.manifest.kept) == heads
+
+
+def test_between_warm_ups_the_task_goes_on_and_its_memory_of_universal_stays(world: World) -> None:
+    never = tiny_targeted(warm_up_every_days=0, epochs=4, loss="softmax")
+    universal = world.universal(FIRST)
+    first = world.targeted(FIRST, universal, config=never)
+    world.add_day([24, 25], FIRST + DAY)
+    second = world.universal(FIRST + DAY, parent=universal, num_items=24)
+    assert second.is_universal_trained()[24:].all()
+    start = night_start(never, second, first, world_catalog(24), FIRST + DAY, seed=5)
+    assert start.parent == first and start.since == ROOT_SECONDS and start.warm_up_as_of == FIRST
+    assert all(
+        torch.equal(start.model.state_dict()[name], value) for name, value in weights(first).items() if "head" in name
+    )
+    assert start.universal == universal.model_version
+    assert not start.is_universal_trained_V[22:].any()  # Universal has learnt them since, but not for this model
+    assert torch.equal(start.is_universal_trained_V[:22], universal.is_universal_trained())
+
+
+def test_a_night_that_is_run_again_starts_where_it_started(world: World) -> None:
+    universal = world.universal(FIRST)
+    first = world.targeted(FIRST, universal)
+    world.add_day([6, 8], FIRST + DAY)
+    once = world.targeted(FIRST + DAY, universal, previous=first)
+    assert newest_before(once, FIRST + DAY) == first
+    assert world.targeted(FIRST + DAY, universal, previous=once).model_version == once.model_version
+    assert newest_before(first, FIRST) is None
+
+
+def test_a_day_without_events_keeps_the_checkpoint_and_says_so(world: World) -> None:
+    universal = world.universal(FIRST)
+    first = world.targeted(FIRST, universal)
+    with pytest.raises(NothingNewError, match=f"has 0 train windows since 1970-01-12 13:46.*{universal.model_version}"):
+        world.universal(FIRST + DAY, parent=universal)
+    for every in (0, 1):
+        with pytest.raises(NothingNewError, match=f"{first.model_version} stays in use"):
+            world.targeted(FIRST + DAY, universal, first, tiny_targeted(warm_up_every_days=every))
+
+
+def test_models_of_other_sizes_do_not_go_on(world: World, tmp_path: Path) -> None:
+    universal = world.universal(FIRST)
+    first = world.targeted(FIRST, universal)
+    wider = train_universal(
+        model_config=tiny_model(head_width=9),
+        config=tiny_universal(epochs=0),
+        windows=world.windows,
+        catalog=world_catalog(),
+        token_init=None,
+        out=tmp_path / "other",
+        seed=5,
+        parent_versions={},
+        as_of=FIRST + DAY,
+    )
+    with pytest.raises(CheckpointError, match=r"model.head_width 8 and 9; run one night with .*warm_up_every_days=1"):
+        world.targeted(FIRST + DAY, wider, first, tiny_targeted(warm_up_every_days=0))
+    anew = night_start(tiny_targeted(), wider, first, world_catalog(), FIRST + DAY, seed=5)
+    assert not anew.kept and anew.notes == (f"the head of {first.model_version} has other sizes: it starts anew",)
+    with pytest.raises(
+        CheckpointError, match=r"the configuration differ in .*; run one night with universal.start=scratch"
+    ):
+        train_universal(
+            model_config=tiny_model(head_width=9),
+            config=tiny_universal(),
+            windows=world.windows,
+            catalog=world_catalog(),
+            token_init=None,
+            out=tmp_path / "other",
+            seed=5,
+            parent_versions={},
+            as_of=FIRST + DAY,
+            parent=universal,
+        )
+
+
+def test_exposure_by_brute_force(spark: SparkSession, world: World) -> None:
+    checkpoint = world.universal(FIRST)
+    trained = {index for index, count in enumerate(checkpoint.item_frequencies().tolist()) if count}
+    rng = np.random.default_rng(3)
+    rows = [(int(index), int(rng.integers(1, 9))) for index in rng.permutation(np.arange(2, 40))[:25]]
+    frame = spark.createDataFrame([*rows, (None, 4)], "item_index int, exposures long")
+    exposure = exposure_of(frame, checkpoint)
+    untrained = [(index, count) for index, count in [*rows, (None, 4)] if index not in trained]
+    assert (exposure.items, exposure.untrained_items) == (26, len(untrained))
+    assert exposure.untrained_exposures == sum(count for _, count in untrained)
+    assert exposure.exposures == sum(count for _, count in rows) + 4
+    assert exposure.rates == (len(untrained) / 26, exposure.untrained_exposures / exposure.exposures)
+    assert exposure_of(frame.limit(0), checkpoint).rates == (None, None)
+
+
+def test_items_wait_for_their_publication(spark: SparkSession) -> None:
+    rows = [("old", FIRST - DAY), ("now", FIRST), ("new", FIRST + DAY), ("always", None)]
+    items = spark.createDataFrame(rows, f"{c.ITEM_ID} string, {c.PUBLISHED_TS} timestamp")
+    assert {row[0] for row in published_before(items, FIRST).collect()} == {"old", "always"}
+
+
+SMALL = (
+    "source.users=60",
+    "source.items=80",
+    "source.days=12",
+    "source.events_per_user=24",
+    "source.impressions_per_user=12",
+    "source.topics=2",
+    "windows.validation_days=2",
+    "model.fusion.token_init=random",
+    "universal.epochs=2",
+    "targeted.epochs=1",
+)
+
+
+def run_days(warehouse: Path, first: str, last: str, *more: str) -> int:
+    settings = [part for override in SMALL for part in ("--set", override)]
+    return run("run_days", warehouse, *settings, "--from", first, "--to", last, *more)
+
+
+@pytest.fixture(scope="module")
+def two_days(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert spark is not None  # the jobs find the running session
+    warehouse = tmp_path_factory.mktemp("days") / "warehouse"
+    assert run_days(warehouse, "2024-01-06", "2024-01-07", "--policy", "0") == 0
+    return warehouse
+
+
+def read_days(warehouse: Path) -> pd.DataFrame:
+    tables = Warehouse(str(warehouse))
+    return tables.read_arrow(TRAINING_DAYS, tables.version(TRAINING_DAYS)).to_pandas().sort_values([c.AS_OF, c.TASK])
+
+
+def test_two_days_run_by_themselves(two_days: Path, tmp_path: Path) -> None:
+    days = read_days(two_days)
+    assert list(days[c.TASK]) == ["all", "click_articles", "share"] * 2
+    assert set(days["exposed_by"]) == {"impressions"} and (days["exposed_items"] > 0).all()
+    assert (days["untrained_items"] <= days["exposed_items"]).all()
+    targeted = days[days[c.TASK] == "click_articles"]
+    assert targeted["warm_up_as_of"].nunique() == 1 and targeted["universal_version"].nunique() == 1
+    tables = Warehouse(str(two_days))
+    runs = tables.read_arrow(RUNS, tables.version(RUNS)).to_pandas()["job"].value_counts()
+    assert runs["ingest"] == 1 and runs["build_windows"] == 2 and runs["build_sequences"] == 1
+    vocabulary = tables.read_arrow(ITEM_VOCABULARY, tables.version(ITEM_VOCABULARY)).to_pandas()
+    assert vocabulary[c.FIRST_SEEN].nunique() == 2 and len(vocabulary) < 80  # some items are not published yet
+    assert draw({0: days}, tmp_path / "figure.svg").read_text().count("warm-up after the first day") == 1
+    assert tables.version(EVENTS) >= 0
+
+
+def test_recorded_days_are_left_out_and_another_policy_is_refused(two_days: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    before = read_days(two_days)
+    assert run_days(two_days, "2024-01-06", "2024-01-07", "--policy", "0") == 0
+    assert capsys.readouterr().out.count("recorded already, left out") == 2
+    pd.testing.assert_frame_equal(read_days(two_days), before)
+    assert run_days(two_days, "2024-01-06", "2024-01-08", "--policy", "7") == 2
+    assert "take a warehouse per policy" in capsys.readouterr().out
+
+
+def test_bad_days_are_refused_before_anything_runs(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert run_days(tmp_path / "warehouse", "2024-01-08", "2024-01-06") == 2
+    assert "--from 2024-01-08 is after --to 2024-01-06" in capsys.readouterr().out
+    assert run_days(tmp_path / "warehouse", "January", "2024-01-06") == 2
+    assert "--from 'January'" in capsys.readouterr().out
+    assert not (tmp_path / "warehouse" / "tables").exists()
