@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "warm_up.jsonl"
 FIGURES = ROOT / "docs" / "figures"
 
-_RC = {"svg.fonttype": "none", "svg.hashsalt": "warm_up", "font.size": 9, "axes.spines.top": False}
+_RC: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "warm_up", "font.size": 9, "axes.spines.top": False}
 _RATE = "untrained_item_rate"
 
 

@@ -28,6 +28,7 @@ from precise_core.runtime.days import is_recorded, nights, record_day
 from precise_core.runtime.freshness import is_up_to_date
 from precise_core.runtime.job import EXIT_FAILED, run_job
 from precise_core.runtime.progress import console
+from precise_core.runtime.universal import reads_token_embeddings
 from precise_core.settings import Settings
 from precise_core.spark.lock import warehouse_lock
 
@@ -76,7 +77,9 @@ def _run_day(config: str, overrides: list[str], is_last: bool) -> int:
         return 0
     for job, parts in (*_DAY, *(_LAST_DAY if is_last else ())):
         name = job.__name__.rsplit(".", 1)[-1]
-        if is_up_to_date(settings, name, parts):
+        if job is embed_tokens and not reads_token_embeddings(settings):
+            console.print(f"  {name}: not needed, left out")
+        elif is_up_to_date(settings, name, parts):
             console.print(f"  {name}: up to date, left out")
         elif code := job.main(arguments):
             return int(code)

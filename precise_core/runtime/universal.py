@@ -33,7 +33,7 @@ def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
     needed = [TRAINING_WINDOWS, ITEM_TOKENS]
     for table in needed:  # in the order of the night, so that a missing one names the job to run next
         job.pin(table)
-    if settings.model.fusion.mode != "id" and settings.model.fusion.token_init == "vocab":
+    if reads_token_embeddings(settings):
         if pinned_snapshot(job, TOKEN_EMBEDDINGS).row_count():
             needed.append(TOKEN_EMBEDDINGS)
         else:
@@ -50,6 +50,11 @@ def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
     if parent is not None and Path(folder).name == parent.model_version:
         raise NothingNewError(f"no new window, or validation never improved; {parent.model_version} stays in use")
     return Checkpoint.open(folder), parent
+
+
+def reads_token_embeddings(settings: Settings) -> bool:
+    """Whether a training of this configuration starts new tokens from `token_embeddings`."""
+    return settings.model.fusion.mode != "id" and settings.model.fusion.token_init == "vocab"
 
 
 def checkpoint_to_go_on_from(job: Job) -> Checkpoint | None:

@@ -80,8 +80,7 @@ def train_universal(
         CheckpointError: ``parent`` has other sizes than ``model_config``, or another tokenizer than the catalog.
     """
     since = None if parent is None else new_since(parent, model_config, catalog)
-    feed = _train_feed(windows, task, config, seed, since, parent)
-    validation = window_feed(windows, task, "validation", config.batch_size, seed)
+    feed, validation = _feeds(windows, task, config, seed, since, parent)
     if parent is None or since is None:
         frequencies_V = item_frequencies(windows, task, catalog.num_rows)
         model = build_model(model_config, catalog, token_init, frequencies_V > 0, seed)
@@ -148,16 +147,18 @@ def new_since(parent: Checkpoint, model_config: ModelConfig, catalog: ItemCatalo
     return seconds_of(parent.manifest.as_of)
 
 
-def _train_feed(
+def _feeds(
     windows: DeltaSnapshot,
     task: str,
     config: UniversalConfig,
     seed: int,
     since: int | None,
     parent: Checkpoint | None,
-) -> WindowFeed:
+) -> tuple[WindowFeed, WindowFeed]:
+    """The train and the validation windows; where a parent could stay in use, none of either is no fault."""
     try:
-        return window_feed(windows, task, "train", config.batch_size, seed, since)
+        train_feed = window_feed(windows, task, "train", config.batch_size, seed, since)
+        return train_feed, window_feed(windows, task, "validation", config.batch_size, seed)
     except NothingToLearnError as error:
         if parent is None:
             raise
