@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import matplotlib
 import pandas as pd
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.dates import DateFormatter, DayLocator
 from matplotlib.figure import Figure
 
 from benchmarks.record import record
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code := run_days.main([*shared, "--set", f"warehouse={warehouse}", *span]):
             return code
         days[every] = read_days(warehouse, arguments.first, arguments.last)
-    command = "python -m benchmarks.warm_up " + shlex.join(sys.argv[1:] if argv is None else argv)
+    # Without --work and --fresh: they say where, not what.
+    span = ["--from", arguments.first, "--to", arguments.last, "--every", *map(str, arguments.every)]
+    command = shlex.join(["python", "-m", "benchmarks.warm_up", *shared, *span])
     record_days(days, f"{settings.name} ({settings.source.kind})", settings.seed, command)
     FIGURES.mkdir(parents=True, exist_ok=True)
     target = draw(days, FIGURES / f"warm_up_{settings.name}.svg")
@@ -89,7 +91,9 @@ def draw(days: Mapping[int, pd.DataFrame], target: Path) -> Path:
             axes.set(title=task, ylabel="untrained rate", ylim=(0, None))
             axes.spines["right"].set_visible(False)
             axes.grid(alpha=0.3)
-            axes.tick_params(axis="x", rotation=30)
+            nights = max(len(rows[c.AS_OF].unique()) for rows in days.values())
+            axes.xaxis.set_major_locator(DayLocator(interval=-(-nights // 10)))
+            axes.xaxis.set_major_formatter(DateFormatter("%m-%d"))
         figure.axes[0].legend(frameon=False)
         FigureCanvasSVG(figure).print_svg(str(target), metadata={"Date": None})
     return target
