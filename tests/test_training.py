@@ -18,7 +18,7 @@ from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import TokenInit
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.config import OptimizerConfig, TargetedConfig, UniversalConfig
-from precise_core.training.loop import learning_rate_at
+from precise_core.training.optimizer import learning_rate_at
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG, ndcg_at_k, recall_at_k

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
 
@@ -39,8 +39,9 @@ class FusionConfig(Config):
 
 
 class EncoderConfig(Config):
-    """The Transformer over items (IV-C, IV-D)."""
+    """The model over a sequence of items (IV-C, IV-D). ``kind``: `transformer` (PRECISE), `sasrec`, `bert4rec`, ..."""
 
+    kind: str = "transformer"
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
     ffn_width: int = Field(512, ge=1)
@@ -48,12 +49,26 @@ class EncoderConfig(Config):
     max_length: int = Field(100, ge=1)
     scale_input: bool = Field(True, description="Item vectors times sqrt(width) before positions are added.")
 
+    @field_validator("kind")
+    @classmethod
+    def _is_registered(cls, value: str) -> str:
+        from precise_core.models.encoders import ENCODERS  # here, because the encoders read this module
+
+        if value not in ENCODERS:
+            raise ValueError(f"no encoder {value!r}; there are {sorted(ENCODERS)}")
+        return value
+
 
 class ModelConfig(Config):
-    """PRECISE. ``residual_head``: h'_u = last state + MLP(CONCAT(...)), last layer zero; False = the paper."""
+    """PRECISE. ``residual_head``: h'_u = last state + MLP(CONCAT(...)), last layer zero; False = the paper.
+
+    ``prediction``: `next_item` (causal, the paper's Universal Training) or `masked_item` (BERT4Rec's cloze task: every
+    position sees every other, some are masked, and the user vector is the state of a mask behind the newest item).
+    """
 
     fusion: FusionConfig = FusionConfig()
     encoder: EncoderConfig = EncoderConfig()
+    prediction: Literal["next_item", "masked_item"] = "next_item"
     similarity: Literal["cosine", "dot"] = "cosine"
     temperature: float = Field(0.07, gt=0)
     learned_temperature: bool = True

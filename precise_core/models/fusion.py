@@ -89,6 +89,10 @@ class ItemFusion(nn.Module):
         mask_NT = torch.arange(token_ids_NT.shape[1], device=token_ids_NT.device) < token_counts_N[:, None]
         return self.text(self.token_table(self._token_rows(token_ids_NT)), mask_NT)
 
+    def token_parameters(self) -> list[nn.Parameter]:
+        """What alternate training freezes in its first phase: the token table."""
+        return list(self.token_table.parameters()) if self.has_text else []
+
     def balance_loss(self) -> torch.Tensor | None:
         """Load-balancing loss of the last forward pass, unweighted; None unless the mode is `moe`."""
         return self.text.balance_loss if self.has_text and isinstance(self.text, MixtureOfExperts) else None

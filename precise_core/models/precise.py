@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from precise_core.errors import ModelError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
-from precise_core.models.encoder import SequenceEncoder
+from precise_core.models.dropout import Dropout
+from precise_core.models.encoders import ENCODERS
 from precise_core.models.fusion import ItemFusion
 
 Stage = Literal["universal", "targeted"]
 
+_MASK_STD = 0.02
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1.0
 
 
@@ -56,7 +59,12 @@ class Precise(nn.Module):
         self.config, self.stage = config, stage
         self.num_item_rows, self.max_token_length = num_item_rows, max_token_length
         self.fusion = ItemFusion(config.fusion, num_item_rows, known_token_ids)
-        self.encoder = SequenceEncoder(config.encoder, config.fusion.width, is_causal=stage == "universal")
+        is_masked = config.prediction == "masked_item"
+        if is_masked and stage == "targeted":
+            raise ModelError("prediction masked_item has no targeted stage: train it on the task's windows instead")
+        is_causal = stage == "universal" and not is_masked
+        self.encoder = ENCODERS[config.encoder.kind](config.encoder, config.fusion.width, is_causal)
+        self.mask_vector_D = nn.Parameter(torch.randn(config.fusion.width) * _MASK_STD) if is_masked else None
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(config.temperature)), requires_grad=config.learned_temperature
         )
@@ -79,12 +87,28 @@ class Precise(nn.Module):
         """h of the last layer at the positions ``at_BQ``, or at all of them; zero at padding."""
         return self.encoder(e_BLD, valid_mask_BL, at_BQ)
 
+    def masked(self, e_BLD: torch.Tensor, masked_BL: torch.Tensor | None) -> torch.Tensor:
+        """Item vectors with the mask vector where ``masked_BL`` is True; unchanged where it is None."""
+        if masked_BL is None or self.mask_vector_D is None:
+            return e_BLD
+        return torch.where(masked_BL[:, :, None], self.mask_vector_D, e_BLD)
+
     def user_embeddings(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:
-        """h_BD of left-padded sequences; zero for a sequence without any item under a residual head."""
+        """h_BD of left-padded sequences; a sequence without any item has a finite one, zero under a residual head."""
         if self.head is not None:
             return self.head(self.position_states(e_BLD, valid_mask_BL))
+        if self.mask_vector_D is not None:
+            e_BLD, valid_mask_BL = self._with_mask_behind(self.mask_vector_D, e_BLD, valid_mask_BL)
         newest_B1 = torch.full((len(e_BLD), 1), e_BLD.shape[1] - 1, device=e_BLD.device)
         return self.position_states(e_BLD, valid_mask_BL, newest_B1)[:, 0]
+
+    def _with_mask_behind(
+        self, mask_D: torch.Tensor, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One more position that asks for the next item; the oldest gives way where ``max_length`` is reached."""
+        kept = slice(max(0, e_BLD.shape[1] + 1 - self.encoder.max_length), None)
+        mask_B1D = mask_D.to(e_BLD.dtype).expand(len(e_BLD), 1, -1)
+        return torch.cat([e_BLD[:, kept], mask_B1D], dim=1), F.pad(valid_mask_BL[:, kept], (0, 1), value=True)
 
     def serving_item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
         """Item vectors whose plain dot product with serving user vectors is the score."""
@@ -96,10 +120,16 @@ class Precise(nn.Module):
 
     def logits(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
         """Scores for a softmax, P x N: the serving score, under cosine divided by the temperature."""
+        return self._query_vectors(h_PD) @ self.serving_item_vectors(e_ND).T
+
+    def pair_logits(self, h_PD: torch.Tensor, e_PMD: torch.Tensor) -> torch.Tensor:
+        """The same scores of M items of each row's own, P x M."""
+        return (self._query_vectors(h_PD)[:, None, :] * self.serving_item_vectors(e_PMD)).sum(dim=-1)
+
+    def _query_vectors(self, h_PD: torch.Tensor) -> torch.Tensor:
+        """User vectors divided by the temperature: P x D numbers to divide instead of P x N."""
         users_PD = self.serving_user_vectors(h_PD)
-        if self.config.similarity == "cosine":
-            users_PD = users_PD / self.temperature  # before the product: P x D numbers to divide instead of P x N
-        return users_PD @ self.serving_item_vectors(e_ND).T
+        return users_PD / self.temperature if self.config.similarity == "cosine" else users_PD
 
     @property
     def temperature(self) -> torch.Tensor:
@@ -115,7 +145,7 @@ class ConcatHead(nn.Module):
         D = config.fusion.width
         self.max_length, self.is_residual = config.encoder.max_length, config.residual_head
         self.hidden = nn.Sequential(
-            nn.Linear(self.max_length * D, config.head_width), nn.GELU(), nn.Dropout(config.encoder.dropout)
+            nn.Linear(self.max_length * D, config.head_width), nn.GELU(), Dropout(config.encoder.dropout)
         )
         self.out = nn.Linear(config.head_width, D)
         if self.is_residual:

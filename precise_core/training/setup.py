@@ -17,6 +17,7 @@ from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.training import distribution
 from precise_core.training.checkpoint import Checkpoint, write_checkpoint
+from precise_core.training.config import LoopConfig
 from precise_core.training.resume import ResumeStore
 
 
@@ -82,6 +83,11 @@ def resume_store(out: Path, task: str, described: Mapping[str, Any], model: Prec
         "ranks": distribution.world_size(),
     }
     return ResumeStore(Path(out) / f".resume-{task}", json.loads(json.dumps(identity, default=str)))
+
+
+def log_folder(out: Path, task: str, config: LoopConfig) -> Path | None:
+    """Where the figures of the newest training of a task can be watched (``tensorboard --logdir``)."""
+    return Path(out) / "logs" / task if config.tensorboard else None
 
 
 def write_on_first_rank(out: Path, model: Precise, frequencies_V: torch.Tensor, **described: Any) -> Checkpoint:

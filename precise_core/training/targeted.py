@@ -13,15 +13,15 @@ from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
-from precise_core.objectives.losses import bpr_item, bpr_user, sampled_softmax
+from precise_core.objectives.losses import bpr_item, bpr_user, candidate_softmax
 from precise_core.objectives.negatives import Candidates, CandidateSampler
 from precise_core.objectives.targets import CutExamples, draw_cuts
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig
-from precise_core.training.loop import LossFunction, Training, TrainingResult, train
+from precise_core.training.loop import BatchLoss, LossFunction, Training, TrainingResult, train
 from precise_core.training.progress import NullProgress, Progress
-from precise_core.training.setup import item_frequencies, resume_store, window_feed, write_on_first_rank
-from precise_core.training.universal import balance_penalty
+from precise_core.training.setup import item_frequencies, log_folder, resume_store, window_feed, write_on_first_rank
+from precise_core.training.universal_loss import balance_penalty
 from precise_core.training.validation import validate
 from schemas import columns as c
 
@@ -99,6 +99,7 @@ def train_targeted(
                 resume=resume,
                 seed=seed,
                 progress=progress or NullProgress(),
+                logs=log_folder(Path(out), task, config),
             )
         )
     else:
@@ -141,7 +142,7 @@ def targeted_loss(
     """The configured loss over (history, next item) examples cut from a batch of windows."""
     sampler = CandidateSampler(config.negatives, task_frequencies_V, is_trained_V)
 
-    def loss(batch: SequenceBatch, generator: torch.Generator) -> torch.Tensor | None:
+    def loss(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
         examples = draw_cuts(
             batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL, config.cuts_per_window, generator
         )
@@ -152,7 +153,7 @@ def targeted_loss(
         logits_EC = model.logits(model.user_embeddings(e_ELD, examples.valid_mask_EL), e_CD)
         columns_E = candidates.columns(examples.targets_E)
         parts = _parts(config, logits_EC, columns_E, candidates, examples, batch.item_indices_BL)
-        return torch.stack(parts).sum() + balance_penalty(model) if parts else None
+        return BatchLoss(torch.stack(parts).sum() + balance_penalty(model), len(columns_E)) if parts else None
 
     return loss
 
@@ -168,15 +169,16 @@ def _parts(
     """The terms of the loss; one without any negative is left out."""
     if config.loss == "softmax":
         mask_E1 = torch.ones(len(columns_E), 1, dtype=torch.bool)
-        log_q_C, is_negative_C = candidates.log_q_C, candidates.is_negative_C
-        return [sampled_softmax(logits_EC, columns_E[:, None], mask_E1, log_q_C, is_negative_C)]
+        return [candidate_softmax(logits_EC, candidates, examples.targets_E[:, None], mask_E1)]
     terms: list[torch.Tensor | None] = []
     if config.loss in ("bpr_user", "both"):
         scores_EE = logits_EC[:, columns_E].T
         terms.append(bpr_user(scores_EE, users_without_item(examples, item_indices_BL)))
     if config.loss in ("bpr_item", "both"):
-        scores_EC = logits_EC - candidates.log_q_C
-        allowed_EC = candidates.is_negative_C & (torch.arange(scores_EC.shape[1]) != columns_E[:, None])
+        scores_EC = candidates.corrected(logits_EC)
+        allowed_EC = candidates.item_indices_C != examples.targets_E[:, None]
+        if candidates.is_negative_C is not None:
+            allowed_EC = allowed_EC & candidates.is_negative_C
         terms.append(bpr_item(scores_EC.gather(1, columns_E[:, None])[:, 0], scores_EC, allowed_EC))
     return [term for term in terms if term is not None]
 

@@ -8,21 +8,24 @@ from typing import Any
 
 import torch
 
-from precise_core.errors import NothingToLearnError
 from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.feed.windows import SequenceBatch
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
-from precise_core.models.precise import Precise, fuse_distinct
-from precise_core.objectives.losses import sampled_softmax
-from precise_core.objectives.negatives import CandidateSampler
-from precise_core.objectives.targets import next_instant_targets, positions_per_row
+from precise_core.models.precise import Precise
 from precise_core.training import distribution
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, publish_latest
 from precise_core.training.config import UniversalConfig
-from precise_core.training.loop import LossFunction, Training, train
+from precise_core.training.loop import Training, train
 from precise_core.training.progress import NullProgress, Progress
-from precise_core.training.setup import build_model, item_frequencies, resume_store, window_feed, write_on_first_rank
+from precise_core.training.setup import (
+    build_model,
+    item_frequencies,
+    log_folder,
+    resume_store,
+    window_feed,
+    write_on_first_rank,
+)
+from precise_core.training.universal_loss import universal_loss
 from precise_core.training.validation import validate
 
 
@@ -85,6 +88,8 @@ def train_universal(
             resume=resume,
             seed=seed,
             progress=progress or NullProgress(),
+            alternate=config.alternate,
+            logs=log_folder(Path(out), task, config),
         )
     )
     checkpoint = write_on_first_rank(
@@ -98,44 +103,6 @@ def train_universal(
     )
     resume.clear()
     return checkpoint
-
-
-def universal_loss(
-    model: Precise, catalog: ItemCatalog, config: UniversalConfig, frequencies_V: torch.Tensor
-) -> LossFunction:
-    """Eq. 5 over a batch: the last position of every instant predicts items of the next instant.
-
-    Raises (when built):
-        NothingToLearnError: The windows hold no item of the vocabulary.
-    """
-    if not frequencies_V.any():
-        raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")
-    sampler = CandidateSampler(config.negatives, frequencies_V)
-
-    def loss(batch: SequenceBatch, generator: torch.Generator) -> torch.Tensor | None:
-        targets = next_instant_targets(
-            batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL, config.targets_per_position, generator
-        )
-        if not len(targets.rows_P):
-            return None
-        candidates = sampler.draw(targets.targets_PM[targets.target_mask_PM], generator)
-        e_BLD, e_CD = fuse_distinct(model, catalog, targets.item_indices_BL, candidates.item_indices_C)
-        at_BQ, slots_P = positions_per_row(targets.rows_P, targets.positions_P, len(batch))
-        h_BQD = model.position_states(e_BLD, targets.valid_mask_BL, at_BQ)
-        logits_PC = model.logits(h_BQD[targets.rows_P, slots_P], e_CD)
-        columns_PM = candidates.columns(targets.targets_PM)
-        nll = sampled_softmax(
-            logits_PC, columns_PM, targets.target_mask_PM, candidates.log_q_C, candidates.is_negative_C
-        )
-        return nll + balance_penalty(model)
-
-    return loss
-
-
-def balance_penalty(model: Precise) -> torch.Tensor | float:
-    """The experts' load-balancing loss of the last forward pass, weighted; 0 without experts."""
-    balance = model.fusion.balance_loss()
-    return 0.0 if balance is None else model.config.fusion.balance_weight * balance
 
 
 def _write_untrained(out: Path, model: Precise, frequencies_V: torch.Tensor, described: dict[str, Any]) -> Checkpoint:

@@ -1,0 +1,15 @@
+"""Sequence encoders, one per file. A file in this folder that uses ``@register("name")`` is all a new one needs.
+
+The contract tests (tests/test_encoders.py) run for everything that is registered.
+"""
+
+import importlib
+import pkgutil
+
+from precise_core.models.encoders.base import SequenceEncoder
+from precise_core.models.encoders.registry import ENCODERS, register
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["ENCODERS", "SequenceEncoder", "register"]
