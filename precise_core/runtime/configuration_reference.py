@@ -34,6 +34,7 @@ is kept as JSON with every run in the table [`runs`](tables.md#runs).
 Rules across keys are checked as well:
 
 - `windows.stride` is at most `windows.length`, or events between windows would be lost;
+- `windows.train_includes_validation` needs `windows.split: leave_one_out`;
 - `windows.length` is at most `model.encoder.max_length`;
 - `model.fusion.top_k` is at most `model.fusion.num_experts`;
 - `model.encoder.heads` divides the width of an item (`id_width + token_width`; only one of them in the modes `id` and
@@ -70,6 +71,8 @@ _MEANINGS = {
     "SequencesConfig.buckets": "Partitions by hash of the user, per task.",
     "WindowsConfig.length": "Positions of a training window.",
     "WindowsConfig.stride": "Events between the starts of two windows of a user.",
+    "WindowsConfig.split": "What is held out: the last days of some users, or the last two events of everybody.",
+    "WindowsConfig.train_includes_validation": "Leave-one-out: the validation item is trained on too.",
     "WindowsConfig.validation_days": "Days before `as_of` that are the truth of the held-out users.",
     "WindowsConfig.validation_user_share": "Share of the users held out for model selection.",
     "WindowsConfig.max_targets": "Truth items kept per held-out user.",
