@@ -140,7 +140,7 @@ _MEANINGS = {
     "EvaluationConfig.hot_share": "Share of the trained items that counts as hot.",
     "EvaluationConfig.popular_days": "Days of the reference `most_popular_<days>d`.",
     "EvaluationConfig.bootstrap_samples": "Resamplings of the users behind an interval.",
-    "EvaluationConfig.knn_shrinkage": "Of the reference `item_knn`: larger trusts rare pairs less.",
+    "EvaluationConfig.knn_shrinkage": "Of `item_knn` and `last_item_knn`: larger trusts rare pairs less.",
     "EvaluationConfig.knn_history": "Newest events of a user that `item_knn` looks at.",
     "EvaluationConfig.example_users": "Users shown with their recommendations in the report.",
     "TextConfig.language_model": "Installed package that carries a model, or a Hugging Face folder.",
