@@ -74,11 +74,17 @@ TRAINING_WINDOWS = Table(
     columns=(
         Column(name=c.WINDOW_ID, type="string", doc="task/split/user_id/number of the slice."),
         _TASK,
-        Column(name=c.SPLIT, type="string", doc="`train`, or `validation` (history and the truth that followed)."),
+        Column(
+            name=c.SPLIT,
+            type="string",
+            doc="`train`; `validation`, or `test` (leave-one-out): a history and its truth.",
+        ),
         Column(name=c.ITEM_INDICES, type="array<int>", doc="Vocabulary rows, oldest first, left-padded with 0."),
         Column(name=c.EVENT_TS, type="array<bigint>", doc="Epoch seconds of each event, left-padded with 0."),
         Column(name=c.LENGTH, type="int", doc="Real positions, at the right end of the arrays."),
-        Column(name=c.TARGET_INDICES, type="array<int>", doc="Truth of a validation window, right-padded with 0."),
+        Column(
+            name=c.TARGET_INDICES, type="array<int>", doc="Truth of a validation or test window, right-padded with 0."
+        ),
         Column(name=c.TARGET_COUNT, type="int", doc="Real entries of `target_indices`; 0 in the train split."),
     ),
 )

@@ -22,7 +22,7 @@ from precise_core.errors import DataError, NothingToLearnError, RowCountError
 from precise_core.feed.snapshot import DeltaSnapshot
 from schemas import columns as c
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
 Rows = dict[str, np.ndarray]
 
 _COLUMNS = (c.ITEM_INDICES, c.EVENT_TS, c.LENGTH, c.TARGET_INDICES, c.TARGET_COUNT)

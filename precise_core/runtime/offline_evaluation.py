@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from precise_core.errors import CheckpointError, NothingToEvaluateError, VersionMixError
-from precise_core.evaluation.groups import item_groups
+from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
 from precise_core.evaluation.references import Scorer, TrainingLog, build_references, pair_matrix
 from precise_core.features.config import ALL_TASK, TaskConfig
@@ -128,11 +128,21 @@ class OfflineEvaluation:
             truth=pair_matrix(events.user_rows_E[truth_E], events.item_indices_E[truth_E], users, rows),
             history=pair_matrix(events.user_rows_E[before_E], events.item_indices_E[before_E], users, rows),
             candidates_N=self._candidates(task),
-            groups=item_groups(np.bincount(events.item_indices_E[before_E], minlength=rows), config.hot_share),
+            groups=self._groups(task, before_E),
             ks=config.ks,
             samples=config.bootstrap_samples,
             seed=self.settings.seed,
         )
+
+    def _groups(self, task: str, before_E: np.ndarray) -> dict[str, np.ndarray]:
+        """By training events; for the task `all`, whose events are of every scene, also by scene."""
+        events = self._events
+        item_indices = events.item_indices_E[before_E]
+        counts_N = np.bincount(item_indices, minlength=events.num_rows)
+        groups = item_groups(counts_N, self.settings.evaluation.hot_share)
+        if task != ALL_TASK:
+            return groups
+        return groups | scene_groups(item_indices, events.scenes_E[before_E], events.num_rows)
 
     def _our_systems(self, task: str, fallback: Scorer) -> tuple[dict[str, Scorer], dict[str, str | None]]:
         universal = latest_checkpoint(self.job, ALL_TASK)
