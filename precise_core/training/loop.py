@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -114,7 +113,7 @@ class _Run:
         t, at = self.t, self.at
         t.model.train()
         self.last_log = (time.monotonic(), at.step)
-        for batch in islice(t.feed.epoch(at.epoch), at.step_in_epoch, None):
+        for batch in t.feed.epoch(at.epoch, first_step=at.step_in_epoch):
             self._step(batch)
             if at.step_in_epoch < t.feed.num_steps and at.step % t.config.checkpoint_every_steps == 0:
                 self._save()
