@@ -37,6 +37,7 @@ def train(job: Job) -> None:
                 seed=job.settings.seed,
                 parent_versions=job.input_versions,
                 progress=job.progress("windows"),
+                feed_config=job.settings.feed,
             )
         except NothingToLearnError as error:
             # A checkpoint of an earlier night must not stand in for tonight's.

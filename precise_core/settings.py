@@ -16,6 +16,7 @@ from precise_core.features.config import (
     TaskConfig,
     WindowsConfig,
 )
+from precise_core.feed.config import FeedConfig
 from precise_core.models.config import DCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
@@ -37,6 +38,7 @@ class Settings(Config):
     text: TextConfig = TextConfig()
     sequences: SequencesConfig = SequencesConfig()
     windows: WindowsConfig = WindowsConfig()
+    feed: FeedConfig = FeedConfig()
     model: ModelConfig = ModelConfig()
     universal: UniversalConfig = UniversalConfig()
     targeted: TargetedConfig = TargetedConfig()

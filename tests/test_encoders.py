@@ -127,6 +127,12 @@ def test_an_unknown_encoder_is_refused_with_those_there_are() -> None:
         EncoderConfig(kind="mamba")
 
 
-def test_a_name_is_given_once() -> None:
-    with pytest.raises(ModelError, match="'sasrec' is registered already"):
-        register("sasrec")(ENCODERS["transformer"])
+def test_every_kind_that_a_configuration_accepts_is_registered() -> None:
+    for kind in KINDS:
+        assert EncoderConfig(kind=kind).kind == kind
+        assert ENCODERS[kind].__module__.endswith(f".{kind}")
+
+
+def test_a_file_has_one_encoder() -> None:
+    with pytest.raises(ModelError, match="'sasrec' is registered already, as SASRecEncoder"):
+        register(ENCODERS["sasrec"])

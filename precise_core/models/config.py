@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -41,7 +43,7 @@ class FusionConfig(Config):
 class EncoderConfig(Config):
     """The model over a sequence of items (IV-C, IV-D). ``kind``: `transformer` (PRECISE), `sasrec`, `bert4rec`, ..."""
 
-    kind: str = "transformer"
+    kind: str = Field("transformer", description="A file of `precise_core/models/encoders/`.")
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
     ffn_width: int = Field(512, ge=1)
@@ -52,10 +54,11 @@ class EncoderConfig(Config):
     @field_validator("kind")
     @classmethod
     def _is_registered(cls, value: str) -> str:
-        from precise_core.models.encoders import ENCODERS  # here, because the encoders read this module
-
-        if value not in ENCODERS:
-            raise ValueError(f"no encoder {value!r}; there are {sorted(ENCODERS)}")
+        # By the names of files: importing them would load torch, which a Spark job has no use for.
+        folder = str(Path(__file__).parent / "encoders")
+        kinds = sorted({module.name for module in pkgutil.iter_modules([folder])} - {"base", "registry"})
+        if value not in kinds:
+            raise ValueError(f"no encoder {value!r}; there are {kinds}")
         return value
 
 
@@ -68,7 +71,7 @@ class ModelConfig(Config):
 
     fusion: FusionConfig = FusionConfig()
     encoder: EncoderConfig = EncoderConfig()
-    prediction: Literal["next_item", "masked_item"] = "next_item"
+    prediction: Literal["next_item", "masked_item"] = Field("next_item", description="What Universal Training asks.")
     similarity: Literal["cosine", "dot"] = "cosine"
     temperature: float = Field(0.07, gt=0)
     learned_temperature: bool = True

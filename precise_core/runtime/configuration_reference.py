@@ -56,6 +56,7 @@ _MEANINGS = {
     "Settings.text": "Item text and the language model that reads it.",
     "Settings.sequences": "Length and partitions of `user_sequences`.",
     "Settings.windows": "Training windows and the users held out for validation.",
+    "Settings.feed": "How training reads its windows.",
     "Settings.model": "Sizes of PRECISE, and the switches where it departs from the paper.",
     "Settings.universal": "Universal Training.",
     "Settings.targeted": "Targeted Training, the same for every task.",

@@ -79,5 +79,6 @@ def train_from_tables(
         seed=settings.seed,
         parent_versions={name: version for name, (_, version) in tables.items()},
         progress=progress,
+        feed_config=settings.feed,
     )
     return str(checkpoint.folder)

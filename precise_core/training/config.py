@@ -22,9 +22,9 @@ class OptimizerConfig(Config):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.98, ge=0, lt=1)
     warmup_steps: int = Field(50, ge=0)
-    final_share: float = Field(0.1, ge=0, le=1)
+    final_share: float = Field(0.1, ge=0, le=1, description="Of the learning rate, at the last step.")
     clip_norm: float = Field(1.0, gt=0)
-    sparse_above_rows: int = Field(200_000, ge=0)
+    sparse_above_rows: int = Field(200_000, ge=0, description="Larger embedding tables have sparse gradients.")
 
 
 class LoopConfig(Config):
@@ -36,8 +36,8 @@ class LoopConfig(Config):
 
     epochs: int = Field(3, ge=0)
     batch_size: int = Field(128, ge=2)
-    accumulate_batches: int = Field(1, ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accumulate_batches: int = Field(1, ge=1, description="Batches per optimizer step.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`bf16` = autocast; `auto`: on a GPU only.")
     optimizer: OptimizerConfig = OptimizerConfig()
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
     checkpoint_every_steps: int = Field(200, ge=1)
@@ -51,10 +51,10 @@ class AlternateConfig(Config):
     ``min_update`` of its norm, or ``max_epochs`` are used up.
     """
 
-    enabled: bool = False
-    patience: int = Field(1, ge=1)
-    min_update: float = Field(0.0, ge=0)
-    max_epochs: int = Field(10, ge=1)
+    enabled: bool = Field(False, description="Train the id table first.")
+    patience: int = Field(1, ge=1, description="Epochs without a better validation NDCG that end the first phase.")
+    min_update: float = Field(0.0, ge=0, description="Relative change of the id table in an epoch that ends it too.")
+    max_epochs: int = Field(10, ge=1, description="Longest first phase.")
 
 
 class UniversalConfig(LoopConfig):
@@ -64,7 +64,7 @@ class UniversalConfig(LoopConfig):
     ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
     targets_per_position: int = Field(4, ge=1, description="Items of the next instant drawn per position.")
     mask_share: float = Field(0.2, gt=0, lt=1, description="Share of masked items; `prediction: masked_item` only.")
-    alternate: AlternateConfig = AlternateConfig()
+    alternate: AlternateConfig = Field(AlternateConfig(), description="The id table first, then everything (IV-E2).")
 
 
 class TargetedConfig(LoopConfig):

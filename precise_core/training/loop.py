@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from precise_core.errors import TrainingError
+from precise_core.feed.lookup import window_ids
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
 from precise_core.training import alternate, distribution
@@ -36,6 +37,7 @@ LossFunction = Callable[[SequenceBatch, torch.Generator], BatchLoss | None]
 Validate = Callable[[], dict[str, float]]
 
 _LOG_EVERY_STEPS = 20
+_NAMED_IN_ERROR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class _Run:
         self._save()
 
     def _remaining_batches(self) -> Iterator[tuple[SequenceBatch, ...]]:
-        batches = islice(self.t.feed.epoch(self.at.epoch), self.at.batch_in_epoch, None)
+        batches = self.t.feed.epoch(self.at.epoch, first_step=self.at.batch_in_epoch)
         while group := tuple(islice(batches, self.t.config.accumulate_batches)):
             yield group
 
@@ -171,20 +173,24 @@ class _Run:
 
     def _backward(self, batch: SequenceBatch) -> tuple[float, float]:
         """Add the gradients of one batch; returns its summed loss and weight, those of all ranks together."""
-        t, at = self.t, self.at
-        # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
-        # the draws of candidates, and have dropout of their own.
-        place = (t.seed, at.epoch, at.batch_in_epoch)
-        torch.manual_seed(hash((*place, distribution.rank())) % 2**63)
-        with torch.autocast("cpu", torch.bfloat16, enabled=t.config.precision == "bf16"):
-            loss = t.loss(batch, torch.Generator().manual_seed(hash(place) % 2**63))
+        loss = self._loss(batch)
         own_sum = 0.0 if loss is None else loss.mean.item() * loss.weight
         loss_sum = distribution.add_up(own_sum)
         if not math.isfinite(loss_sum):
-            raise TrainingError(f"{t.description}: {self._where(batch, math.isfinite(own_sum))}; {self._last_good()}")
+            raise TrainingError(
+                f"{self.t.description}: {self._where(batch, math.isfinite(own_sum))}; {self._last_good()}"
+            )
         if loss is not None:
             (loss.mean * loss.weight).backward()
         return loss_sum, distribution.add_up(0.0 if loss is None else loss.weight)
+
+    def _loss(self, batch: SequenceBatch) -> BatchLoss | None:
+        # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
+        # the draws of candidates, and have dropout of their own.
+        place = (self.t.seed, self.at.epoch, self.at.batch_in_epoch)
+        torch.manual_seed(hash((*place, distribution.rank())) % 2**63)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.t.config.precision == "bf16"):
+            return self.t.loss(batch, torch.Generator().manual_seed(hash(place) % 2**63))
 
     def _look(self, epoch: int) -> None:
         """Validate, and keep the weights if they are the best so far."""
@@ -224,10 +230,20 @@ class _Run:
         if distribution.rank() == 0:
             self.t.resume.save(self.at, self.t.model, self.best, self.ids_before, self.optimizer)
 
+    @torch.no_grad()
     def _where(self, batch: SequenceBatch, is_mine_finite: bool) -> str:
-        at = self.at
-        rows = "on another rank" if is_mine_finite else f"windows {self.t.feed.window_ids(batch)[:10]}"
+        """Place of the batch, and the windows to blame: those not finite by themselves, or all where each one is."""
+        at, rows = self.at, "on another rank"
+        if not is_mine_finite:
+            alone = [row for row in map(batch.row, range(len(batch))) if not self._is_finite(row)]
+            guilty = alone or [batch]
+            names = [name for part in guilty[:_NAMED_IN_ERROR] for name in window_ids(self.t.feed, part)]
+            rows = f"windows {names[:_NAMED_IN_ERROR]}" + ("" if alone else " together")
         return f"loss is not finite at epoch {at.epoch}, batch {at.batch_in_epoch + 1} (step {at.step + 1}), {rows}"
+
+    def _is_finite(self, batch: SequenceBatch) -> bool:
+        loss = self._loss(batch)
+        return loss is None or math.isfinite(loss.mean.item())
 
     def _last_good(self) -> str:
         return f"the last good state (epoch {self.at.best_epoch}) is kept; lower optimizer.learning_rate"

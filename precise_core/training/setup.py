@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from precise_core.errors import TrainingError
+from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import Split, WindowFeed
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog, TokenInit
@@ -21,21 +22,31 @@ from precise_core.training.config import LoopConfig
 from precise_core.training.resume import ResumeStore
 
 
-def window_feed(windows: DeltaSnapshot, task: str, split: Split, batch_size: int, seed: int) -> WindowFeed:
-    """This rank's share of the train windows; all validation windows on every rank."""
-    if split == "validation":
-        return WindowFeed(windows, task, split, batch_size, seed)
-    return WindowFeed(windows, task, split, batch_size, seed, distribution.rank(), distribution.world_size())
+def window_feed(
+    windows: DeltaSnapshot,
+    task: str,
+    split: Split,
+    batch_size: int,
+    seed: int,
+    feed_config: FeedConfig = DEFAULT_FEED,
+) -> WindowFeed:
+    """This rank's share of the train windows; all other windows on every rank."""
+    if split != "train":
+        return WindowFeed(windows, task, split, batch_size, seed, config=feed_config)
+    rank, world_size = distribution.rank(), distribution.world_size()
+    return WindowFeed(windows, task, split, batch_size, seed, rank, world_size, feed_config)
 
 
-def item_frequencies(windows: DeltaSnapshot, task: str, num_item_rows: int) -> torch.Tensor:
+def item_frequencies(
+    windows: DeltaSnapshot, task: str, num_item_rows: int, feed_config: FeedConfig = DEFAULT_FEED
+) -> torch.Tensor:
     """int64 events per vocabulary row in the train windows; zero for padding and unknown.
 
     Raises:
         TrainingError: A window names an item beyond the catalog: the tables are not of the same night.
     """
     counts_V = torch.zeros(num_item_rows, dtype=torch.long)
-    for batch in WindowFeed(windows, task, "train", batch_size=4096, seed=0).epoch(0):
+    for batch in WindowFeed(windows, task, "train", batch_size=4096, seed=0, config=feed_config).epoch(0):
         highest = int(batch.item_indices_BL.max())
         if highest >= num_item_rows:
             raise TrainingError(
@@ -80,6 +91,7 @@ def resume_store(out: Path, task: str, described: Mapping[str, Any], model: Prec
         "stage": model.stage,
         "feed": feed.label,
         "rows": feed.num_rows,
+        "bucket_batches": feed.config.bucket_batches,
         "ranks": distribution.world_size(),
     }
     return ResumeStore(Path(out) / f".resume-{task}", json.loads(json.dumps(identity, default=str)))

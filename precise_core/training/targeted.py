@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from precise_core.errors import CheckpointError, NothingToLearnError
+from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.catalog import ItemCatalog
@@ -37,6 +38,7 @@ def train_targeted(
     seed: int,
     parent_versions: Mapping[str, int],
     progress: Progress | None = None,
+    feed_config: FeedConfig = DEFAULT_FEED,
 ) -> Checkpoint:
     """Train on the windows of ``task`` from the universal weights; write the epoch with the best validation NDCG@50.
 
@@ -53,6 +55,7 @@ def train_targeted(
         seed: Decides new weights, order, dropout and draws.
         parent_versions: Delta version of every input table, for the manifest.
         progress: Told of every step.
+        feed_config: How the windows are read.
 
     Raises:
         NothingToLearnError: The task has no windows or no two instants in any.
@@ -60,7 +63,7 @@ def train_targeted(
         CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's.
     """
     _same_tokenizer(universal, catalog)
-    feed = window_feed(windows, task, "train", config.batch_size, seed)
+    feed = window_feed(windows, task, "train", config.batch_size, seed, feed_config)
     _require_examples(feed)
     has_validation = windows.row_count({c.TASK: task, c.SPLIT: "validation"}) > 0
     if not has_validation and not config.warm_start:
@@ -69,7 +72,7 @@ def train_targeted(
         universal if config.warm_start else Checkpoint.open(universal.folder.parent / str(universal.manifest.parent))
     )
     model, copied, new = targeted_model(source, seed)
-    task_frequencies_V = item_frequencies(windows, task, catalog.num_rows)
+    task_frequencies_V = item_frequencies(windows, task, catalog.num_rows, feed_config)
     frequencies_V = _known_frequencies(
         task_frequencies_V, universal if config.warm_start else None, model.num_item_rows
     )
@@ -87,7 +90,7 @@ def train_targeted(
     }
     resume = resume_store(Path(out), task, described, model, feed)
     if has_validation:
-        validation = window_feed(windows, task, "validation", config.batch_size, seed)
+        validation = window_feed(windows, task, "validation", config.batch_size, seed, feed_config)
         result = train(
             Training(
                 description=f"targeted {task}",

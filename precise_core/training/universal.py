@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
@@ -41,6 +42,7 @@ def train_universal(
     seed: int,
     parent_versions: Mapping[str, int],
     progress: Progress | None = None,
+    feed_config: FeedConfig = DEFAULT_FEED,
 ) -> Checkpoint:
     """Train on the `train` windows of ``task`` and write the epoch with the best validation NDCG@50.
 
@@ -59,13 +61,14 @@ def train_universal(
         seed: Decides weights, order, dropout and draws.
         parent_versions: Delta version of every input table, for the manifest.
         progress: Told of every step.
+        feed_config: How the windows are read.
 
     Raises:
         TrainingError: No windows, nothing to predict in them, or a loss that is not finite.
     """
-    feed = window_feed(windows, task, "train", config.batch_size, seed)
-    validation = window_feed(windows, task, "validation", config.batch_size, seed)
-    frequencies_V = item_frequencies(windows, task, catalog.num_rows)
+    feed = window_feed(windows, task, "train", config.batch_size, seed, feed_config)
+    validation = window_feed(windows, task, "validation", config.batch_size, seed, feed_config)
+    frequencies_V = item_frequencies(windows, task, catalog.num_rows, feed_config)
     model = build_model(model_config, catalog, token_init, frequencies_V > 0, seed)
     described: dict[str, Any] = {
         "task": task,

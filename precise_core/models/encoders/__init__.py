@@ -1,6 +1,6 @@
-"""Sequence encoders, one per file. A file in this folder that uses ``@register("name")`` is all a new one needs.
+"""Sequence encoders, one per file: ``model.encoder.kind`` is the name of the file, ``@register`` marks the class.
 
-The contract tests (tests/test_encoders.py) run for everything that is registered.
+A new encoder is a new file here, with a subclass of ``SequenceEncoder`` that is marked with ``@register``. The contract tests (tests/test_encoders.py) run for everything that is registered.
 """
 
 import importlib

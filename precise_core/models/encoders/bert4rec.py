@@ -11,7 +11,7 @@ from precise_core.models.encoders.base import Attention, SequenceEncoder, feed_f
 from precise_core.models.encoders.registry import register
 
 
-@register("bert4rec")
+@register
 class Bert4RecEncoder(SequenceEncoder):
     """The post-norm blocks of BERT; with ``fusion.mode: id`` and ``prediction: masked_item`` it is the whole model."""
 

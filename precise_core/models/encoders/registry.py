@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from precise_core.errors import ModelError
@@ -14,17 +13,14 @@ ENCODERS: dict[str, type[SequenceEncoder]] = {}
 EncoderT = TypeVar("EncoderT", bound="type[SequenceEncoder]")
 
 
-def register(kind: str) -> Callable[[EncoderT], EncoderT]:
-    """Decorator: make an encoder available as ``model.encoder.kind: <kind>``.
+def register(encoder: EncoderT) -> EncoderT:
+    """Decorator: make an encoder available as ``model.encoder.kind``, under the name of its file.
 
     Raises:
-        ModelError: The name is taken.
+        ModelError: The file has registered one already.
     """
-
-    def remember(encoder: EncoderT) -> EncoderT:
-        if kind in ENCODERS:
-            raise ModelError(f"encoder {kind!r} is registered already, by {ENCODERS[kind].__module__}")
-        ENCODERS[kind] = encoder
-        return encoder
-
-    return remember
+    kind = encoder.__module__.rsplit(".", 1)[-1]
+    if kind in ENCODERS:
+        raise ModelError(f"encoder {kind!r} is registered already, as {ENCODERS[kind].__name__}: one encoder a file")
+    ENCODERS[kind] = encoder
+    return encoder

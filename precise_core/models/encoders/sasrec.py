@@ -11,7 +11,7 @@ from precise_core.models.encoders.base import Attention, SequenceEncoder, feed_f
 from precise_core.models.encoders.registry import register
 
 
-@register("sasrec")
+@register
 class SASRecEncoder(SequenceEncoder):
     """The blocks of SASRec; with ``fusion.mode: id`` and Universal Training it is the whole model.
 

@@ -11,7 +11,7 @@ from precise_core.models.encoders.base import Attention, SequenceEncoder, feed_f
 from precise_core.models.encoders.registry import register
 
 
-@register("transformer")
+@register
 class TransformerEncoder(SequenceEncoder):
     """Pre-norm blocks (Xiong et al. 2020): they train without a long warm-up, also six deep.
 
