@@ -22,7 +22,14 @@ from precise_core.training.checkpoint import UNTRAINED, Checkpoint, publish_late
 from precise_core.training.config import UniversalConfig
 from precise_core.training.loop import LossFunction, Training, train
 from precise_core.training.progress import NullProgress, Progress
-from precise_core.training.setup import build_model, item_frequencies, resume_store, window_feed, write_on_first_rank
+from precise_core.training.setup import (
+    build_model,
+    item_frequencies,
+    language_model_of,
+    resume_store,
+    window_feed,
+    write_on_first_rank,
+)
 from precise_core.training.validation import validate
 
 
@@ -49,8 +56,8 @@ def train_universal(
         model_config: Sizes of the model.
         config: How to train.
         windows: A pinned snapshot of ``training_windows``.
-        catalog: Tokens of every vocabulary row.
-        token_init: Initial token rows from the language model; needed for ``token_init: vocab``.
+        catalog: Tokens of every vocabulary row; with states of their texts for ``token_init: contextual``.
+        token_init: Initial token rows from the language model; needed for ``token_init: vocab`` and ``input``.
         out: Folder of the checkpoints.
         task: Partition of the windows.
         seed: Decides weights, order, dropout and draws.
@@ -67,7 +74,7 @@ def train_universal(
     described: dict[str, Any] = {
         "task": task,
         "tokenizer_id": catalog.tokenizer_id,
-        "language_model": token_init.language_model if token_init else None,
+        "language_model": language_model_of(model_config, catalog, token_init),
         "input_versions": dict(parent_versions),
         "seed": seed,
         "training": config.model_dump(mode="json"),
