@@ -21,8 +21,8 @@ from precise_core.training import distribution
 from precise_core.training.checkpoint import Checkpoint, write_checkpoint
 from precise_core.training.resume import ResumeStore
 
-# Tokens that the PCA of hidden states looks at: a second's work, and more change its directions no further.
-_PCA_STATES = 65_536
+# Tokens that the PCA of hidden states looks at: ten times the width of a large model, within a gigabyte.
+_PCA_STATES = 16_384
 
 
 def window_feed(windows: DeltaSnapshot, task: str, split: Split, batch_size: int, seed: int) -> WindowFeed:
