@@ -70,6 +70,7 @@ def test_every_parameter_of_a_contextual_model_is_trained_and_none_is_a_token_ta
     loss = F.cross_entropy(model.logits(h_BD, e_CD), torch.tensor([8, 9])) + (model.fusion.balance_loss() or 0)
     loss.backward()
     names = {name for name, _ in model.named_parameters()}
+    assert {id(p) for p in model.fusion.token_parameters()} == {id(p) for p in model.fusion.projection.parameters()}
     assert "fusion.projection.weight" in names and not any("token_table" in name for name in names)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

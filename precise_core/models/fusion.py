@@ -142,6 +142,12 @@ class ItemFusion(nn.Module):
         x_XTD[mask_XT] = x_SD
         return self.text(x_XTD, mask_XT)
 
+    def token_parameters(self) -> list[nn.Parameter]:
+        """What reads the language model's vectors: the token table, or the projection of hidden states."""
+        if not self.has_text:
+            return []
+        return list((self.projection if self.config.is_contextual else self.token_table).parameters())
+
     def balance_loss(self) -> torch.Tensor | None:
         """Load-balancing loss of the last forward pass, unweighted; None unless the mode is `moe`."""
         return self.text.balance_loss if self.has_text and isinstance(self.text, MixtureOfExperts) else None
