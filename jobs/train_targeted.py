@@ -23,7 +23,8 @@ from schemas import TRAINING_WINDOWS
 
 
 def train(job: Job) -> None:
-    universal, catalog = latest_checkpoint(job, ALL_TASK), item_catalog(job)
+    universal = latest_checkpoint(job, ALL_TASK)
+    catalog = item_catalog(job, universal)
     windows, rows, skipped = pinned_snapshot(job, TRAINING_WINDOWS), 0, 0
     for task in select_tasks(job, job.arguments.task, tuple(job.settings.tasks)):
         try:

@@ -23,11 +23,16 @@ def read(warehouse: Path, name: str) -> pd.DataFrame:
     return duckdb.read_parquet(files, hive_partitioning=True).df()
 
 
+# Written only with model.fusion.token_init: contextual.
+OF_OTHER_MODES = {"text_states"}
+NIGHTLY = [table for table in TABLES if table.name not in OF_OTHER_MODES]
+
+
 def versions(warehouse: Path) -> dict[str, int]:
-    return {table.name: Warehouse(str(warehouse)).version(table) for table in TABLES}
+    return {table.name: Warehouse(str(warehouse)).version(table) for table in NIGHTLY}
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", NIGHTLY, ids=lambda table: table.name)
 def test_every_table_is_there_and_readable_without_spark(night: Path, table: Table) -> None:
     delta = DeltaTable(str(night / "tables" / table.name))
     counted = QueryBuilder().register("t", delta).execute("SELECT count(*) AS rows FROM t").read_all()

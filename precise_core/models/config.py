@@ -10,13 +10,17 @@ from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
 
+TokenInitMode = Literal["vocab", "input", "contextual", "random"]
+
 
 class FusionConfig(Config):
     """Embedding Fusion (IV-B, eq. 3 and 4; Table VI).
 
     ``mode``: `id` (PRECISE-ID), `llm` (PRECISE-LLM), `pool` (PRECISE-Pool), `moe` (PRECISE). ``token_init``: `vocab`
-    (language-model states averaged per token), `random`. ``id_dropout`` is the probability that an item's id row is
-    replaced by the shared unknown row during training; 0 = the paper.
+    (token table from language-model states averaged per token), `input` (token table from the model's input
+    embeddings), `contextual` (no table: every text keeps its own frozen states, a projection is trained), `random`.
+    ``id_dropout`` is the probability that an item's id row is replaced by the shared unknown row during training; 0 =
+    the paper.
     """
 
     mode: Literal["id", "llm", "pool", "moe"] = "moe"
@@ -25,7 +29,7 @@ class FusionConfig(Config):
     num_experts: int = Field(4, ge=1)
     top_k: int = Field(2, ge=1)
     balance_weight: float = Field(0.01, ge=0)
-    token_init: Literal["vocab", "random"] = "vocab"
+    token_init: TokenInitMode = "vocab"
     id_dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -33,6 +37,11 @@ class FusionConfig(Config):
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k {self.top_k} is above num_experts {self.num_experts}")
         return self
+
+    @property
+    def is_contextual(self) -> bool:
+        """True = the model reads hidden states of whole texts and has no token table."""
+        return self.mode != "id" and self.token_init == "contextual"
 
     @property
     def width(self) -> int:

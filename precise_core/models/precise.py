@@ -39,6 +39,7 @@ class Precise(nn.Module):
         known_token_ids: int64, sorted: tokens with a row of their own.
         stage: Which of the two.
         max_token_length: T; kept so that serving can refuse a catalog of another length.
+        state_width: Width of the language model's states; for ``token_init: contextual`` only.
 
     >>> model = Precise(ModelConfig(), num_item_rows=10, known_token_ids=torch.tensor([5]), stage="universal",
     ...                 max_token_length=3).eval()
@@ -54,11 +55,12 @@ class Precise(nn.Module):
         known_token_ids: torch.Tensor,
         stage: Stage,
         max_token_length: int,
+        state_width: int | None = None,
     ) -> None:
         super().__init__()
         self.config, self.stage = config, stage
         self.num_item_rows, self.max_token_length = num_item_rows, max_token_length
-        self.fusion = ItemFusion(config.fusion, num_item_rows, known_token_ids)
+        self.fusion = ItemFusion(config.fusion, num_item_rows, known_token_ids, state_width)
         is_masked = config.prediction == "masked_item"
         if is_masked and stage == "targeted":
             raise ModelError("prediction masked_item has no targeted stage: train it on the task's windows instead")
@@ -163,7 +165,8 @@ def fuse_distinct(model: Precise, catalog: ItemCatalog, *item_indices: torch.Ten
 
     Args:
         model: Its device and mode (training or not) are used as they are.
-        catalog: Tokens of the items; rows beyond it are treated as items without text.
+        catalog: Tokens of the items, and states of their texts for a contextual model; rows beyond it are treated as
+            items without text.
         item_indices: int64 tensors of any shape.
 
     Returns:
@@ -182,7 +185,5 @@ def _fuse(fusion: ItemFusion, catalog: ItemCatalog, item_indices_N: torch.Tensor
     if fusion.has_text:
         rows_N = item_indices_N.where(item_indices_N < catalog.num_rows, 0)
         texts_X, text_of_N = torch.unique(catalog.text_rows_V[rows_N], return_inverse=True)
-        carriers_X = catalog.text_items_X[texts_X]
-        text_XD = fusion.text_half(catalog.token_ids_VT[carriers_X], catalog.token_counts_V[carriers_X])
-        halves.append(F.embedding(text_of_N, text_XD))
+        halves.append(F.embedding(text_of_N, fusion.catalog_texts(catalog, texts_X)))
     return torch.cat(halves, dim=-1)

@@ -87,7 +87,7 @@ _MEANINGS = {
     "FusionConfig.num_experts": "K in eq. 3 and 4.",
     "FusionConfig.top_k": "k: experts that are active per item.",
     "FusionConfig.balance_weight": "Weight of the load-balancing loss; 0 = the paper.",
-    "FusionConfig.token_init": "Token rows start from the language model (`vocab`) or at random.",
+    "FusionConfig.token_init": "What the text half starts from; [three ways and their costs](jobs/embed_tokens.md).",
     "FusionConfig.id_dropout": "Share of id rows replaced by the unknown row while training; 0 = the paper.",
     "EncoderConfig.layers": "H: Transformer blocks; the paper uses 6.",
     "EncoderConfig.heads": "Attention heads.",

@@ -23,7 +23,7 @@ from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, ev
 from precise_core.evaluation.references import Scorer, TrainingLog, build_references, pair_matrix
 from precise_core.features.config import ALL_TASK, TaskConfig
 from precise_core.features.eligibility import excluded_items
-from precise_core.inference.encoding import encode_items, encode_users
+from precise_core.inference.encoding import encode_catalog, encode_users
 from precise_core.inference.spark import ragged_rows
 from precise_core.inference.text import fixed_lists
 from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog, latest_checkpoint
@@ -183,9 +183,9 @@ class OfflineEvaluation:
 
     def _encoded_here(self, checkpoint: Checkpoint, fallback: Scorer) -> Scorer:
         """A system whose vectors are in no table: the untrained model, encoded in this process."""
-        catalog, model = item_catalog(self.job), checkpoint.load_model()
+        catalog, model = item_catalog(self.job, checkpoint), checkpoint.load_model()
         rows = np.arange(2, catalog.num_rows)
-        items_ND = encode_items(model, rows, catalog.token_ids_VT[2:].numpy(), catalog.token_counts_V[2:].numpy())
+        items_ND = encode_catalog(model, catalog, rows)
         sequences = self._table(USER_SEQUENCES, [c.USER_ID, c.TASK, c.ITEM_INDICES])
         sequences = sequences.filter(pc.equal(sequences[c.TASK], ALL_TASK))
         user_rows, known = self._user_rows(sequences[c.USER_ID])

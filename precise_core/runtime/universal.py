@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from precise_core.errors import ConfigError
 from precise_core.feed.catalog import load_item_catalog, load_token_init
 from precise_core.feed.snapshot import DeltaSnapshot
+from precise_core.models.config import FusionConfig
 from precise_core.runtime.checkpoints import checkpoint_folder, pinned_snapshot
 from precise_core.runtime.job import Job
 from precise_core.runtime.ranks import run_on_ranks
@@ -14,7 +16,7 @@ from precise_core.settings import Settings
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.progress import Progress
 from precise_core.training.universal import train_universal
-from schemas import ITEM_TOKENS, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
+from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
 
 
 def train(job: Job) -> Checkpoint:
@@ -23,9 +25,10 @@ def train(job: Job) -> Checkpoint:
     needed = [TRAINING_WINDOWS, ITEM_TOKENS]
     for table in needed:  # in the order of the night, so that a missing one names the job to run next
         job.pin(table)
-    if settings.model.fusion.mode != "id" and settings.model.fusion.token_init == "vocab":
-        if pinned_snapshot(job, TOKEN_EMBEDDINGS).row_count():
-            needed.append(TOKEN_EMBEDDINGS)
+    starts_from = _text_table(settings.model.fusion)
+    if starts_from is not None:
+        if pinned_snapshot(job, starts_from).row_count():
+            needed.append(starts_from)
         else:
             job.say(f"no item has text: fusion mode `id` instead of `{settings.model.fusion.mode}`")
             settings = _by_id_alone(settings)
@@ -37,6 +40,13 @@ def train(job: Job) -> Checkpoint:
         job.spark, settings.universal.ranks, train_from_tables, settings=settings, tables=tables, out=out
     )
     return Checkpoint.open(folder)
+
+
+def _text_table(fusion: FusionConfig) -> Table | None:
+    """The table that the text half starts from; None where it starts from nothing."""
+    if fusion.mode == "id" or fusion.token_init == "random":
+        return None
+    return TEXT_STATES if fusion.is_contextual else TOKEN_EMBEDDINGS
 
 
 def _by_id_alone(settings: Settings) -> Settings:
@@ -66,14 +76,16 @@ def train_from_tables(
         path, version = tables[table.name]
         return DeltaSnapshot(path, version)
 
-    token_init = None
+    fusion, token_init = settings.model.fusion, None
     if TOKEN_EMBEDDINGS.name in tables:
-        token_init = load_token_init(snapshot(TOKEN_EMBEDDINGS), settings.model.fusion.token_width, settings.seed)
+        mode: Literal["vocab", "input"] = "input" if fusion.token_init == "input" else "vocab"
+        token_init = load_token_init(snapshot(TOKEN_EMBEDDINGS), fusion.token_width, settings.seed, mode)
+    states = snapshot(TEXT_STATES) if TEXT_STATES.name in tables else None
     checkpoint = train_universal(
         model_config=settings.model,
         config=settings.universal,
         windows=snapshot(TRAINING_WINDOWS),
-        catalog=load_item_catalog(snapshot(ITEM_TOKENS)),
+        catalog=load_item_catalog(snapshot(ITEM_TOKENS), states),
         token_init=token_init,
         out=out,
         seed=settings.seed,

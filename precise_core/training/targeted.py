@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from precise_core.errors import CheckpointError, NothingToLearnError
+from precise_core.errors import NothingToLearnError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
@@ -60,9 +60,10 @@ def train_targeted(
     Raises:
         NothingToLearnError: The task has no windows or no two instants in any.
         TrainingError: A loss is not finite.
-        CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's.
+        CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's, or lacks the hidden
+            states it reads.
     """
-    _same_tokenizer(universal, catalog)
+    universal.require_fit(catalog)
     feed = window_feed(windows, task, "train", config.batch_size, seed, feed_config)
     _require_examples(feed)
     has_validation = windows.row_count({c.TASK: task, c.SPLIT: "validation"}) > 0
@@ -126,9 +127,8 @@ def targeted_model(source: Checkpoint, seed: int) -> tuple[Precise, tuple[str, .
     start = source.load_model()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Precise(
-            start.config, start.num_item_rows, start.fusion.known_token_ids_W, "targeted", start.max_token_length
-        )
+        known, state_width = start.fusion.known_token_ids_W, start.fusion.state_width
+        model = Precise(start.config, start.num_item_rows, known, "targeted", start.max_token_length, state_width)
     shared, own = start.state_dict(), model.state_dict()
     model.load_state_dict(own | {name: tensor for name, tensor in shared.items() if name in own})
     names = [name for name, _ in model.named_parameters()]
@@ -201,15 +201,6 @@ def _require_examples(feed: WindowFeed) -> None:
         if (changes_BL & batch.valid_mask_BL[:, :-1]).any():
             return
     raise NothingToLearnError(f"{feed.label}: no window spans two instants, so there is nothing to predict")
-
-
-def _same_tokenizer(universal: Checkpoint, catalog: ItemCatalog) -> None:
-    expected = universal.manifest.tokenizer_id
-    if expected != catalog.tokenizer_id:
-        raise CheckpointError(
-            f"checkpoint {universal.model_version} was trained with tokenizer {expected}, item_tokens has "
-            f"{catalog.tokenizer_id}; run jobs/train_universal.py first"
-        )
 
 
 def _known_frequencies(task_frequencies_V: torch.Tensor, parent: Checkpoint | None, num_rows: int) -> torch.Tensor:

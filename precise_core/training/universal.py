@@ -21,6 +21,7 @@ from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.setup import (
     build_model,
     item_frequencies,
+    language_model_of,
     log_folder,
     resume_store,
     window_feed,
@@ -54,8 +55,8 @@ def train_universal(
         model_config: Sizes of the model.
         config: How to train.
         windows: A pinned snapshot of ``training_windows``.
-        catalog: Tokens of every vocabulary row.
-        token_init: Initial token rows from the language model; needed for ``token_init: vocab``.
+        catalog: Tokens of every vocabulary row; with states of their texts for ``token_init: contextual``.
+        token_init: Initial token rows from the language model; needed for ``token_init: vocab`` and ``input``.
         out: Folder of the checkpoints.
         task: Partition of the windows.
         seed: Decides weights, order, dropout and draws.
@@ -73,7 +74,7 @@ def train_universal(
     described: dict[str, Any] = {
         "task": task,
         "tokenizer_id": catalog.tokenizer_id,
-        "language_model": token_init.language_model if token_init else None,
+        "language_model": language_model_of(model_config, catalog, token_init),
         "input_versions": dict(parent_versions),
         "seed": seed,
         "training": config.model_dump(mode="json"),
