@@ -18,7 +18,7 @@ CATALOG_FILE = "item_catalog.safetensors"
 
 
 def checkpoint_folder(job: Job) -> Path:
-    return job.folder / "checkpoints"
+    return job.checkpoints
 
 
 def latest_checkpoint(job: Job, task: str) -> Checkpoint:
