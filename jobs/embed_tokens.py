@@ -1,25 +1,50 @@
-"""Run the language model over the catalog and keep the mean hidden state of every token (eq. 2, mode `vocab`).
+"""Run the language model over the catalog (eq. 2), as `model.fusion.token_init` says.
 
-Reads item_tokens. Writes token_embeddings, from which the token table of a new universal model starts.
+Reads item_tokens. `vocab` and `input` write token_embeddings, from which the token table of a new universal model
+starts: the mean hidden state of every token, or its input embedding. `contextual` writes text_states, the hidden states
+of every text; texts that are in it already are not read again.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.inference.text import embed_tokens
+from precise_core.inference.text import embed_texts, embed_token_inputs, embed_tokens
 from precise_core.runtime.job import Job, run_job
-from precise_core.text.language_model import language_model_id
-from schemas import ITEM_TOKENS, TOKEN_EMBEDDINGS
+from precise_core.text.language_model import hidden_size, language_model_id
+from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS
 from schemas import columns as c
+from validation.gate import gate
 
 
 def embed(job: Job) -> None:
-    text = job.settings.text
+    text, mode = job.settings.text, job.settings.model.fusion.token_init
     tokens = job.read(ITEM_TOKENS)
     texts = tokens.where(F.col(c.TOKEN_COUNT) > 0).select(c.TEXT_HASH).distinct().count()
-    job.say(f"language model {language_model_id(text.language_model)} over {texts:,} distinct texts")
-    job.write(TOKEN_EMBEDDINGS, embed_tokens(tokens, text, job.settings.spark.shuffle_partitions))
+    job.say(f"language model {language_model_id(text.language_model)}, mode `{mode}`, over {texts:,} distinct texts")
+    if mode == "contextual":
+        job.balance("distinct texts", rows_in=texts, rows_out=_write_states(job, tokens))
+    else:
+        _write_vectors(job, tokens)
+
+
+def _write_states(job: Job, tokens: DataFrame) -> int:
+    text, partitions = job.settings.text, job.settings.spark.shuffle_partitions
+    states = embed_texts(tokens, job.read_optional(TEXT_STATES), text, partitions).persist()
+    with job.watching("language model over new texts"):
+        limits: dict[str, Any] = {"width": hidden_size(text.language_model), "max_tokens": text.max_tokens}
+        outcome = gate(TEXT_STATES, states, run_id=job.run_id, **limits)
+    job.check(outcome)
+    return job.write(TEXT_STATES, states)
+
+
+def _write_vectors(job: Job, tokens: DataFrame) -> None:
+    text, partitions = job.settings.text, job.settings.spark.shuffle_partitions
+    is_input = job.settings.model.fusion.token_init == "input"
+    vectors = embed_token_inputs(tokens, text) if is_input else embed_tokens(tokens, text, partitions)
+    job.write(TOKEN_EMBEDDINGS, vectors)
 
     distinct = tokens.select(F.explode(F.slice(c.TOKEN_IDS, 1, F.col(c.TOKEN_COUNT)))).distinct().count()
     embedded = job.read_written(TOKEN_EMBEDDINGS).count()

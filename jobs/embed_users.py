@@ -1,6 +1,7 @@
 """Encode every user of every task with the current checkpoints (Fig. 5: daily user prediction).
 
-Reads user_sequences, item_tokens and checkpoints. Writes user_embeddings, one slice per model_version.
+Reads user_sequences, item_tokens, text_states where a checkpoint is contextual, and checkpoints. Writes
+user_embeddings, one slice per model_version.
 """
 
 from argparse import ArgumentParser
@@ -18,10 +19,11 @@ from validation.gate import gate
 
 
 def embed(job: Job) -> None:
-    sequences, catalog_file = job.read(USER_SEQUENCES), save_item_catalog(job)
+    sequences = job.read(USER_SEQUENCES)
+    checkpoints = {task: latest_checkpoint(job, task) for task in trained_tasks(job, job.arguments.task)}
+    catalog_file = save_item_catalog(job, *checkpoints.values())
     users, written = 0, 0
-    for task in trained_tasks(job, job.arguments.task):
-        checkpoint = latest_checkpoint(job, task)
+    for task, checkpoint in checkpoints.items():
         model, of_task = checkpoint.manifest.model, sequences.where(F.col(c.TASK) == task)
         vectors = embed_users(job.spark, of_task, checkpoint.folder, catalog_file, model.encoder.max_length).persist()
         users += of_task.count()

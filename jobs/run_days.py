@@ -28,7 +28,7 @@ from precise_core.runtime.days import is_recorded, nights, record_day
 from precise_core.runtime.freshness import is_up_to_date
 from precise_core.runtime.job import EXIT_FAILED, run_job
 from precise_core.runtime.progress import console
-from precise_core.runtime.universal import reads_token_embeddings
+from precise_core.runtime.universal import text_table
 from precise_core.settings import Settings
 from precise_core.spark.lock import warehouse_lock
 
@@ -36,7 +36,7 @@ from precise_core.spark.lock import warehouse_lock
 _DAY: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (
     (ingest, ("source", "tasks")),
     (tokenize_items, None),
-    (embed_tokens, ("text",)),
+    (embed_tokens, ("text", "model")),
     (build_windows, None),
     (train_universal, None),
     (train_targeted, None),
@@ -77,7 +77,7 @@ def _run_day(config: str, overrides: list[str], is_last: bool) -> int:
         return 0
     for job, parts in (*_DAY, *(_LAST_DAY if is_last else ())):
         name = job.__name__.rsplit(".", 1)[-1]
-        if job is embed_tokens and not reads_token_embeddings(settings):
+        if job is embed_tokens and text_table(settings.model.fusion) is None:
             console.print(f"  {name}: not needed, left out")
         elif is_up_to_date(settings, name, parts):
             console.print(f"  {name}: up to date, left out")

@@ -25,7 +25,8 @@ from schemas import TRAINING_WINDOWS
 
 
 def train(job: Job) -> None:
-    universal, catalog = latest_checkpoint(job, ALL_TASK), item_catalog(job)
+    universal = latest_checkpoint(job, ALL_TASK)
+    catalog = item_catalog(job, universal)
     windows, rows, skipped = pinned_snapshot(job, TRAINING_WINDOWS), 0, 0
     for task in select_tasks(job, job.arguments.task, tuple(job.settings.tasks)):
         try:
@@ -41,6 +42,7 @@ def train(job: Job) -> None:
                 as_of=job.settings.as_of,
                 previous=checkpoint_in_use(job, task),
                 progress=job.progress("windows"),
+                feed_config=job.settings.feed,
             )
         except NothingNewError as error:
             job.say(str(error))

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
-from precise_core.evaluation.config import EvaluationConfig
+from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
 from precise_core.features.config import (
     ALL_TASK,
     RankingFeaturesConfig,
@@ -16,6 +16,7 @@ from precise_core.features.config import (
     TaskConfig,
     WindowsConfig,
 )
+from precise_core.feed.config import FeedConfig
 from precise_core.models.config import DCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
@@ -37,6 +38,7 @@ class Settings(Config):
     text: TextConfig = TextConfig()
     sequences: SequencesConfig = SequencesConfig()
     windows: WindowsConfig = WindowsConfig()
+    feed: FeedConfig = FeedConfig()
     model: ModelConfig = ModelConfig()
     universal: UniversalConfig = UniversalConfig()
     targeted: TargetedConfig = TargetedConfig()
@@ -46,6 +48,7 @@ class Settings(Config):
     dcn: DCNConfig = DCNConfig()
     ranker: RankerConfig = RankerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    experiment: ExperimentConfig = Field(ExperimentConfig(), description="Systems that `run_experiment` compares.")
 
     @field_validator("as_of")
     @classmethod
@@ -85,7 +88,35 @@ class Settings(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _systems_are_possible(self) -> Settings:
+        unknown = sorted(set(self.experiment.tasks) - set(self.task_names))
+        if unknown:
+            raise ValueError(f"experiment.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
+        for name in self.experiment.systems:
+            try:
+                own = self.of_system(name)
+            except ValueError as error:
+                raise ValueError(f"experiment.systems.{name}: {error}") from error
+            if own.windows.split != self.windows.split:
+                raise ValueError(f"experiment.systems.{name}.changes.windows.split: every system needs the same split")
+        return self
+
+    def of_system(self, name: str) -> Settings:
+        """The configuration of one system of the experiment, without the experiment itself."""
+        own = self.model_dump(exclude={"experiment"})
+        return Settings.model_validate(_merged(own, self.experiment.systems[name].changes))
+
     @property
     def task_names(self) -> tuple[str, ...]:
         """`all` and the declared tasks, in the order of the file."""
         return (ALL_TASK, *self.tasks)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the entries of ``changes``, mappings entry by entry."""
+    result = dict(base)
+    for key, value in changes.items():
+        is_section = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if is_section else value
+    return result

@@ -43,6 +43,7 @@ TOKENIZER_ID = "tokenizer_id"
 VECTOR = "vector"
 COUNT = "count"
 LANGUAGE_MODEL = "language_model"
+STATES = "states"
 
 # sequences and windows
 ITEM_INDICES = "item_indices"

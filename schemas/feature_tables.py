@@ -35,13 +35,33 @@ ITEM_TOKENS = Table(
 
 TOKEN_EMBEDDINGS = Table(
     name="token_embeddings",
-    doc="Initial row of the token table: mean last hidden state of a token over its occurrences in the catalog.",
+    doc="Initial row of the token table: a token's mean last hidden state in the catalog, or its input embedding.",
     key=(c.TOKEN_ID,),
     written_by="embed_tokens",
     columns=(
         Column(name=c.TOKEN_ID, type="int", doc="Token id of the language model."),
-        Column(name=c.VECTOR, type="array<float>", doc="Mean hidden state, of the language model's width."),
+        Column(name=c.VECTOR, type="array<float>", doc="Mean state or input embedding, of the model's own width."),
         Column(name=c.COUNT, type="bigint", doc="Occurrences in distinct item texts."),
+        Column(
+            name=c.LANGUAGE_MODEL,
+            type="string",
+            doc="Name and content hash of the language model; ends in `#input` where vectors are input embeddings.",
+        ),
+    ),
+)
+
+# States are kept as the language model gives them. Reduced by a PCA of the catalog they would be a tenth of the size,
+# but tomorrow's PCA is another one, and a checkpoint could not read the text of an item that came after it.
+TEXT_STATES = Table(
+    name="text_states",
+    doc="Last hidden states of the tokens of one distinct item text (`model.fusion.token_init: contextual`).",
+    key=(c.TEXT_HASH,),
+    written_by="embed_tokens",
+    columns=(
+        Column(name=c.TEXT_HASH, type="string", doc="SHA-256 of the text."),
+        Column(name=c.STATES, type="array<float>", doc="A state per token, one after the other: token_count x width."),
+        Column(name=c.TOKEN_COUNT, type="int", doc="Tokens of the text, at least 1."),
+        Column(name=c.TOKENIZER_ID, type="string", doc="Name and content hash of the tokenizer."),
         Column(name=c.LANGUAGE_MODEL, type="string", doc="Name and content hash of the language model."),
     ),
 )
@@ -74,11 +94,17 @@ TRAINING_WINDOWS = Table(
     columns=(
         Column(name=c.WINDOW_ID, type="string", doc="task/split/user_id/number of the slice."),
         _TASK,
-        Column(name=c.SPLIT, type="string", doc="`train`, or `validation` (history and the truth that followed)."),
+        Column(
+            name=c.SPLIT,
+            type="string",
+            doc="`train`; `validation`, or `test` (leave-one-out): a history and its truth.",
+        ),
         Column(name=c.ITEM_INDICES, type="array<int>", doc="Vocabulary rows, oldest first, left-padded with 0."),
         Column(name=c.EVENT_TS, type="array<bigint>", doc="Epoch seconds of each event, left-padded with 0."),
         Column(name=c.LENGTH, type="int", doc="Real positions, at the right end of the arrays."),
-        Column(name=c.TARGET_INDICES, type="array<int>", doc="Truth of a validation window, right-padded with 0."),
+        Column(
+            name=c.TARGET_INDICES, type="array<int>", doc="Truth of a validation or test window, right-padded with 0."
+        ),
         Column(name=c.TARGET_COUNT, type="int", doc="Real entries of `target_indices`; 0 in the train split."),
     ),
 )

@@ -105,9 +105,13 @@ EVALUATION_METRICS = Table(
             name="user_filter", type="string", doc="`all` = nothing filtered, `new` = items the user had are filtered."
         ),
         Column(
-            name="item_group", type="string", doc="Which truth items count: all, hot, cold, rare (1-4 events), unseen."
+            name="item_group",
+            type="string",
+            doc="Truth items that count: all, hot, cold, rare (1-4 events), unseen, scene:<name> (task all).",
         ),
-        Column(name="metric", type="string", doc="recall, ndcg, hit_rate, coverage, auc, gauc, log_loss."),
+        Column(
+            name="metric", type="string", doc="recall, ndcg, hit_rate, coverage, novelty (bits), auc, gauc, log_loss."
+        ),
         Column(name="k", type="int", doc="Cut of the ranking; 0 where the metric has none."),
         Column(name="value", type="double", doc="Mean over users."),
         Column(name="ci_low", type="double", nullable=True, doc="Lower end of the 95 % bootstrap interval over users."),

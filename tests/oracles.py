@@ -137,6 +137,35 @@ def training_windows(
     return result
 
 
+def leave_one_out_windows(
+    events: Sequence[Event],
+    vocabulary: Mapping[str, int],
+    *,
+    length: int,
+    stride: int,
+    train_includes_validation: bool,
+) -> dict[str, tuple[list[int], list[int], int, list[int], int]]:
+    """As ``training_windows``, for the split by each user's last two events; one target at most."""
+    result = {}
+    for (user, task), line in of_user_and_task([event for event in events if event.ts < AS_OF]).items():
+        train = line
+        if len(line) >= 3:
+            train = line[:-1] if train_includes_validation else line[:-2]
+            for split, place in (("validation", len(line) - 2), ("test", len(line) - 1)):
+                if line[place].item_id in vocabulary:
+                    history, target = line[:place][-length:], vocabulary[line[place].item_id]
+                    result[f"{task}/{split}/{user}/0"] = _window(history, vocabulary, length, [target], 1)
+        end, number = len(train), 0
+        while end > 0:
+            window = train[max(0, end - length) : end]
+            if int(window[0].ts.timestamp()) < int(window[-1].ts.timestamp()):
+                result[f"{task}/train/{user}/{number}"] = _window(window, vocabulary, length, [], 1)
+            if end <= length:
+                break
+            end, number = end - stride, number + 1
+    return result
+
+
 def _window(
     window: Sequence[Event], vocabulary: Mapping[str, int], length: int, targets: list[int], max_targets: int
 ) -> tuple[list[int], list[int], int, list[int], int]:

@@ -16,7 +16,7 @@ from precise_core.errors import CheckpointError, ConfigError, NothingNewError, N
 from precise_core.features.vocabulary import published_before
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import WindowFeed
-from precise_core.models.catalog import UNKNOWN, TokenInit
+from precise_core.models.catalog import UNKNOWN, ItemCatalog, TokenInit
 from precise_core.runtime.days import exposure_of, nights
 from precise_core.spark.warehouse import Warehouse
 from precise_core.training.checkpoint import Checkpoint
@@ -30,6 +30,7 @@ from schemas import columns as c
 from tests.night import run
 from tests.torch_world import (
     grouped_windows,
+    states_catalog,
     tiny_model,
     tiny_targeted,
     tiny_universal,
@@ -57,11 +58,12 @@ class World:
             write_windows(self.folder, grouped_windows(20, seed=9 + number, with_targets=True), task, "validation")
 
     def add_day(self, items: list[int], as_of: datetime) -> None:
-        """Windows of two old items and then ``items``, seen in the hour before ``as_of``."""
+        """Windows of two old items and then ``items``, seen just before ``as_of``; held-out users do the same."""
         end = int(as_of.timestamp())
         times = [100, 101, *range(end - len(items), end)]
         for task in ("all", "click"):
             write_windows(self.folder, [([2, 4, *items], times, [])] * 20, task)
+            write_windows(self.folder, [([2, 4], [100, 101], items)] * 20, task, "validation")
 
     @property
     def windows(self) -> DeltaSnapshot:
@@ -200,6 +202,36 @@ def test_a_new_token_is_written_in_the_coordinates_of_the_trained_ones(world: Wo
     torch.testing.assert_close(
         fusion.token_table.weight[1 : len(trained.known_token_ids_W)], trained.token_table.weight[1:-1]
     )
+
+
+def test_a_contextual_model_goes_on_with_the_states_of_new_texts(world: World) -> None:
+    fusion = {"mode": "moe", "id_width": 8, "token_width": 8, "num_experts": 3, "top_k": 2}
+    model = tiny_model(fusion=fusion | {"token_init": "contextual"})
+
+    def universal(catalog: ItemCatalog, as_of: datetime, parent: Checkpoint | None = None) -> Checkpoint:
+        return train_universal(
+            model_config=model,
+            config=tiny_universal(),
+            windows=world.windows,
+            catalog=catalog,
+            token_init=None,
+            out=world.out,
+            seed=5,
+            parent_versions={},
+            as_of=as_of,
+            parent=parent,
+        )
+
+    first = universal(states_catalog(), FIRST)
+    world.add_day([24, 25], FIRST + DAY)
+    second = universal(states_catalog(24), FIRST + DAY, first)
+    assert second.manifest.parent == first.model_version and second.manifest.state_width == first.manifest.state_width
+    assert second.is_universal_trained()[24:].all() and second.load_model().num_item_rows == 26
+    other = states_catalog(24, language_model="other@2")
+    with pytest.raises(CheckpointError, match=r"states of lm@1.*other@2.*run one night with universal.start=scratch"):
+        universal(other, FIRST + DAY, first)
+    with pytest.raises(CheckpointError, match=r"the item catalog has none"):
+        universal(world_catalog(24), FIRST + DAY, first)
 
 
 def test_a_warm_up_reloads_everything_but_the_head(world: World) -> None:

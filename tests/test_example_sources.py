@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -15,13 +16,15 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
 from precise_core.features.cleaning import clean_events, clean_impressions, clean_items
-from precise_core.sources import amazon_titles, completejourney, movielens
+from precise_core.sources import amazon_sequences, amazon_titles, completejourney, movielens
 from precise_core.sources.config import (
+    AmazonSequencesSource,
     AmazonTitlesSource,
     CompleteJourneySource,
     MovieLensSource,
     SyntheticSource,
 )
+from precise_core.sources.known_files import KnownFile
 from precise_core.sources.listing import sha256_of
 from precise_core.sources.raw import RawTables
 from precise_core.sources.read import describe_source, read_source
@@ -168,10 +171,12 @@ def test_amazon_titles_keep_the_order_inside_a_day(
         tmp_path / "toys.items.parquet"
     )
     source = AmazonTitlesSource(kind="amazon_titles", data=str(tmp_path), domain="toys")
-    with pytest.raises(DataError, match=r"toys\.events\.parquet: has \d+ bytes; toys\.events\.parquet of 678751 bytes"):
+    with pytest.raises(
+        DataError, match=r"toys\.events\.parquet: holds \d+ bytes.*; toys\.events\.parquet of 678751 bytes"
+    ):
         read_source(spark, source)
     for file in tmp_path.iterdir():
-        known = amazon_titles._Known(file.stat().st_size, sha256_of(file))
+        known = KnownFile(file.stat().st_size, sha256_of(file))
         monkeypatch.setitem(amazon_titles._FILES, file.name, known)
     tables = read_source(spark, source)
     in_order = tables.events.orderBy("event_ts").select("item_id", "event_id", F.unix_seconds("event_ts")).collect()
@@ -191,13 +196,11 @@ def test_movielens_reads_both_forms_and_refuses_another_file(
     with pa.CompressedOutputStream(pa.OSFile(str(tmp_path / "movies.csv.zst"), "wb"), "zstd") as stream:
         stream.write(movies)
     source = MovieLensSource(kind="movielens_small", data=str(tmp_path))
-    with pytest.raises(
-        DataError, match=r"ratings\.csv: holds 53 bytes.*ratings\.csv of ml-latest-small.*2483723 bytes"
-    ):
+    with pytest.raises(DataError, match=r"ratings\.csv: holds 53 bytes.*ratings\.csv of 2483723 bytes"):
         read_source(spark, source)
     for name, content in (("ratings.csv", ratings), ("movies.csv", movies)):
         (tmp_path / "copy").write_bytes(content)
-        monkeypatch.setitem(movielens._FILES, name, movielens._Known(len(content), sha256_of(tmp_path / "copy")))
+        monkeypatch.setitem(movielens._FILES, name, KnownFile(len(content), sha256_of(tmp_path / "copy")))
     tables = read_source(spark, source)
     rated = tables.events.select("user_id", "item_id", "value", "action", F.unix_seconds("event_ts")).collect()
     assert [tuple(row) for row in rated] == [("1", "11", 4.5, "rating", 964982703)]
@@ -205,6 +208,36 @@ def test_movielens_reads_both_forms_and_refuses_another_file(
     assert found == {"11": ("The American President", ["Comedy", "Drama"]), "12": ("Plain", [])}
     (tmp_path / "movies.csv.zst").unlink()
     with pytest.raises(DataError, match=r"movies\.csv: no such file, nor movies\.csv\.zst"):
+        read_source(spark, source)
+
+
+def test_amazon_sequences_keep_the_order_of_every_user_and_items_without_words(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = b"ann B2 B1 B3\nbob B1\n"
+    words = b"B1 gel nail polish\nB2\nB3 brush\n"
+    (tmp_path / "Toys.item_generative_indexing_phase_0.txt").write_bytes(words)
+    with pa.CompressedOutputStream(pa.OSFile(str(tmp_path / "Toys.user_sequence.txt.zst"), "wb"), "zstd") as stream:
+        stream.write(sequences)
+    source = AmazonSequencesSource(kind="amazon_sequences", data=str(tmp_path), domain="Toys")
+    with pytest.raises(DataError, match=r"zst: holds 20 bytes.*Toys\.user_sequence\.txt of 2129679 bytes"):
+        read_source(spark, source)
+    for name, content in (("user_sequence", sequences), ("item_generative_indexing_phase_0", words)):
+        known = KnownFile(len(content), hashlib.sha256(content).hexdigest())
+        monkeypatch.setitem(amazon_sequences._FILES, f"Toys.{name}.txt", known)
+    tables = read_source(spark, source)
+    in_order = tables.events.orderBy("user_id", "event_ts").select("user_id", "item_id", "event_id").collect()
+    assert [tuple(row) for row in in_order] == [
+        ("ann", "B2", "ann-0"),
+        ("ann", "B1", "ann-1"),
+        ("ann", "B3", "ann-2"),
+        ("bob", "B1", "bob-0"),
+    ]
+    assert {row["day"] for row in tables.events.selectExpr("to_date(event_ts) as day").collect()} == {date(2014, 1, 1)}
+    accepted = clean_items(tables.items).accepted.collect()
+    assert {row["item_id"]: row["title"] for row in accepted} == {"B1": "gel nail polish", "B2": "", "B3": "brush"}
+    source = source.model_copy(update={"domain": "Beauty"})
+    with pytest.raises(DataError, match=r"Beauty\.user_sequence\.txt: no such file, nor Beauty\.user_sequence"):
         read_source(spark, source)
 
 

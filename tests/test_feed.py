@@ -21,6 +21,7 @@ from schemas import columns as c
 from tests.torch_world import LENGTH, grouped_windows, world_snapshot, write_windows
 
 TRAIN = {c.TASK: "all", c.SPLIT: "train"}
+ROW_BYTES = 8 * (2 * LENGTH + 1)  # of a train window in a pool
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_two_ranks_share_the_batches_of_one(windows: DeltaSnapshot, batch_size: 
 
 
 def test_many_small_pools_still_hold_every_window(windows: DeltaSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("precise_core.feed.windows._POOL_ROWS", 32)
+    monkeypatch.setattr("precise_core.feed.windows._POOL_BYTES", 32 * ROW_BYTES)
     feed = WindowFeed(windows, "all", "train", batch_size=16, seed=3)
     batches = list(feed.epoch(1))
     assert [len(batch) for batch in batches].count(16) == 6

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
@@ -26,6 +27,7 @@ from precise_core.evaluation.metrics import (
     recall_at_k,
     top_k_rows,
 )
+from precise_core.training.validation import _hits
 
 rankings = st.integers(0, 10_000).map(np.random.default_rng)
 
@@ -89,6 +91,26 @@ def test_pessimistic_ranking_never_finds_more(random: np.random.Generator) -> No
     stable = ndcg_at_k(hits_in(top_k_rows(scores, k), truth), counts, k)
     worst = ndcg_at_k(hits_in(top_k_rows(scores, k, truth), truth), counts, k)
     assert (worst[counts > 0] <= stable[counts > 0] + 1e-12).all()
+
+
+@given(rankings)
+@settings(max_examples=100, deadline=None)
+def test_model_selection_ranks_like_the_evaluation(random: np.random.Generator) -> None:
+    """The rows 0 and 1 are padding and unknown: never ranked, and 0 fills up the truth."""
+    scores, truth, k = world(random)
+    reserved = np.full((len(scores), 2), -np.inf, np.float32)
+    scores, truth = np.hstack([reserved, scores]), np.hstack([reserved > 0, truth])
+    expected = hits_in(top_k_rows(scores, k, truth), truth)
+    truth_BM = np.zeros((len(truth), max(1, truth.sum(axis=1).max())), np.int64)
+    for user, row in enumerate(truth):
+        truth_BM[user, : row.sum()] = np.flatnonzero(row)
+    hits = _hits(torch.from_numpy(scores), torch.from_numpy(truth_BM), k).numpy()
+    np.testing.assert_array_equal(hits, expected[:, : hits.shape[1]])
+    assert not expected[:, hits.shape[1] :].any()
+
+
+def test_model_selection_finds_nothing_in_scores_that_are_not_numbers() -> None:
+    assert not _hits(torch.full((2, 6), torch.nan), torch.tensor([[2, 3], [4, 0]]), 4).any()
 
 
 def test_nan_scores_are_refused() -> None:

@@ -62,24 +62,6 @@ def test_only_targeted_training_lets_earlier_items_see_later_ones(mode: str, sta
 
 
 @contract
-def test_states_of_some_positions_are_those_of_all(mode: str, stage: Stage) -> None:
-    model = build(mode, stage, encoder={"layers": 2, "heads": 2, "ffn_width": 16, "max_length": LENGTH})
-    e_BLD, valid = states(model, [[2, 5, 9, 4], [3, 7]], 4)
-    at_BQ = torch.tensor([[3, 0, 1], [3, 3, 0]])
-    everywhere = model.position_states(e_BLD, valid)
-    torch.testing.assert_close(model.position_states(e_BLD, valid, at_BQ), everywhere[torch.arange(2)[:, None], at_BQ])
-
-
-@contract
-def test_the_order_of_items_matters(mode: str, stage: Stage) -> None:
-    model = build(mode, stage)
-    with torch.no_grad():
-        model.encoder.positions.weight.normal_()
-    first, second = model.user_embeddings(*states(model, [[2, 5, 9], [5, 2, 9]], 3))
-    assert not torch.allclose(first, second, atol=1e-4)
-
-
-@contract
 def test_a_sequence_of_nothing_is_finite(mode: str, stage: Stage) -> None:
     model = build(mode, stage)
     e_BLD, valid = states(model, [[], [3]], 2)
@@ -219,12 +201,6 @@ def test_a_residual_head_starts_as_the_last_state_and_the_paper_s_does_not() -> 
         e_BLD, valid = states(model.eval(), [[2, 5, 9]], 3)
         last = model.position_states(e_BLD, valid)[:, -1]
         assert torch.allclose(model.user_embeddings(e_BLD, valid), last) == residual
-
-
-def test_too_long_a_sequence_is_refused() -> None:
-    model = build("id")
-    with pytest.raises(ModelError, match="at most 8"):
-        model.user_embeddings(*states(model, [[2] * 9], 9))
 
 
 def test_a_catalog_survives_save_and_load(tmp_path: Path) -> None:

@@ -25,6 +25,11 @@ def read(warehouse: Path, name: str) -> pd.DataFrame:
     return duckdb.read_parquet(files, hive_partitioning=True).df()
 
 
+# Written only with model.fusion.token_init: contextual.
+OF_OTHER_MODES = {"text_states"}
+NIGHTLY = [table for table in TABLES if table.name not in OF_OTHER_MODES]
+
+
 def versions(warehouse: Path) -> dict[str, int]:
     return {table.name: Warehouse(str(warehouse)).version(table) for table in NIGHTLY}
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precise_core.objectives.config import NegativesConfig
-from precise_core.objectives.losses import bpr_item, bpr_user, sampled_softmax
-from precise_core.objectives.negatives import CandidateSampler
-from precise_core.objectives.targets import CutExamples, draw_cuts, next_instant_targets, positions_per_row
+from precise_core.objectives.losses import bpr_item, bpr_user, candidate_softmax
+from precise_core.objectives.negatives import Candidates, CandidateSampler
+from precise_core.objectives.targets import CutExamples, draw_cuts, mask_items, next_instant_targets, positions_per_row
 from precise_core.training.targeted import users_without_item
 
 L = 7
@@ -164,7 +164,15 @@ def test_targets_are_candidates_and_negatives_only_where_wanted(in_batch: bool) 
     items = candidates.item_indices_C.tolist()
     assert items == sorted(set(items)) and {2, 3, 4} <= set(items)
     assert candidates.item_indices_C[candidates.columns(torch.tensor([[4, 2]]))].tolist() == [[4, 2]]
-    assert bool(candidates.is_negative_C.all()) == in_batch
+    assert (candidates.is_negative_C is None) == in_batch
+    if not in_batch:
+        assert candidates.is_negative_C.sum() <= 2
+
+
+def test_without_targets_only_what_was_drawn_is_a_candidate() -> None:
+    config, frequencies = NegativesConfig(in_batch=False, uniform=2), torch.tensor([0, 0, 5, 5, 5, 5, 5, 5])
+    candidates = CandidateSampler(config, frequencies).draw(torch.arange(2, 8), generator(), with_targets=False)
+    assert len(candidates.item_indices_C) <= 2 and candidates.log_q_C is None and candidates.is_negative_C is None
 
 
 def test_uniform_draws_can_reach_beyond_the_task() -> None:
@@ -175,9 +183,11 @@ def test_uniform_draws_can_reach_beyond_the_task() -> None:
     assert candidates.log_q_C.exp().tolist() == [1.0, 1.0, 1.0]  # 50 draws of 3 items: certain
 
 
-def test_no_correction_means_log_q_zero() -> None:
+def test_no_correction_leaves_the_logits_alone() -> None:
     sampler = CandidateSampler(NegativesConfig(uniform=3, logq_correction=False), torch.tensor([0, 0, 5, 5, 5]))
-    assert (sampler.draw(torch.tensor([2]), generator()).log_q_C == 0).all()
+    candidates = sampler.draw(torch.tensor([2]), generator())
+    logits = torch.randn(2, len(candidates.item_indices_C))
+    assert torch.equal(candidates.corrected(logits), logits)
 
 
 def test_with_the_whole_catalog_the_loss_is_the_full_softmax() -> None:
@@ -186,11 +196,9 @@ def test_with_the_whole_catalog_the_loss_is_the_full_softmax() -> None:
     candidates = sampler.draw(torch.tensor([[3], [5]]), generator())
     assert candidates.item_indices_C.tolist() == [2, 3, 4, 5]
     logits = torch.randn(2, 4)
-    columns = candidates.columns(torch.tensor([[3], [5]]))
-    ours = sampled_softmax(
-        logits, columns, torch.ones(2, 1, dtype=torch.bool), candidates.log_q_C, candidates.is_negative_C
-    )
-    torch.testing.assert_close(ours, F.cross_entropy(logits, columns[:, 0]))
+    targets = torch.tensor([[3], [5]])
+    ours = candidate_softmax(logits, candidates, targets, torch.ones(2, 1, dtype=torch.bool))
+    torch.testing.assert_close(ours, F.cross_entropy(logits, candidates.columns(targets)[:, 0]))
 
 
 def reference_softmax(
@@ -206,13 +214,53 @@ def reference_softmax(
 
 def test_eq_5_with_several_positives_accidental_hits_and_correction() -> None:
     torch.manual_seed(0)
-    logits, log_q = torch.randn(3, 6).double(), torch.rand(6).double().log()
+    logits, log_q = torch.randn(3, 6), torch.rand(6).log()
     negative = torch.tensor([True, True, False, True, True, True])
-    columns = torch.tensor([[0, 2], [4, 4], [1, 5]])
+    candidates = Candidates(torch.arange(10, 16), log_q, negative)
+    targets = torch.tensor([[10, 12], [14, 14], [11, 15]])
     mask = torch.tensor([[True, True], [True, False], [True, True]])
-    ours = sampled_softmax(logits, columns, mask, log_q, negative)
+    ours = candidate_softmax(logits, candidates, targets, mask)
     expected = reference_softmax(logits.tolist(), [[0, 2], [4], [1, 5]], log_q.tolist(), negative.tolist())
-    assert float(ours) == pytest.approx(expected)
+    assert float(ours) == pytest.approx(expected, rel=1e-5)
+    apart = candidate_softmax(logits, candidates, targets, mask, (logits - log_q).gather(1, targets - 10))
+    assert float(apart) == pytest.approx(expected, rel=1e-5)
+
+
+def test_targets_outside_the_candidates_hide_none_of_them() -> None:
+    candidates, logits = Candidates(torch.tensor([4, 7])), torch.zeros(3, 2)
+    targets = torch.tensor([[3], [7], [9]])
+    loss = candidate_softmax(logits, candidates, targets, torch.ones(3, 1, dtype=torch.bool), torch.zeros(3, 1))
+    assert float(loss) == pytest.approx((math.log(3) + math.log(2) + math.log(3)) / 3)
+
+
+def test_a_position_without_any_negative_has_no_loss_and_a_finite_gradient() -> None:
+    logits = torch.randn(1, 1).requires_grad_()
+    loss = candidate_softmax(
+        logits, Candidates(torch.tensor([5])), torch.tensor([[5]]), torch.ones(1, 1, dtype=torch.bool)
+    )
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert float(loss) == 0 and torch.isfinite(gradient).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(batch=windows(), seed=st.integers(0, 99))
+def test_masks_cover_known_items_only_and_at_least_one_of_a_window(
+    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], seed: int
+) -> None:
+    items, _, valid = batch
+    masked = mask_items(items, valid, 0.3, generator(seed))
+    known = valid & (items >= 2)
+    assert not (masked & ~known).any()
+    assert (masked.any(dim=1) == known.any(dim=1)).all()
+
+
+def test_half_of_the_windows_are_asked_for_their_newest_item_alone() -> None:
+    items = torch.arange(2, 12).repeat(2000, 1)
+    masked = mask_items(items, items > 0, 0.2, generator())
+    only_newest = masked[:, -1] & (masked.sum(dim=1) == 1)
+    assert 0.47 < float(only_newest.float().mean()) < 0.55
+    others = masked[~only_newest].float().mean()
+    assert 0.19 < float(others) < 0.24
 
 
 def test_correction_keeps_popular_items_where_the_full_softmax_leaves_them() -> None:
@@ -225,8 +273,7 @@ def test_correction_keeps_popular_items_where_the_full_softmax_leaves_them() -> 
             targets = torch.multinomial(frequencies.float(), 20, replacement=True, generator=rng)
             candidates = sampler.draw(targets, rng)
             logits = frequencies[candidates.item_indices_C].float().log().repeat(20, 1).requires_grad_()
-            columns, mask = candidates.columns(targets)[:, None], torch.ones(20, 1, dtype=torch.bool)
-            loss = sampled_softmax(logits, columns, mask, candidates.log_q_C, candidates.is_negative_C)
+            loss = candidate_softmax(logits, candidates, targets[:, None], torch.ones(20, 1, dtype=torch.bool))
             (gradient,) = torch.autograd.grad(loss, logits)
             pull += float(gradient.sum(dim=0)[candidates.item_indices_C > 180].sum())
         return pull / 300

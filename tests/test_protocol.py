@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 import precise_core.evaluation.protocol as protocol
 from precise_core.errors import DataError, ModelError
-from precise_core.evaluation.groups import item_groups
+from precise_core.evaluation.bootstrap import paired_difference
+from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
 from precise_core.evaluation.metrics import auc, gauc, log_loss
 from precise_core.evaluation.protocol import (
@@ -23,6 +25,7 @@ from precise_core.evaluation.protocol import (
     evaluate_ranking,
 )
 from precise_core.evaluation.references import MostPopular, TrainingLog, pair_matrix
+from precise_core.evaluation.seeds import compare_over_seeds, spread_over_seeds
 from schemas import EVALUATION_METRICS
 
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
@@ -76,7 +79,10 @@ def test_every_figure_equals_plain_loops(seed: int) -> None:
             for user in task.user_rows:
                 banned = history[user] if user_filter == "new" else np.zeros(ITEMS, bool)
                 wanted = set(np.flatnonzero(truth[user] & ~banned & mask))
-                order = sorted(np.flatnonzero(task.candidates_N & ~banned), key=lambda row: (-scores[user, row], row))
+                order = sorted(
+                    np.flatnonzero(task.candidates_N & ~banned),
+                    key=lambda row: (-scores[user, row], truth[user, row], row),
+                )
                 values.append(len(wanted & set(order[:4])) / min(4, len(wanted)) if wanted else np.nan)
             per_user = result.per_user[MetricKey("m", user_filter, group, "recall", 4)]
             np.testing.assert_allclose(per_user, values)
@@ -101,7 +107,7 @@ def test_rows_fit_the_table_and_its_key() -> None:
     keys = [tuple(row[name] for name in EVALUATION_METRICS.key) for row in rows]
     assert len(set(keys)) == len(keys)
     assert {row["model_version"] for row in rows} == {"universal-1", None}
-    assert {row["metric"] for row in rows} == {"recall", "ndcg", "hit_rate", "coverage"}
+    assert {row["metric"] for row in rows} == {"recall", "ndcg", "hit_rate", "coverage", "novelty"}
     for row in rows:
         if row["metric"] != "coverage":
             assert row["ci_low"] <= row["value"] <= row["ci_high"]
@@ -131,9 +137,82 @@ def test_coverage_is_the_share_of_candidates_that_anybody_sees() -> None:
 def test_pessimistic_ties_take_away_what_the_order_of_rows_gave() -> None:
     task = make_task(np.random.default_rng(2), users=20, candidates_N=np.ones(ITEMS, bool))
     constant = {"m": Fixed(np.zeros((20, ITEMS)))}
-    stable = value_of(evaluate_ranking(constant, task), "m", "all", "all", "ndcg", 4)
-    worst = value_of(evaluate_ranking(constant, task, pessimistic=True), "m", "all", "all", "ndcg", 4)
-    assert worst < stable
+    by_row = value_of(evaluate_ranking(constant, task, pessimistic=False), "m", "all", "all", "ndcg", 4)
+    published = value_of(evaluate_ranking(constant, task), "m", "all", "all", "ndcg", 4)
+    assert published < by_row
+
+
+def test_novelty_is_the_mean_surprise_of_the_listed_items_in_bits() -> None:
+    history = np.zeros((6, ITEMS), bool)
+    history[:4, 0], history[0, 1] = True, True  # 4 users with a history: item 0 had by all, 1 by one, 2 by nobody
+    task = make_task(
+        np.random.default_rng(1), candidates_N=np.ones(ITEMS, bool), history=pair_matrix(*history.nonzero(), 6, ITEMS)
+    )
+    result = evaluate_ranking({"m": Fixed(np.tile(-np.arange(ITEMS), (6, 1)))}, task, user_filters=["all"])
+    assert value_of(result, "m", "all", "all", "novelty", 2) == pytest.approx((0 + 2) / 2)
+    assert value_of(result, "m", "all", "all", "novelty", 4) == pytest.approx((0 + 2 + 2 + 2) / 4)
+    empty = evaluate_lists({"m": np.full((6, 4), -1)}, task)
+    assert not [row for row in empty.rows if row["metric"] == "novelty"]
+
+
+def test_only_the_user_filters_asked_for_are_measured() -> None:
+    task = make_task(np.random.default_rng(12))
+    system = {"m": Fixed(np.random.default_rng(13).random((6, ITEMS)))}
+    both = evaluate_ranking(system, task).rows
+    for user_filter in ("all", "new"):
+        alone = evaluate_ranking(system, task, user_filters=[user_filter]).rows
+        assert alone == [row for row in both if row["user_filter"] == user_filter]
+    with pytest.raises(DataError, match=r"user_filters \['seen'\]: not known; there are \['all', 'new'\]"):
+        evaluate_ranking(system, task, user_filters=["seen"])
+
+
+def test_an_item_belongs_to_the_scene_of_most_of_its_events() -> None:
+    items = np.array([0, 0, 0, 1, 1, 2, 4])
+    scenes = np.array(["live", "videos", "live", "videos", "live", "videos", "articles"], object)
+    groups = scene_groups(items, scenes, 5)
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in groups.items()} == {
+        "scene:articles": [4],
+        "scene:live": [0, 1],  # item 1 is in both once
+        "scene:videos": [2],
+    }
+    assert scene_groups(items, np.full(7, "default", object), 5) == {}
+
+
+def test_seeds_are_summarised_and_compared_by_the_mean_of_each_user() -> None:
+    task = make_task(np.random.default_rng(14), users=50, candidates_N=np.ones(ITEMS, bool))
+    base = Fixed(np.random.default_rng(15).random((50, ITEMS)))
+
+    def result(seed: int) -> EvaluationResult:
+        noise = np.random.default_rng(seed).random((50, ITEMS))
+        return evaluate_ranking({"m": Fixed(noise + 0.3 * task.truth.toarray()), "base": base}, task)
+
+    results = [result(seed) for seed in range(3)]
+    spread = spread_over_seeds(results)
+    figures = [value_of(result, "m", "all", "all", "ndcg", 4) for result in results]
+    found = spread[MetricKey("m", "all", "all", "ndcg", 4)]
+    assert (found.mean, found.deviation, found.seeds) == (
+        pytest.approx(statistics.mean(figures)),
+        pytest.approx(statistics.stdev(figures)),
+        3,
+    )
+    assert spread[MetricKey("base", "all", "all", "ndcg", 4)].deviation == 0
+    assert np.isnan(spread_over_seeds(results[:1])[MetricKey("m", "all", "all", "ndcg", 4)].deviation)
+
+    wanted = {"system": "m", "user_filter": "new", "item_group": "cold", "metric": "recall", "k": 2}
+    (compared,) = [
+        row
+        for row in compare_over_seeds(results, "base", samples=200, seed=1)
+        if all(row[name] == value for name, value in wanted.items())
+    ]
+    key = MetricKey(**wanted)
+    ours = sum(result.per_user[key] for result in results) / 3
+    expected = paired_difference(ours, results[0].per_user[key._replace(system="base")], 200, 1)
+    numbers = [compared[name] for name in ("difference", "ci_low", "ci_high", "p_value")]
+    assert numbers == pytest.approx(list(expected))
+    with pytest.raises(DataError, match="result 1 is of 3 users, result 0 of 47"):
+        spread_over_seeds([results[0], EvaluationResult(np.arange(3))])
+    with pytest.raises(DataError, match="there is no result"):
+        compare_over_seeds([], "base", samples=100, seed=1)
 
 
 def test_comparison_knows_better_from_equal() -> None:

@@ -90,7 +90,9 @@ def test_scores_do_not_depend_on_the_block_and_may_be_changed() -> None:
     random = np.random.default_rng(2)
     rows = [tuple(row) for row in np.stack([random.integers(0, n, 60) for n in (USERS, ITEMS, 9)], axis=1).tolist()]
     references = build_references(make_log(rows), as_of_seconds=9, popular_days=7, knn_shrinkage=10.0, knn_history=100)
-    assert set(references) == {"most_popular_7d", "most_popular", "personal_frequency", "item_knn"}
+    assert set(references) == {"most_popular_7d", "most_popular", "personal_frequency", "item_knn", "last_item_knn"}
+    last = knn_oracle(rows, 2, 10.0, 1, ITEMS)
+    np.testing.assert_allclose(references["last_item_knn"].scores(np.array([2]))[0], last, rtol=1e-5)
     for scorer in references.values():
         together = scorer.scores(np.array([2, 0]))
         expected = together.copy()

@@ -18,7 +18,7 @@ from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import TokenInit
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.config import OptimizerConfig, TargetedConfig, UniversalConfig
-from precise_core.training.loop import learning_rate_at
+from precise_core.training.optimizer import learning_rate_at
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG, ndcg_at_k, recall_at_k
@@ -170,9 +170,10 @@ def test_training_stops_when_validation_stops_improving(windows: DeltaSnapshot, 
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_loss_that_is_not_finite_names_the_step(windows: DeltaSnapshot, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_names_batch_and_windows(windows: DeltaSnapshot, tmp_path: Path) -> None:
     explosive = tiny_universal(optimizer={"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30})
-    with pytest.raises(TrainingError, match=r"universal all: loss is not finite at step \d+"):
+    where = r"loss is not finite at epoch 1, batch \d+ \(step \d+\), windows \['all/train/u/\d+'.*last good state"
+    with pytest.raises(TrainingError, match=where):
         run_universal(windows, tmp_path, explosive)
     assert not list(tmp_path.glob("universal-all-[0-9a-f]*"))
 

@@ -103,3 +103,63 @@ def test_a_window_without_two_instants_is_left_out(spark: SparkSession) -> None:
     two = [event("two", n, n) for n in range(2)]
     windows = build(spark, [*one, *same_second, *two])
     assert {row["window_id"] for row in windows.where("split = 'train'").collect()} == {"all/train/two/0"}
+
+
+LINE_ENDS = {"one": 1, "two": 2, "three": 3, "four": 4}
+
+
+def with_short_lines(events: list[oracles.Event]) -> list[oracles.Event]:
+    """The random log (ties in time, a user far longer than any window) and users of one to four events."""
+    short = [
+        oracles.Event(CUT + timedelta(hours=number // 2), f"{user}{number}", user, f"i{number}", "articles", "click")
+        for user, count in LINE_ENDS.items()
+        for number in range(count)
+    ]
+    return events + short
+
+
+@pytest.mark.parametrize("train_includes_validation", [False, True])
+@pytest.mark.parametrize(("length", "stride"), [(6, 4), (2, 1), (5, 5)])
+def test_leave_one_out_equals_a_brute_force_split(
+    spark: SparkSession, length: int, stride: int, train_includes_validation: bool
+) -> None:
+    config = WindowsConfig(
+        length=length,
+        stride=stride,
+        split="leave_one_out",
+        train_includes_validation=train_includes_validation,
+        max_targets=1,
+    )
+    events = with_short_lines(EVENTS)
+    windows = build(spark, oracles.poisoned(events, AS_OF), config)
+    assert windows.schema.names == list(TRAINING_WINDOWS.column_names)
+    expected = oracles.leave_one_out_windows(
+        events,
+        VOCABULARY,
+        length=length,
+        stride=stride,
+        train_includes_validation=train_includes_validation,
+    )
+    assert by_id(windows) == expected
+    held_out = {window_id.split("/")[2] for window_id in expected if window_id.startswith("all/test/")}
+    assert held_out & set(LINE_ENDS) == {"three", "four"}
+    assert "all/validation/three/0" in expected and expected["all/validation/three/0"][2] == 1
+    assert any("/train/heavy/3" in window_id for window_id in expected)
+
+
+def test_leave_one_out_by_hand(spark: SparkSession) -> None:
+    """i0 i1 | i2 | i3: trained on the first two, validated on i2, tested on i3 with i2 in the history."""
+    config = WindowsConfig(length=6, stride=6, split="leave_one_out", max_targets=1)
+    line = [oracles.Event(CUT + timedelta(hours=n), f"e{n}", "ann", f"i{n}", "articles", "click") for n in range(4)]
+    found = {key: ([i for i in row[0] if i], row[3]) for key, row in by_id(build(spark, line, config)).items()}
+    index = [VOCABULARY[f"i{n}"] for n in range(4)]
+    assert found == {
+        "all/train/ann/0": (index[:2], [0]),
+        "all/validation/ann/0": (index[:2], [index[2]]),
+        "all/test/ann/0": (index[:3], [index[3]]),
+    }
+
+
+def test_training_on_the_validation_item_needs_a_validation_item() -> None:
+    with pytest.raises(ValueError, match="train_includes_validation needs split 'leave_one_out', it is 'time'"):
+        WindowsConfig(train_includes_validation=True)

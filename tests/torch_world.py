@@ -15,7 +15,7 @@ import torch
 from deltalake import write_deltalake
 
 from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.models.catalog import ItemCatalog
+from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.config import ModelConfig
 from precise_core.training.config import TargetedConfig, UniversalConfig
 from schemas import TRAINING_WINDOWS
@@ -24,6 +24,7 @@ from schemas import columns as c
 NUM_ITEMS = 20
 LENGTH = 8
 MAX_TARGETS = 4
+STATE_WIDTH = 12  # of hidden states
 
 Window = tuple[Sequence[int], Sequence[int], Sequence[int]]  # items, event_ts, targets
 
@@ -78,6 +79,17 @@ def world_catalog(num_items: int = NUM_ITEMS) -> ItemCatalog:
     token_ids = torch.stack([10 + rows % 2, 20 + rows, torch.zeros_like(rows)], dim=1).int()
     counts = torch.where(rows > 2, 2, 0).int()
     return ItemCatalog(token_ids * (counts > 0)[:, None], counts, "toy-tokenizer")
+
+
+def states_catalog(num_items: int = NUM_ITEMS, language_model: str = "lm@1", width: int = STATE_WIDTH) -> ItemCatalog:
+    """The toy catalog; a token's state depends on the item, so that a token table could not tell the same."""
+    plain = world_catalog(num_items)
+    generator = torch.Generator().manual_seed(0)
+    states_SH = torch.randn(int(plain.token_counts_V.sum()), width, generator=generator)
+    starts_V = plain.token_counts_V.cumsum(0) - plain.token_counts_V
+    return ItemCatalog(
+        plain.token_ids_VT, plain.token_counts_V, plain.tokenizer_id, TextStates(states_SH, starts_V, language_model)
+    )
 
 
 def tiny_model(mode: str = "moe", **changes: Any) -> ModelConfig:

@@ -66,6 +66,18 @@ def embedding_facts(frame: DataFrame) -> DataFrame:
     )
 
 
+def state_facts(frame: DataFrame) -> DataFrame:
+    """Width of a state and the largest absolute component of a text's ``states``; as ``embedding_facts``."""
+    vector = F.col(c.STATES)
+    return frame.withColumns(
+        {
+            WIDTH: F.coalesce(F.try_divide(F.size(vector), F.col(c.TOKEN_COUNT)), F.lit(-1.0)),
+            NORM: F.coalesce(F.greatest(F.array_max(vector), -F.array_min(vector)).cast("double"), F.lit(float("nan"))),
+            HAS_NO_NULL_ELEMENT: _has_no_null_element(frame, [c.STATES]),
+        }
+    )
+
+
 def with_key_count(frame: DataFrame, key: Sequence[str], read: set[str]) -> DataFrame:
     """Add ``rows_with_this_key``; of a column outside ``read`` only whether it is null is kept.
 

@@ -19,13 +19,22 @@ from pyspark.sql import DataFrame
 from precise_core.errors import ConfigError, ValidationError
 from schemas import Table
 from schemas import columns as c
-from validation import derived, events, impressions, item_embeddings, items, user_embeddings, user_sequences
+from validation import (
+    derived,
+    events,
+    impressions,
+    item_embeddings,
+    items,
+    text_states,
+    user_embeddings,
+    user_sequences,
+)
 from validation.checks import Check, columns_in_order, types
 from validation.engine import Outcome, evaluate
 
 _SUITES: dict[str, ModuleType] = {
     module.TABLE.name: module
-    for module in (events, items, impressions, user_sequences, item_embeddings, user_embeddings)
+    for module in (events, items, impressions, text_states, user_sequences, item_embeddings, user_embeddings)
 }
 
 

@@ -1,6 +1,10 @@
-"""Configuration of the offline evaluation."""
+"""Configuration of the offline evaluation and of experiments."""
 
-from pydantic import Field
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
 
 from precise_core.config import Config
 
@@ -16,3 +20,41 @@ class EvaluationConfig(Config):
     knn_shrinkage: float = Field(10.0, ge=0)
     knn_history: int = Field(100, ge=1)
     example_users: int = Field(4, ge=0)
+
+
+_MAY_DIFFER = ("model", "universal", "targeted", "windows", "text")
+
+
+class SystemConfig(Config):
+    """One system of an experiment: the configuration of the file with ``changes`` on top.
+
+    ``stage``: `universal` = one model over all scenes asks every task; `targeted` = trained on for each task.
+    """
+
+    stage: Literal["universal", "targeted"] = Field("universal", description="Which training it ends with.")
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="Sections of the configuration that differ, e.g. `model`, `universal`."
+    )
+
+    @model_validator(mode="after")
+    def _asks_the_same(self) -> SystemConfig:
+        other = sorted(set(self.changes) - set(_MAY_DIFFER))
+        if other:
+            raise ValueError(f"changes: {other} would ask another question; systems may differ in {_MAY_DIFFER}")
+        return self
+
+
+class ExperimentConfig(Config):
+    """Systems trained and compared side by side by `run_experiment`, on the same users and the same question."""
+
+    title: str = Field("", description="What it shows, for the results page.")
+    seeds: tuple[int, ...] = Field((17,), min_length=1, description="Every system is trained once per seed.")
+    tasks: tuple[str, ...] = Field(("all",), min_length=1, description="The questions asked of every system.")
+    reference: str = Field("", description="System that all others are compared with, user by user.")
+    systems: dict[str, SystemConfig] = Field(default_factory=dict, description="By the name they have in results.")
+
+    @model_validator(mode="after")
+    def _reference_is_a_system(self) -> ExperimentConfig:
+        if self.systems and self.reference not in self.systems:
+            raise ValueError(f"reference {self.reference!r} is not one of the systems {sorted(self.systems)}")
+        return self

@@ -1,11 +1,13 @@
-"""Groups of items by how often they were seen in training (section V-B and the evaluation protocol)."""
+"""Groups of items: how often they were seen in training (section V-B), and in which scene they live."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 ALL = "all"
 RARE_EVENTS = 5  # below this an item is rare
+SCENE_PREFIX = "scene:"
 
 
 def item_groups(train_counts_N: np.ndarray, hot_share: float) -> dict[str, np.ndarray]:
@@ -26,3 +28,25 @@ def item_groups(train_counts_N: np.ndarray, hot_share: float) -> dict[str, np.nd
         "rare": (counts > 0) & (counts < RARE_EVENTS),
         "unseen": counts == 0,
     }
+
+
+def scene_groups(item_rows_E: np.ndarray, scenes_E: np.ndarray, items: int) -> dict[str, np.ndarray]:
+    """Masks [N] named `scene:<name>`: the items with most of their training events in that scene.
+
+    Equal counts go to the scene of smaller name; items without events are in no group. Empty where all events are of
+    one scene, which says nothing more than the other groups.
+
+    Args:
+        item_rows_E: Item of each training event, 0 .. items - 1.
+        scenes_E: Its scene.
+        items: Number of item rows N.
+    """
+    codes_E, names = pd.factorize(scenes_E, sort=True)
+    if len(names) < 2:
+        return {}
+    pairs, counts = np.unique(item_rows_E * len(names) + codes_E, return_counts=True)
+    rows, codes = pairs // len(names), pairs % len(names)
+    home_N = np.full(items, -1)
+    rising = np.lexsort((-codes, counts))  # what is assigned last stays: most events, then the smaller name
+    home_N[rows[rising]] = codes[rising]
+    return {f"{SCENE_PREFIX}{name}": home_N == code for code, name in enumerate(names)}

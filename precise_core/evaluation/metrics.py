@@ -19,8 +19,8 @@ def top_k_rows(scores_UN: np.ndarray, k: int, last_UN: np.ndarray | None = None)
     Args:
         scores_UN: Scores; -inf = not a candidate.
         k: Length of the lists.
-        last_UN: Items that lose every tie. Passing the truth here ranks pessimistically: a system that gives all items
-            one score then finds nothing, whatever the order of rows.
+        last_UN: Items that lose every tie against others. Passing the truth here ranks pessimistically: a system that
+            gives all items one score then finds nothing, whatever the order of rows.
 
     Returns:
         int64 [U, k]; -1 where a user has fewer candidates.
@@ -72,6 +72,24 @@ def ndcg_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndar
 def hit_rate_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndarray:
     """1 where any of the first k is a hit, else 0; NaN for users without truth."""
     return np.where(truth_count_U > 0, hits_UK[:, :k].any(axis=1).astype(np.float64), np.nan)
+
+
+def novelty_at_k(ranked_UK: np.ndarray, novelty_N: np.ndarray, k: int) -> np.ndarray:
+    """Mean of the items' ``novelty_N`` (bits) over the first k places that hold one, float64 [U]; NaN for empty lists.
+
+    Mean inverse user frequency (RecTools) where ``novelty_N`` is ``item_novelty``.
+    """
+    ranked_UK = ranked_UK[:, :k]
+    is_item_UK = ranked_UK >= 0
+    return _ratio((novelty_N[ranked_UK] * is_item_UK).sum(axis=1), is_item_UK.sum(axis=1))
+
+
+def item_novelty(users_N: np.ndarray, users: int) -> np.ndarray:
+    """-log2 of the share of users who had each item, in bits, float64 [N]: the surprise of seeing it in a history.
+
+    An item that nobody had counts as if one user had it (Zhou et al., PNAS 2010; RecTools does the same).
+    """
+    return np.log2(max(users, 1)) - np.log2(np.maximum(users_N, 1))
 
 
 def auc(labels_I: np.ndarray, scores_I: np.ndarray) -> float:

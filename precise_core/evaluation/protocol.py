@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,16 @@ from scipy import sparse
 
 from precise_core.errors import DataError, ModelError, NothingToEvaluateError
 from precise_core.evaluation.bootstrap import mean_intervals, paired_difference
-from precise_core.evaluation.metrics import hit_rate_at_k, hits_in, ndcg_at_k, recall_at_k, top_k_rows
+from precise_core.evaluation.groups import ALL
+from precise_core.evaluation.metrics import (
+    hit_rate_at_k,
+    hits_in,
+    item_novelty,
+    ndcg_at_k,
+    novelty_at_k,
+    recall_at_k,
+    top_k_rows,
+)
 from precise_core.evaluation.references import Scorer
 from schemas import columns as c
 
@@ -76,6 +86,12 @@ class EvaluationTask:
     def user_rows(self) -> np.ndarray:
         """Users with a truth; the order of every per-user array."""
         return np.flatnonzero(np.diff(self.truth.indptr))
+
+    @cached_property
+    def novelty_N(self) -> np.ndarray:
+        """Bits, float64 [N], by the share of the users with a history who had the item (``metrics.item_novelty``)."""
+        users = int((np.diff(self.history.indptr) > 0).sum())
+        return item_novelty(np.bincount(self.history.indices, minlength=self.history.shape[1]), users)
 
 
 @dataclass
@@ -149,23 +165,30 @@ def evaluate_ranking(
     task: EvaluationTask,
     *,
     model_versions: Mapping[str, str | None] | None = None,
-    pessimistic: bool = False,
+    user_filters: Sequence[str] = USER_FILTERS,
+    pessimistic: bool = True,
 ) -> EvaluationResult:
-    """Rank every candidate for every user with a truth, for both user filters and all item groups.
+    """Rank every candidate for every user with a truth, for the user filters asked for and all item groups.
 
     Args:
         systems: Scorers by name.
         task: The question.
         model_versions: Checkpoint of each system; null in the table where there is none.
-        pessimistic: Truth items lose ties (a check that a system does not win by the order of rows).
+        user_filters: Some of `all` (nothing filtered; alone for leave-one-out) and `new` (what the user had before is
+            filtered from ranking and truth).
+        pessimistic: Truth items lose ties against others, so that no system wins by the order of rows; False orders
+            equal scores by row. Published figures are pessimistic.
 
     Raises:
         ModelError: A system scores NaN or another number of items.
+        DataError: A user filter is not known.
     """
+    if unknown := sorted(set(user_filters) - set(USER_FILTERS)):
+        raise DataError(f"user_filters {unknown}: not known; there are {list(USER_FILTERS)}")
     result = EvaluationResult(task.user_rows)
     for name, system in systems.items():
-        lists = _rank(name, system, task, pessimistic)
-        for user_filter in USER_FILTERS:
+        lists = _rank(name, system, task, user_filters, pessimistic)
+        for user_filter in user_filters:
             _add(result, task, "retrieval", name, user_filter, lists[user_filter], (model_versions or {}).get(name))
     return result
 
@@ -194,9 +217,11 @@ def evaluate_lists(
     return result
 
 
-def _rank(name: str, system: Scorer, task: EvaluationTask, pessimistic: bool) -> dict[str, np.ndarray]:
+def _rank(
+    name: str, system: Scorer, task: EvaluationTask, user_filters: Sequence[str], pessimistic: bool
+) -> dict[str, np.ndarray]:
     """Lists [users with truth, largest k] per user filter."""
-    parts: dict[str, list[np.ndarray]] = {user_filter: [] for user_filter in USER_FILTERS}
+    parts: dict[str, list[np.ndarray]] = {user_filter: [] for user_filter in user_filters}
     for users in _blocks(task.user_rows, task.truth.shape[1]):
         scores = system.scores(users)
         if scores.shape != (len(users), len(task.candidates_N)):
@@ -205,9 +230,11 @@ def _rank(name: str, system: Scorer, task: EvaluationTask, pessimistic: bool) ->
             )
         last = task.truth[users].toarray() if pessimistic else None
         scores[:, ~task.candidates_N] = -np.inf
-        parts["all"].append(top_k_rows(scores, max(task.ks), last))
-        scores[task.history[users].nonzero()] = -np.inf
-        parts["new"].append(top_k_rows(scores, max(task.ks), last))
+        if "all" in parts:
+            parts["all"].append(top_k_rows(scores, max(task.ks), last))
+        if "new" in parts:
+            scores[task.history[users].nonzero()] = -np.inf
+            parts["new"].append(top_k_rows(scores, max(task.ks), last))
     return {user_filter: np.concatenate(lists) for user_filter, lists in parts.items()}
 
 
@@ -224,12 +251,15 @@ def _add(
     truth = task.truth[result.user_rows]
     if user_filter == "new":
         truth = truth > truth.multiply(task.history[result.user_rows])
+    hits_UK = _hits(truth, ranked_UK)
     shared = {"question": question, c.TASK: task.task, c.MODEL_VERSION: model_version, c.AS_OF: task.as_of}
     values = {
         MetricKey(system, user_filter, group, metric, k): per_user
         for group, mask_N in task.groups.items()
-        for metric, k, per_user in _group_metrics(truth, ranked_UK, mask_N, task.ks)
+        for metric, k, per_user in _group_metrics(truth, ranked_UK, hits_UK, mask_N, task.ks)
     }
+    for k in task.ks:
+        values[MetricKey(system, user_filter, ALL, "novelty", k)] = novelty_at_k(ranked_UK, task.novelty_N, k)
     means, lows, highs = mean_intervals(np.stack(list(values.values()), axis=1), task.samples, task.seed)
     for key, mean, low, high in zip(values, means, lows, highs, strict=True):
         users = int((~np.isnan(values[key])).sum())
@@ -242,19 +272,22 @@ def _add(
         result.rows.append({**shared, **key._asdict(), **uncounted})
 
 
+def _hits(truth: sparse.csr_matrix, ranked_UK: np.ndarray) -> np.ndarray:
+    """Whether each place holds a truth item, bool [U, K]; in blocks, because the truth is dense meanwhile."""
+    rows = np.arange(len(ranked_UK))
+    return np.concatenate(
+        [hits_in(ranked_UK[block], truth[block].toarray()) for block in _blocks(rows, truth.shape[1])]
+    )
+
+
 def _group_metrics(
-    truth: sparse.csr_matrix, ranked_UK: np.ndarray, mask_N: np.ndarray, ks: Sequence[int]
+    truth: sparse.csr_matrix, ranked_UK: np.ndarray, hits_UK: np.ndarray, mask_N: np.ndarray, ks: Sequence[int]
 ) -> Iterator[tuple[str, int, np.ndarray]]:
-    group_truth = truth.multiply(mask_N[None, :]).tocsr()
-    group_truth.eliminate_zeros()
-    counts_U = np.diff(group_truth.indptr)
-    hits = [
-        hits_in(ranked_UK[rows], group_truth[rows].toarray())
-        for rows in _blocks(np.arange(len(ranked_UK)), truth.shape[1])
-    ]
+    counts_U = truth @ mask_N.astype(np.int64)
+    group_hits_UK = hits_UK & mask_N[ranked_UK]
     for name, metric in _PER_USER_METRICS.items():
         for k in ks:
-            yield name, k, metric(np.concatenate(hits), counts_U, k)
+            yield name, k, metric(group_hits_UK, counts_U, k)
 
 
 def _coverage(

@@ -13,6 +13,7 @@ from scipy import sparse
 
 SECONDS_PER_DAY = 86_400
 MOST_POPULAR, PERSONAL_FREQUENCY, ITEM_KNN = "most_popular_{days}d", "personal_frequency", "item_knn"
+LAST_ITEM_KNN = "last_item_knn"
 
 
 class Scorer(Protocol):
@@ -169,10 +170,14 @@ def _recent_items(log: TrainingLog, history: int) -> sparse.csr_matrix:
 def build_references(
     log: TrainingLog, *, as_of_seconds: int, popular_days: int, knn_shrinkage: float, knn_history: int
 ) -> dict[str, Scorer]:
-    """The references by their names in the tables: most_popular_7d, most_popular, personal_frequency, item_knn."""
+    """The references by their names in the tables.
+
+    These are most_popular_7d (the days are in the name), most_popular, personal_frequency, item_knn, last_item_knn.
+    """
     return {
         MOST_POPULAR.format(days=popular_days): MostPopular(log, days=popular_days, as_of_seconds=as_of_seconds),
         "most_popular": MostPopular(log),
         PERSONAL_FREQUENCY: PersonalFrequency(log),
         ITEM_KNN: ItemKnn(log, shrinkage=knn_shrinkage, history=knn_history),
+        LAST_ITEM_KNN: ItemKnn(log, shrinkage=knn_shrinkage, history=1),
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from precise_core.config import Config
 
 ALL_TASK = "all"  # every event; the task of Universal Training
+LEAVE_ONE_OUT = "leave_one_out"
 
 
 class TaskConfig(Config):
@@ -32,12 +35,17 @@ class SequencesConfig(Config):
 class WindowsConfig(Config):
     """`training_windows`: slices of `length` events, a new one every `stride` events, counted from the newest.
 
-    A share of the users is held out for validation: their events of the last `validation_days` before `as_of` are not
-    in the train split but are the truth of the validation split.
+    Split `time`: a share of the users is held out for validation: their events of the last `validation_days` before
+    `as_of` are not in the train split but are the truth of the validation split.
+
+    Split `leave_one_out`: every user's last event is the truth of the test split, the one before it that of the
+    validation split (users with at least three events); `validation_days` and `validation_user_share` are not used.
     """
 
     length: int = Field(100, ge=2)
     stride: int = Field(100, ge=1)
+    split: Literal["time", "leave_one_out"] = "time"
+    train_includes_validation: bool = False
     validation_days: int = Field(28, ge=1)
     validation_user_share: float = Field(0.1, gt=0, lt=1)
     max_targets: int = Field(64, ge=1)
@@ -47,6 +55,15 @@ class WindowsConfig(Config):
         if self.stride > self.length:
             raise ValueError(
                 f"stride {self.stride} is above length {self.length}: events between windows would be lost"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_an_event(self) -> WindowsConfig:
+        if self.train_includes_validation and self.split != LEAVE_ONE_OUT:
+            raise ValueError(
+                f"train_includes_validation needs split {LEAVE_ONE_OUT!r}, it is {self.split!r}: by time, the other "
+                "users are trained on every event already"
             )
         return self
 

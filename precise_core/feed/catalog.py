@@ -1,26 +1,35 @@
-"""Item tokens and initial token vectors, from their Delta tables to tensors."""
+"""Item tokens, text states and initial token vectors, from their Delta tables to tensors."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from precise_core.errors import DataError
 from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.models.catalog import FIRST_ITEM, ItemCatalog, TokenInit
+from precise_core.models.catalog import FIRST_ITEM, ItemCatalog, TextStates, TokenInit
+from precise_core.text.language_model import INPUT_SUFFIX
+from precise_core.text.reduction import principal_components
 from schemas import columns as c
 
 
-def load_item_catalog(item_tokens: DeltaSnapshot) -> ItemCatalog:
+def load_item_catalog(item_tokens: DeltaSnapshot, text_states: DeltaSnapshot | None = None) -> ItemCatalog:
     """The token ids of every vocabulary row, from a snapshot of ``item_tokens``.
+
+    Args:
+        item_tokens: The table.
+        text_states: Hidden states of every text, for models with ``token_init: contextual``.
 
     Raises:
         DataError: The table is empty, holds one ``item_index`` twice, token lists of several lengths, or two
-            tokenizers.
+            tokenizers; or ``text_states`` lacks the states of an item's text.
     """
-    table = item_tokens.read([c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TOKENIZER_ID])
-    label = f"table {item_tokens.name}, version {item_tokens.version}"
+    table = item_tokens.read([c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH, c.TOKENIZER_ID])
+    label = _label(item_tokens)
     item_index = table[c.ITEM_INDEX].to_numpy()
     if len(np.unique(item_index)) != len(item_index) or item_index.min() < FIRST_ITEM:
         raise DataError(f"{label}: item_index must be unique and at least {FIRST_ITEM}")
@@ -31,43 +40,94 @@ def load_item_catalog(item_tokens: DeltaSnapshot) -> ItemCatalog:
     token_ids_VT[item_index] = tokens
     token_counts_V[item_index] = table[c.TOKEN_COUNT].to_numpy()
     tokenizer_id = _only_value(table[c.TOKENIZER_ID], f"{label}, {c.TOKENIZER_ID}")
-    return ItemCatalog(torch.from_numpy(token_ids_VT), torch.from_numpy(token_counts_V), tokenizer_id)
+    states = None if text_states is None else _states(table, V, tokenizer_id, text_states)
+    return ItemCatalog(torch.from_numpy(token_ids_VT), torch.from_numpy(token_counts_V), tokenizer_id, states)
 
 
-def load_token_init(token_embeddings: DeltaSnapshot, width: int, seed: int) -> TokenInit:
-    """The language model's mean states reduced to ``width`` by PCA, from a snapshot of ``token_embeddings``.
+def _states(items: pa.Table, num_rows: int, tokenizer_id: str, text_states: DeltaSnapshot) -> TextStates:
+    """The states of all texts in one matrix, and where those of each vocabulary row's text start."""
+    texts = text_states.read([c.TEXT_HASH, c.STATES, c.TOKEN_COUNT, c.TOKENIZER_ID, c.LANGUAGE_MODEL])
+    label = _label(text_states)
+    made_by = _only_value(texts[c.TOKENIZER_ID], f"{label}, {c.TOKENIZER_ID}")
+    if made_by != tokenizer_id:
+        raise DataError(
+            f"{label}: states of texts tokenized by {made_by}, item_tokens has {tokenizer_id}; "
+            f"run jobs/embed_tokens.py first"
+        )
+    counts_X = texts[c.TOKEN_COUNT].to_numpy()
+    # A text of another number of tokens was cut at another text.max_tokens: its states are those of another text.
+    found = pc.fill_null(pc.index_in(items[c.TEXT_HASH], texts[c.TEXT_HASH].combine_chunks()), -1).to_numpy()
+    has_text, counts_N = items[c.TOKEN_COUNT].to_numpy() > 0, items[c.TOKEN_COUNT].to_numpy()
+    missing = has_text & ((found < 0) | (counts_X[found] != counts_N))
+    if missing.any():
+        raise DataError(
+            f"{label}: no states for the text of {int(missing.sum())} of {len(missing)} items; "
+            f"run jobs/embed_tokens.py first"
+        )
+    starts_X = np.concatenate([[0], np.cumsum(counts_X, dtype=np.int64)])
+    starts_V = np.zeros(num_rows, np.int64)
+    starts_V[items[c.ITEM_INDEX].to_numpy()[has_text]] = starts_X[found[has_text]]
+    states_SH = _stacked(texts[c.STATES], counts_X, f"{label}, {c.STATES}")
+    language_model = _only_value(texts[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
+    return TextStates(torch.from_numpy(states_SH), torch.from_numpy(starts_V), language_model)
 
-    Tokens count by their occurrences. A state narrower than ``width`` gets random columns beside it. All entries are
+
+def _stacked(column: pa.ChunkedArray, counts_X: np.ndarray, label: str) -> np.ndarray:
+    """Lists of count x H numbers as one matrix of H columns, filled part by part: a second copy may not fit."""
+    lengths_X = pc.list_value_length(column).to_numpy()
+    width = int(lengths_X[0] // max(counts_X[0], 1))
+    if column.null_count or width < 1 or not (lengths_X == counts_X * width).all():
+        raise DataError(f"{label}: {c.TOKEN_COUNT} states of one width are needed in every row")
+    values, end = np.empty(int(lengths_X.sum()), np.float32), 0
+    for chunk in column.chunks:
+        start, end = end, end + int(pc.sum(pc.list_value_length(chunk)).as_py() or 0)
+        values[start:end] = chunk.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(-1, width)
+
+
+def load_token_init(
+    token_embeddings: DeltaSnapshot, width: int, seed: int, mode: Literal["vocab", "input"] = "vocab"
+) -> TokenInit:
+    """The language model's vectors reduced to ``width`` by PCA, from a snapshot of ``token_embeddings``.
+
+    Tokens count by their occurrences. A vector narrower than ``width`` gets random columns beside it. All entries are
     scaled together to a standard deviation of 1 / sqrt(width), so that a row has length 1 on average.
 
     Raises:
-        DataError: The table is empty, has vectors of several lengths, or comes from two language models.
+        DataError: The table is empty, has vectors of several lengths, a vector that is not finite, comes from two
+            language models, or was written in another mode than ``mode``.
     """
     table = token_embeddings.read([c.TOKEN_ID, c.VECTOR, c.COUNT, c.LANGUAGE_MODEL])
-    label = f"table {token_embeddings.name}, version {token_embeddings.version}"
+    label = _label(token_embeddings)
+    language_model = _only_value(table[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
+    written = "input" if language_model.endswith(INPUT_SUFFIX) else "vocab"
+    if written != mode:
+        raise DataError(
+            f"{label}: vectors are {language_model}, written with model.fusion.token_init `{written}`; this training "
+            f"has `{mode}`; run jobs/embed_tokens.py first"
+        )
     token_ids = table[c.TOKEN_ID].to_numpy()
     order = np.argsort(token_ids, kind="stable")
     vectors = _matrix(table[c.VECTOR], f"{label}, {c.VECTOR}").astype(np.float64)[order]
+    if not np.isfinite(vectors).all():
+        raise DataError(f"{label}: a vector of {language_model} is not finite; the model's weights are damaged")
     reduced = _reduce(vectors, table[c.COUNT].to_numpy()[order].astype(np.float64), width, seed)
     scaled = reduced / max(reduced.std(), 1e-12) / np.sqrt(width)
     return TokenInit(
-        torch.from_numpy(token_ids[order].astype(np.int64)),
-        torch.from_numpy(scaled.astype(np.float32)),
-        _only_value(table[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}"),
+        torch.from_numpy(token_ids[order].astype(np.int64)), torch.from_numpy(scaled.astype(np.float32)), language_model
     )
 
 
 def _reduce(vectors: np.ndarray, weights: np.ndarray, width: int, seed: int) -> np.ndarray:
-    """Weighted PCA; the sign of a component is the one that makes its largest entry positive."""
-    weights = weights / weights.sum()
-    centred = vectors - weights @ vectors
-    values, components = np.linalg.eigh((centred * weights[:, None]).T @ centred)
-    components = components[:, np.argsort(-values, kind="stable")][:, :width]
-    largest = components[np.abs(components).argmax(axis=0), np.arange(components.shape[1])]
-    reduced = centred @ (components * np.where(largest < 0, -1.0, 1.0))
+    mean, components = principal_components(vectors, weights, width)
+    reduced = (vectors - mean) @ components
     missing = width - reduced.shape[1]
     noise = np.random.default_rng(seed).normal(0.0, max(reduced.std(), 1e-12), (len(reduced), max(missing, 0)))
     return np.concatenate([reduced, noise], axis=1)
+
+
+def _label(snapshot: DeltaSnapshot) -> str:
+    return f"table {snapshot.name}, version {snapshot.version}"
 
 
 def _matrix(column: pa.ChunkedArray, label: str) -> np.ndarray:

@@ -8,12 +8,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.fs
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from precise_core.errors import DataError, MissingTableError
+from precise_core.feed.parquet import footer_rows, open_parquet
 from schemas import TABLES
 
 
@@ -59,7 +58,7 @@ class DeltaSnapshot:
         counts = [recorded[path] for path in self._paths(partition)]
         if all(count is not None for count in counts):
             return sum(counts)
-        return sum(_footer_rows(uri) for uri in self.files(partition))
+        return sum(footer_rows(uri) for uri in self.files(partition))
 
     def partition_values(self, column: str) -> list[str]:
         """The distinct values of a partition column, sorted."""
@@ -126,21 +125,9 @@ def _plain_uri(uri: str) -> str:
     return "file://" + unquote(uri.removeprefix("file://"))
 
 
-def _open(uri: str) -> Any:
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://")).open("rb")
-    filesystem, path = pa.fs.FileSystem.from_uri(uri)
-    return filesystem.open_input_file(path)
-
-
-def _footer_rows(uri: str) -> int:
-    with _open(uri) as file:
-        return int(pq.ParquetFile(file).metadata.num_rows)
-
-
 def _read_file(uri: str, columns: list[str]) -> pa.Table:
     try:
-        with _open(uri) as file:
-            return pq.ParquetFile(file).read(columns)
+        with open_parquet(uri) as file:
+            return file.read(columns)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{uri}: cannot be read: {error}") from error

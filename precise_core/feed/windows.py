@@ -1,35 +1,42 @@
-"""Training windows as batches of tensors, read by Petastorm from a pinned Delta snapshot.
+"""Training windows as batches of tensors, read from a pinned Delta snapshot by Petastorm or by pyarrow alone.
 
 B batch, L positions, M targets of a validation window.
 
-Petastorm delivers the rows; what it does not promise is decided here: which rows (the snapshot's files), how many
-(counted every epoch), in which order (a seeded shuffle of ours; its own is the same every epoch, or not reproducible)
-and that every rank takes the same number of steps.
+A reader delivers rows in file order and nothing else. Decided here, and so the same with either: which rows (the
+snapshot's files), how many (counted every epoch), in which order (a seeded shuffle) and that every rank takes the same
+number of steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
-from petastorm import make_batch_reader
 
 from precise_core.errors import DataError, NothingToLearnError, RowCountError
+from precise_core.feed import arrow_rows
+from precise_core.feed.config import DEFAULT_FEED, FeedConfig, Reader
+from precise_core.feed.parquet import values_per_row
+from precise_core.feed.prefetch import prefetched
+from precise_core.feed.rows import RowReader, Rows, newest_since, pools, row_count, without_first
 from precise_core.feed.snapshot import DeltaSnapshot
 from schemas import columns as c
 
-Split = Literal["train", "validation"]
-Rows = dict[str, np.ndarray]
+Split = Literal["train", "validation", "test"]
 
-_COLUMNS = (c.ITEM_INDICES, c.EVENT_TS, c.LENGTH, c.TARGET_INDICES, c.TARGET_COUNT)
-_FILES_PER_READER = 16  # opening a reader costs milliseconds; the order of groups of files is ours
-_POOL_ROWS = 65_536  # rows that are shuffled together; about 100 MB at 100 positions
-_BATCHES_PER_BUCKET = 16  # rows of so many batches are sorted by length, so that trimming pays
+# The window_id strings, the partition columns and, while training, the truth stay on disk.
+_TRAIN_COLUMNS = [c.ITEM_INDICES, c.EVENT_TS, c.LENGTH]
+_COLUMNS: dict[Split, list[str]] = {
+    "train": _TRAIN_COLUMNS,
+    "validation": [*_TRAIN_COLUMNS, c.TARGET_INDICES, c.TARGET_COUNT],
+    "test": [*_TRAIN_COLUMNS, c.TARGET_INDICES, c.TARGET_COUNT],
+}
+_POOL_BYTES = 100 * 2**20  # of rows that are shuffled together, as int64
 
 
 @dataclass(frozen=True)
@@ -59,18 +66,26 @@ class SequenceBatch:
     def __len__(self) -> int:
         return self.item_indices_BL.shape[0]
 
+    def row(self, row: int) -> SequenceBatch:
+        """A batch of one row."""
+        parts = (self.item_indices_BL, self.event_ts_BL, self.lengths_B, self.target_indices_BM, self.target_counts_B)
+        return SequenceBatch(*(part[row : row + 1] for part in parts))
+
 
 class WindowFeed:
     """Batches of one task and split of ``training_windows``.
 
+    Rows are shuffled in pools of about 100 MB. A partition that fits one pool is read once and then kept in memory.
+
     Args:
         snapshot: The table at a pinned version.
         task: Partition to read.
-        split: `train`: shuffled anew each epoch; `validation`: in file order.
+        split: `train`: shuffled anew each epoch; `validation` and `test`: in file order.
         batch_size: Windows of one optimizer step, all ranks together: adding ranks does not change what is learned.
-        seed: The order of epoch n depends on (seed, n) and the files only.
+        seed: The order of epoch n depends on (seed, n), the files and ``config.bucket_batches`` only.
         rank: Which share of each batch to deliver: rows ``rank::world_size``.
         world_size: Number of ranks; all of them see the same number of steps.
+        config: Who reads, how far ahead, and how many batches are sorted by length together.
         since: Epoch seconds; only windows whose newest event is at or after it. None = all.
 
     Raises:
@@ -86,81 +101,113 @@ class WindowFeed:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        config: FeedConfig = DEFAULT_FEED,
         since: int | None = None,
     ) -> None:
         partition = {c.TASK: task, c.SPLIT: split}
         self.label = f"table {snapshot.name}, version {snapshot.version}, task {task!r}, {split}"
-        self.label += "" if since is None else f", since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M}"
-        self._files, self._since = snapshot.files(partition), since
+        in_time = "" if since is None else f" since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M}"
+        self.label += in_time
+        self.config, self.files, self._since = config, snapshot.files(partition), since
         self.num_rows = snapshot.row_count(partition) if since is None else count_windows(snapshot, task, since, split)
         if self.num_rows < world_size:
             raise NothingToLearnError(
-                f"table {snapshot.name}, version {snapshot.version}: task {task!r} has {self.num_rows} {split} windows "
-                + ("" if since is None else f"since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} ")
-                + f"for {world_size} rank(s); tasks there: {snapshot.partition_values(c.TASK)}"
+                f"table {snapshot.name}, version {snapshot.version}: task {task!r} has {self.num_rows} {split} windows"
+                f"{in_time} for {world_size} rank(s); tasks there: {snapshot.partition_values(c.TASK)}"
             )
         self._split, self._batch_size, self._seed = split, batch_size, seed
         self._rank, self._world_size = rank, world_size
+        self._kept: Rows | None = None
 
     @property
     def num_steps(self) -> int:
         """Batches of one epoch, the same for every rank."""
         return -(-self.num_rows // self._batch_size)
 
-    def epoch(self, n: int) -> Iterator[SequenceBatch]:
+    def epoch(self, n: int, first_step: int = 0) -> Iterator[SequenceBatch]:
         """All windows once, in the order of epoch ``n``.
 
+        Args:
+            n: Number of the epoch.
+            first_step: Batches to leave out at the start; those of whole pools are not even read.
+
         Raises:
-            RowCountError: Petastorm delivered another number of rows than the snapshot has; raised after the last row.
+            RowCountError: The reader delivered another number of rows than were counted; raised after the last row.
             DataError: A file cannot be read.
         """
-        rng = np.random.default_rng([self._seed, n])
-        delivered = 0
-        for pool in self._pools(rng):
-            delivered += len(pool[c.LENGTH])
-            for rows in self._batches(pool, rng):
-                yield _to_batch({name: values[self._my_share(rows)] for name, values in pool.items()})
-        if delivered != self.num_rows:
-            raise RowCountError(f"{self.label}: Petastorm delivered {delivered} rows, the snapshot has {self.num_rows}")
+        return prefetched(self._epoch(n, first_step), self.config.prefetch_batches)
 
-    def _pools(self, rng: np.random.Generator) -> Iterator[Rows]:
-        """Rows in portions that are shuffled as a whole; every portion but the last is a whole number of batches."""
-        size = max(1, _POOL_ROWS // self._batch_size) * self._batch_size
-        waiting: list[Rows] = []
-        for chunk in self._chunks(self._file_order(rng)):
-            waiting.append(chunk)
-            if sum(len(rows[c.LENGTH]) for rows in waiting) >= size:
-                merged = _concatenate(waiting)
-                whole = len(merged[c.LENGTH]) // size * size
-                for start in range(0, whole, size):
-                    yield {name: values[start : start + size] for name, values in merged.items()}
-                waiting = [{name: values[whole:] for name, values in merged.items()}]
-        if waiting and len(waiting[0][c.LENGTH]):
-            yield _concatenate(waiting)
+    def _epoch(self, n: int, first_step: int) -> Generator[SequenceBatch, None, None]:
+        if first_step >= self.num_steps:
+            return
+        first_pool, skipped = divmod(first_step, self._pool_steps)
+        counted = first_pool * self._pool_rows
+        for number, pool in enumerate(self._pools(n, first_pool), start=first_pool):
+            counted += row_count(pool)
+            for rows in self._batches(pool[c.LENGTH], np.random.default_rng([self._seed, n, 1 + number]))[skipped:]:
+                yield _to_batch(pool, self._my_share(rows))
+            skipped = 0
+        if counted != self.num_rows:
+            raise RowCountError(
+                f"{self.label}: {self.config.reader} delivered {counted} rows, the snapshot has {self.num_rows}"
+            )
 
-    def _chunks(self, files: list[str]) -> Iterator[Rows]:
-        """The rows of the files, without those older than ``since``."""
-        for chunk in _read(files, self.label):
-            if self._since is None:
-                yield chunk
-                continue
-            is_new = chunk[c.EVENT_TS][:, -1] >= self._since
-            if is_new.any():
-                yield {name: values[is_new] for name, values in chunk.items()}
+    def _pools(self, n: int, first_pool: int) -> Iterator[Rows]:
+        """Rows that are shuffled as a whole; every pool but the last is a whole number of batches."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        portions = self._portions(self._file_order(n), first_pool * self._pool_rows)
+        counts = []
+        try:
+            for pool in pools(portions, min(self._pool_rows, self.num_rows)):
+                yield pool
+                counts.append(row_count(pool))
+        except DataError as error:
+            raise DataError(f"{self.label}: {error}") from error
+        if counts == [self.num_rows]:
+            self._kept = pool
 
-    def _file_order(self, rng: np.random.Generator) -> list[str]:
-        return [self._files[i] for i in rng.permutation(len(self._files))] if self._split == "train" else self._files
+    def _portions(self, files: list[str], first_row: int) -> Iterator[Rows]:
+        """The rows of the files from number ``first_row`` on, those older than ``since`` neither counted nor kept."""
+        read, columns = _reader(self.config.reader), _COLUMNS[self._split]
+        if self._since is None:
+            return read(files, columns, first_row)
+        # How many of a file's rows are new stands in no footer: all files are read from their start.
+        return without_first(newest_since(read(files, columns, 0), self._since), first_row)
 
-    def _batches(self, pool: Rows, rng: np.random.Generator) -> list[np.ndarray]:
+    @cached_property
+    def _pool_steps(self) -> int:
+        """Batches of a full pool."""
+        widths = (values_per_row(uri, _COLUMNS[self._split]) for uri in self.files)
+        row_bytes = 8 * next((width for width in widths if width), 1)
+        return max(1, _POOL_BYTES // row_bytes // self._batch_size)
+
+    @property
+    def _pool_rows(self) -> int:
+        return self._pool_steps * self._batch_size
+
+    @property
+    def _is_one_pool(self) -> bool:
+        return self.num_rows <= self._pool_rows
+
+    def _file_order(self, n: int) -> list[str]:
+        # One pool is shuffled as a whole anyway, and may be kept from an epoch to the next.
+        if self._split != "train" or self._is_one_pool:
+            return self.files
+        return [self.files[i] for i in np.random.default_rng([self._seed, n]).permutation(len(self.files))]
+
+    def _batches(self, lengths: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         """Row numbers of each batch: shuffled, then windows of similar length together, then the batches shuffled."""
-        size, rows = self._batch_size, np.arange(len(pool[c.LENGTH]))
-        if self._split == "validation":
+        size, rows = self._batch_size, np.arange(len(lengths))
+        if self._split != "train":
             return [rows[start : start + size] for start in range(0, len(rows), size)]
         rng.shuffle(rows)
-        bucket = size * _BATCHES_PER_BUCKET
-        for start in range(0, len(rows), bucket):
-            part = rows[start : start + bucket]
-            rows[start : start + bucket] = part[np.argsort(-pool[c.LENGTH][part], kind="stable")]
+        if self.config.bucket_batches > 1:
+            bucket = size * self.config.bucket_batches
+            for start in range(0, len(rows), bucket):
+                part = rows[start : start + bucket]
+                rows[start : start + bucket] = part[np.argsort(-lengths[part], kind="stable")]
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
@@ -173,42 +220,37 @@ class WindowFeed:
 def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split = "train") -> int:
     """Windows whose newest event is at or after the epoch second ``since``.
 
-    Counted without Petastorm, because what it delivers is checked against the count. Windows are left-padded: the last
-    entry is the newest event.
+    Counted by pyarrow, whoever reads later: what a reader delivers is checked against this count.
+
+    Raises:
+        RowCountError: The files hold another number of rows than the snapshot says.
+        DataError: A file cannot be read.
     """
-    rows = 0
-    for table in snapshot.tables([c.EVENT_TS], {c.TASK: task, c.SPLIT: split}):
-        rows += sum(int(times[-1]) >= since for times in table[c.EVENT_TS].to_numpy())
-    return rows
+    partition = {c.TASK: task, c.SPLIT: split}
+    rows = newer = 0
+    for portion in arrow_rows.read_rows(snapshot.files(partition), [c.EVENT_TS], first_row=0):
+        rows += row_count(portion)
+        newer += sum(map(row_count, newest_since([portion], since)))
+    if rows != (expected := snapshot.row_count(partition)):
+        raise RowCountError(f"{snapshot.name}, {task!r}, {split}: {rows} rows in the files, {expected} in the snapshot")
+    return newer
 
 
-def _read(files: list[str], label: str) -> Iterator[Rows]:
-    """Row groups of the files; the dummy pool reads in this process, in order, with nothing to lose."""
-    fields = [f"^{name}$" for name in _COLUMNS]  # the window_id strings and the partition columns stay on disk
-    for start in range(0, len(files), _FILES_PER_READER):
-        group = files[start : start + _FILES_PER_READER]
-        try:
-            with make_batch_reader(
-                group, schema_fields=fields, reader_pool_type="dummy", shuffle_row_groups=False, num_epochs=1
-            ) as reader:
-                for chunk in reader:
-                    yield {name: getattr(chunk, name) for name in _COLUMNS}
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{label}: cannot read {group}: {error}") from error
+def _reader(name: Reader) -> RowReader:
+    if name == "arrow":
+        return arrow_rows.read_rows
+    # Imported on demand only: the day Petastorm is left, nothing else notices.
+    from precise_core.feed import petastorm_rows
+
+    return petastorm_rows.read_rows
 
 
-def _concatenate(chunks: list[Rows]) -> Rows:
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in _COLUMNS}
-
-
-def _to_batch(rows: Rows) -> SequenceBatch:
-    longest, most_targets = int(rows[c.LENGTH].max()), int(rows[c.TARGET_COUNT].max())
-    first = rows[c.ITEM_INDICES].shape[1] - longest
-    tensors = (
-        rows[c.ITEM_INDICES][:, first:],
-        rows[c.EVENT_TS][:, first:],
-        rows[c.LENGTH],
-        rows[c.TARGET_INDICES][:, :most_targets],
-        rows[c.TARGET_COUNT],
-    )
-    return SequenceBatch(*(torch.from_numpy(values.astype(np.int64)) for values in tensors))
+def _to_batch(pool: Rows, rows: np.ndarray) -> SequenceBatch:
+    """The rows of a pool, copied; numpy copies in the calling thread, where torch would start threads of its own."""
+    lengths_B = pool[c.LENGTH][rows]
+    first = pool[c.ITEM_INDICES].shape[1] - int(lengths_B.max())
+    has_targets = c.TARGET_COUNT in pool
+    counts_B = pool[c.TARGET_COUNT][rows] if has_targets else np.zeros(len(rows), np.int64)
+    targets_BM = pool[c.TARGET_INDICES][rows, : counts_B.max()] if has_targets else np.zeros((len(rows), 0), np.int64)
+    tensors = (pool[c.ITEM_INDICES][rows, first:], pool[c.EVENT_TS][rows, first:], lengths_B, targets_BM, counts_B)
+    return SequenceBatch(*map(torch.from_numpy, tensors))

@@ -16,6 +16,7 @@ from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.training.checkpoint import Checkpoint
 
 _loaded: dict[str, tuple[str, Precise]] = {}
+_catalogs: dict[str, ItemCatalog] = {}
 
 
 def load_encoder(folder: str | Path) -> tuple[str, Precise]:
@@ -32,10 +33,43 @@ def load_encoder(folder: str | Path) -> tuple[str, Precise]:
     return _loaded[key]
 
 
+def load_catalog(file: Path) -> ItemCatalog:
+    """The catalog in ``file``, read once per process: every batch of a worker asks for the same.
+
+    Raises:
+        ModelError: The file is missing or is not an item catalog.
+    """
+    key = str(file)
+    if key not in _catalogs:
+        _catalogs.clear()
+        _catalogs[key] = ItemCatalog.load(file)
+    return _catalogs[key]
+
+
+def encode_catalog(model: Precise, catalog: ItemCatalog, item_indices_N: np.ndarray, batch: int = 4096) -> np.ndarray:
+    """Serving vectors of items of a catalog, shape ``(N, D)`` float32; for models of every ``token_init``.
+
+    Raises:
+        ModelError: The model reads hidden states and the catalog has none; or a vector is not usable.
+    """
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(item_indices_N), batch):
+            indices_N = torch.from_numpy(item_indices_N[start : start + batch].astype(np.int64))
+            (fused_ND,) = fuse_distinct(model, catalog, indices_N)
+            parts.append(model.serving_item_vectors(fused_ND).float().numpy())
+    vectors_ND = np.concatenate(parts) if parts else np.zeros((0, model.config.fusion.width), np.float32)
+    return _finite(vectors_ND, "item")
+
+
 def encode_items(
     model: Precise, item_indices_N: np.ndarray, token_ids_NT: np.ndarray, token_counts_N: np.ndarray, batch: int = 4096
 ) -> np.ndarray:
-    """Serving vectors of items, shape ``(N, D)`` float32 (e_i of eq. 4, normalised under cosine)."""
+    """Serving vectors of items, shape ``(N, D)`` float32 (e_i of eq. 4, normalised under cosine).
+
+    Needs no catalog, so that a stream of items of any length can be encoded; a contextual model needs one, see
+    ``encode_catalog``.
+    """
     parts = []
     with torch.inference_mode():
         for start in range(0, len(item_indices_N), batch):
@@ -58,7 +92,7 @@ def encode_users(
 
     Args:
         model: Universal (causal, last state) or targeted (bidirectional, MLP over the concatenation).
-        catalog: Token ids of the items.
+        catalog: Token ids of the items, and states of their texts for a contextual model.
         sequences: Item indices per user, oldest first; only the newest ``max_length`` are read.
         max_length: Positions the model was trained with.
         batch: Users per forward pass; users of similar length share one.

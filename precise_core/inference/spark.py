@@ -12,21 +12,33 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.inference.encoding import encode_items, encode_users, load_encoder
+from precise_core.inference.encoding import encode_catalog, encode_items, encode_users, load_catalog, load_encoder
 from precise_core.inference.shipping import ship, shipped
 from precise_core.inference.text import fixed_lists, float_lists
 from precise_core.models.catalog import ItemCatalog
+from precise_core.models.precise import Precise
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
 
 
-def embed_items(spark: SparkSession, item_tokens: DataFrame, checkpoint: Path, embedded_at: datetime) -> DataFrame:
-    """`item_tokens` to `item_embeddings` under one checkpoint."""
+def embed_items(
+    spark: SparkSession,
+    item_tokens: DataFrame,
+    checkpoint: Path,
+    embedded_at: datetime,
+    catalog_file: Path | None = None,
+) -> DataFrame:
+    """`item_tokens` to `item_embeddings` under one checkpoint.
+
+    ``catalog_file`` is for contextual models, whose texts are hidden states: workers of one machine map one copy of
+    them into memory instead of each receiving them row by row.
+    """
     version, _ = load_encoder(checkpoint)  # a missing or changed checkpoint fails before any Spark job
     name = ship(spark, checkpoint)
+    catalog_name = ship(spark, catalog_file) if catalog_file else None
     encoded = item_tokens.select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT).mapInArrow(
-        _item_encoder(name),
+        _item_encoder(name, catalog_name),
         f"{c.ITEM_ID} string, {c.ITEM_INDEX} int, {c.EMBEDDING} array<float>, {c.IS_COLD} boolean",
     )
     return encoded.select(
@@ -51,24 +63,23 @@ def embed_users(
     return encoded.select(c.USER_ID, c.TASK, F.lit(version).alias(c.MODEL_VERSION), c.EMBEDDING, c.AS_OF)
 
 
-def _item_encoder(checkpoint_name: str) -> Callable[[_Batches], _Batches]:
+def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
         _, model = load_encoder(shipped(checkpoint_name))
+        catalog = _shipped_catalog(catalog_name) if catalog_name else None
         trained = model.fusion.is_trained_V.numpy()
         for batch in batches:
             if not batch.num_rows:
                 continue
-            counts_N = batch.column(c.TOKEN_COUNT).to_numpy()
             indices_N = batch.column(c.ITEM_INDEX).to_numpy()
-            token_ids = batch.column(c.TOKEN_IDS)
-            token_ids_NT = fixed_lists(token_ids, len(token_ids[0]))
+            vectors_ND = encode_catalog(model, catalog, indices_N) if catalog else _encode_batch(model, batch)
             known_N = indices_N < len(trained)
             is_cold_N = ~(known_N & trained[np.where(known_N, indices_N, 0)])
             yield pa.RecordBatch.from_arrays(
                 [
                     batch.column(c.ITEM_ID),
                     batch.column(c.ITEM_INDEX),
-                    float_lists(encode_items(model, indices_N, token_ids_NT, counts_N)),
+                    float_lists(vectors_ND),
                     pa.array(is_cold_N),
                 ],
                 names=[c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD],
@@ -77,10 +88,22 @@ def _item_encoder(checkpoint_name: str) -> Callable[[_Batches], _Batches]:
     return apply
 
 
+def _encode_batch(model: Precise, batch: pa.RecordBatch) -> np.ndarray:
+    token_ids = batch.column(c.TOKEN_IDS)
+    token_ids_NT = fixed_lists(token_ids, len(token_ids[0]))
+    return encode_items(
+        model, batch.column(c.ITEM_INDEX).to_numpy(), token_ids_NT, batch.column(c.TOKEN_COUNT).to_numpy()
+    )
+
+
+def _shipped_catalog(name: str) -> ItemCatalog:
+    return load_catalog(next(shipped(name).iterdir()))
+
+
 def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
         _, model = load_encoder(shipped(checkpoint_name))
-        catalog = ItemCatalog.load(next(shipped(catalog_name).iterdir()))
+        catalog = _shipped_catalog(catalog_name)
         for batch in batches:
             if not batch.num_rows:
                 continue

@@ -1,6 +1,7 @@
 """The item catalog as plain tensors: what the model needs to know about items beside its weights.
 
-V vocabulary rows (0 padding, 1 unknown, items from 2), T tokens per item, X distinct texts, K known tokens, D width.
+V vocabulary rows (0 padding, 1 unknown, items from 2), T tokens per item, X distinct texts, K known tokens, D width,
+S tokens of all texts together, H width of the language model.
 """
 
 from __future__ import annotations
@@ -23,6 +24,26 @@ FIRST_ITEM = 2
 
 
 @dataclass(frozen=True)
+class TextStates:
+    """Hidden states of the catalog's texts, for models with ``token_init: contextual``.
+
+    Args:
+        states_SH: float32; the states of a text's tokens are neighbours.
+        starts_V: int64, where the states of each vocabulary row's text start; rows with one text share a start.
+        language_model: Name and content hash of the language model; a checkpoint fits one only.
+    """
+
+    states_SH: torch.Tensor
+    starts_V: torch.Tensor
+    language_model: str
+
+    @property
+    def width(self) -> int:
+        """H."""
+        return self.states_SH.shape[1]
+
+
+@dataclass(frozen=True)
 class ItemCatalog:
     """Token ids of every vocabulary row; row i is ``item_index`` i. Rows 0 and 1 have no tokens.
 
@@ -30,11 +51,13 @@ class ItemCatalog:
         token_ids_VT: int32, right-padded.
         token_counts_V: int32, real tokens of each row; 0 = no text.
         tokenizer_id: Name and content hash of the tokenizer; a checkpoint fits one tokenizer only.
+        states: Hidden states of every text; None where no model needs them.
     """
 
     token_ids_VT: torch.Tensor
     token_counts_V: torch.Tensor
     tokenizer_id: str
+    states: TextStates | None = None
 
     def __post_init__(self) -> None:
         V, T = self.token_ids_VT.shape
@@ -42,6 +65,14 @@ class ItemCatalog:
             raise ModelError(f"item catalog: {V} rows of tokens, {tuple(self.token_counts_V.shape)} counts")
         if int(self.token_counts_V.max()) > T or int(self.token_counts_V.min()) < 0:
             raise ModelError(f"item catalog: token counts must be from 0 to {T}")
+        if self.states is not None:
+            starts_V, S = self.states.starts_V, len(self.states.states_SH)
+            has_text_V = self.token_counts_V > 0
+            if (
+                starts_V.shape != (V,)
+                or not ((starts_V >= 0) & (starts_V + self.token_counts_V <= S))[has_text_V].all()
+            ):
+                raise ModelError(f"item catalog: the states of {V} rows must start and end within {S} states")
 
     @property
     def num_rows(self) -> int:
@@ -70,6 +101,44 @@ class ItemCatalog:
         return self._distinct_texts[0]
 
     @cached_property
+    def text_counts_X(self) -> torch.Tensor:
+        """int64, tokens of each distinct text."""
+        return self.token_counts_V[self.text_items_X].long()
+
+    def text_token_rows_XT(self, known_token_ids_W: torch.Tensor) -> torch.Tensor:
+        """Rows of the token table (``token_rows``) of each distinct text.
+
+        Looked up once and kept for the model that asks, since every batch of a training asks for the same.
+        """
+        kept = self._kept_rows.get("rows")
+        if kept is None or not torch.equal(kept[0], known_token_ids_W):
+            rows_XT = token_rows(known_token_ids_W, self.token_ids_VT[self.text_items_X])
+            kept = self._kept_rows["rows"] = (known_token_ids_W.clone(), rows_XT)
+        return kept[1]
+
+    def text_states_SH(self, texts_N: torch.Tensor) -> torch.Tensor:
+        """The states of the real tokens of some distinct texts, text after text.
+
+        Raises:
+            ModelError: The catalog has no states.
+        """
+        if self.states is None:
+            raise ModelError(
+                "the model reads hidden states of texts (model.fusion.token_init contextual) and the item catalog has "
+                "none; run jobs/embed_tokens.py with that mode and load the catalog with text_states"
+            )
+        counts_N = self.text_counts_X[texts_N]
+        starts_N = self.states.starts_V[self.text_items_X[texts_N]]
+        # Position of each state: its text's start plus its number within the text.
+        firsts_N = counts_N.cumsum(0) - counts_N
+        at_S = torch.arange(int(counts_N.sum())) + torch.repeat_interleave(starts_N - firsts_N, counts_N)
+        return self.states.states_SH[at_S]
+
+    @cached_property
+    def _kept_rows(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        return {}
+
+    @cached_property
     def _distinct_texts(self) -> tuple[torch.Tensor, torch.Tensor]:
         rows = np.concatenate([self.token_counts_V.numpy()[:, None], self.token_ids_VT.numpy()], axis=1)
         keys = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
@@ -78,28 +147,48 @@ class ItemCatalog:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file that executors can memory-map."""
-        tensors = {"token_ids": self.token_ids_VT.contiguous(), "token_counts": self.token_counts_V.contiguous()}
-        save_file(tensors, str(path), metadata={"catalog": json.dumps({"tokenizer_id": self.tokenizer_id})})
+        tensors = {"token_ids": self.token_ids_VT, "token_counts": self.token_counts_V}
+        described = {"tokenizer_id": self.tokenizer_id}
+        if self.states is not None:
+            tensors |= {"states": self.states.states_SH, "state_starts": self.states.starts_V}
+            described["language_model"] = self.states.language_model
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(tensors, str(path), metadata={"catalog": json.dumps(described)})
         return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> ItemCatalog:
-        """Read what ``save`` wrote.
+        """Read what ``save`` wrote; the tensors stay in the file until they are read.
 
         Raises:
             ModelError: The file is missing or is not an item catalog.
         """
         try:
             with safe_open(str(path), framework="pt") as file:
-                described = json.loads((file.metadata() or {})["catalog"])
-                return cls(file.get_tensor("token_ids"), file.get_tensor("token_counts"), described["tokenizer_id"])
+                described, tensor = json.loads((file.metadata() or {})["catalog"]), file.get_tensor
+                states = None
+                if "language_model" in described:
+                    states = TextStates(tensor("states"), tensor("state_starts"), described["language_model"])
+                return cls(tensor("token_ids"), tensor("token_counts"), described["tokenizer_id"], states)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ModelError(f"{path}: not an item catalog: {error}") from error
 
 
+def token_rows(known_token_ids_W: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    """Rows of the token table: 1 + position among the known ids (sorted), 0 for any other token.
+
+    By binary search, so that no array of the tokenizer's size is carried along.
+    """
+    if not len(known_token_ids_W):
+        return torch.zeros_like(token_ids, dtype=torch.long)
+    wanted = token_ids.long()
+    rows = torch.searchsorted(known_token_ids_W, wanted).clamp(max=len(known_token_ids_W) - 1)
+    return (rows + 1).where(known_token_ids_W[rows] == wanted, 0)
+
+
 @dataclass(frozen=True)
 class TokenInit:
-    """Initial rows of the token table (mode `vocab`).
+    """Initial rows of the token table (modes `vocab` and `input`).
 
     Args:
         token_ids_K: int64.

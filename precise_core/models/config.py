@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import pkgutil
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
+
+TokenInitMode = Literal["vocab", "input", "contextual", "random"]
 
 
 class FusionConfig(Config):
     """Embedding Fusion (IV-B, eq. 3 and 4; Table VI).
 
     ``mode``: `id` (PRECISE-ID), `llm` (PRECISE-LLM), `pool` (PRECISE-Pool), `moe` (PRECISE). ``token_init``: `vocab`
-    (language-model states averaged per token), `random`. ``id_dropout`` is the probability that an item's id row is
-    replaced by the shared unknown row during training; 0 = the paper.
+    (token table from language-model states averaged per token), `input` (token table from the model's input
+    embeddings), `contextual` (no table: every text keeps its own frozen states, a projection is trained), `random`.
+    ``id_dropout`` is the probability that an item's id row is replaced by the shared unknown row during training; 0 =
+    the paper.
     """
 
     mode: Literal["id", "llm", "pool", "moe"] = "moe"
@@ -23,7 +29,7 @@ class FusionConfig(Config):
     num_experts: int = Field(4, ge=1)
     top_k: int = Field(2, ge=1)
     balance_weight: float = Field(0.01, ge=0)
-    token_init: Literal["vocab", "random"] = "vocab"
+    token_init: TokenInitMode = "vocab"
     id_dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -33,14 +39,20 @@ class FusionConfig(Config):
         return self
 
     @property
+    def is_contextual(self) -> bool:
+        """True = the model reads hidden states of whole texts and has no token table."""
+        return self.mode != "id" and self.token_init == "contextual"
+
+    @property
     def width(self) -> int:
         """Width of e_i: the id half, the token half, or both side by side."""
         return {"id": self.id_width, "llm": self.token_width}.get(self.mode, self.id_width + self.token_width)
 
 
 class EncoderConfig(Config):
-    """The Transformer over items (IV-C, IV-D)."""
+    """The model over a sequence of items (IV-C, IV-D). ``kind``: `transformer` (PRECISE), `sasrec`, `bert4rec`, ..."""
 
+    kind: str = Field("transformer", description="A file of `precise_core/models/encoders/`.")
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
     ffn_width: int = Field(512, ge=1)
@@ -48,12 +60,27 @@ class EncoderConfig(Config):
     max_length: int = Field(100, ge=1)
     scale_input: bool = Field(True, description="Item vectors times sqrt(width) before positions are added.")
 
+    @field_validator("kind")
+    @classmethod
+    def _is_registered(cls, value: str) -> str:
+        # By the names of files: importing them would load torch, which a Spark job has no use for.
+        folder = str(Path(__file__).parent / "encoders")
+        kinds = sorted({module.name for module in pkgutil.iter_modules([folder])} - {"base", "registry"})
+        if value not in kinds:
+            raise ValueError(f"no encoder {value!r}; there are {kinds}")
+        return value
+
 
 class ModelConfig(Config):
-    """PRECISE. ``residual_head``: h'_u = last state + MLP(CONCAT(...)), last layer zero; False = the paper."""
+    """PRECISE. ``residual_head``: h'_u = last state + MLP(CONCAT(...)), last layer zero; False = the paper.
+
+    ``prediction``: `next_item` (causal, the paper's Universal Training) or `masked_item` (BERT4Rec's cloze task: every
+    position sees every other, some are masked, and the user vector is the state of a mask behind the newest item).
+    """
 
     fusion: FusionConfig = FusionConfig()
     encoder: EncoderConfig = EncoderConfig()
+    prediction: Literal["next_item", "masked_item"] = Field("next_item", description="What Universal Training asks.")
     similarity: Literal["cosine", "dot"] = "cosine"
     temperature: float = Field(0.07, gt=0)
     learned_temperature: bool = True

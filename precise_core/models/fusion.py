@@ -1,6 +1,7 @@
 """Embedding Fusion (section IV-B, eq. 3 and 4): item id and item text to one item embedding.
 
-N items, T text tokens, K experts, W known tokens, D width of the half at hand.
+N items, X distinct texts, T text tokens, S tokens of all texts, K experts, W known tokens, D width of the half at hand,
+H width of the language model.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import math
 import torch
 from torch import nn
 
-from precise_core.models.catalog import UNKNOWN
+from precise_core.errors import ModelError
+from precise_core.models.catalog import UNKNOWN, ItemCatalog, token_rows
 from precise_core.models.config import FusionConfig
 
 _ID_STD = 0.02
@@ -23,12 +25,14 @@ class ItemFusion(nn.Module):
 
     Departures: the token table has one trained row per token id of the catalog instead of one tensor per item; an item
     that the checkpoint has not trained (newer, or without an event) uses the shared unknown row as its id half, which
-    ``id_dropout`` trains; an item without tokens has a zero text half.
+    ``id_dropout`` trains; an item without tokens has a zero text half. ``token_init: contextual`` has no
+    token table: the frozen hidden states of each text (`ItemCatalog.states`) go through a trained projection.
 
     Args:
         config: Widths, mode, experts.
         num_item_rows: Rows of the id table, rows 0 (padding) and 1 (unknown) included.
         known_token_ids_W: int64, sorted: the tokens that get a row; any other token uses the unknown-token row.
+        state_width: H; needed for ``token_init: contextual`` and for nothing else.
 
     >>> fusion = ItemFusion(FusionConfig(id_width=4, token_width=4), 10, torch.tensor([5, 9]))
     >>> fusion(torch.tensor([3]), torch.tensor([[5, 9, 0]]), torch.tensor([2])).shape
@@ -39,20 +43,32 @@ class ItemFusion(nn.Module):
     is_trained_V: torch.Tensor
     id_table: nn.Embedding
     token_table: nn.Embedding
+    projection: nn.Linear
     text: MaskedMean | MixtureOfExperts
 
-    def __init__(self, config: FusionConfig, num_item_rows: int, known_token_ids_W: torch.Tensor) -> None:
+    def __init__(
+        self,
+        config: FusionConfig,
+        num_item_rows: int,
+        known_token_ids_W: torch.Tensor,
+        state_width: int | None = None,
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.state_width = config, state_width
         self.has_id, self.has_text = config.mode != "llm", config.mode != "id"
         self.register_buffer("known_token_ids_W", known_token_ids_W.long().clone())
         self.register_buffer("is_trained_V", torch.ones(num_item_rows, dtype=torch.bool))
         if self.has_id:
             self.id_table = nn.Embedding(num_item_rows, config.id_width)
             nn.init.normal_(self.id_table.weight, std=_ID_STD)
-        if self.has_text:
+        if config.is_contextual:
+            if state_width is None:
+                raise ModelError("model.fusion.token_init contextual: the width of the hidden states is needed")
+            self.projection = nn.Linear(state_width, config.token_width)
+        elif self.has_text:
             self.token_table = nn.Embedding(len(known_token_ids_W) + 1, config.token_width)  # row 0 = unknown token
             nn.init.normal_(self.token_table.weight, std=1 / math.sqrt(config.token_width))
+        if self.has_text:
             self.text = MixtureOfExperts(config) if config.mode == "moe" else MaskedMean()
 
     def set_trained_items(self, is_trained_V: torch.Tensor) -> None:
@@ -61,16 +77,22 @@ class ItemFusion(nn.Module):
 
     def set_token_vectors(self, token_ids_K: torch.Tensor, vectors_KD: torch.Tensor) -> int:
         """Initialise the rows of known tokens from the language model; returns how many rows were set."""
-        rows_K = self._token_rows(token_ids_K)
+        rows_K = token_rows(self.known_token_ids_W, token_ids_K)
         known_K = rows_K > 0
         with torch.no_grad():
             self.token_table.weight[rows_K[known_K]] = vectors_KD[known_K]
         return int(known_K.sum())
 
+    def set_projection(self, mean_H: torch.Tensor, components_HD: torch.Tensor) -> None:
+        """Start the projection of hidden states as (state - mean) · components."""
+        with torch.no_grad():
+            self.projection.weight.copy_(components_HD.T)
+            self.projection.bias.copy_(-mean_H @ components_HD)
+
     def forward(
         self, item_indices_N: torch.Tensor, token_ids_NT: torch.Tensor, token_counts_N: torch.Tensor
     ) -> torch.Tensor:
-        """e_ND of N items, halves side by side."""
+        """e_ND of N items, halves side by side; not for ``token_init: contextual``, see ``text_half``."""
         halves = [self.id_half(item_indices_N)] if self.has_id else []
         if self.has_text:
             halves.append(self.text_half(token_ids_NT, token_counts_N))
@@ -85,9 +107,51 @@ class ItemFusion(nn.Module):
         return self.id_table(rows_N.where(has_row_N, UNKNOWN))
 
     def text_half(self, token_ids_NT: torch.Tensor, token_counts_N: torch.Tensor) -> torch.Tensor:
-        """The semantic embedding of N texts; zero where a text has no token."""
-        mask_NT = torch.arange(token_ids_NT.shape[1], device=token_ids_NT.device) < token_counts_N[:, None]
-        return self.text(self.token_table(self._token_rows(token_ids_NT)), mask_NT)
+        """The semantic embedding of N texts; zero where a text has no token.
+
+        Raises:
+            ModelError: The model reads hidden states, which token ids do not tell: use ``catalog_texts``.
+        """
+        if self.config.is_contextual:
+            raise ModelError(
+                "model.fusion.token_init contextual reads hidden states of whole texts; token ids do not tell them"
+            )
+        rows_NT = token_rows(self.known_token_ids_W, token_ids_NT)
+        return self.text(self.token_table(rows_NT), _mask(token_counts_N, rows_NT.shape[1]))
+
+    def catalog_texts(self, catalog: ItemCatalog, texts_X: torch.Tensor) -> torch.Tensor:
+        """The semantic embedding of some distinct texts of a catalog (rows of ``catalog.text_items_X``).
+
+        Raises:
+            ModelError: The model reads hidden states and the catalog has none, or of another width.
+        """
+        counts_X = catalog.text_counts_X[texts_X]
+        # Texts are read up to the longest one at hand: what lies beyond is padding for all of them.
+        longest = max(int(counts_X.max()), 1) if len(counts_X) else 1
+        mask_XT = _mask(counts_X, longest)
+        if not self.config.is_contextual:
+            rows_XT = catalog.text_token_rows_XT(self.known_token_ids_W)[texts_X, :longest]
+            return self.text(self.token_table(rows_XT), mask_XT)
+        states_SH = catalog.text_states_SH(texts_X)
+        if states_SH.shape[1] != self.state_width:
+            raise ModelError(
+                f"hidden states of the catalog are {states_SH.shape[1]} wide, the model reads {self.state_width}"
+            )
+        x_SD = self.projection(states_SH)
+        x_XTD = x_SD.new_zeros(len(texts_X), longest, x_SD.shape[1])
+        x_XTD[mask_XT] = x_SD
+        return self.text(x_XTD, mask_XT)
+
+    @property
+    def has_token_table(self) -> bool:
+        """False = by id alone, or the text half reads hidden states."""
+        return self.has_text and not self.config.is_contextual
+
+    def token_parameters(self) -> list[nn.Parameter]:
+        """What reads the language model's vectors: the token table, or the projection of hidden states."""
+        if not self.has_text:
+            return []
+        return list((self.projection if self.config.is_contextual else self.token_table).parameters())
 
     def balance_loss(self) -> torch.Tensor | None:
         """Load-balancing loss of the last forward pass, unweighted; None unless the mode is `moe`."""
@@ -98,14 +162,6 @@ class ItemFusion(nn.Module):
         if not self.has_text or not isinstance(self.text, MixtureOfExperts):
             return []
         return [round(share, 4) for share in self.text.load_K.tolist()]
-
-    def _token_rows(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Rows of the token table by binary search, so that no array of the tokenizer's size is carried along."""
-        if not len(self.known_token_ids_W):
-            return torch.zeros_like(token_ids, dtype=torch.long)
-        wanted = token_ids.long()
-        rows = torch.searchsorted(self.known_token_ids_W, wanted).clamp(max=len(self.known_token_ids_W) - 1)
-        return (rows + 1).where(self.known_token_ids_W[rows] == wanted, 0)
 
 
 class MaskedMean(nn.Module):
@@ -157,6 +213,10 @@ class MixtureOfExperts(nn.Module):
         probability_K = (logits_NK.softmax(dim=-1) * has_text_N[:, None]).sum(dim=0) / texts
         self.load_K = share_K.detach()
         self.balance_loss = len(share_K) * (share_K.detach() * probability_K).sum()
+
+
+def _mask(counts_N: torch.Tensor, longest: int) -> torch.Tensor:
+    return torch.arange(longest, device=counts_N.device) < counts_N[:, None]
 
 
 def masked_mean(x_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:

@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from precise_core.errors import ModelError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
-from precise_core.models.encoder import SequenceEncoder
+from precise_core.models.dropout import Dropout
+from precise_core.models.encoders import ENCODERS
 from precise_core.models.fusion import ItemFusion
 
 Stage = Literal["universal", "targeted"]
 
+_MASK_STD = 0.02
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1.0
 
 
@@ -36,6 +39,7 @@ class Precise(nn.Module):
         known_token_ids: int64, sorted: tokens with a row of their own.
         stage: Which of the two.
         max_token_length: T; kept so that serving can refuse a catalog of another length.
+        state_width: Width of the language model's states; for ``token_init: contextual`` only.
 
     >>> model = Precise(ModelConfig(), num_item_rows=10, known_token_ids=torch.tensor([5]), stage="universal",
     ...                 max_token_length=3).eval()
@@ -51,12 +55,18 @@ class Precise(nn.Module):
         known_token_ids: torch.Tensor,
         stage: Stage,
         max_token_length: int,
+        state_width: int | None = None,
     ) -> None:
         super().__init__()
         self.config, self.stage = config, stage
         self.num_item_rows, self.max_token_length = num_item_rows, max_token_length
-        self.fusion = ItemFusion(config.fusion, num_item_rows, known_token_ids)
-        self.encoder = SequenceEncoder(config.encoder, config.fusion.width, is_causal=stage == "universal")
+        self.fusion = ItemFusion(config.fusion, num_item_rows, known_token_ids, state_width)
+        is_masked = config.prediction == "masked_item"
+        if is_masked and stage == "targeted":
+            raise ModelError("prediction masked_item has no targeted stage: train it on the task's windows instead")
+        is_causal = stage == "universal" and not is_masked
+        self.encoder = ENCODERS[config.encoder.kind](config.encoder, config.fusion.width, is_causal)
+        self.mask_vector_D = nn.Parameter(torch.randn(config.fusion.width) * _MASK_STD) if is_masked else None
         self.log_temperature = nn.Parameter(
             torch.tensor(math.log(config.temperature)), requires_grad=config.learned_temperature
         )
@@ -79,12 +89,28 @@ class Precise(nn.Module):
         """h of the last layer at the positions ``at_BQ``, or at all of them; zero at padding."""
         return self.encoder(e_BLD, valid_mask_BL, at_BQ)
 
+    def masked(self, e_BLD: torch.Tensor, masked_BL: torch.Tensor | None) -> torch.Tensor:
+        """Item vectors with the mask vector where ``masked_BL`` is True; unchanged where it is None."""
+        if masked_BL is None or self.mask_vector_D is None:
+            return e_BLD
+        return torch.where(masked_BL[:, :, None], self.mask_vector_D, e_BLD)
+
     def user_embeddings(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:
-        """h_BD of left-padded sequences; zero for a sequence without any item under a residual head."""
+        """h_BD of left-padded sequences; a sequence without any item has a finite one, zero under a residual head."""
         if self.head is not None:
             return self.head(self.position_states(e_BLD, valid_mask_BL))
+        if self.mask_vector_D is not None:
+            e_BLD, valid_mask_BL = self._with_mask_behind(self.mask_vector_D, e_BLD, valid_mask_BL)
         newest_B1 = torch.full((len(e_BLD), 1), e_BLD.shape[1] - 1, device=e_BLD.device)
         return self.position_states(e_BLD, valid_mask_BL, newest_B1)[:, 0]
+
+    def _with_mask_behind(
+        self, mask_D: torch.Tensor, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One more position that asks for the next item; the oldest gives way where ``max_length`` is reached."""
+        kept = slice(max(0, e_BLD.shape[1] + 1 - self.encoder.max_length), None)
+        mask_B1D = mask_D.to(e_BLD.dtype).expand(len(e_BLD), 1, -1)
+        return torch.cat([e_BLD[:, kept], mask_B1D], dim=1), F.pad(valid_mask_BL[:, kept], (0, 1), value=True)
 
     def serving_item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
         """Item vectors whose plain dot product with serving user vectors is the score."""
@@ -96,10 +122,16 @@ class Precise(nn.Module):
 
     def logits(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
         """Scores for a softmax, P x N: the serving score, under cosine divided by the temperature."""
+        return self._query_vectors(h_PD) @ self.serving_item_vectors(e_ND).T
+
+    def pair_logits(self, h_PD: torch.Tensor, e_PMD: torch.Tensor) -> torch.Tensor:
+        """The same scores of M items of each row's own, P x M."""
+        return (self._query_vectors(h_PD)[:, None, :] * self.serving_item_vectors(e_PMD)).sum(dim=-1)
+
+    def _query_vectors(self, h_PD: torch.Tensor) -> torch.Tensor:
+        """User vectors divided by the temperature: P x D numbers to divide instead of P x N."""
         users_PD = self.serving_user_vectors(h_PD)
-        if self.config.similarity == "cosine":
-            users_PD = users_PD / self.temperature  # before the product: P x D numbers to divide instead of P x N
-        return users_PD @ self.serving_item_vectors(e_ND).T
+        return users_PD / self.temperature if self.config.similarity == "cosine" else users_PD
 
     @property
     def temperature(self) -> torch.Tensor:
@@ -115,7 +147,7 @@ class ConcatHead(nn.Module):
         D = config.fusion.width
         self.max_length, self.is_residual = config.encoder.max_length, config.residual_head
         self.hidden = nn.Sequential(
-            nn.Linear(self.max_length * D, config.head_width), nn.GELU(), nn.Dropout(config.encoder.dropout)
+            nn.Linear(self.max_length * D, config.head_width), nn.GELU(), Dropout(config.encoder.dropout)
         )
         self.out = nn.Linear(config.head_width, D)
         if self.is_residual:
@@ -133,7 +165,8 @@ def fuse_distinct(model: Precise, catalog: ItemCatalog, *item_indices: torch.Ten
 
     Args:
         model: Its device and mode (training or not) are used as they are.
-        catalog: Tokens of the items; rows beyond it are treated as items without text.
+        catalog: Tokens of the items, and states of their texts for a contextual model; rows beyond it are treated as
+            items without text.
         item_indices: int64 tensors of any shape.
 
     Returns:
@@ -152,7 +185,5 @@ def _fuse(fusion: ItemFusion, catalog: ItemCatalog, item_indices_N: torch.Tensor
     if fusion.has_text:
         rows_N = item_indices_N.where(item_indices_N < catalog.num_rows, 0)
         texts_X, text_of_N = torch.unique(catalog.text_rows_V[rows_N], return_inverse=True)
-        carriers_X = catalog.text_items_X[texts_X]
-        text_XD = fusion.text_half(catalog.token_ids_VT[carriers_X], catalog.token_counts_V[carriers_X])
-        halves.append(F.embedding(text_of_N, text_XD))
+        halves.append(F.embedding(text_of_N, fusion.catalog_texts(catalog, texts_X)))
     return torch.cat(halves, dim=-1)

@@ -8,26 +8,46 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from precise_core.objectives.negatives import Candidates
+
 
 def sampled_softmax(
-    logits_PC: torch.Tensor,
-    positive_columns_PM: torch.Tensor,
-    positive_mask_PM: torch.Tensor,
-    log_q_C: torch.Tensor,
-    is_negative_C: torch.Tensor,
+    positive_PM: torch.Tensor, positive_mask_PM: torch.Tensor, negative_PC: torch.Tensor
 ) -> torch.Tensor:
     """Mean of -log( exp(s_i) / (exp(s_i) + Σ_{j in N} exp(s_j)) ) over the positives i of all positions (eq. 5).
 
-    s = logit - log q for every candidate. N leaves out all positives of the position (accidental hits), so a
-    position's positives do not compete. The paper prints logs where the exponentials belong. With every item a
-    candidate and log q = 0 this is the full softmax. Masked entries must repeat another positive of their row.
+    The paper prints logs where the exponentials belong. A position's positives do not compete. With every other item
+    a negative this is the full softmax.
+
+    Args:
+        positive_PM: s of the positives.
+        positive_mask_PM: True = a real positive.
+        negative_PC: s of the negatives; very small where a candidate is none (``Candidates.hide``).
     """
-    s_PC = logits_PC - log_q_C
-    positive_s_PM = s_PC.gather(1, positive_columns_PM)
-    hidden_PC = torch.zeros_like(s_PC, dtype=torch.bool).scatter(1, positive_columns_PM, True) | ~is_negative_C
-    negatives_P = s_PC.masked_fill(hidden_PC, float("-inf")).logsumexp(dim=1)
-    loss_PM = torch.logaddexp(positive_s_PM, negatives_P[:, None]) - positive_s_PM
+    loss_PM = F.softplus(negative_PC.logsumexp(dim=1)[:, None] - positive_PM)
     return loss_PM[positive_mask_PM].mean()
+
+
+def candidate_softmax(
+    logits_PC: torch.Tensor,
+    candidates: Candidates,
+    targets_PM: torch.Tensor,
+    target_mask_PM: torch.Tensor,
+    target_logits_PM: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``sampled_softmax`` over drawn candidates: scores corrected, a position's own targets hidden.
+
+    Args:
+        logits_PC: Scores of the candidates.
+        candidates: What was drawn.
+        targets_PM: Items; masked entries repeat another target of their row.
+        target_mask_PM: True = a real target.
+        target_logits_PM: Scores of the targets; None where all of them are candidates.
+    """
+    s_PC = candidates.corrected(logits_PC)
+    if target_logits_PM is None:
+        target_logits_PM = s_PC.gather(1, candidates.columns(targets_PM))
+    return sampled_softmax(target_logits_PM, target_mask_PM, candidates.hide(s_PC, targets_PM))
 
 
 def bpr_user(scores_EE: torch.Tensor, allowed_EE: torch.Tensor) -> torch.Tensor | None:

@@ -11,6 +11,9 @@ import torch
 
 from precise_core.objectives.config import NegativesConfig
 
+# The score of a candidate that is no negative: a row of nothing else has a finite logarithm, and no gradient.
+HIDDEN = torch.finfo(torch.float32).min
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -18,17 +21,30 @@ class Candidates:
 
     Attributes:
         item_indices_C: int64, sorted.
-        log_q_C: Log of the probability that the item became a candidate; zero where no correction is wanted.
-        is_negative_C: False = there only because it is someone's target, never anyone's negative.
+        log_q_C: Log of the probability that the item became a candidate; None where no correction is wanted.
+        is_negative_C: False = there only because it is someone's target, never anyone's negative; None = all are.
     """
 
     item_indices_C: torch.Tensor
-    log_q_C: torch.Tensor
-    is_negative_C: torch.Tensor
+    log_q_C: torch.Tensor | None = None
+    is_negative_C: torch.Tensor | None = None
 
     def columns(self, item_indices: torch.Tensor) -> torch.Tensor:
-        """Column of each item, which must be among the candidates."""
+        """Column of each item; for one that is not among the candidates, some column."""
         return torch.searchsorted(self.item_indices_C, item_indices).clamp(max=len(self.item_indices_C) - 1)
+
+    def corrected(self, logits_PC: torch.Tensor) -> torch.Tensor:
+        """s = logit - log q, in float32 also where the logits come from autocast."""
+        logits_PC = logits_PC.float()
+        return logits_PC if self.log_q_C is None else logits_PC - self.log_q_C
+
+    def hide(self, s_PC: torch.Tensor, positives_PM: torch.Tensor) -> torch.Tensor:
+        """``s_PC`` with ``HIDDEN`` at the positives of a position (accidental hits) and at what is no negative."""
+        if self.is_negative_C is not None:
+            s_PC = s_PC.masked_fill(~self.is_negative_C, HIDDEN)
+        columns_PM = self.columns(positives_PM)
+        rows_H, slots_H = (self.item_indices_C[columns_PM] == positives_PM).nonzero(as_tuple=True)
+        return s_PC.index_put((rows_H, columns_PM[rows_H, slots_H]), s_PC.new_tensor(HIDDEN))
 
 
 class CandidateSampler:
@@ -48,23 +64,33 @@ class CandidateSampler:
         self.drawable_J = (frequencies_V > 0 if is_drawable_V is None else is_drawable_V).nonzero()[:, 0]
         self._share_V = frequencies_V.double() / frequencies_V.sum().clamp(min=1)
 
-    def draw(self, targets: torch.Tensor, generator: torch.Generator) -> Candidates:
-        """Candidates for a batch whose positives are ``targets`` (any shape, repetitions count as draws)."""
+    @property
+    def holds_targets(self) -> bool:
+        """Whether targets are candidates by themselves: where they are not, their scores are a dot product each."""
+        return self.config.in_batch or self.config.whole_catalog
+
+    def draw(self, targets: torch.Tensor, generator: torch.Generator, with_targets: bool = True) -> Candidates:
+        """Candidates for a batch whose positives are ``targets`` (any shape, repetitions count as draws).
+
+        Args:
+            targets: Items.
+            generator: Source of randomness.
+            with_targets: Have every target among the candidates, also where targets are nobody's negatives.
+        """
         if self.config.whole_catalog:
-            items_C = torch.unique(torch.cat([self.drawable_J, targets.reshape(-1)]))
-            return Candidates(items_C, torch.zeros(len(items_C)), torch.ones(len(items_C), dtype=torch.bool))
+            return Candidates(torch.unique(torch.cat([self.drawable_J, targets.reshape(-1)])))
         picks_N = torch.randint(len(self.drawable_J), (self.config.uniform,), generator=generator)
         uniform_N = self.drawable_J[picks_N]
+        if not with_targets and not self.holds_targets:
+            return Candidates(torch.unique(uniform_N))
         items_C = torch.unique(torch.cat([targets.reshape(-1), uniform_N]))
-        is_negative_C = torch.ones(len(items_C), dtype=torch.bool)
-        if not self.config.in_batch:
-            is_negative_C = torch.isin(items_C, uniform_N)
-        log_q_C = self._log_q(items_C, targets.numel()) if self.config.logq_correction else torch.zeros(len(items_C))
-        return Candidates(items_C, log_q_C, is_negative_C)
+        is_negative_C = None if self.config.in_batch else torch.isin(items_C, uniform_N)
+        # Where all candidates are drawn alike, every logit would be corrected by the same number.
+        needs_correction = self.config.logq_correction and self.config.in_batch
+        return Candidates(items_C, self._log_q(items_C, targets.numel()) if needs_correction else None, is_negative_C)
 
     def _log_q(self, items_C: torch.Tensor, num_targets: int) -> torch.Tensor:
         """log of q = 1 - (1 - f)^B + N/n: among B targets of frequency f, or among N of n uniform draws."""
-        q_C = torch.full((len(items_C),), self.config.uniform / max(1, len(self.drawable_J)), dtype=torch.double)
-        if self.config.in_batch:
-            q_C = q_C - torch.expm1(num_targets * torch.log1p(-self._share_V[items_C].clamp(max=1 - 1e-9)))
+        uniform = self.config.uniform / max(1, len(self.drawable_J))
+        q_C = uniform - torch.expm1(num_targets * torch.log1p(-self._share_V[items_C].clamp(max=1 - 1e-9)))
         return q_C.clamp(1e-12, 1.0).log().float()

@@ -121,6 +121,23 @@ def draw_cuts(
     return CutExamples(rows_E, history_EL[:, L - longest :], valid_EL[:, L - longest :], targets_E)
 
 
+def mask_items(
+    item_indices_BL: torch.Tensor, valid_mask_BL: torch.Tensor, share: float, generator: torch.Generator
+) -> torch.Tensor:
+    """True = masked: a random share of the known items, and at least one of every window that has any.
+
+    In half of the windows only the newest item is masked, which is how the model is asked when it serves (BERT4Rec,
+    section 3.6, adds such samples once; asking as often as masking elsewhere trains faster).
+    """
+    B, L = item_indices_BL.shape
+    known_BL = valid_mask_BL & (item_indices_BL >= FIRST_ITEM)
+    keys_BL = torch.rand(B, L, generator=generator).masked_fill(~known_BL, 2.0)
+    is_lowest_BL = (keys_BL == keys_BL.amin(dim=1, keepdim=True)) & known_BL
+    newest_BL = known_BL & (torch.arange(L) == torch.where(known_BL, torch.arange(L), -1).amax(dim=1, keepdim=True))
+    only_newest_B1 = torch.rand(B, 1, generator=generator) < 0.5
+    return torch.where(only_newest_B1, newest_BL, known_BL & (keys_BL < share) | is_lowest_BL)
+
+
 def _ends_instant(event_ts_BL: torch.Tensor) -> torch.Tensor:
     is_last_BL = torch.ones_like(event_ts_BL, dtype=torch.bool)
     is_last_BL[:, :-1] = event_ts_BL[:, 1:] != event_ts_BL[:, :-1]

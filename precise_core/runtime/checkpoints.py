@@ -12,13 +12,13 @@ from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import ItemCatalog
 from precise_core.runtime.job import Job
 from precise_core.training.checkpoint import Checkpoint, is_published, latest
-from schemas import ITEM_TOKENS, Table
+from schemas import ITEM_TOKENS, TEXT_STATES, Table
 
 CATALOG_FILE = "item_catalog.safetensors"
 
 
 def checkpoint_folder(job: Job) -> Path:
-    return job.folder / "checkpoints"
+    return job.checkpoints
 
 
 def latest_checkpoint(job: Job, task: str) -> Checkpoint:
@@ -81,14 +81,26 @@ def pinned_snapshot(job: Job, table: Table) -> DeltaSnapshot:
     return DeltaSnapshot(job.warehouse.path(table), version)
 
 
-def item_catalog(job: Job) -> ItemCatalog:
-    """Token ids of every item at the version this run reads."""
-    return load_item_catalog(pinned_snapshot(job, ITEM_TOKENS))
+def item_catalog(job: Job, *checkpoints: Checkpoint) -> ItemCatalog:
+    """Token ids of every item at the version this run reads; with states of their texts if a checkpoint reads them.
+
+    Raises:
+        DataError: An item has a text without states.
+        CheckpointError: The texts are not those of a checkpoint's tokenizer or language model.
+    """
+    needs_states = any(checkpoint.reads_states for checkpoint in checkpoints)
+    states = pinned_snapshot(job, TEXT_STATES) if needs_states else None
+    catalog = load_item_catalog(pinned_snapshot(job, ITEM_TOKENS), states)
+    for checkpoint in checkpoints:
+        checkpoint.require_fit(catalog)
+    return catalog
 
 
-def save_item_catalog(job: Job) -> Path:
-    """The catalog as one file that executors read; named after the version of `item_tokens`."""
-    folder = job.folder / "catalogs" / f"v{job.pin(ITEM_TOKENS)}"
+def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:
+    """The catalog as one file that executors read; named after the versions of the tables it holds."""
+    catalog = item_catalog(job, *checkpoints)
+    with_states = f"-states-v{job.pin(TEXT_STATES)}" if catalog.states else ""
+    folder = job.folder / "catalogs" / f"v{job.pin(ITEM_TOKENS)}{with_states}"
     folder.mkdir(parents=True, exist_ok=True)
-    item_catalog(job).save(folder / CATALOG_FILE)
+    catalog.save(folder / CATALOG_FILE)
     return folder / CATALOG_FILE

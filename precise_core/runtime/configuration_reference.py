@@ -34,6 +34,7 @@ is kept as JSON with every run in the table [`runs`](tables.md#runs).
 Rules across keys are checked as well:
 
 - `windows.stride` is at most `windows.length`, or events between windows would be lost;
+- `windows.train_includes_validation` needs `windows.split: leave_one_out`;
 - `windows.length` is at most `model.encoder.max_length`;
 - `model.fusion.top_k` is at most `model.fusion.num_experts`;
 - `model.encoder.heads` divides the width of an item (`id_width + token_width`; only one of them in the modes `id` and
@@ -55,6 +56,7 @@ _MEANINGS = {
     "Settings.text": "Item text and the language model that reads it.",
     "Settings.sequences": "Length and partitions of `user_sequences`.",
     "Settings.windows": "Training windows and the users held out for validation.",
+    "Settings.feed": "How training reads its windows.",
     "Settings.model": "Sizes of PRECISE, and the switches where it departs from the paper.",
     "Settings.universal": "Universal Training.",
     "Settings.targeted": "Targeted Training, the same for every task.",
@@ -70,6 +72,8 @@ _MEANINGS = {
     "SequencesConfig.buckets": "Partitions by hash of the user, per task.",
     "WindowsConfig.length": "Positions of a training window.",
     "WindowsConfig.stride": "Events between the starts of two windows of a user.",
+    "WindowsConfig.split": "What is held out: the last days of some users, or the last two events of everybody.",
+    "WindowsConfig.train_includes_validation": "Leave-one-out: the validation item is trained on too.",
     "WindowsConfig.validation_days": "Days before `as_of` that are the truth of the held-out users.",
     "WindowsConfig.validation_user_share": "Share of the users held out for model selection.",
     "WindowsConfig.max_targets": "Truth items kept per held-out user.",
@@ -83,7 +87,7 @@ _MEANINGS = {
     "FusionConfig.num_experts": "K in eq. 3 and 4.",
     "FusionConfig.top_k": "k: experts that are active per item.",
     "FusionConfig.balance_weight": "Weight of the load-balancing loss; 0 = the paper.",
-    "FusionConfig.token_init": "Token rows start from the language model (`vocab`) or at random.",
+    "FusionConfig.token_init": "What the text half starts from; [three ways and their costs](jobs/embed_tokens.md).",
     "FusionConfig.id_dropout": "Share of id rows replaced by the unknown row while training; 0 = the paper.",
     "EncoderConfig.layers": "H: Transformer blocks; the paper uses 6.",
     "EncoderConfig.heads": "Attention heads.",
@@ -137,7 +141,7 @@ _MEANINGS = {
     "EvaluationConfig.hot_share": "Share of the trained items that counts as hot.",
     "EvaluationConfig.popular_days": "Days of the reference `most_popular_<days>d`.",
     "EvaluationConfig.bootstrap_samples": "Resamplings of the users behind an interval.",
-    "EvaluationConfig.knn_shrinkage": "Of the reference `item_knn`: larger trusts rare pairs less.",
+    "EvaluationConfig.knn_shrinkage": "Of `item_knn` and `last_item_knn`: larger trusts rare pairs less.",
     "EvaluationConfig.knn_history": "Newest events of a user that `item_knn` looks at.",
     "EvaluationConfig.example_users": "Users shown with their recommendations in the report.",
     "TextConfig.language_model": "Installed package that carries a model, or a Hugging Face folder.",
@@ -191,6 +195,9 @@ _MEANINGS = {
     "AmazonTitlesSource.kind": "Chooses this source.",
     "AmazonTitlesSource.data": "Folder of the Parquet files.",
     "AmazonTitlesSource.domain": "Which pair of files.",
+    "AmazonSequencesSource.kind": "Chooses this source.",
+    "AmazonSequencesSource.data": "Folder of the text files (or their .zst).",
+    "AmazonSequencesSource.domain": "Which pair of files.",
     "MovieLensSource.kind": "Chooses this source.",
     "MovieLensSource.data": "Folder of ratings.csv and movies.csv (or their .zst).",
     "SyntheticSource.kind": "Chooses this source.",

@@ -55,8 +55,11 @@ class TrainedCheckpoint(Protocol):
 class Job:
     """One run of one job: what it reads and writes goes through here and is written down."""
 
-    def __init__(self, name: str, settings: Settings, arguments: argparse.Namespace) -> None:
+    def __init__(
+        self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Path | None = None
+    ) -> None:
         self.name = name
+        self.checkpoints = checkpoints or Path(settings.warehouse) / "checkpoints"
         self.settings = settings
         self.arguments = arguments
         self.warehouse = Warehouse(settings.warehouse)

@@ -7,7 +7,6 @@ U users, N vocabulary rows, E events.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -18,15 +17,16 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from precise_core.errors import CheckpointError, NothingToEvaluateError, VersionMixError
-from precise_core.evaluation.groups import item_groups
+from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
-from precise_core.evaluation.references import Scorer, TrainingLog, build_references, pair_matrix
-from precise_core.features.config import ALL_TASK, TaskConfig
+from precise_core.evaluation.references import Scorer, build_references, pair_matrix
+from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.features.eligibility import excluded_items
-from precise_core.inference.encoding import encode_items, encode_users
-from precise_core.inference.spark import ragged_rows
+from precise_core.inference.encoding import encode_catalog, encode_users
 from precise_core.inference.text import fixed_lists
+from precise_core.models.catalog import ItemCatalog
 from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog, latest_checkpoint
+from precise_core.runtime.event_arrays import EventArrays, Periods
 from precise_core.runtime.job import Job
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from schemas import (
@@ -36,43 +36,11 @@ from schemas import (
     ITEMS,
     RECALL_CANDIDATES,
     USER_EMBEDDINGS,
-    USER_SEQUENCES,
     Table,
 )
 from schemas import columns as c
 
 PRECISE_UT, PRECISE, PRECISE_UNTRAINED = "PRECISE-UT", "PRECISE", "PRECISE-UT untrained"
-
-
-@dataclass(frozen=True)
-class EventArrays:
-    """The events up to the end of the test period as parallel arrays; users are rows of ``user_ids`` (sorted)."""
-
-    user_ids: list[str]
-    user_rows_E: np.ndarray
-    item_indices_E: np.ndarray
-    seconds_E: np.ndarray
-    scenes_E: np.ndarray
-    actions_E: np.ndarray
-    num_rows: int
-
-    def of_task(self, task: TaskConfig | None) -> np.ndarray:
-        """Mask of the events of a task; all where None."""
-        mask_E = np.ones(len(self.seconds_E), bool)
-        if task is not None and task.scene is not None:
-            mask_E &= self.scenes_E == task.scene
-        if task is not None and task.action is not None:
-            mask_E &= self.actions_E == task.action
-        return mask_E
-
-    def log(self, mask_E: np.ndarray) -> TrainingLog:
-        return TrainingLog(
-            self.user_rows_E[mask_E],
-            self.item_indices_E[mask_E],
-            self.seconds_E[mask_E],
-            len(self.user_ids),
-            self.num_rows,
-        )
 
 
 class OfflineEvaluation:
@@ -81,22 +49,48 @@ class OfflineEvaluation:
     def __init__(self, job: Job) -> None:
         self.job, self.settings = job, job.settings
         self._as_of_seconds = int(self.settings.as_of.timestamp())
+        self._references: dict[str, dict[str, Scorer]] = {}
 
     def retrieval(self, task: str) -> list[dict[str, Any]]:
         """Rows of `evaluation_metrics` for full ranking: our checkpoints beside the simple references."""
-        question = self._question(task)
+        references = self.references(task)
+        popular = references[f"most_popular_{self.settings.evaluation.popular_days}d"]
+        ours, versions = self._our_systems(task, popular)
+        return evaluate_ranking({**ours, **references}, self.question(task), model_versions=versions).rows
+
+    def references(self, task: str) -> dict[str, Scorer]:
+        """The simple references, from the events that are known of a task; built once."""
+        if task not in self._references:
+            self._references[task] = self._build_references(task)
+        return self._references[task]
+
+    def _build_references(self, task: str) -> dict[str, Scorer]:
         events, config = self._events, self.settings.evaluation
-        known = events.of_task(self.settings.tasks.get(task)) & (events.seconds_E < self._as_of_seconds)
-        references = build_references(
-            events.log(known),
+        return build_references(
+            events.log(self._of_task(task) & self._periods(task).known_E),
             as_of_seconds=self._as_of_seconds,
             popular_days=config.popular_days,
             knn_shrinkage=config.knn_shrinkage,
             knn_history=config.knn_history,
         )
-        popular = references[f"most_popular_{config.popular_days}d"]
-        ours, versions = self._our_systems(task, popular)
-        return evaluate_ranking({**ours, **references}, question, model_versions=versions).rows
+
+    def encoded(
+        self, checkpoint: Checkpoint, catalog: ItemCatalog, task: str, fallback: Scorer | None = None
+    ) -> Scorer:
+        """A system whose vectors are in no table, encoded in this process.
+
+        Args:
+            checkpoint: The model.
+            catalog: The items' texts as the checkpoint reads them.
+            task: The task whose events are the users' histories.
+            fallback: Scores of users without any.
+        """
+        model = checkpoint.load_model()
+        rows = np.arange(2, catalog.num_rows)
+        items_ND = encode_catalog(model, catalog, rows)
+        user_rows, histories = self._events.sequences(self._of_task(task) & self._periods(task).known_E)
+        users_BD = encode_users(model, catalog, histories, checkpoint.manifest.model.encoder.max_length)
+        return self._scorer(rows, items_ND, user_rows, users_BD, fallback)
 
     def recall(self, task: str) -> list[dict[str, Any]]:
         """Rows of `evaluation_metrics` for the recalled candidates of a task, per source (Table VIII)."""
@@ -112,27 +106,47 @@ class OfflineEvaluation:
             ranked_UK[user_rows[chosen], ranks[chosen] - 1] = item_indices[chosen]
             lists[source] = ranked_UK
         user_filter = "new" if self.settings.recall.filter_seen else "all"
-        question = self._question(task)
+        question = self.question(task)
         versions = dict.fromkeys(lists, version)
         return evaluate_lists(lists, question, user_filter=user_filter, model_versions=versions).rows
 
-    def _question(self, task: str) -> EvaluationTask:
+    def question(self, task: str) -> EvaluationTask:
+        """What is asked of every system: the test period, or with `windows.split: leave_one_out` the last event."""
         events, config = self._events, self.settings.evaluation
-        of_task = events.of_task(self.settings.tasks.get(task))
-        before_E = events.seconds_E < self._as_of_seconds
+        periods = self._periods(task)
         users, rows = len(events.user_ids), events.num_rows
-        truth_E = of_task & ~before_E
+        truth_E = self._of_task(task) & periods.truth_E
+        known_E = periods.known_E
         return EvaluationTask(
             task=task,
             as_of=self.settings.as_of,
             truth=pair_matrix(events.user_rows_E[truth_E], events.item_indices_E[truth_E], users, rows),
-            history=pair_matrix(events.user_rows_E[before_E], events.item_indices_E[before_E], users, rows),
+            history=pair_matrix(events.user_rows_E[known_E], events.item_indices_E[known_E], users, rows),
             candidates_N=self._candidates(task),
-            groups=item_groups(np.bincount(events.item_indices_E[before_E], minlength=rows), config.hot_share),
+            groups=self._groups(task, periods.trained_E),
             ks=config.ks,
             samples=config.bootstrap_samples,
             seed=self.settings.seed,
         )
+
+    def _of_task(self, task: str) -> np.ndarray:
+        return self._events.of_task(self.settings.tasks.get(task))
+
+    def _periods(self, task: str) -> Periods:
+        windows = self.settings.windows
+        if windows.split == LEAVE_ONE_OUT:
+            return Periods.leave_one_out(self._events, self._of_task(task), windows.train_includes_validation)
+        return Periods.by_time(self._events, self._as_of_seconds)
+
+    def _groups(self, task: str, trained_E: np.ndarray) -> dict[str, np.ndarray]:
+        """By training events; for the task `all`, whose events are of every scene, also by scene."""
+        events = self._events
+        item_indices = events.item_indices_E[trained_E]
+        counts_N = np.bincount(item_indices, minlength=events.num_rows)
+        groups = item_groups(counts_N, self.settings.evaluation.hot_share)
+        if task != ALL_TASK:
+            return groups
+        return groups | scene_groups(item_indices, events.scenes_E[trained_E], events.num_rows)
 
     def _our_systems(self, task: str, fallback: Scorer) -> tuple[dict[str, Scorer], dict[str, str | None]]:
         universal = latest_checkpoint(self.job, ALL_TASK)
@@ -140,7 +154,7 @@ class OfflineEvaluation:
         versions: dict[str, str | None] = {PRECISE_UT: universal.model_version}
         if task == ALL_TASK:
             untrained = latest(checkpoint_folder(self.job), UNTRAINED)
-            systems[PRECISE_UNTRAINED] = self._encoded_here(untrained, fallback)
+            systems[PRECISE_UNTRAINED] = self.encoded(untrained, item_catalog(self.job, untrained), task, fallback)
             versions[PRECISE_UNTRAINED] = untrained.model_version
             return systems, versions
         try:
@@ -171,20 +185,13 @@ class OfflineEvaluation:
             fallback,
         )
 
-    def _encoded_here(self, checkpoint: Checkpoint, fallback: Scorer) -> Scorer:
-        """A system whose vectors are in no table: the untrained model, encoded in this process."""
-        catalog, model = item_catalog(self.job), checkpoint.load_model()
-        rows = np.arange(2, catalog.num_rows)
-        items_ND = encode_items(model, rows, catalog.token_ids_VT[2:].numpy(), catalog.token_counts_V[2:].numpy())
-        sequences = self._table(USER_SEQUENCES, [c.USER_ID, c.TASK, c.ITEM_INDICES])
-        sequences = sequences.filter(pc.equal(sequences[c.TASK], ALL_TASK))
-        user_rows, known = self._user_rows(sequences[c.USER_ID])
-        histories = ragged_rows(sequences[c.ITEM_INDICES].combine_chunks())
-        users_BD = encode_users(model, catalog, histories, checkpoint.manifest.model.encoder.max_length)
-        return self._scorer(rows, items_ND, user_rows[known], users_BD[known], fallback)
-
     def _scorer(
-        self, rows: np.ndarray, items_MD: np.ndarray, user_rows: np.ndarray, users_BD: np.ndarray, fallback: Scorer
+        self,
+        rows: np.ndarray,
+        items_MD: np.ndarray,
+        user_rows: np.ndarray,
+        users_BD: np.ndarray,
+        fallback: Scorer | None,
     ) -> Scorer:
         width = items_MD.shape[1]
         items_ND, has_N = np.zeros((self._events.num_rows, width), np.float32), np.zeros(self._events.num_rows, bool)
@@ -196,13 +203,14 @@ class OfflineEvaluation:
 
     @cached_property
     def _events(self) -> EventArrays:
-        end = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days)
+        is_by_time = self.settings.windows.split != LEAVE_ONE_OUT
+        end = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days if is_by_time else 0)
         vocabulary = self.job.read(ITEM_VOCABULARY).select(c.ITEM_ID, c.ITEM_INDEX)
         events = self.job.read(EVENTS).where(F.col(c.EVENT_TS) < F.lit(end)).join(vocabulary, on=c.ITEM_ID, how="inner")
         seconds = F.unix_seconds(c.EVENT_TS).alias("seconds")
         table = events.select(c.USER_ID, c.ITEM_INDEX, seconds, c.SCENE, c.ACTION, c.EVENT_ID).toArrow()
         table = table.sort_by([("seconds", "ascending"), (c.EVENT_ID, "ascending")])
-        if not (table["seconds"].to_numpy() >= self._as_of_seconds).any():
+        if is_by_time and not (table["seconds"].to_numpy() >= self._as_of_seconds).any():
             raise NothingToEvaluateError(
                 f"no event in [{self.settings.as_of}, {end}): nothing to evaluate; as_of is too late"
             )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from precise_core.errors import ConfigError, NothingNewError
 from precise_core.features.config import ALL_TASK
 from precise_core.feed.catalog import load_item_catalog, load_token_init
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import count_windows
+from precise_core.models.config import FusionConfig
 from precise_core.runtime.checkpoints import checkpoint_folder, checkpoint_in_use, pinned_snapshot
 from precise_core.runtime.job import Job
 from precise_core.runtime.ranks import run_on_ranks
@@ -17,7 +19,7 @@ from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.continuation import newest_before, seconds_of
 from precise_core.training.progress import Progress
 from precise_core.training.universal import train_universal
-from schemas import ITEM_TOKENS, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
+from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
 from schemas import columns as c
 
 
@@ -33,9 +35,10 @@ def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
     needed = [TRAINING_WINDOWS, ITEM_TOKENS]
     for table in needed:  # in the order of the night, so that a missing one names the job to run next
         job.pin(table)
-    if reads_token_embeddings(settings):
-        if pinned_snapshot(job, TOKEN_EMBEDDINGS).row_count():
-            needed.append(TOKEN_EMBEDDINGS)
+    starts_from = text_table(settings.model.fusion)
+    if starts_from is not None:
+        if pinned_snapshot(job, starts_from).row_count():
+            needed.append(starts_from)
         else:
             job.say(f"no item has text: fusion mode `id` instead of `{settings.model.fusion.mode}`")
             settings = _by_id_alone(settings)
@@ -50,11 +53,6 @@ def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
     if parent is not None and Path(folder).name == parent.model_version:
         raise NothingNewError(f"no new window, or validation never improved; {parent.model_version} stays in use")
     return Checkpoint.open(folder), parent
-
-
-def reads_token_embeddings(settings: Settings) -> bool:
-    """Whether a training of this configuration starts new tokens from `token_embeddings`."""
-    return settings.model.fusion.mode != "id" and settings.model.fusion.token_init == "vocab"
 
 
 def checkpoint_to_go_on_from(job: Job) -> Checkpoint | None:
@@ -79,6 +77,13 @@ def windows_offered(job: Job, parent: Checkpoint | None) -> tuple[int, int]:
     if parent is None or parent.manifest.as_of is None:
         return rows, rows
     return rows, count_windows(snapshot, ALL_TASK, seconds_of(parent.manifest.as_of))
+
+
+def text_table(fusion: FusionConfig) -> Table | None:
+    """The table that the text half starts from; None where it starts from nothing."""
+    if fusion.mode == "id" or fusion.token_init == "random":
+        return None
+    return TEXT_STATES if fusion.is_contextual else TOKEN_EMBEDDINGS
 
 
 def _by_id_alone(settings: Settings) -> Settings:
@@ -113,14 +118,16 @@ def train_from_tables(
         path, version = tables[table.name]
         return DeltaSnapshot(path, version)
 
-    token_init = None
+    fusion, token_init = settings.model.fusion, None
     if TOKEN_EMBEDDINGS.name in tables:
-        token_init = load_token_init(snapshot(TOKEN_EMBEDDINGS), settings.model.fusion.token_width, settings.seed)
+        mode: Literal["vocab", "input"] = "input" if fusion.token_init == "input" else "vocab"
+        token_init = load_token_init(snapshot(TOKEN_EMBEDDINGS), fusion.token_width, settings.seed, mode)
+    states = snapshot(TEXT_STATES) if TEXT_STATES.name in tables else None
     checkpoint = train_universal(
         model_config=settings.model,
         config=settings.universal,
         windows=snapshot(TRAINING_WINDOWS),
-        catalog=load_item_catalog(snapshot(ITEM_TOKENS)),
+        catalog=load_item_catalog(snapshot(ITEM_TOKENS), states),
         token_init=token_init,
         out=out,
         seed=settings.seed,
@@ -128,6 +135,7 @@ def train_from_tables(
         as_of=settings.as_of,
         parent=parent,
         progress=progress,
+        feed_config=settings.feed,
     )
     return str(checkpoint.folder)
 

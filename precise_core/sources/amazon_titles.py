@@ -8,17 +8,15 @@ a day carries no meaning beyond that.
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.errors import DataError
 from precise_core.sources.config import AmazonTitlesSource
 from precise_core.sources.file_formats import parquet_frame
-from precise_core.sources.listing import sha256_of
+from precise_core.sources.known_files import KnownFile, known_content
 from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
 from schemas import columns as c
 
@@ -26,23 +24,17 @@ ACTION = "review"
 SCENE = "default"
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What a file must be: its size in bytes and its SHA-256."""
-
-    size: int
-    sha256: str
-
-
 _FILES = {
-    "beauty.events.parquet": _Known(762_446, "e74442a75176b47a73e89e80bd9ba40b7b45da483ef6aff93195285efcbd95d2"),
-    "beauty.items.parquet": _Known(298_355, "a26ba837d905da518f56c596ac559c646dcb676a6bb458a2de8c53bf273f804d"),
-    "books_sample.events.parquet": _Known(
+    "beauty.events.parquet": KnownFile(762_446, "e74442a75176b47a73e89e80bd9ba40b7b45da483ef6aff93195285efcbd95d2"),
+    "beauty.items.parquet": KnownFile(298_355, "a26ba837d905da518f56c596ac559c646dcb676a6bb458a2de8c53bf273f804d"),
+    "books_sample.events.parquet": KnownFile(
         2_042_301, "b1b3d3e6efff07b0252fcf67a9e2a588b4ad800858d91b945c19f2cd5e65accd"
     ),
-    "books_sample.items.parquet": _Known(695_964, "bbb06650662b9bd85104aa035b5f2eaa4f1277807d567ed99bfed40c053e8f6f"),
-    "toys.events.parquet": _Known(678_751, "afe6e765704b2f6b2ee52e6883168fb399dddda95e087267ea3144ee4f618e26"),
-    "toys.items.parquet": _Known(221_559, "5674eab420e9785d1b3803a043f62f304bfb4a4565fc7c9c669f1c7846eba21f"),
+    "books_sample.items.parquet": KnownFile(
+        695_964, "bbb06650662b9bd85104aa035b5f2eaa4f1277807d567ed99bfed40c053e8f6f"
+    ),
+    "toys.events.parquet": KnownFile(678_751, "afe6e765704b2f6b2ee52e6883168fb399dddda95e087267ea3144ee4f618e26"),
+    "toys.items.parquet": KnownFile(221_559, "5674eab420e9785d1b3803a043f62f304bfb4a4565fc7c9c669f1c7846eba21f"),
 }
 
 
@@ -54,18 +46,8 @@ def input_files(source: AmazonTitlesSource) -> list[Path]:
     """
     files = [Path(source.data) / f"{source.domain}.{part}.parquet" for part in ("events", "items")]
     for file in files:
-        _check(file, _FILES[file.name])
+        known_content(file, _FILES[file.name])
     return files
-
-
-def _check(file: Path, known: _Known) -> None:
-    expected = f"{file.name} of {known.size} bytes, SHA-256 {known.sha256[:16]}... belongs there (docs/data_sets.md)"
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; {expected}")
-    if file.stat().st_size != known.size:
-        raise DataError(f"{file}: has {file.stat().st_size} bytes; {expected}")
-    if sha256_of(file) != known.sha256:
-        raise DataError(f"{file}: has SHA-256 {sha256_of(file)[:16]}...; {expected}")
 
 
 def read_amazon_titles(spark: SparkSession, source: AmazonTitlesSource) -> RawTables:

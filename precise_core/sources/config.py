@@ -128,6 +128,14 @@ class AmazonTitlesSource(Config):
     domain: Literal["beauty", "toys", "books_sample"]
 
 
+class AmazonSequencesSource(Config):
+    """Amazon 2014 as ordered sequences without a clock, with a few words per item (docs/data_sets.md)."""
+
+    kind: Literal["amazon_sequences"]
+    data: str
+    domain: Literal["Beauty", "Sports", "Toys"]
+
+
 class MovieLensSource(Config):
     """MovieLens ml-latest-small (docs/data_sets.md)."""
 
@@ -152,6 +160,11 @@ class SyntheticSource(Config):
 
 
 Source = Annotated[
-    FilesSource | CompleteJourneySource | AmazonTitlesSource | MovieLensSource | SyntheticSource,
+    FilesSource
+    | CompleteJourneySource
+    | AmazonTitlesSource
+    | AmazonSequencesSource
+    | MovieLensSource
+    | SyntheticSource,
     Field(discriminator="kind"),
 ]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.errors import DataError
 from precise_core.sources.config import MovieLensSource
+from precise_core.sources.known_files import KnownFile, known_content, plain_or_compressed
 from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
 from schemas import columns as c
 
@@ -23,17 +20,9 @@ _NO_GENRES = "(no genres listed)"
 _YEAR = r"\s*\((\d{4})\)\s*$"
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What a file must hold, decompressed."""
-
-    size: int
-    sha256: str
-
-
 _FILES = {
-    "ratings.csv": _Known(2_483_723, "aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646"),
-    "movies.csv": _Known(494_431, "5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07"),
+    "ratings.csv": KnownFile(2_483_723, "aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646"),
+    "movies.csv": KnownFile(494_431, "5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07"),
 }
 
 
@@ -43,14 +32,7 @@ def input_files(source: MovieLensSource) -> list[Path]:
     Raises:
         DataError: The folder has neither form of a file.
     """
-    return [_file(Path(source.data), name) for name in _FILES]
-
-
-def _file(folder: Path, name: str) -> Path:
-    for candidate in (folder / name, folder / f"{name}.zst"):
-        if candidate.is_file():
-            return candidate
-    raise DataError(f"{folder / name}: no such file, nor {name}.zst; ml-latest-small belongs there (docs/data_sets.md)")
+    return [plain_or_compressed(Path(source.data), name) for name in _FILES]
 
 
 def read_movielens(spark: SparkSession, source: MovieLensSource) -> RawTables:
@@ -65,26 +47,8 @@ def read_movielens(spark: SparkSession, source: MovieLensSource) -> RawTables:
 
 def _read_csv(file: Path) -> pd.DataFrame:
     """All cells as text; the two files are 3 MB together."""
-    name = file.name.removesuffix(".zst")
-    known = _FILES[name]
-    content = _content(file)
-    found = hashlib.sha256(content).hexdigest()
-    if (len(content), found) != (known.size, known.sha256):
-        raise DataError(
-            f"{file}: holds {len(content)} bytes, SHA-256 {found[:16]}...; {name} of ml-latest-small (2018) has "
-            f"{known.size} bytes, SHA-256 {known.sha256[:16]}... (docs/data_sets.md)"
-        )
+    content = known_content(file, _FILES[file.name.removesuffix(".zst")])
     return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-
-
-def _content(file: Path) -> bytes:
-    if file.suffix != ".zst":
-        return file.read_bytes()
-    try:
-        with pa.input_stream(str(file), compression="zstd") as stream:
-            return stream.read()
-    except OSError as error:
-        raise DataError(f"{file}: not zstd-compressed, or cut off ({error})") from error
 
 
 def _events(spark: SparkSession, ratings: pd.DataFrame) -> DataFrame:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from precise_core.sources import amazon_titles, completejourney, movielens, synthetic
+from precise_core.sources import amazon_sequences, amazon_titles, completejourney, movielens, synthetic
 from precise_core.sources.config import (
+    AmazonSequencesSource,
     AmazonTitlesSource,
     CompleteJourneySource,
     FilesSource,
@@ -36,6 +37,8 @@ def read_source(spark: SparkSession, source: Source) -> RawTables:
         return completejourney.read_completejourney(spark, source)
     if isinstance(source, AmazonTitlesSource):
         return amazon_titles.read_amazon_titles(spark, source)
+    if isinstance(source, AmazonSequencesSource):
+        return amazon_sequences.read_amazon_sequences(spark, source)
     if isinstance(source, MovieLensSource):
         return movielens.read_movielens(spark, source)
     return synthetic.read_synthetic(spark, source)
@@ -59,6 +62,8 @@ def _input_files(source: Source) -> list[Path]:
         return completejourney.input_files(source)
     if isinstance(source, AmazonTitlesSource):
         return amazon_titles.input_files(source)
+    if isinstance(source, AmazonSequencesSource):
+        return amazon_sequences.input_files(source)
     return movielens.input_files(source) if isinstance(source, MovieLensSource) else []
 
 
@@ -83,6 +88,8 @@ def describe_source(source: Source) -> str:
         )
     if isinstance(source, AmazonTitlesSource):
         return f"Amazon reviews of 2014, {source.domain}, 5-core, with item titles; known to the day, no clock."
+    if isinstance(source, AmazonSequencesSource):
+        return f"Amazon reviews of 2014, {source.domain}, 5-core, in order; times are made up, items have a few words."
     if isinstance(source, MovieLensSource):
         return "MovieLens ml-latest-small (GroupLens, 2018): 100,836 ratings of movies by 610 users."
     return (

@@ -17,6 +17,8 @@ from precise_core.errors import ConfigError
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+INPUT_SUFFIX = "#input"
+
 _WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -67,20 +69,102 @@ def language_model_id(name: str) -> str:
     return f"{Path(name).name}@{_digest([folder / 'config.json', *weights])}"
 
 
+def vectors_id(language_model: str, is_input: bool) -> str:
+    """What `token_embeddings` says its vectors are: the model's id, with `#input` for rows of its input embeddings."""
+    return f"{language_model}{INPUT_SUFFIX}" if is_input else language_model
+
+
 @lru_cache(maxsize=2)
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of the language model, without remote code."""
+    """The tokenizer of the language model, without remote code.
+
+    Raises:
+        ConfigError: Its files cannot be read.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(language_model_folder(name)), trust_remote_code=False)
+    folder = language_model_folder(name)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
+        raise ConfigError(
+            f"text.language_model {name!r}: its tokenizer cannot be read: {_first_line(error)}"
+        ) from error
 
 
 @lru_cache(maxsize=2)
 def load_language_model(name: str) -> Any:
-    """The language model in evaluation mode, without remote code."""
+    """The language model, encoder or decoder, in evaluation mode and single precision, without remote code.
+
+    Raises:
+        ConfigError: The weights are not those that config.json describes, some are missing, the model needs a second
+            text to decode, or the tokenizer has ids that the model has no row for.
+    """
+    import torch
     from transformers import AutoModel
 
-    return AutoModel.from_pretrained(str(language_model_folder(name)), trust_remote_code=False).eval()
+    folder, width = language_model_folder(name), hidden_size(name)
+    try:
+        model, report = AutoModel.from_pretrained(
+            str(folder), trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # what from_pretrained raises depends on the file that is wrong
+        raise ConfigError(
+            f"text.language_model {name!r}: the weights do not fit config.json (hidden_size {width}): "
+            f"{_first_line(error)}"
+        ) from error
+    # Only the layer behind the hidden states may be absent: anything else would start at random.
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise ConfigError(
+            f"text.language_model {name!r}: {len(missing)} weights that config.json asks for are not in the folder, "
+            f"first {missing[0]}"
+        )
+    if model.config.is_encoder_decoder:
+        raise ConfigError(
+            f"text.language_model {name!r}: is an encoder-decoder; an encoder or a decoder alone is needed"
+        )
+    rows, highest = len(model.get_input_embeddings().weight), max(load_tokenizer(name).get_vocab().values())
+    if highest >= rows:
+        raise ConfigError(
+            f"text.language_model {name!r}: the tokenizer goes up to id {highest}, the model has embeddings for ids "
+            f"0 to {rows - 1}; model and tokenizer are not of one folder"
+        )
+    return model.eval()
+
+
+def hidden_size(name: str) -> int:
+    """H: components of a hidden state.
+
+    Raises:
+        ConfigError: config.json cannot be read.
+    """
+    from transformers import AutoConfig
+
+    folder = language_model_folder(name)
+    try:
+        return int(AutoConfig.from_pretrained(str(folder), trust_remote_code=False).hidden_size)
+    except Exception as error:  # not JSON, an unknown model type, or no such number: each has an error of its own
+        raise ConfigError(
+            f"text.language_model {name!r}: no hidden_size in config.json: {_first_line(error)}"
+        ) from error
+
+
+def check_language_model(name: str, max_tokens: int) -> None:
+    """Load the model once here and let it go, so that a wrong folder fails with one line before any Spark job.
+
+    Raises:
+        ConfigError: As ``load_language_model``, or texts of ``max_tokens`` are longer than the model can read.
+    """
+    prefix, suffix = _special_tokens(name)
+    positions = getattr(load_language_model(name).config, "max_position_embeddings", None)
+    load_language_model.cache_clear()
+    longest = max_tokens + len(prefix) + len(suffix)
+    if positions is not None and longest > positions:
+        raise ConfigError(
+            f"text.max_tokens {max_tokens}: with special tokens {longest} positions, text.language_model {name!r} "
+            f"reads at most {positions}"
+        )
 
 
 def tokenize(name: str, texts: list[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,40 +183,69 @@ def tokenize(name: str, texts: list[str], max_tokens: int) -> tuple[np.ndarray, 
     return token_ids_NT, token_counts_N
 
 
-def token_state_sums(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Sum of the last hidden states of each token id over its occurrences.
+def hidden_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Last hidden state of every real token, text after text.
 
     The texts are read with the model's special tokens around them, whose own states are left out.
 
     Args:
         name: Language model.
         token_ids_NT: Right-padded token ids.
-        token_counts_N: Real tokens per row.
+        token_counts_N: S real tokens in all texts together.
 
     Returns:
-        ``(token_ids_K int32 ascending, sums_KH float64, counts_K int64)``.
+        ``(token_ids_S int32, states_SH float32)``.
     """
     import torch
 
     tokenizer, model = load_tokenizer(name), load_language_model(name)
     rows = [row[:count].tolist() for row, count in zip(token_ids_NT, token_counts_N, strict=True) if count]
     if not rows:
-        width = model.config.hidden_size
-        return np.zeros(0, np.int32), np.zeros((0, width)), np.zeros(0, np.int64)
+        return np.zeros(0, np.int32), np.zeros((0, model.config.hidden_size), np.float32)
     prefix, suffix = _special_tokens(name)
     wrapped = [[*prefix, *row, *suffix] for row in rows]
     content = [[0] * len(prefix) + [1] * len(row) + [0] * len(suffix) for row in rows]
     longest = max(map(len, wrapped))
     pad = tokenizer.pad_token_id or 0
-    ids_NS = torch.tensor([row + [pad] * (longest - len(row)) for row in wrapped])
-    attend_NS = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in wrapped])
-    content_NS = torch.tensor([row + [0] * (longest - len(row)) for row in content]).bool()
+    ids_NP = torch.tensor([row + [pad] * (longest - len(row)) for row in wrapped])
+    attend_NP = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in wrapped])
+    content_NP = torch.tensor([row + [0] * (longest - len(row)) for row in content]).bool()
     with torch.inference_mode():
-        states_NSH = model(input_ids=ids_NS, attention_mask=attend_NS).last_hidden_state
-    token_ids_K, inverse_M, counts_K = torch.unique(ids_NS[content_NS], return_inverse=True, return_counts=True)
-    sums_KH = torch.zeros(len(token_ids_K), states_NSH.shape[-1], dtype=torch.float64)
-    sums_KH.index_add_(0, inverse_M, states_NSH[content_NS].double())
-    return token_ids_K.numpy().astype(np.int32), sums_KH.numpy(), counts_K.numpy()
+        states_NPH = model(input_ids=ids_NP, attention_mask=attend_NP).last_hidden_state
+    return ids_NP[content_NP].numpy().astype(np.int32), states_NPH[content_NP].numpy()
+
+
+def token_state_sums(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Sum of the last hidden states of each token id over its occurrences; arguments as for ``hidden_states``.
+
+    Returns:
+        ``(token_ids_K int32 ascending, sums_KH float64, counts_K int64)``.
+    """
+    import torch
+
+    token_ids_S, states_SH = hidden_states(name, token_ids_NT, token_counts_N)
+    token_ids_K, inverse_S, counts_K = np.unique(token_ids_S, return_inverse=True, return_counts=True)
+    sums_KH = torch.zeros(len(token_ids_K), states_SH.shape[1], dtype=torch.float64)
+    sums_KH.index_add_(0, torch.from_numpy(inverse_S), torch.from_numpy(states_SH).double())
+    return token_ids_K, sums_KH.numpy(), counts_K
+
+
+def input_vectors(name: str, token_ids_K: np.ndarray) -> np.ndarray:
+    """Rows of the model's input embedding table, float32: a token before the model has read anything around it.
+
+    Raises:
+        ConfigError: A token id lies beyond the table.
+    """
+    import torch
+
+    table = load_language_model(name).get_input_embeddings().weight
+    if len(token_ids_K) and int(token_ids_K.max()) >= len(table):
+        raise ConfigError(
+            f"text.language_model {name!r}: item_tokens has token id {int(token_ids_K.max())}, the model has "
+            f"embeddings for ids 0 to {len(table) - 1}; run jobs/tokenize_items.py first"
+        )
+    with torch.inference_mode():
+        return np.asarray(table[torch.from_numpy(token_ids_K.astype(np.int64))].numpy())
 
 
 @lru_cache(maxsize=2)
@@ -141,8 +254,17 @@ def _special_tokens(name: str) -> tuple[list[int], list[int]]:
     tokenizer = load_tokenizer(name)
     bare = tokenizer("word", add_special_tokens=False)["input_ids"]
     wrapped = tokenizer("word", add_special_tokens=True)["input_ids"]
-    start = next(i for i in range(len(wrapped)) if wrapped[i : i + len(bare)] == bare)
-    return wrapped[:start], wrapped[start + len(bare) :]
+    starts = [i for i in range(len(wrapped)) if bare and wrapped[i : i + len(bare)] == bare]
+    if not starts:
+        raise ConfigError(
+            f"text.language_model {name!r}: its tokenizer reads 'word' as ids {bare}, with special tokens as "
+            f"{wrapped}; the first must be part of the second: do the tokenizer's files fit config.json?"
+        )
+    return wrapped[: starts[0]], wrapped[starts[0] + len(bare) :]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _digest(files: list[Path]) -> str:
@@ -150,5 +272,7 @@ def _digest(files: list[Path]) -> str:
     for file in files:
         if file.is_file():
             digest.update(file.name.encode())
-            digest.update(file.read_bytes())
+            with file.open("rb") as content:
+                while block := content.read(1 << 24):  # weights may be larger than memory
+                    digest.update(block)
     return digest.hexdigest()[:12]

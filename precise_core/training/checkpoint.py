@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from precise_core.config import Config
 from precise_core.errors import CheckpointError
+from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 
@@ -47,7 +48,9 @@ class Manifest(Config):
     """What a checkpoint is and where it comes from.
 
     ``copied`` and ``new`` list the parameters taken from the parent and those that started anew, ``kept`` those taken
-    from ``previous``; ``metrics`` are the validation figures of the epoch that was kept.
+    from ``previous``; ``metrics`` are the validation figures of the epoch that was kept. ``model.fusion.token_init``
+    says what the text half starts from; ``state_width`` is the width of the hidden states that a contextual model
+    reads, null for any other.
 
     ``as_of`` is the instant whose earlier events were learnt; ``previous`` is the checkpoint of the same task that this
     one goes on from. ``universal`` and ``warm_up_as_of`` are the universal checkpoint and the night of the last warm-up
@@ -63,6 +66,7 @@ class Manifest(Config):
     num_trained_items: int
     num_known_tokens: int
     max_token_length: int
+    state_width: int | None = None
     tokenizer_id: str
     language_model: str | None
     best_epoch: int
@@ -120,12 +124,44 @@ class Checkpoint:
         """
         manifest = self.manifest
         known = torch.zeros(manifest.num_known_tokens, dtype=torch.long)  # the ids themselves are among the buffers
-        model = Precise(manifest.model, manifest.num_item_rows, known, manifest.stage, manifest.max_token_length)
+        sizes = (manifest.stage, manifest.max_token_length, manifest.state_width)
+        model = Precise(manifest.model, manifest.num_item_rows, known, *sizes)
         try:
             model.load_state_dict(load_file(str(self.folder / _WEIGHTS)))
         except (SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"{self.folder / _WEIGHTS}: does not fit its manifest: {error}") from error
         return model.eval()
+
+    @property
+    def reads_states(self) -> bool:
+        """True = the model reads hidden states of texts: it needs a catalog that has them."""
+        return self.manifest.model.fusion.is_contextual
+
+    def require_fit(self, catalog: ItemCatalog, advice: str = "run jobs/train_universal.py first") -> None:
+        """Refuse a catalog whose texts this model would misread; ``advice`` says what to do instead.
+
+        Raises:
+            CheckpointError: Another tokenizer or, for a contextual model, no hidden states, or those of another
+                language model; the message names both.
+        """
+        manifest, states = self.manifest, catalog.states
+        if manifest.tokenizer_id != catalog.tokenizer_id:
+            raise CheckpointError(
+                f"checkpoint {self.model_version} was trained with tokenizer {manifest.tokenizer_id}, item_tokens has "
+                f"{catalog.tokenizer_id}; {advice}"
+            )
+        if not self.reads_states:
+            return
+        if states is None:
+            raise CheckpointError(
+                f"checkpoint {self.model_version} reads hidden states of texts (token_init contextual), the item "
+                f"catalog has none; run jobs/embed_tokens.py with that mode first"
+            )
+        if (states.language_model, states.width) != (manifest.language_model, manifest.state_width):
+            raise CheckpointError(
+                f"checkpoint {self.model_version} reads states of {manifest.language_model}, {manifest.state_width} "
+                f"wide; text_states has {states.language_model}, {states.width} wide; {advice}"
+            )
 
     def item_frequencies(self) -> torch.Tensor:
         """int64, training events per vocabulary row; above 0 = the id row carries training."""
@@ -187,6 +223,7 @@ def write_checkpoint(
             num_trained_items=int((frequencies_V > 0).sum()),
             num_known_tokens=len(model.fusion.known_token_ids_W),
             max_token_length=model.max_token_length,
+            state_width=model.fusion.state_width,
             **described,
         )
         (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")

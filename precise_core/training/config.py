@@ -11,24 +11,50 @@ from precise_core.objectives.config import NegativesConfig
 
 
 class OptimizerConfig(Config):
-    """AdamW with linear warm-up and cosine decay to a tenth."""
+    """AdamW with linear warm-up and cosine decay to ``final_share`` of the rate.
+
+    ``sparse_above_rows``: embedding tables with more rows take part with the rows of a batch only (torch's SparseAdam,
+    without weight decay).
+    """
 
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.98, ge=0, lt=1)
     warmup_steps: int = Field(50, ge=0)
+    final_share: float = Field(0.1, ge=0, le=1, description="Of the learning rate, at the last step.")
     clip_norm: float = Field(1.0, gt=0)
+    sparse_above_rows: int = Field(200_000, ge=0, description="Larger embedding tables have sparse gradients.")
 
 
 class LoopConfig(Config):
-    """What every training has: how long, how large, how often it looks at the validation slice."""
+    """What every training has: how long, how large, how often it looks at the validation slice.
+
+    ``accumulate_batches``: batches whose gradients make one update (in-batch negatives stay those of one batch).
+    ``precision``: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU, fp32 on a CPU, where bf16 gained nothing.
+    """
 
     epochs: int = Field(3, ge=0)
     batch_size: int = Field(128, ge=2)
+    accumulate_batches: int = Field(1, ge=1, description="Batches per optimizer step.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`bf16` = autocast; `auto`: on a GPU only.")
     optimizer: OptimizerConfig = OptimizerConfig()
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
     checkpoint_every_steps: int = Field(200, ge=1)
+    tensorboard: bool = Field(True, description="Write figures to `checkpoints/logs/` while training runs.")
+
+
+class AlternateConfig(Config):
+    """Alternate training (IV-E2): the token table stays frozen until the id table has converged.
+
+    Converged = validation has not improved for ``patience`` epochs, or an epoch moved the id table by less than
+    ``min_update`` of its norm, or ``max_epochs`` are used up.
+    """
+
+    enabled: bool = Field(False, description="Train the id table first.")
+    patience: int = Field(1, ge=1, description="Epochs without a better validation NDCG that end the first phase.")
+    min_update: float = Field(0.0, ge=0, description="Relative change of the id table in an epoch that ends it too.")
+    max_epochs: int = Field(10, ge=1, description="Longest first phase.")
 
 
 class UniversalConfig(LoopConfig):
@@ -44,6 +70,8 @@ class UniversalConfig(LoopConfig):
     negatives: NegativesConfig = NegativesConfig()
     ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
     targets_per_position: int = Field(4, ge=1, description="Items of the next instant drawn per position.")
+    mask_share: float = Field(0.2, gt=0, lt=1, description="Share of masked items; `prediction: masked_item` only.")
+    alternate: AlternateConfig = Field(AlternateConfig(), description="The id table first, then everything (IV-E2).")
 
 
 class TargetedConfig(LoopConfig):

@@ -11,6 +11,7 @@ from datetime import datetime
 import torch
 
 from precise_core.errors import CheckpointError
+from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import FIRST_ITEM, UNKNOWN, ItemCatalog, TokenInit
@@ -63,17 +64,13 @@ def require_same_model(checkpoint: Checkpoint, expected: ModelConfig, whose: str
 
 
 def require_same_text(checkpoint: Checkpoint, catalog: ItemCatalog, advice: str) -> None:
-    """Refuse a catalog of another tokenizer or another text length.
+    """Refuse a catalog of another tokenizer, another text length or, for a contextual model, another language model.
 
     Raises:
         CheckpointError: The message names both.
     """
+    checkpoint.require_fit(catalog, advice)
     manifest = checkpoint.manifest
-    if manifest.tokenizer_id != catalog.tokenizer_id:
-        raise CheckpointError(
-            f"checkpoint {checkpoint.model_version} was trained with tokenizer {manifest.tokenizer_id}, "
-            f"item_tokens has {catalog.tokenizer_id}; {advice}"
-        )
     if manifest.max_token_length != catalog.max_token_length:
         raise CheckpointError(
             f"checkpoint {checkpoint.model_version} reads {manifest.max_token_length} tokens per item, item_tokens has "
@@ -85,22 +82,25 @@ def grown(checkpoint: Checkpoint, catalog: ItemCatalog, token_init: TokenInit | 
     """The checkpoint's model with a row for every item and token of ``catalog``; old rows are kept bit for bit.
 
     A new item starts as the unknown row. A new token starts as its vector in ``token_init``, turned into the space of
-    the trained rows, or as the unknown-token row where it has none.
+    the trained rows, or as the unknown-token row where it has none. A contextual model has no token rows: its
+    projection reads the hidden states of new texts as they are.
     """
     old = checkpoint.load_model()
-    known_W = torch.unique(torch.cat([old.fusion.known_token_ids_W, catalog.known_token_ids]))
+    known_W = old.fusion.known_token_ids_W
+    if not old.config.fusion.is_contextual:
+        known_W = torch.unique(torch.cat([known_W, catalog.known_token_ids]))
     num_rows = max(old.num_item_rows, catalog.num_rows)
     with torch.random.fork_rng(devices=[]):  # every weight is replaced: the draws must not move the caller's
-        model = Precise(old.config, num_rows, known_W, old.stage, old.max_token_length)
+        model = Precise(old.config, num_rows, known_W, old.stage, old.max_token_length, old.fusion.state_width)
     state = old.state_dict()
     state["fusion.known_token_ids_W"] = known_W
     state["fusion.is_trained_V"] = padded(old.fusion.is_trained_V, num_rows)
     if old.fusion.has_id:
         state["fusion.id_table.weight"] = _grown_ids(old.fusion, num_rows)
-    if old.fusion.has_text:
+    if old.fusion.has_token_table:
         state["fusion.token_table.weight"] = _grown_tokens(old.fusion, known_W)
     model.load_state_dict(state)
-    if token_init is not None and old.fusion.has_text:
+    if token_init is not None and old.fusion.has_token_table:
         _set_new_tokens(model.fusion, old.fusion, token_init)
     return model
 
@@ -112,15 +112,21 @@ def padded(values_V: torch.Tensor, num_rows: int) -> torch.Tensor:
 
 
 def frequencies_since(
-    windows: DeltaSnapshot, task: str, known_V: torch.Tensor, num_rows: int, since: int
+    windows: DeltaSnapshot,
+    task: str,
+    known_V: torch.Tensor,
+    num_rows: int,
+    since: int,
+    feed_config: FeedConfig = DEFAULT_FEED,
 ) -> torch.Tensor:
     """Training events behind each row: ``known_V`` and the events from ``since`` on, at least 1 where a window has it.
 
     An older event counts where none did so far: it was in no train window yet.
     """
-    seen_V = item_frequencies(windows, task, num_rows, since)
+    seen_V = item_frequencies(windows, task, num_rows, feed_config, since)
     new_V = torch.zeros(num_rows, dtype=torch.long)
-    for batch in WindowFeed(windows, task, "train", batch_size=4096, seed=0, since=since).epoch(0):
+    feed = WindowFeed(windows, task, "train", batch_size=4096, seed=0, config=feed_config, since=since)
+    for batch in feed.epoch(0):
         new_V += torch.bincount(batch.item_indices_BL[batch.event_ts_BL >= since], minlength=num_rows)
     total_V = torch.maximum(padded(known_V, num_rows) + new_V, seen_V.clamp(max=1))
     total_V[:FIRST_ITEM] = 0

@@ -23,8 +23,8 @@ def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
-def average_gradients(model: nn.Module) -> None:
-    """Replace every gradient by its mean over the ranks; a rank without one contributes zero."""
+def add_up_gradients(model: nn.Module) -> None:
+    """Replace every gradient by its sum over the ranks; a rank without one contributes zero."""
     if world_size() == 1:
         return
     for parameter in model.parameters():
@@ -32,7 +32,24 @@ def average_gradients(model: nn.Module) -> None:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
-            parameter.grad /= world_size()
+
+
+def add_up(value: float) -> float:
+    """The sum of every rank's value, on every rank."""
+    if world_size() == 1:
+        return value
+    total = torch.tensor([value], dtype=torch.double)
+    dist.all_reduce(total)
+    return float(total.item())
+
+
+def gather_rows(rows_N: torch.Tensor) -> torch.Tensor:
+    """The int64 rows of all ranks behind one another, in the order of ranks, on every rank."""
+    if world_size() == 1:
+        return rows_N
+    parts: list[torch.Tensor | None] = [None] * world_size()
+    dist.all_gather_object(parts, rows_N)
+    return torch.cat([part for part in parts if part is not None])
 
 
 def from_first_rank(value: ValueT) -> ValueT:

@@ -1,29 +1,43 @@
-"""The one training loop: both stages differ in the loss they hand to it."""
+"""The one training loop: both stages, and every model, differ in the loss they hand to it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from precise_core.errors import TrainingError
+from precise_core.feed.lookup import window_ids
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
-from precise_core.training import distribution
-from precise_core.training.config import LoopConfig, OptimizerConfig
+from precise_core.training import alternate, distribution
+from precise_core.training.config import AlternateConfig, LoopConfig
+from precise_core.training.metrics_log import MetricsLog
+from precise_core.training.optimizer import Optimizer, learning_rate_at
 from precise_core.training.progress import Progress
 from precise_core.training.resume import Counters, ResumeStore
 from precise_core.training.validation import NDCG
 
-LossFunction = Callable[[SequenceBatch, torch.Generator], torch.Tensor | None]
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """The loss of one batch: a mean over ``weight`` terms, by which batches and ranks are weighed."""
+
+    mean: torch.Tensor
+    weight: int
+
+
+LossFunction = Callable[[SequenceBatch, torch.Generator], BatchLoss | None]
 Validate = Callable[[], dict[str, float]]
 
 _LOG_EVERY_STEPS = 20
+_NAMED_IN_ERROR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +49,8 @@ class Training:
         loss: The loss of one batch; None where the batch has nothing to learn from.
         validate: Figures on the validation slice; the NDCG among them decides.
         resume: Where the state of the run is kept.
+        alternate: How to train the id table first; None = never.
+        logs: Folder of the figures to watch while it runs; None = nowhere.
     """
 
     description: str
@@ -46,6 +62,8 @@ class Training:
     resume: ResumeStore
     seed: int
     progress: Progress
+    alternate: AlternateConfig | None = None
+    logs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,19 +79,10 @@ def train(training: Training) -> TrainingResult:
     """Train until the epochs are used up or validation has not improved for ``patience`` epochs.
 
     Raises:
-        TrainingError: A loss is not finite, or no batch of an epoch had anything to learn from.
+        TrainingError: A loss is not finite; the message names the batch and its windows.
     """
     with torch.random.fork_rng(devices=[]):
         return _Run(training).run()
-
-
-def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """Linear warm-up over the first steps (at most half of all), then a cosine to a tenth."""
-    warmup = min(config.warmup_steps, total_steps // 2)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total_steps - warmup)
-    return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 class _Run:
@@ -81,31 +90,31 @@ class _Run:
 
     def __init__(self, training: Training) -> None:
         self.t = training
-        self.total_steps = training.config.epochs * training.feed.num_steps
-        optimizer = training.config.optimizer
-        self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in training.model.parameters() if parameter.requires_grad],
-            lr=optimizer.learning_rate,
-            betas=(optimizer.beta1, optimizer.beta2),
-            weight_decay=optimizer.weight_decay,
-            fused=True,
-        )
+        self.updates_per_epoch = -(-training.feed.num_steps // training.config.accumulate_batches)
+        self.total_steps = training.config.epochs * self.updates_per_epoch
+        self.optimizer = Optimizer(training.model, training.config.optimizer)
         self.at = Counters()
         self.best: dict[str, torch.Tensor] = {}
+        self.ids_before = torch.empty(0)
         self.last_log = (time.monotonic(), 0)
 
     def run(self) -> TrainingResult:
         t = self.t
         t.progress.start(self.total_steps, t.description)
         resumed = t.resume.load(t.model, self.optimizer)
+        if resumed is not None:
+            self.at, self.best, self.ids_before = resumed
+            t.progress.advance(self.at.step, units=0)
+        elif alternate.is_wanted(t.alternate, t.model):
+            self.at.phase = 1
+        self.log = MetricsLog(t.logs if distribution.rank() == 0 else None, self.at.log)
         if resumed is None:
             self._look(epoch=0)
-        else:
-            self.at, self.best = resumed
-            t.progress.advance(self.at.step, units=0)
         while self.at.epoch <= t.config.epochs and not self.at.is_finished:
             self._epoch()
         t.progress.finish()
+        self.log.close()
+        alternate.freeze_tokens(t.model, False)
         t.model.load_state_dict(self.best)
         t.model.eval()
         return TrainingResult(self.at.best_epoch, self._metrics_of(self.at.best_epoch), self.at.log)
@@ -113,50 +122,81 @@ class _Run:
     def _epoch(self) -> None:
         t, at = self.t, self.at
         t.model.train()
+        alternate.freeze_tokens(t.model, at.phase == 1)
+        if at.phase == 1 and not at.batch_in_epoch:
+            self.ids_before = t.model.fusion.id_table.weight.detach().clone()
         self.last_log = (time.monotonic(), at.step)
-        for batch in islice(t.feed.epoch(at.epoch), at.step_in_epoch, None):
-            self._step(batch)
-            if at.step_in_epoch < t.feed.num_steps and at.step % t.config.checkpoint_every_steps == 0:
+        for batches in self._remaining_batches():
+            self._step(batches)
+            if at.batch_in_epoch < t.feed.num_steps and at.step % t.config.checkpoint_every_steps == 0:
                 self._save()
         self._write_log_line()
         self._look(epoch=at.epoch)
-        at.is_finished = at.epochs_without_gain >= t.config.patience
-        at.epoch, at.step_in_epoch = at.epoch + 1, 0
+        self._end_epoch()
         self._save()
 
-    def _step(self, batch: SequenceBatch) -> None:
+    def _remaining_batches(self) -> Iterator[tuple[SequenceBatch, ...]]:
+        batches = self.t.feed.epoch(self.at.epoch, first_step=self.at.batch_in_epoch)
+        while group := tuple(islice(batches, self.t.config.accumulate_batches)):
+            yield group
+
+    def _end_epoch(self) -> None:
+        """Decide whether phase 1, or the training, is over."""
         t, at = self.t, self.at
-        # Randomness depends on (seed, step, rank) alone, so that a resumed run draws what it would have drawn.
-        seed = hash((t.seed, at.step, distribution.rank())) % 2**63
-        torch.manual_seed(seed)
-        loss = t.loss(batch, torch.Generator().manual_seed(seed))
-        if distribution.any_rank(loss is not None and not math.isfinite(loss.item())):
-            raise TrainingError(f"{t.description}: loss is not finite at step {at.step + 1}; {self._last_good()}")
-        if distribution.any_rank(loss is not None):
-            self._update(loss)
-        at.step, at.step_in_epoch = at.step + 1, at.step_in_epoch + 1
-        if loss is not None:
-            at.loss_sum, at.loss_count = at.loss_sum + loss.item(), at.loss_count + 1
-            t.progress.advance(1, units=len(batch.lengths_B), loss=loss.item())
+        if at.phase == 1 and t.alternate is not None:
+            ids_after = t.model.fusion.id_table.weight.detach()
+            if alternate.has_converged(t.alternate, self.ids_before, ids_after, at.epochs_without_gain, at.epoch):
+                self._write({"epoch": at.epoch, "step": at.step, "phase": 2})
+                at.phase, at.epochs_without_gain = 2, 0
+        else:
+            at.is_finished = at.epochs_without_gain >= t.config.patience
+        at.epoch, at.batch_in_epoch = at.epoch + 1, 0
+
+    def _step(self, batches: tuple[SequenceBatch, ...]) -> None:
+        """One update from the gradients of one batch, or of several."""
+        t, at = self.t, self.at
+        self.optimizer.zero_grad()
+        loss_sum = weight = 0.0
+        for batch in batches:
+            batch_sum, batch_weight = self._backward(batch)
+            loss_sum, weight = loss_sum + batch_sum, weight + batch_weight
+            at.batch_in_epoch += 1
+        if weight:
+            distribution.add_up_gradients(t.model)
+            self.optimizer.step(learning_rate_at(at.step, self.total_steps, t.config.optimizer), divide_by=weight)
+            at.loss_sum, at.loss_count = at.loss_sum + loss_sum / weight, at.loss_count + 1
+            windows = sum(len(batch) for batch in batches)
+            t.progress.advance(1, units=windows * distribution.world_size(), loss=loss_sum / weight)
+        at.step += 1
         if at.step % _LOG_EVERY_STEPS == 0:
             self._write_log_line()
 
-    def _update(self, loss: torch.Tensor | None) -> None:
-        t = self.t
-        self.optimizer.zero_grad(set_to_none=True)
+    def _backward(self, batch: SequenceBatch) -> tuple[float, float]:
+        """Add the gradients of one batch; returns its summed loss and weight, those of all ranks together."""
+        loss = self._loss(batch)
+        own_sum = 0.0 if loss is None else loss.mean.item() * loss.weight
+        loss_sum = distribution.add_up(own_sum)
+        if not math.isfinite(loss_sum):
+            raise TrainingError(
+                f"{self.t.description}: {self._where(batch, math.isfinite(own_sum))}; {self._last_good()}"
+            )
         if loss is not None:
-            loss.backward()
-        distribution.average_gradients(t.model)
-        torch.nn.utils.clip_grad_norm_(t.model.parameters(), t.config.optimizer.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.at.step, self.total_steps, t.config.optimizer)
-        self.optimizer.step()
+            (loss.mean * loss.weight).backward()
+        return loss_sum, distribution.add_up(0.0 if loss is None else loss.weight)
+
+    def _loss(self, batch: SequenceBatch) -> BatchLoss | None:
+        # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
+        # the draws of candidates, and have dropout of their own.
+        place = (self.t.seed, self.at.epoch, self.at.batch_in_epoch)
+        torch.manual_seed(hash((*place, distribution.rank())) % 2**63)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.t.config.precision == "bf16"):
+            return self.t.loss(batch, torch.Generator().manual_seed(hash(place) % 2**63))
 
     def _look(self, epoch: int) -> None:
         """Validate, and keep the weights if they are the best so far."""
         at = self.at
         metrics = distribution.from_first_rank(self.t.validate())
-        at.log.append({"epoch": epoch, "step": at.step, **metrics})
+        self._write({"epoch": epoch, "step": at.step, **metrics})
         if metrics[NDCG] > at.best_metric:
             at.best_metric, at.best_epoch, at.epochs_without_gain = metrics[NDCG], epoch, 0
             self.best = {name: tensor.detach().clone() for name, tensor in self.t.model.state_dict().items()}
@@ -169,21 +209,41 @@ class _Run:
         if not at.loss_count:
             return
         seconds, steps = time.monotonic() - self.last_log[0], at.step - self.last_log[1]
+        windows = steps * t.config.batch_size * t.config.accumulate_batches
         line = {
             "epoch": at.epoch,
             "step": at.step,
             "loss": at.loss_sum / at.loss_count,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "sequences_per_second": round(steps * t.config.batch_size / max(seconds, 1e-9), 1),
+            "learning_rate": self.optimizer.learning_rate,
+            "sequences_per_second": round(windows / max(seconds, 1e-9), 1),
         }
         load = t.model.fusion.expert_load()
-        at.log.append(line | ({"expert_load": load} if load else {}))
+        self._write(line | ({"expert_load": load} if load else {}))
         at.loss_sum, at.loss_count = 0.0, 0
         self.last_log = (time.monotonic(), at.step)
 
+    def _write(self, line: dict[str, Any]) -> None:
+        self.at.log.append(line)
+        self.log.write(line)
+
     def _save(self) -> None:
         if distribution.rank() == 0:
-            self.t.resume.save(self.at, self.t.model, self.best, self.optimizer)
+            self.t.resume.save(self.at, self.t.model, self.best, self.ids_before, self.optimizer)
+
+    @torch.no_grad()
+    def _where(self, batch: SequenceBatch, is_mine_finite: bool) -> str:
+        """Place of the batch, and the windows to blame: those not finite by themselves, or all where each one is."""
+        at, rows = self.at, "on another rank"
+        if not is_mine_finite:
+            alone = [row for row in map(batch.row, range(len(batch))) if not self._is_finite(row)]
+            guilty = alone or [batch]
+            names = [name for part in guilty[:_NAMED_IN_ERROR] for name in window_ids(self.t.feed, part)]
+            rows = f"windows {names[:_NAMED_IN_ERROR]}" + ("" if alone else " together")
+        return f"loss is not finite at epoch {at.epoch}, batch {at.batch_in_epoch + 1} (step {at.step + 1}), {rows}"
+
+    def _is_finite(self, batch: SequenceBatch) -> bool:
+        loss = self._loss(batch)
+        return loss is None or math.isfinite(loss.mean.item())
 
     def _last_good(self) -> str:
         return f"the last good state (epoch {self.at.best_epoch}) is kept; lower optimizer.learning_rate"

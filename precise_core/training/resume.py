@@ -1,6 +1,6 @@
 """The state of a training in progress, so that a killed run continues at the exact step.
 
-<out>/.resume-<task>/step-<n>/  state.safetensors   weights, best weights, optimizer moments
+<out>/.resume-<task>/step-<n>/  state.safetensors   weights, best weights, optimizer moments, id table of phase 1
                                 state.json          counters, log, and what training this belongs to
 """
 
@@ -19,15 +19,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from precise_core.errors import CheckpointError
+from precise_core.training.optimizer import Optimizer
 
 
 @dataclass
 class Counters:
-    """Where a training is. Loss sums are since the last line of the log."""
+    """Where a training is. Loss sums are since the last line of the log; ``phase`` is that of alternate training."""
 
     step: int = 0
     epoch: int = 1
-    step_in_epoch: int = 0
+    batch_in_epoch: int = 0
+    phase: int = 2
     best_epoch: int = 0
     best_metric: float = -1.0
     epochs_without_gain: int = 0
@@ -55,12 +57,14 @@ class ResumeStore:
         counters: Counters,
         model: nn.Module,
         best: dict[str, torch.Tensor],
-        optimizer: torch.optim.Optimizer,
+        ids_before: torch.Tensor,
+        optimizer: Optimizer,
     ) -> None:
         """Write the state of this step beside the previous one, then drop the previous one."""
         tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
-        tensors |= _optimizer_tensors(optimizer)
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.tensors().items()}
+        tensors["ids_before"] = ids_before
         draft, final = self.folder / ".writing", self.folder / f"step-{counters.step:09d}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -73,8 +77,8 @@ class ResumeStore:
                 shutil.rmtree(older)
 
     def load(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[Counters, dict[str, torch.Tensor]] | None:
+        self, model: nn.Module, optimizer: Optimizer
+    ) -> tuple[Counters, dict[str, torch.Tensor], torch.Tensor] | None:
         """Put the newest state of this training into model and optimizer; None where there is none.
 
         Raises:
@@ -91,26 +95,12 @@ class ResumeStore:
             model.load_state_dict(_under(tensors, "model/"))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{newest}: damaged; delete {self.folder} to train from the start") from error
-        _restore_optimizer(optimizer, tensors)
-        return Counters(**described), _under(tensors, "best/")
+        optimizer.restore(_under(tensors, "optimizer/"))
+        return Counters(**described), _under(tensors, "best/"), tensors["ids_before"]
 
     def clear(self) -> None:
         """Forget the training: it is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"optimizer/{row}/{name}": value for row, entry in state.items() for name, value in entry.items()}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    described = optimizer.state_dict()
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in _under(tensors, "optimizer/").items():
-        row, name = key.split("/")
-        state.setdefault(int(row), {})[name] = value
-    optimizer.load_state_dict({**described, "state": state})
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -10,20 +10,21 @@ from typing import Any
 import torch
 
 from precise_core.errors import NothingNewError, NothingToLearnError
+from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed, count_windows
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
-from precise_core.objectives.losses import bpr_item, bpr_user, sampled_softmax
+from precise_core.objectives.losses import bpr_item, bpr_user, candidate_softmax
 from precise_core.objectives.negatives import Candidates, CandidateSampler
 from precise_core.objectives.targets import CutExamples, draw_cuts
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig
 from precise_core.training.continuation import newest_before, require_same_text, seconds_of
-from precise_core.training.loop import LossFunction, Training, TrainingResult, train
+from precise_core.training.loop import BatchLoss, LossFunction, Training, TrainingResult, train
 from precise_core.training.progress import NullProgress, Progress
-from precise_core.training.setup import item_frequencies, resume_store, window_feed, write_on_first_rank
-from precise_core.training.universal import balance_penalty
+from precise_core.training.setup import item_frequencies, log_folder, resume_store, window_feed, write_on_first_rank
+from precise_core.training.universal_loss import balance_penalty
 from precise_core.training.validation import validate
 from precise_core.training.warm_up import Start, night_start
 from schemas import columns as c
@@ -42,6 +43,7 @@ def train_targeted(
     as_of: datetime | None = None,
     previous: Checkpoint | None = None,
     progress: Progress | None = None,
+    feed_config: FeedConfig = DEFAULT_FEED,
 ) -> Checkpoint:
     """Train on the windows of ``task`` from where the night starts; write the epoch with the best validation NDCG@50.
 
@@ -66,26 +68,27 @@ def train_targeted(
         previous: The task's checkpoint in use, if any. Where it is of ``as_of`` itself or later, the night is run again
             and starts from the one before.
         progress: Told of every step.
+        feed_config: How the windows are read.
 
     Raises:
         NothingToLearnError: The task has no windows or no two instants in any.
         NothingNewError: ``previous`` would go on but nothing new was learnt: it should stay in use.
         TrainingError: A loss is not finite.
-        CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's, or ``previous`` would go
-            on but has other sizes than ``universal``.
+        CheckpointError: The catalog was tokenized by another tokenizer than the checkpoint's or lacks the hidden states
+            it reads, or ``previous`` would go on but has other sizes than ``universal``.
     """
     require_same_text(universal, catalog, "run jobs/train_universal.py first")
     previous = newest_before(previous, as_of)
     start = night_start(config, universal, previous, catalog, as_of, seed)
     _require_news(start, windows, task, config)
-    feed = _feed(start, windows, task, config, seed)
+    feed = _feed(start, windows, task, config, seed, feed_config)
     has_validation = windows.row_count({c.TASK: task, c.SPLIT: "validation"}) > 0
     if not has_validation and not config.warm_start:
         raise NothingToLearnError(f"task {task!r} has no validation windows: training from scratch could not be judged")
     if not has_validation and start.since is not None:
         raise NothingNewError(f"task {task!r} has no validation windows; {start.parent.model_version} stays in use")
     model = start.model
-    task_frequencies_V = item_frequencies(windows, task, catalog.num_rows, start.since)
+    task_frequencies_V = item_frequencies(windows, task, catalog.num_rows, feed_config, start.since)
     frequencies_V = _known_frequencies(start, task_frequencies_V)
     model.fusion.set_trained_items(frequencies_V > 0)
     described: dict[str, Any] = {
@@ -106,7 +109,7 @@ def train_targeted(
     }
     resume = resume_store(Path(out), task, described, model, feed)
     if has_validation:
-        validation = window_feed(windows, task, "validation", config.batch_size, seed)
+        validation = window_feed(windows, task, "validation", config.batch_size, seed, feed_config)
         result = train(
             Training(
                 description=f"targeted {task}",
@@ -118,6 +121,7 @@ def train_targeted(
                 resume=resume,
                 seed=seed,
                 progress=progress or NullProgress(),
+                logs=log_folder(Path(out), task, config),
             )
         )
     else:
@@ -150,7 +154,7 @@ def targeted_loss(
     """The configured loss over (history, next item) examples cut from a batch of windows."""
     sampler = CandidateSampler(config.negatives, task_frequencies_V, is_trained_V)
 
-    def loss(batch: SequenceBatch, generator: torch.Generator) -> torch.Tensor | None:
+    def loss(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
         examples = draw_cuts(
             batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL, config.cuts_per_window, generator
         )
@@ -161,7 +165,7 @@ def targeted_loss(
         logits_EC = model.logits(model.user_embeddings(e_ELD, examples.valid_mask_EL), e_CD)
         columns_E = candidates.columns(examples.targets_E)
         parts = _parts(config, logits_EC, columns_E, candidates, examples, batch.item_indices_BL)
-        return torch.stack(parts).sum() + balance_penalty(model) if parts else None
+        return BatchLoss(torch.stack(parts).sum() + balance_penalty(model), len(columns_E)) if parts else None
 
     return loss
 
@@ -177,15 +181,16 @@ def _parts(
     """The terms of the loss; one without any negative is left out."""
     if config.loss == "softmax":
         mask_E1 = torch.ones(len(columns_E), 1, dtype=torch.bool)
-        log_q_C, is_negative_C = candidates.log_q_C, candidates.is_negative_C
-        return [sampled_softmax(logits_EC, columns_E[:, None], mask_E1, log_q_C, is_negative_C)]
+        return [candidate_softmax(logits_EC, candidates, examples.targets_E[:, None], mask_E1)]
     terms: list[torch.Tensor | None] = []
     if config.loss in ("bpr_user", "both"):
         scores_EE = logits_EC[:, columns_E].T
         terms.append(bpr_user(scores_EE, users_without_item(examples, item_indices_BL)))
     if config.loss in ("bpr_item", "both"):
-        scores_EC = logits_EC - candidates.log_q_C
-        allowed_EC = candidates.is_negative_C & (torch.arange(scores_EC.shape[1]) != columns_E[:, None])
+        scores_EC = candidates.corrected(logits_EC)
+        allowed_EC = candidates.item_indices_C != examples.targets_E[:, None]
+        if candidates.is_negative_C is not None:
+            allowed_EC = allowed_EC & candidates.is_negative_C
         terms.append(bpr_item(scores_EC.gather(1, columns_E[:, None])[:, 0], scores_EC, allowed_EC))
     return [term for term in terms if term is not None]
 
@@ -214,10 +219,12 @@ def _require_news(start: Start, windows: DeltaSnapshot, task: str, config: Targe
         )
 
 
-def _feed(start: Start, windows: DeltaSnapshot, task: str, config: TargetedConfig, seed: int) -> WindowFeed:
+def _feed(
+    start: Start, windows: DeltaSnapshot, task: str, config: TargetedConfig, seed: int, feed_config: FeedConfig
+) -> WindowFeed:
     """The windows to learn from; on a night that goes on, none of them is no fault."""
     try:
-        feed = window_feed(windows, task, "train", config.batch_size, seed, start.since)
+        feed = window_feed(windows, task, "train", config.batch_size, seed, feed_config, start.since)
         _require_examples(feed)
     except NothingToLearnError as error:
         if start.since is None:

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 
 from precise_core.errors import CheckpointError, NothingNewError, NothingToLearnError
+from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.feed.windows import SequenceBatch, WindowFeed
+from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
-from precise_core.models.precise import Precise, fuse_distinct
-from precise_core.objectives.losses import sampled_softmax
-from precise_core.objectives.negatives import CandidateSampler
-from precise_core.objectives.targets import next_instant_targets, positions_per_row
+from precise_core.models.precise import Precise
 from precise_core.training import distribution
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, publish_latest
 from precise_core.training.config import UniversalConfig
@@ -28,9 +26,18 @@ from precise_core.training.continuation import (
     require_same_text,
     seconds_of,
 )
-from precise_core.training.loop import LossFunction, Training, train
+from precise_core.training.loop import Training, train
 from precise_core.training.progress import NullProgress, Progress
-from precise_core.training.setup import build_model, item_frequencies, resume_store, window_feed, write_on_first_rank
+from precise_core.training.setup import (
+    build_model,
+    item_frequencies,
+    language_model_of,
+    log_folder,
+    resume_store,
+    window_feed,
+    write_on_first_rank,
+)
+from precise_core.training.universal_loss import universal_loss
 from precise_core.training.validation import validate
 
 _FROM_SCRATCH = "run one night with universal.start=scratch"
@@ -50,6 +57,7 @@ def train_universal(
     as_of: datetime | None = None,
     parent: Checkpoint | None = None,
     progress: Progress | None = None,
+    feed_config: FeedConfig = DEFAULT_FEED,
 ) -> Checkpoint:
     """Train on the `train` windows of ``task`` and write the epoch with the best validation NDCG@50.
 
@@ -64,8 +72,8 @@ def train_universal(
         model_config: Sizes of the model.
         config: How to train.
         windows: A pinned snapshot of ``training_windows``.
-        catalog: Tokens of every vocabulary row.
-        token_init: Initial token rows from the language model; needed for ``token_init: vocab``.
+        catalog: Tokens of every vocabulary row; with states of their texts for ``token_init: contextual``.
+        token_init: Initial token rows from the language model; needed for ``token_init: vocab`` and ``input``.
         out: Folder of the checkpoints.
         task: Partition of the windows.
         seed: Decides weights, order, dropout and draws.
@@ -73,6 +81,7 @@ def train_universal(
         as_of: The instant whose earlier events the windows hold; the manifest says so.
         parent: The checkpoint to go on from, with an ``as_of``; None = from scratch.
         progress: Told of every step.
+        feed_config: How the windows are read.
 
     Raises:
         TrainingError: No windows, nothing to predict in them, or a loss that is not finite.
@@ -80,18 +89,19 @@ def train_universal(
         CheckpointError: ``parent`` has other sizes than ``model_config``, or another tokenizer than the catalog.
     """
     since = None if parent is None else new_since(parent, model_config, catalog)
-    feed, validation = _feeds(windows, task, config, seed, since, parent)
+    feed, validation = _feeds(windows, task, config, seed, feed_config, since, parent)
     if parent is None or since is None:
-        frequencies_V = item_frequencies(windows, task, catalog.num_rows)
+        frequencies_V = item_frequencies(windows, task, catalog.num_rows, feed_config)
         model = build_model(model_config, catalog, token_init, frequencies_V > 0, seed)
     else:
         model = grown(parent, catalog, token_init)
-        frequencies_V = frequencies_since(windows, task, parent.item_frequencies(), model.num_item_rows, since)
+        known_V, num_rows = parent.item_frequencies(), model.num_item_rows
+        frequencies_V = frequencies_since(windows, task, known_V, num_rows, since, feed_config)
         model.fusion.set_trained_items(frequencies_V > 0)
     described: dict[str, Any] = {
         "task": task,
         "tokenizer_id": catalog.tokenizer_id,
-        "language_model": token_init.language_model if token_init else None,
+        "language_model": language_model_of(model_config, catalog, token_init),
         "input_versions": dict(parent_versions),
         "as_of": as_of,
         "seed": seed,
@@ -114,6 +124,8 @@ def train_universal(
             resume=resume,
             seed=seed,
             progress=progress or NullProgress(),
+            alternate=config.alternate,
+            logs=log_folder(Path(out), task, config),
         )
     )
     if parent is not None and result.best_epoch == 0:
@@ -152,55 +164,18 @@ def _feeds(
     task: str,
     config: UniversalConfig,
     seed: int,
+    feed_config: FeedConfig,
     since: int | None,
     parent: Checkpoint | None,
 ) -> tuple[WindowFeed, WindowFeed]:
     """The train and the validation windows; where a parent could stay in use, none of either is no fault."""
     try:
-        train_feed = window_feed(windows, task, "train", config.batch_size, seed, since)
-        return train_feed, window_feed(windows, task, "validation", config.batch_size, seed)
+        train_feed = window_feed(windows, task, "train", config.batch_size, seed, feed_config, since)
+        return train_feed, window_feed(windows, task, "validation", config.batch_size, seed, feed_config)
     except NothingToLearnError as error:
         if parent is None:
             raise
         raise NothingNewError(f"{error}; {parent.model_version} stays in use") from error
-
-
-def universal_loss(
-    model: Precise, catalog: ItemCatalog, config: UniversalConfig, frequencies_V: torch.Tensor
-) -> LossFunction:
-    """Eq. 5 over a batch: the last position of every instant predicts items of the next instant.
-
-    Raises (when built):
-        NothingToLearnError: The windows hold no item of the vocabulary.
-    """
-    if not frequencies_V.any():
-        raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")
-    sampler = CandidateSampler(config.negatives, frequencies_V)
-
-    def loss(batch: SequenceBatch, generator: torch.Generator) -> torch.Tensor | None:
-        targets = next_instant_targets(
-            batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL, config.targets_per_position, generator
-        )
-        if not len(targets.rows_P):
-            return None
-        candidates = sampler.draw(targets.targets_PM[targets.target_mask_PM], generator)
-        e_BLD, e_CD = fuse_distinct(model, catalog, targets.item_indices_BL, candidates.item_indices_C)
-        at_BQ, slots_P = positions_per_row(targets.rows_P, targets.positions_P, len(batch))
-        h_BQD = model.position_states(e_BLD, targets.valid_mask_BL, at_BQ)
-        logits_PC = model.logits(h_BQD[targets.rows_P, slots_P], e_CD)
-        columns_PM = candidates.columns(targets.targets_PM)
-        nll = sampled_softmax(
-            logits_PC, columns_PM, targets.target_mask_PM, candidates.log_q_C, candidates.is_negative_C
-        )
-        return nll + balance_penalty(model)
-
-    return loss
-
-
-def balance_penalty(model: Precise) -> torch.Tensor | float:
-    """The experts' load-balancing loss of the last forward pass, weighted; 0 without experts."""
-    balance = model.fusion.balance_loss()
-    return 0.0 if balance is None else model.config.fusion.balance_weight * balance
 
 
 def _write_untrained(out: Path, model: Precise, frequencies_V: torch.Tensor, described: dict[str, Any]) -> Checkpoint:

@@ -19,7 +19,10 @@ _ITEMS_PER_CHUNK = 8192
 
 @torch.no_grad()
 def validate(model: Precise, catalog: ItemCatalog, feed: WindowFeed) -> dict[str, float]:
-    """Mean NDCG@50 and recall@10 over users with at least one truth item; nothing is filtered from the ranking."""
+    """Mean NDCG@50 and recall@10 over users with at least one truth item; nothing is filtered from the ranking.
+
+    Ties are ranked as in the offline evaluation: a truth item comes after every other item of its score.
+    """
     was_training = model.training
     model.eval()
     items_VD = catalog_vectors(model, catalog)
@@ -56,12 +59,21 @@ def recall_at_k(hits_UK: torch.Tensor, truth_counts_U: torch.Tensor, k: int) -> 
 
 
 def _hits(scores_BV: torch.Tensor, truth_BM: torch.Tensor, k: int) -> torch.Tensor:
-    """True where the item at a rank is in the truth; equal scores are ordered by item_index."""
-    top = scores_BV.topk(min(k, scores_BV.shape[1]))
-    by_index = top.indices.argsort(dim=1, stable=True)
-    by_score = top.values.gather(1, by_index).argsort(dim=1, descending=True, stable=True)
-    ranked_BK = top.indices.gather(1, by_index).gather(1, by_score)
-    return (ranked_BK[:, :, None] == truth_BM[:, None, :]).any(dim=2)
+    """True where the place of a list holds a truth item; truth items lose ties against others.
+
+    A truth item's place is the number of other items that score no less plus the truth items before it, so that only
+    the k best others need to be found. Padding of ``truth_BM`` is 0, a row that scores -inf.
+    """
+    truth_scores_BM = scores_BV.gather(1, truth_BM).sort(dim=1, descending=True).values
+    others_BK = scores_BV.scatter(1, truth_BM, float("-inf")).topk(min(k, scores_BV.shape[1])).values
+    # "Not below" instead of "no less": a NaN is then below nothing, so that it is never a hit.
+    others_before_BM = (~(others_BK[:, None, :] < truth_scores_BM[:, :, None])).sum(dim=2)
+    places_BM = others_before_BM + torch.arange(truth_BM.shape[1], device=scores_BV.device)
+    K = others_BK.shape[1]
+    hits = torch.zeros(
+        len(scores_BV), K + 1, dtype=torch.bool, device=scores_BV.device
+    )  # the last column takes what is beyond
+    return hits.scatter(1, places_BM.clamp(max=K), True)[:, :K]
 
 
 def _mean(parts: list[torch.Tensor]) -> float:

@@ -7,6 +7,7 @@ import math
 _SYSTEM_NAMES = {
     "personal_frequency": "personal frequency",
     "item_knn": "item-kNN",
+    "last_item_knn": "last item's neighbours",
     "user_knn": "user-kNN",
     "u2i": "U2I",
     "u2i2i": "U2I2I",
@@ -16,6 +17,7 @@ _METRIC_NAMES = {
     "ndcg": "NDCG",
     "hit_rate": "Hit rate",
     "coverage": "Coverage",
+    "novelty": "Novelty",
     "auc": "AUC",
     "gauc": "GAUC",
     "log_loss": "log loss",

@@ -12,7 +12,7 @@ from schemas import EVALUATION_METRICS, IMPRESSIONS
 from schemas import columns as c
 
 _GROUPS = {"hot": "hot items", "cold": "cold items", "rare": "rare items (1 to 4 events)", "unseen": "unseen items"}
-_METRIC_ORDER = ("recall", "ndcg", "hit_rate", "coverage", "auc", "gauc", "log_loss")
+_METRIC_ORDER = ("recall", "ndcg", "hit_rate", "coverage", "novelty", "auc", "gauc", "log_loss")
 
 
 def retrieval(night: Night) -> list[Block]:

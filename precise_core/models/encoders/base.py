@@ -1,4 +1,4 @@
-"""The Transformer over items (sections IV-C and IV-D).
+"""What every sequence encoder shares: positions, padding, the attention mask, and states at chosen positions.
 
 B batch, L positions, Q of them, D width, H heads of width d.
 """
@@ -13,17 +13,20 @@ from torch import nn
 
 from precise_core.errors import ModelError
 from precise_core.models.config import EncoderConfig
+from precise_core.models.dropout import Dropout
 
 
 class SequenceEncoder(nn.Module):
-    """Pre-norm Transformer blocks over item vectors; causal, or every position sees every other.
+    """Item vectors in, one state per position out.
 
-    Positions are learned and counted from the most recent item backwards, so left padding never changes a result.
+    Positions are learned and counted from the most recent item backwards, so left padding never changes a result. A
+    subclass fills ``blocks`` with modules called as ``block(h_BQD, h_BLD, mask_B1QL)``: new states of Q positions that
+    look at L positions where the mask is True.
 
     Args:
         config: Sizes and dropout.
         width: D, the width of an item vector.
-        is_causal: True in Universal Training, False in Targeted Training.
+        is_causal: True = a position sees itself and earlier ones only.
     """
 
     def __init__(self, config: EncoderConfig, width: int, is_causal: bool) -> None:
@@ -32,9 +35,10 @@ class SequenceEncoder(nn.Module):
         self.input_scale = math.sqrt(width) if config.scale_input else 1.0
         self.positions = nn.Embedding(config.max_length, width)
         nn.init.normal_(self.positions.weight, std=0.02)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, width) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(width)
+        self.input_norm: nn.Module = nn.Identity()
+        self.dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList()
+        self.norm: nn.Module = nn.LayerNorm(width)
 
     def forward(
         self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
@@ -55,7 +59,8 @@ class SequenceEncoder(nn.Module):
             raise ModelError(f"sequence of {L} items; the model was built for at most {self.max_length}")
         age_L = torch.arange(L - 1, -1, -1, device=e_BLD.device)
         valid_BL1 = valid_mask_BL[:, :, None]
-        h_BLD = self.dropout(e_BLD * self.input_scale + self.positions(age_L)) * valid_BL1
+        inputs_BLD = self.input_norm(e_BLD * self.input_scale + self.positions(age_L))
+        h_BLD = self.dropout(inputs_BLD) * valid_BL1
         mask_B1LL = self._attention_mask(valid_mask_BL)
         *lower, last = self.blocks
         for block in lower:
@@ -75,29 +80,21 @@ class SequenceEncoder(nn.Module):
         return (allowed_BLL | itself_LL)[:, None]
 
 
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + FFN(norm(x)), with dropout on what either adds.
+class Attention(nn.Module):
+    """Multi-head softmax attention of Q positions over L positions (Vaswani et al. 2017).
 
-    No dropout inside: on attention weights it would rule out the fused attention kernel, and random numbers are dear on
-    a CPU.
+    No dropout on the attention weights: it would rule out the fused attention kernel, and random numbers are dear on a
+    CPU. Blocks drop what attention adds instead.
     """
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
         super().__init__()
         self.heads = config.heads
-        self.attention_norm, self.ffn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.ffn = nn.Sequential(nn.Linear(width, config.ffn_width), nn.GELU(), nn.Linear(config.ffn_width, width))
-        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, h_BQD: torch.Tensor, h_BLD: torch.Tensor, mask_B1QL: torch.Tensor) -> torch.Tensor:
-        """New states of the Q positions that look at the L positions."""
-        h_BQD = h_BQD + self.dropout(self._attend(self.attention_norm(h_BQD), self.attention_norm(h_BLD), mask_B1QL))
-        return h_BQD + self.dropout(self.ffn(self.ffn_norm(h_BQD)))
-
-    def _attend(self, x_BQD: torch.Tensor, x_BLD: torch.Tensor, mask_B1QL: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BQD: torch.Tensor, x_BLD: torch.Tensor, mask_B1QL: torch.Tensor) -> torch.Tensor:
         q_BHQd = self._heads(self.query(x_BQD))
         k_BHLd, v_BHLd = (self._heads(x) for x in self.key_value(x_BLD).chunk(2, dim=-1))
         mixed_BHQd = F.scaled_dot_product_attention(q_BHQd, k_BHLd, v_BHLd, attn_mask=mask_B1QL)
@@ -105,3 +102,8 @@ class Block(nn.Module):
 
     def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
         return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def feed_forward(config: EncoderConfig, width: int, activation: nn.Module) -> nn.Sequential:
+    """D to ``ffn_width`` and back, at every position."""
+    return nn.Sequential(nn.Linear(width, config.ffn_width), activation, nn.Linear(config.ffn_width, width))

@@ -1,0 +1,106 @@
+"""Train the systems of the configuration's `experiment` section and compare them on the same users.
+
+Runs ingest, tokenize_items, embed_tokens and build_windows as each system needs them, trains every system once per
+seed, ranks the whole catalog for every user, and writes one JSON file with all figures, their spread over seeds and the
+paired differences to the reference system. Killed and started again it goes on with the training it was at.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs import build_windows, embed_tokens, ingest, tokenize_items
+from precise_core.config import load_config
+from precise_core.errors import ConfigError, PreciseError
+from precise_core.runtime.experiment import (
+    ExperimentResult,
+    Questions,
+    experiment_folder,
+    train_system,
+    what_jobs_read,
+)
+from precise_core.runtime.freshness import is_up_to_date
+from precise_core.runtime.job import EXIT_FAILED, Job
+from precise_core.runtime.progress import console
+from precise_core.settings import Settings
+from precise_core.spark.lock import warehouse_lock
+
+PREPARE = {
+    "ingest": ingest,
+    "tokenize_items": tokenize_items,
+    "embed_tokens": embed_tokens,
+    "build_windows": build_windows,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(
+        prog="jobs/run_experiment.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file with an `experiment` section")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override one key; repeatable")
+    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
+    parser.add_argument("--results", metavar="FILE", help="JSON file to write; <warehouse>/experiment/results.json")
+    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    overrides = [*arguments.set, *([f"source.data={arguments.data}"] if arguments.data else [])]
+    try:
+        settings = load_config(arguments.config, Settings, overrides)
+        if not settings.experiment.systems:
+            raise ConfigError(f"--config {arguments.config}: experiment.systems is empty; name at least one system")
+        with warehouse_lock(settings.warehouse):
+            default = experiment_folder(settings) / "results.json"
+            return _experiment(settings, Path(arguments.results) if arguments.results else default)
+    except PreciseError as error:
+        console.print(f"run_experiment failed: {error}", style="bold red", markup=False)
+        return EXIT_FAILED
+
+
+def _experiment(settings: Settings, results_file: Path) -> int:
+    experiment, result, prepared = settings.experiment, ExperimentResult(), dict[str, Any]()
+    questions: Questions | None = None
+    for number, name in enumerate(experiment.systems, start=1):
+        console.print(f"[{number}/{len(experiment.systems)}] {name}", style="cyan", markup=False)
+        own = settings.of_system(name)
+        if code := _prepare(own, name, prepared):
+            return code
+        if questions is None:
+            questions = Questions(_job(settings))
+            result.add(0, questions.ask_references())
+        for place, seed in enumerate(experiment.seeds):
+            job = _job(own.model_copy(update={"seed": seed}))
+            checkpoints, trained = train_system(job, experiment.systems[name].stage)
+            result.trained.setdefault(name, []).extend(trained)
+            result.add(place, questions.ask(job, name, checkpoints))
+            job.release()
+    results_file.parent.mkdir(parents=True, exist_ok=True)
+    results_file.write_text(json.dumps(result.as_json(settings), indent=1), encoding="utf-8")
+    console.print(f"wrote {results_file}", markup=False)
+    return 0
+
+
+def _job(settings: Settings) -> Job:
+    return Job("run_experiment", settings, Namespace(), experiment_folder(settings) / "checkpoints")
+
+
+def _prepare(own: Settings, name: str, prepared: dict[str, Any]) -> int:
+    """Run the jobs whose part of the configuration differs from that of the system before."""
+    file = experiment_folder(own) / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    for job, part in what_jobs_read(own).items():
+        if part is not None and prepared.get(job) != part:
+            if not (job not in prepared and is_up_to_date(own, job)) and (
+                code := PREPARE[job].main(["--config", str(file)])
+            ):
+                return code
+            prepared[job] = part
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,83 @@
+"""Several seeds of one evaluation: how far figures scatter, and paired tests that do not depend on one lucky seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from precise_core.errors import DataError
+from precise_core.evaluation.protocol import EvaluationResult, MetricKey
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """One figure over seeds.
+
+    Attributes:
+        mean: Of the seeds' figures.
+        deviation: Their standard deviation (n - 1 in the denominator); NaN for one seed.
+        seeds: How many there are.
+    """
+
+    mean: float
+    deviation: float
+    seeds: int
+
+
+def spread_over_seeds(results: Sequence[EvaluationResult]) -> dict[MetricKey, SeedSpread]:
+    """Mean and standard deviation of every figure; a system that only some results have is taken over those.
+
+    Args:
+        results: One per seed, of the same task and users.
+
+    Raises:
+        DataError: The results are of different users, or there are none.
+    """
+    _check(results)
+    values: dict[MetricKey, list[float]] = defaultdict(list)
+    for result in results:
+        for row in result.rows:
+            values[MetricKey(*(row[name] for name in MetricKey._fields))].append(row["value"])
+    return {
+        key: SeedSpread(
+            float(np.mean(of_key)), float(np.std(of_key, ddof=1)) if len(of_key) > 1 else np.nan, len(of_key)
+        )
+        for key, of_key in values.items()
+    }
+
+
+def compare_over_seeds(
+    results: Sequence[EvaluationResult], reference: str, *, samples: int, seed: int
+) -> list[dict[str, object]]:
+    """``EvaluationResult.compare`` of each user's mean over the seeds; users are resampled, seeds are not.
+
+    Args:
+        results: One per seed, of the same task and users.
+        reference: The system to compare with.
+        samples: Bootstrap samples.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: The results are of different users, there are none, or none has the reference.
+    """
+    _check(results)
+    per_user: dict[MetricKey, list[np.ndarray]] = defaultdict(list)
+    for result in results:
+        for key, values_U in result.per_user.items():
+            per_user[key].append(values_U)
+    means = {key: np.mean(of_key, axis=0) for key, of_key in per_user.items()}
+    return EvaluationResult(results[0].user_rows, per_user=means).compare(reference, samples=samples, seed=seed)
+
+
+def _check(results: Sequence[EvaluationResult]) -> None:
+    if not results:
+        raise DataError("seeds: there is no result; give one per seed")
+    for number, result in enumerate(results):
+        if not np.array_equal(result.user_rows, results[0].user_rows):
+            raise DataError(
+                f"seeds: result {number} is of {len(result.user_rows)} users, result 0 of {len(results[0].user_rows)}, "
+                "and they are not the same; a paired comparison needs the same users"
+            )

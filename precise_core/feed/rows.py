@@ -1,0 +1,84 @@
+"""Rows on their way from a file to a batch: what a reader delivers, and the pools that are shuffled as a whole.
+
+Both readers are functions ``read_rows(files, columns, first_row)`` that deliver the rows of the files in their order,
+from row number ``first_row`` on, in portions of any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from precise_core.errors import DataError
+from schemas import columns as c
+
+Rows = dict[str, np.ndarray]
+RowReader = Callable[[list[str], list[str], int], Iterator[Rows]]
+
+
+def row_count(rows: Rows) -> int:
+    """Rows of a portion."""
+    return len(next(iter(rows.values())))
+
+
+def without_first(portions: Iterable[Rows], count: int) -> Iterator[Rows]:
+    """The portions without their first ``count`` rows."""
+    for rows in portions:
+        dropped = min(count, row_count(rows))
+        count -= dropped
+        yield {name: values[dropped:] for name, values in rows.items()} if dropped else rows
+
+
+def newest_since(portions: Iterable[Rows], since: int) -> Iterator[Rows]:
+    """The rows whose newest event is at or after the epoch second ``since``.
+
+    Windows are left-padded: the last entry is the newest event.
+
+    Raises:
+        DataError: The times hold nulls.
+    """
+    for rows in portions:
+        _require_whole_numbers(c.EVENT_TS, rows[c.EVENT_TS])
+        is_new = rows[c.EVENT_TS][:, -1] >= since
+        yield {name: values[is_new] for name, values in rows.items()}
+
+
+def pools(portions: Iterable[Rows], size: int) -> Iterator[Rows]:
+    """The same rows as int64, ``size`` at a time; the last pool may be smaller.
+
+    One set of buffers is filled again and again, which spares the memory and the page faults of new ones: a pool is
+    valid until the next one is asked for.
+
+    Raises:
+        DataError: A column holds nulls, or lists of another length than before.
+    """
+    buffers: Rows = {}
+    filled = 0
+    for rows in portions:
+        buffers = buffers or {name: np.empty((size, *values.shape[1:]), np.int64) for name, values in rows.items()}
+        _require_alike(rows, buffers)
+        taken, count = 0, row_count(rows)
+        while taken < count:
+            step = min(size - filled, count - taken)
+            for name, values in rows.items():
+                buffers[name][filled : filled + step] = values[taken : taken + step]
+            taken, filled = taken + step, filled + step
+            if filled == size:
+                yield buffers
+                filled = 0
+    if filled:
+        yield {name: values[:filled] for name, values in buffers.items()}
+
+
+def _require_alike(rows: Rows, buffers: Rows) -> None:
+    for name, values in rows.items():
+        _require_whole_numbers(name, values)
+        if values.shape[1:] != buffers[name].shape[1:]:
+            found, expected = values.shape[1:], buffers[name].shape[1:]
+            raise DataError(f"column {name}: lists of one length are needed, found {found} after {expected}")
+
+
+def _require_whole_numbers(name: str, values: np.ndarray) -> None:
+    if values.dtype.kind not in "iu":
+        raise DataError(f"column {name}: whole numbers are needed, without nulls; found {values.dtype}")

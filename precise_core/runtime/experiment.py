@@ -1,0 +1,195 @@
+"""Train the systems of an experiment and ask all of them the same questions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from precise_core.evaluation.protocol import USER_FILTERS, EvaluationResult, MetricKey, evaluate_ranking
+from precise_core.evaluation.references import Scorer
+from precise_core.evaluation.seeds import compare_over_seeds, spread_over_seeds
+from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
+from precise_core.runtime import universal
+from precise_core.runtime.checkpoints import item_catalog
+from precise_core.runtime.code_version import code_version
+from precise_core.runtime.job import Job
+from precise_core.runtime.machine import machine
+from precise_core.runtime.offline_evaluation import OfflineEvaluation
+from precise_core.settings import Settings
+from precise_core.sources.read import describe_source
+from precise_core.training.checkpoint import Checkpoint
+from schemas import ITEM_TOKENS, TRAINING_WINDOWS
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training of one system.
+
+    Attributes:
+        model_version: Its checkpoint.
+        seed: Of the training.
+        task: What it was trained for.
+        seconds: Wall time, validation included.
+        sequences_per_second: Median over the training's log.
+        best_epoch: The epoch that was kept.
+        validation: Figures of that epoch.
+    """
+
+    model_version: str
+    seed: int
+    task: str
+    seconds: float
+    sequences_per_second: float
+    best_epoch: int
+    validation: Mapping[str, float]
+
+
+@dataclass
+class ExperimentResult:
+    """Everything an experiment found; ``as_json`` is what the results page is made from."""
+
+    trained: dict[str, list[Trained]] = field(default_factory=dict)
+    results: dict[str, list[EvaluationResult]] = field(default_factory=dict)
+
+    def add(self, place: int, results: Mapping[str, EvaluationResult]) -> None:
+        """Put the figures of some systems, by task, beside those that are there for the seed in this place."""
+        for task, result in results.items():
+            of_task = self.results.setdefault(task, [])
+            while len(of_task) <= place:
+                of_task.append(EvaluationResult(result.user_rows))
+            of_task[place].rows += result.rows
+            of_task[place].per_user |= result.per_user
+
+    def as_json(self, settings: Settings) -> dict[str, Any]:
+        """Plain values: training figures, every metric with its spread over seeds, paired differences."""
+        samples = settings.evaluation.bootstrap_samples
+        tasks = {}
+        for task, results in self.results.items():
+            spread = [{**key._asdict(), **asdict(value)} for key, value in spread_over_seeds(results).items()]
+            users = {MetricKey(*(row[name] for name in MetricKey._fields)): row["users"] for row in results[0].rows}
+            for row in spread:
+                row["users"] = users.get(MetricKey(*(row[name] for name in MetricKey._fields)))
+            compared = compare_over_seeds(results, settings.experiment.reference, samples=samples, seed=settings.seed)
+            tasks[task] = {"figures": spread, "differences": compared}
+        trained = {name: [asdict(training) for training in of_name] for name, of_name in self.trained.items()}
+        about = {"name": settings.name, "title": settings.experiment.title, "data": describe_source(settings.source)}
+        made = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "code_version": code_version()}
+        asked = {"seeds": settings.experiment.seeds, "reference": settings.experiment.reference}
+        return {**about, **made, **asked, "split": settings.windows.split, "trained": trained, "tasks": tasks}
+
+
+class Questions:
+    """What every system of an experiment is asked, and how it answers.
+
+    Args:
+        job: Of the experiment; the events it reads are those all systems are asked about.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._evaluation = OfflineEvaluation(job)
+        self._tasks = job.settings.experiment.tasks
+        # Leave-one-out filters nothing; a test period asks for new items apart.
+        is_by_time = job.settings.windows.split != LEAVE_ONE_OUT
+        self._filters = USER_FILTERS if is_by_time else USER_FILTERS[:1]
+
+    def ask_references(self) -> dict[str, EvaluationResult]:
+        """By task, the figures of the simple references."""
+        return {task: self._ask(task, self._evaluation.references(task)) for task in self._tasks}
+
+    def ask(self, job: Job, name: str, checkpoints: Mapping[str, Checkpoint]) -> dict[str, EvaluationResult]:
+        """By task, the figures of one system.
+
+        Args:
+            job: Of the system: its catalog is read.
+            name: Of the system.
+            checkpoints: By task. A task without one is asked of the universal checkpoint, with whole histories; a
+                targeted one reads the history of its task.
+        """
+        results = {}
+        for task in self._tasks:
+            history = task if task in checkpoints else ALL_TASK
+            catalog = item_catalog(job, checkpoints[history])
+            popular = self._evaluation.references(task)["most_popular"]
+            scorer = self._evaluation.encoded(checkpoints[history], catalog, history, popular)
+            results[task] = self._ask(task, {name: scorer})
+        return results
+
+    def _ask(self, task: str, systems: Mapping[str, Scorer]) -> EvaluationResult:
+        return evaluate_ranking(systems, self._evaluation.question(task), user_filters=self._filters)
+
+
+def train_system(job: Job, stage: str) -> tuple[dict[str, Checkpoint], list[Trained]]:
+    """The checkpoints of one system by task, and what each training was like."""
+    checkpoint, trained = train_universal_once(job)
+    return {ALL_TASK: checkpoint}, [trained]
+
+
+def train_universal_once(job: Job) -> tuple[Checkpoint, Trained]:
+    """The universal checkpoint of a job's configuration; trained unless an earlier run of it left one.
+
+    Experiments take hours: one that was killed goes on with the system it was at.
+    """
+    settings = job.settings
+    inputs = {table.name: job.pin(table) for table in (TRAINING_WINDOWS, ITEM_TOKENS)}
+    identity = {
+        "model": settings.model.model_dump(mode="json"),
+        "universal": settings.universal.model_dump(mode="json"),
+        "feed": settings.feed.bucket_batches,
+        "seed": settings.seed,
+        "inputs": inputs,
+    }
+    return _once(job, f"universal-{_digest(identity)}", ALL_TASK, lambda: universal.train(job)[0])
+
+
+def _once(job: Job, key: str, task: str, train: Callable[[], Checkpoint]) -> tuple[Checkpoint, Trained]:
+    note = job.checkpoints / f"trained-{key}.json"
+    if note.is_file():
+        trained = Trained(**json.loads(note.read_text(encoding="utf-8")))
+        return Checkpoint.open(job.checkpoints / trained.model_version), trained
+    started = time.monotonic()
+    checkpoint = train()
+    seconds = time.monotonic() - started
+    rates = [line["sequences_per_second"] for line in checkpoint.metrics_log() if "sequences_per_second" in line]
+    manifest = checkpoint.manifest
+    trained = Trained(
+        model_version=checkpoint.model_version,
+        seed=job.settings.seed,
+        task=task,
+        seconds=round(seconds, 1),
+        sequences_per_second=round(statistics.median(rates), 1) if rates else 0.0,
+        best_epoch=manifest.best_epoch,
+        validation=manifest.metrics,
+    )
+    draft = note.with_suffix(".writing")
+    draft.write_text(json.dumps(asdict(trained), indent=2), encoding="utf-8")
+    draft.replace(note)
+    return checkpoint, trained
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def experiment_folder(settings: Settings) -> Path:
+    """Where an experiment keeps its checkpoints and the configuration of each system."""
+    return Path(settings.warehouse) / "experiment"
+
+
+def what_jobs_read(settings: Settings) -> dict[str, Any]:
+    """The part of the configuration that each preparing job depends on; None = the system does not need the job."""
+    fusion, windows = settings.model.fusion, settings.windows.model_dump(mode="json")
+    text = settings.text.model_dump(mode="json")
+    needs_vectors = fusion.mode != "id" and fusion.token_init != "random"
+    return {
+        "ingest": {},
+        "tokenize_items": text,
+        "embed_tokens": {**text, "token_init": fusion.token_init} if needs_vectors else None,
+        "build_windows": windows,
+    }

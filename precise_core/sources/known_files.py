@@ -1,0 +1,61 @@
+"""Files of a published data set: only the very content that others measured on is read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from precise_core.errors import DataError
+
+_COMPRESSED = ".zst"
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """What a file must hold, decompressed: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes, SHA-256 {self.sha256[:16]}..."
+
+
+def plain_or_compressed(folder: Path, name: str) -> Path:
+    """``name`` or ``name.zst`` of ``folder``.
+
+    Raises:
+        DataError: The folder has neither.
+    """
+    for candidate in (folder / name, folder / f"{name}{_COMPRESSED}"):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{folder / name}: no such file, nor {name}{_COMPRESSED} (docs/data_sets.md)")
+
+
+def known_content(file: Path, known: KnownFile) -> bytes:
+    """The file's content, decompressed where it ends in `.zst`.
+
+    Raises:
+        DataError: The file is missing, damaged, or not the known one; the message says what belongs there.
+    """
+    expected = f"{file.name.removesuffix(_COMPRESSED)} of {known} belongs there (docs/data_sets.md)"
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; {expected}")
+    content = _decompressed(file) if file.suffix == _COMPRESSED else file.read_bytes()
+    found = KnownFile(len(content), hashlib.sha256(content).hexdigest())
+    if found != known:
+        raise DataError(f"{file}: holds {found}; {expected}")
+    return content
+
+
+def _decompressed(file: Path) -> bytes:
+    try:
+        with pa.input_stream(str(file), compression="zstd") as stream:
+            content: bytes = stream.read()
+            return content
+    except OSError as error:
+        raise DataError(f"{file}: not zstd-compressed, or cut off ({error})") from error

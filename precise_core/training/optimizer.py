@@ -1,0 +1,96 @@
+"""AdamW over a model, with a sparse variant for large embedding tables, and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from precise_core.training import distribution
+from precise_core.training.config import OptimizerConfig
+
+
+def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig) -> float:
+    """Linear warm-up over the first steps (at most half of all), then a cosine to ``final_share`` of it."""
+    warmup = min(config.warmup_steps, total_steps // 2)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.learning_rate * (config.final_share + (1 - config.final_share) * cosine)
+
+
+class Optimizer:
+    """AdamW; tables of more than ``sparse_above_rows`` rows take part with the rows of the batch only.
+
+    A dense step reads and writes every row of a table, moments included, for a few thousand rows that had a gradient.
+    The sparse step (torch's SparseAdam) touches those alone. It is not the same: an untouched row keeps its moments
+    and has no weight decay. On several ranks all tables are dense, because gloo adds up dense gradients only.
+
+    Args:
+        model: Parameters that need a gradient now; freezing one later leaves it as it is.
+        config: Rates and bounds.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+        self._config, self._model = config, model
+        tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+        can_be_sparse = distribution.world_size() == 1
+        for table in tables:
+            table.sparse = can_be_sparse and table.num_embeddings > config.sparse_above_rows
+        sparse = {id(table.weight) for table in tables if table.sparse}
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        dense_rows = [parameter for parameter in trained if id(parameter) not in sparse]
+        sparse_rows = [parameter for parameter in trained if id(parameter) in sparse]
+        betas = (config.beta1, config.beta2)
+        rate = config.learning_rate
+        self._parts: dict[str, torch.optim.Optimizer] = {
+            "dense": torch.optim.AdamW(dense_rows, lr=rate, betas=betas, weight_decay=config.weight_decay, fused=True)
+        }
+        if sparse_rows:
+            self._parts["sparse"] = torch.optim.SparseAdam(sparse_rows, lr=rate, betas=betas)
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self._parts["dense"].param_groups[0]["lr"])
+
+    def zero_grad(self) -> None:
+        for part in self._parts.values():
+            part.zero_grad(set_to_none=True)
+
+    def step(self, learning_rate: float, divide_by: float = 1.0) -> None:
+        """One update with the gradients at hand, divided by ``divide_by`` and clipped to ``clip_norm``."""
+        grads = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+        values = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(value) for value in values]))
+        scale = float((self._config.clip_norm / (norm + 1e-6 * divide_by)).clamp(max=1 / divide_by))
+        for grad in grads:
+            if scale != 1.0:
+                grad.mul_(scale)
+        for part in self._parts.values():
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The moments and step counts, by name."""
+        return {
+            f"{name}/{row}/{key}": torch.as_tensor(value)
+            for name, part in self._parts.items()
+            for row, entry in part.state_dict()["state"].items()
+            for key, value in entry.items()
+        }
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what ``tensors`` returned."""
+        for name, part in self._parts.items():
+            described = part.state_dict()
+            state: dict[int, dict[str, torch.Tensor | int]] = {}
+            for key, value in tensors.items():
+                owner, row, entry = key.split("/")
+                if owner == name:
+                    is_count = entry == "step" and name == "sparse"  # SparseAdam counts with a plain number
+                    state.setdefault(int(row), {})[entry] = int(value) if is_count else value
+            part.load_state_dict({**described, "state": state})

@@ -1,0 +1,93 @@
+"""The losses of Universal Training (section IV-C, eq. 5): next-item prediction, and BERT4Rec's masked items.
+
+B windows, L positions, P loss positions, M targets of a position, C candidates, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from precise_core.errors import NothingToLearnError
+from precise_core.feed.windows import SequenceBatch
+from precise_core.models.catalog import ItemCatalog
+from precise_core.models.precise import Precise, fuse_distinct
+from precise_core.objectives.losses import candidate_softmax
+from precise_core.objectives.negatives import CandidateSampler
+from precise_core.objectives.targets import mask_items, next_instant_targets, positions_per_row
+from precise_core.training import distribution
+from precise_core.training.config import UniversalConfig
+from precise_core.training.loop import BatchLoss, LossFunction
+
+
+def universal_loss(
+    model: Precise, catalog: ItemCatalog, config: UniversalConfig, frequencies_V: torch.Tensor
+) -> LossFunction:
+    """The loss that fits ``model.config.prediction``.
+
+    On several ranks the candidates are drawn from the targets of all of them, so that a batch has the negatives it
+    would have in one process.
+
+    Raises (when built):
+        NothingToLearnError: The windows hold no item of the vocabulary.
+    """
+    if not frequencies_V.any():
+        raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")
+    sampler = CandidateSampler(config.negatives, frequencies_V)
+
+    def next_item(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
+        """The last position of every instant predicts items of the next instant."""
+        shared = _shared_by_ranks(generator)
+        found = next_instant_targets(
+            batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL, config.targets_per_position, generator
+        )
+        return predict(
+            (found.item_indices_BL, found.valid_mask_BL, None),
+            (found.rows_P, found.positions_P),
+            (found.targets_PM, found.target_mask_PM),
+            shared,
+        )
+
+    def masked_item(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
+        """Masked positions predict the item that was there."""
+        shared = _shared_by_ranks(generator)
+        found = mask_items(batch.item_indices_BL, batch.valid_mask_BL, config.mask_share, generator)
+        rows_P, positions_P = found.nonzero(as_tuple=True)
+        targets_P1 = batch.item_indices_BL[found][:, None]
+        return predict(
+            (batch.item_indices_BL, batch.valid_mask_BL, found),
+            (rows_P, positions_P),
+            (targets_P1, torch.ones_like(targets_P1, dtype=torch.bool)),
+            shared,
+        )
+
+    def predict(
+        inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+        places: tuple[torch.Tensor, torch.Tensor],
+        targets: tuple[torch.Tensor, torch.Tensor],
+        shared: torch.Generator,
+    ) -> BatchLoss | None:
+        (items_BL, valid_BL, masked_BL), (rows_P, positions_P), (targets_PM, mask_PM) = inputs, places, targets
+        drawn_from = distribution.gather_rows(targets_PM[mask_PM])
+        if not len(rows_P):
+            return None
+        candidates = sampler.draw(drawn_from, shared, with_targets=False)
+        own = [] if sampler.holds_targets else [targets_PM]
+        e_BLD, e_CD, *e_PMD = fuse_distinct(model, catalog, items_BL, candidates.item_indices_C, *own)
+        at_BQ, slots_P = positions_per_row(rows_P, positions_P, len(items_BL))
+        h_PD = model.position_states(model.masked(e_BLD, masked_BL), valid_BL, at_BQ)[rows_P, slots_P]
+        own_logits_PM = model.pair_logits(h_PD, e_PMD[0]) if e_PMD else None
+        nll = candidate_softmax(model.logits(h_PD, e_CD), candidates, targets_PM, mask_PM, own_logits_PM)
+        return BatchLoss(nll + balance_penalty(model), weight=int(mask_PM.sum()))
+
+    return masked_item if model.config.prediction == "masked_item" else next_item
+
+
+def _shared_by_ranks(generator: torch.Generator) -> torch.Generator:
+    """A generator for what all ranks draw alike, taken before each of them draws for windows of its own."""
+    return torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+
+
+def balance_penalty(model: Precise) -> torch.Tensor | float:
+    """The experts' load-balancing loss of the last forward pass, weighted; 0 without experts."""
+    balance = model.fusion.balance_loss()
+    return 0.0 if balance is None else model.config.fusion.balance_weight * balance
