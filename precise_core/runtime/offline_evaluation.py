@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from precise_core.errors import CheckpointError, NothingToEvaluateError, VersionMixError
+from precise_core.evaluation.blend import OwnHistory
 from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
 from precise_core.evaluation.references import Scorer, build_references, pair_matrix
@@ -73,6 +74,16 @@ class OfflineEvaluation:
             knn_shrinkage=config.knn_shrinkage,
             knn_history=config.knn_history,
         )
+
+    def own_history(self, task: str, days: float) -> Scorer:
+        """The users' own events of a task, fading over ``days``, as a source of candidates."""
+        log = self._events.log(self._of_task(task) & self._periods(task).known_E)
+        return OwnHistory(log, as_of_seconds=self._as_of_seconds, days=days)
+
+    def rows_of(self, user_ids: list[str]) -> np.ndarray:
+        """Rows of the users that have events."""
+        rows, known = self._user_rows(pa.chunked_array([pa.array(user_ids, pa.string())]))
+        return rows[known]
 
     def encoded(
         self, checkpoint: Checkpoint, catalog: ItemCatalog, task: str, fallback: Scorer | None = None
