@@ -48,7 +48,7 @@ class Blend:
 def choose_blend(
     candidates: Sequence[Blend], quality: Callable[[Scorer], float]
 ) -> tuple[Blend, list[tuple[float, float]]]:
-    """The blend of the highest quality on a validation question (the first of equal ones), and (weight, quality) of all.
+    """The blend of the highest quality on a validation question, and (weight, quality) of all; the first of equals.
 
     Raises:
         ConfigError: There is none to choose from.
