@@ -29,13 +29,13 @@ _OF_GROUPS: tuple[Key, ...] = tuple((group, "recall", k) for group in _GROUPS fo
 _METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 _HEADER = """# Results
 
-Generated from `benchmarks/results/experiments/*.json` by `make results`; do not edit. Each section is one experiment: the
-command writes the file and then this page.
+Generated from `benchmarks/results/experiments/*.json` by `make results`; do not edit. Each section is one experiment:
+the command writes the file and then this page.
 
-How to read it: every system ranks the whole catalog for the same users; [evaluation](evaluation.md) says what a figure means.
-Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap over users with
-p < .05; without a sign the difference may be chance. Groups limit the truth to items that are hot (the most frequent),
-cold (all others), rare (1 to 4 training events) or unseen (none).
+How to read it: every system ranks the whole catalog for the same users; [evaluation](evaluation.md) says what a figure
+means. Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap over
+users with p < .05; without a sign the difference may be chance. Groups limit the truth to items that are hot (the most
+frequent), cold (all others), rare (1 to 4 training events) or unseen (none).
 """
 _NOTHING = "No experiment has been run yet: `make experiment` lists the names.\n"
 
@@ -69,7 +69,8 @@ def render(experiments: Mapping[str, Experiment]) -> str:
 
 def command(name: str, root: Path = ROOT) -> str:
     """What repeats an experiment; with a folder where its source reads one."""
-    file = next((file for part in ("experiments/", "") if (file := root / "conf" / f"{part}{name}.yaml").is_file()), None)
+    files = [root / "conf" / part / f"{name}.yaml" for part in ("experiments", "")]
+    file = next(filter(Path.is_file, files), None)
     source = yaml.safe_load(file.read_text(encoding="utf-8")).get("source", {}) if file else {}
     return f"make experiment NAME={name}" + (" DATA=<folder>" if "data" in source else "")
 
