@@ -33,9 +33,9 @@ Generated from `benchmarks/results/experiments/*.json` by `make results`; do not
 the command writes the file and then this page.
 
 How to read it: every system ranks the whole catalog for the same users; [evaluation](evaluation.md) says what a figure
-means. Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap over
-users with p < .05; without a sign the difference may be chance. Groups limit the truth to items that are hot (the most
-frequent), cold (all others), rare (1 to 4 training events) or unseen (none).
+means. Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap
+over users with p < .05; without a sign the difference may be chance. Groups limit the truth to items that are hot (the
+most frequent), cold (all others), rare (1 to 4 training events) or unseen (none).
 """
 _NOTHING = "No experiment has been run yet: `make experiment` lists the names.\n"
 
