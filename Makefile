@@ -3,9 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFIG ?= conf/demo.yaml
+EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test lint format types contracts figures references clean
+.PHONY: help preflight install demo test lint format types contracts figures experiment results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,16 @@ contracts: install ## Check the import contracts (who may import whom)
 
 figures: install ## Render benchmarks/results/*.jsonl to docs/figures.md
 	$(BIN)/python -m benchmarks.figures
+
+experiment: $(if $(EXPERIMENT),install) ## Train and compare the systems of one file: NAME=beauty DATA=folder
+	@test -n "$(EXPERIMENT)" || { echo "make experiment NAME=...: $(if $(NAME),no experiment '$(NAME)',no name given); there are:" \
+	    paper $(sort $(notdir $(basename $(wildcard conf/experiments/*.yaml)))); exit 2; }
+	$(BIN)/python jobs/run_experiment.py --config $(EXPERIMENT) $(if $(DATA),--data '$(DATA)') \
+	    --results benchmarks/results/experiments/$(NAME).json
+	$(BIN)/python -m benchmarks.results_page
+
+results: install ## Render benchmarks/results/experiments/*.json to docs/results.md
+	$(BIN)/python -m benchmarks.results_page
 
 references: install ## Render docs/tables.md and docs/configuration.md from the code
 	$(BIN)/python -m precise_core.runtime.table_reference

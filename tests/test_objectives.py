@@ -233,6 +233,14 @@ def test_targets_outside_the_candidates_hide_none_of_them() -> None:
     assert float(loss) == pytest.approx((math.log(3) + math.log(2) + math.log(3)) / 3)
 
 
+def test_hidden_items_are_no_negatives_and_padding_hides_nothing() -> None:
+    candidates, logits = Candidates(torch.tensor([4, 7, 9])), torch.zeros(2, 3)
+    targets, own = torch.tensor([[4], [7]]), torch.tensor([[9, 0], [0, 3]])
+    mask = torch.ones(2, 1, dtype=torch.bool)
+    loss = candidate_softmax(logits, candidates, targets, mask, hidden_PH=own)
+    assert float(loss) == pytest.approx((math.log(2) + math.log(3)) / 2)
+
+
 def test_a_position_without_any_negative_has_no_loss_and_a_finite_gradient() -> None:
     logits = torch.randn(1, 1).requires_grad_()
     loss = candidate_softmax(

@@ -25,6 +25,13 @@ class EvaluationConfig(Config):
 _MAY_DIFFER = ("model", "universal", "targeted", "windows", "text")
 
 
+class BlendConfig(Config):
+    """The user's own history beside the model; weight and memory are chosen on validation (`windows.split: time`)."""
+
+    weights: tuple[float, ...] = Field((), description="Weights of the history to choose from; none = no blend.")
+    days: tuple[float, ...] = Field((60.0,), min_length=1, description="Over how many days an event fades.")
+
+
 class SystemConfig(Config):
     """One system of an experiment: the configuration of the file with ``changes`` on top.
 
@@ -35,6 +42,8 @@ class SystemConfig(Config):
     changes: dict[str, Any] = Field(
         default_factory=dict, description="Sections of the configuration that differ, e.g. `model`, `universal`."
     )
+
+    blend: BlendConfig = Field(BlendConfig(), description="Add the system once more, blended with the own history.")
 
     @model_validator(mode="after")
     def _asks_the_same(self) -> SystemConfig:

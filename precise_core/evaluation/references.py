@@ -13,6 +13,7 @@ from scipy import sparse
 
 SECONDS_PER_DAY = 86_400
 MOST_POPULAR, PERSONAL_FREQUENCY, ITEM_KNN = "most_popular_{days}d", "personal_frequency", "item_knn"
+ORACLE = "oracle"
 LAST_ITEM_KNN = "last_item_knn"
 
 
@@ -100,6 +101,16 @@ class PersonalFrequency:
         ends = np.searchsorted(users, users, side="right")  # pairs are sorted by user, before and after ordering
         scores = (ends - np.arange(len(pairs))).astype(np.float32)
         return sparse.csr_matrix((scores, (users[order], items[order])), shape=(log.users, log.items))
+
+
+class TruePreferences:
+    """The probability of each item for each user, where the world that made the data is known."""
+
+    def __init__(self, topics_UT: np.ndarray, items_TN: np.ndarray) -> None:
+        self._topics_UT, self._items_TN = topics_UT, items_TN
+
+    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
+        return (self._topics_UT[user_rows_B] @ self._items_TN).astype(np.float32)
 
 
 class ItemKnn:

@@ -14,6 +14,7 @@ class NegativesConfig(Config):
     uniform: int = Field(1024, ge=0)
     logq_correction: bool = True
     whole_catalog: bool = False
+    hide_own_items: bool = Field(False, description="A user's own items of the window are never its negatives.")
 
     @model_validator(mode="after")
     def _has_a_source(self) -> NegativesConfig:

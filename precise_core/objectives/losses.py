@@ -34,6 +34,7 @@ def candidate_softmax(
     targets_PM: torch.Tensor,
     target_mask_PM: torch.Tensor,
     target_logits_PM: torch.Tensor | None = None,
+    hidden_PH: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``sampled_softmax`` over drawn candidates: scores corrected, a position's own targets hidden.
 
@@ -43,11 +44,13 @@ def candidate_softmax(
         targets_PM: Items; masked entries repeat another target of their row.
         target_mask_PM: True = a real target.
         target_logits_PM: Scores of the targets; None where all of them are candidates.
+        hidden_PH: More items that are no negatives of a position.
     """
     s_PC = candidates.corrected(logits_PC)
     if target_logits_PM is None:
         target_logits_PM = s_PC.gather(1, candidates.columns(targets_PM))
-    return sampled_softmax(target_logits_PM, target_mask_PM, candidates.hide(s_PC, targets_PM))
+    hidden_PH = targets_PM if hidden_PH is None else torch.cat([targets_PM, hidden_PH], dim=1)
+    return sampled_softmax(target_logits_PM, target_mask_PM, candidates.hide(s_PC, hidden_PH))
 
 
 def bpr_user(scores_EE: torch.Tensor, allowed_EE: torch.Tensor) -> torch.Tensor | None:

@@ -38,13 +38,13 @@ class Candidates:
         logits_PC = logits_PC.float()
         return logits_PC if self.log_q_C is None else logits_PC - self.log_q_C
 
-    def hide(self, s_PC: torch.Tensor, positives_PM: torch.Tensor) -> torch.Tensor:
-        """``s_PC`` with ``HIDDEN`` at the positives of a position (accidental hits) and at what is no negative."""
+    def hide(self, s_PC: torch.Tensor, items_PH: torch.Tensor) -> torch.Tensor:
+        """``s_PC`` with ``HIDDEN`` at the given items of a position (accidental hits) and at what is no negative."""
         if self.is_negative_C is not None:
             s_PC = s_PC.masked_fill(~self.is_negative_C, HIDDEN)
-        columns_PM = self.columns(positives_PM)
-        rows_H, slots_H = (self.item_indices_C[columns_PM] == positives_PM).nonzero(as_tuple=True)
-        return s_PC.index_put((rows_H, columns_PM[rows_H, slots_H]), s_PC.new_tensor(HIDDEN))
+        columns_PH = self.columns(items_PH)
+        rows, slots = (self.item_indices_C[columns_PH] == items_PH).nonzero(as_tuple=True)
+        return s_PC.index_put((rows, columns_PH[rows, slots]), s_PC.new_tensor(HIDDEN))
 
 
 class CandidateSampler:

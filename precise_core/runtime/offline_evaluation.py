@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from precise_core.errors import CheckpointError, NothingToEvaluateError, VersionMixError
+from precise_core.evaluation.blend import OwnHistory
 from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
-from precise_core.evaluation.references import Scorer, build_references, pair_matrix
+from precise_core.evaluation.references import ORACLE, Scorer, TruePreferences, build_references, pair_matrix
 from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.features.eligibility import excluded_items
 from precise_core.inference.encoding import encode_catalog, encode_users
@@ -28,6 +29,9 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog, latest_checkpoint
 from precise_core.runtime.event_arrays import EventArrays, Periods
 from precise_core.runtime.job import Job
+from precise_core.sources.config import SyntheticSource
+from precise_core.sources.synthetic import interests
+from precise_core.sources.synthetic_truth import item_probabilities, topic_probabilities
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from schemas import (
     EVENTS,
@@ -66,13 +70,45 @@ class OfflineEvaluation:
 
     def _build_references(self, task: str) -> dict[str, Scorer]:
         events, config = self._events, self.settings.evaluation
-        return build_references(
+        references = build_references(
             events.log(self._of_task(task) & self._periods(task).known_E),
             as_of_seconds=self._as_of_seconds,
             popular_days=config.popular_days,
             knn_shrinkage=config.knn_shrinkage,
             knn_history=config.knn_history,
         )
+        if isinstance(self.settings.source, SyntheticSource):
+            references[ORACLE] = self._oracle(self.settings.source, task)
+        return references
+
+    def _oracle(self, source: SyntheticSource, task: str) -> Scorer:
+        """What the synthetic world itself would recommend in the middle of the test period."""
+        config = self.settings.tasks.get(task)
+        action, scene = (None, None) if config is None else (config.action, config.scene)
+        rows, known = (
+            {row[c.USER_ID]: row for row in interests(self.job.spark, source).collect()},
+            self._events.user_ids,
+        )
+        topics_UT = np.stack([topic_probabilities(source, rows[u]["first"], rows[u]["second"], action) for u in known])
+        middle = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days / 2)
+        items = self.job.read(ITEMS).select(c.ITEM_ID, (F.col(c.PUBLISHED_TS) <= F.lit(middle)).alias("is_published"))
+        table = items.toArrow()
+        numbers = [int(item_id.rpartition("-")[2]) for item_id in table[c.ITEM_ID].to_pylist()]
+        found = item_probabilities(source, numbers, np.asarray(table["is_published"].to_pandas(), bool), scene)
+        items_TN = np.zeros((source.topics, self._events.num_rows))
+        known_N = pc.is_in(table[c.ITEM_ID], self._vocabulary[c.ITEM_ID].combine_chunks()).to_numpy()
+        items_TN[:, self._index_of(table[c.ITEM_ID].filter(pa.array(known_N)))] = found[:, known_N]
+        return TruePreferences(topics_UT, items_TN)
+
+    def own_history(self, task: str, days: float) -> Scorer:
+        """The users' own events of a task, fading over ``days``, as a source of candidates."""
+        log = self._events.log(self._of_task(task) & self._periods(task).known_E)
+        return OwnHistory(log, as_of_seconds=self._as_of_seconds, days=days)
+
+    def rows_of(self, user_ids: list[str]) -> np.ndarray:
+        """Rows of the users that have events."""
+        rows, known = self._user_rows(pa.chunked_array([pa.array(user_ids, pa.string())]))
+        return rows[known]
 
     def encoded(
         self, checkpoint: Checkpoint, catalog: ItemCatalog, task: str, fallback: Scorer | None = None

@@ -7,8 +7,10 @@ partitioning, and nothing is held in the driver.
   share a topic: the first interest with 60 %, the second with 25 %, any topic with 15 %.
 - An item has a topic (its number modulo the number of topics) and a rank in it; its popularity falls as 1 / rank.
 - Half of the items exist from the start, the others appear evenly over the days; the first of a topic always exists.
-- An event is a share with ``share_rate``, else a click. An impression is taken with 60 % where the item is of the first
-  interest, 35 % of the second, 5 % otherwise.
+- An item is at home in a scene (its rank modulo the number of scenes); 80 % of a scene's events are with items at home
+  there.
+- An event is a share with ``share_rate``, else a click; 70 % of the shares are of the second interest.
+- An impression is taken with 60 % where the item is of the first interest, 35 % of the second, 5 % otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from precise_core.sources.times import instant
 from schemas import columns as c
 
 # Raised whenever the same configuration gives other rows: it is part of the source's fingerprint.
-GENERATOR = "synthetic-1"
+GENERATOR = "synthetic-2"
 CLICK = "click"
 SHARE = "share"
 
@@ -45,8 +47,10 @@ _TOPICS = (
     ("finance", "interest savings stock mortgage budget pension bond inflation dividend tax credit market"),
     ("fitness", "running yoga squat stretching marathon cycling muscle swimming protein treadmill plank sprint"),
 )
-_EVENTS_PER_SESSION = 4
-_CANDIDATES = 6  # draws until an item is found that exists already
+EVENTS_PER_SESSION = 4
+FIRST_INTEREST, SECOND_INTEREST = 0.6, 0.25  # of the sessions; the rest is any topic
+AT_HOME, SHARES_OF_SECOND = 0.8, 0.7
+CANDIDATES = 6  # draws until an item is found that exists already
 _SECONDS_PER_DAY = 86_400
 
 
@@ -141,13 +145,14 @@ def _events(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     users = _users(spark, source).withColumn("events", count)
     rows = users.select("*", F.explode(F.sequence(F.lit(0), F.col("events") - 1)).alias("number"))
     day = (F.col("number") + _uniform(source, "moment", "user", "number")) / F.col("events") * source.days
-    session = F.floor(F.col("number") / _EVENTS_PER_SESSION)
-    rows = _computed(rows, day=day, topic=_topic(source, "session", session))
-    rows = _computed(rows, item=_item(source, "event", F.col("topic")))
-    scene = F.element_at(
-        _scenes(source), _pick(F.pow(_uniform(source, "scene", "user", "number"), 2), len(source.scenes)) + 1
-    )
+    session = F.floor(F.col("number") / EVENTS_PER_SESSION)
     is_share = _uniform(source, "share", "user", "number") < source.share_rate
+    is_of_second = is_share & (_uniform(source, "share-second", "user", "number") < SHARES_OF_SECOND)
+    topic = F.when(is_of_second, F.col("second")).otherwise(_topic(source, "session", session))
+    home = _pick(F.pow(_uniform(source, "scene", "user", "number"), 2), len(source.scenes))
+    rows = _computed(rows, day=day, topic=topic, home=home)
+    rows = _computed(rows, item=_item(source, "event", F.col("topic"), F.col("home")))
+    scene = F.element_at(_scenes(source), F.col("home") + 1)
     rows = rows.select(
         F.concat(F.lit("event-"), F.concat_ws("-", "user", "number")).alias(c.EVENT_ID),
         _user_id(F.col("user")).alias(c.USER_ID),
@@ -163,6 +168,11 @@ def _scenes(source: SyntheticSource) -> Column:
     return F.array(*[F.lit(scene) for scene in source.scenes])
 
 
+def interests(spark: SparkSession, source: SyntheticSource) -> DataFrame:
+    """The truth behind a user's events: user_id, first and second interest."""
+    return _users(spark, source).select(_user_id(F.col("user")).alias(c.USER_ID), "first", "second")
+
+
 def _users(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     """user, first and second interest (two different topics)."""
     first = _pick(_uniform(source, "first", "user"), source.topics)
@@ -174,17 +184,27 @@ def _users(spark: SparkSession, source: SyntheticSource) -> DataFrame:
 def _topic(source: SyntheticSource, name: str, row: Column) -> Column:
     draw = _uniform(source, name, F.col("user"), row)
     anything = _pick(_uniform(source, f"{name}-any", F.col("user"), row), source.topics)
-    return F.when(draw < 0.6, F.col("first")).when(draw < 0.85, F.col("second")).otherwise(anything)
+    return (
+        F.when(draw < FIRST_INTEREST, F.col("first"))
+        .when(draw < FIRST_INTEREST + SECOND_INTEREST, F.col("second"))
+        .otherwise(anything)
+    )
 
 
-def _item(source: SyntheticSource, name: str, topic: Column) -> Column:
-    """The first of a few draws from the topic that is published by ``day``; the topic's first item otherwise."""
+def _item(source: SyntheticSource, name: str, topic: Column, home: Column) -> Column:
+    """The first of a few draws from the topic that is published by ``day``; the topic's first item otherwise.
+
+    A draw moves to the item of scene ``home`` among its neighbours in rank where it is to be one at home there.
+    """
     # Items topic, topic + topics, topic + 2 * topics, ...: rank r is drawn with probability ~ 1 / r.
     ranks = F.floor((F.lit(source.items - 1) - topic) / source.topics) + 1
     item = None
-    for attempt in reversed(range(_CANDIDATES)):
+    for attempt in reversed(range(CANDIDATES)):
         draw = _uniform(source, f"{name}-item", F.col("user"), F.col("number"), F.lit(attempt))
-        rank = F.least(F.floor(F.pow(ranks + 1, draw)) - 1, ranks - 1)
+        drawn = F.least(F.floor(F.pow(ranks + 1, draw)) - 1, ranks - 1)
+        is_at_home = _uniform(source, f"{name}-home", F.col("user"), F.col("number"), F.lit(attempt)) < AT_HOME
+        moved = F.least(F.floor(drawn / len(source.scenes)) * len(source.scenes) + home, ranks - 1)
+        rank = F.when(is_at_home, moved).otherwise(drawn)
         candidate = (rank * source.topics + topic).cast("bigint")
         exists = _published_day(source, candidate) <= F.col("day")
         item = F.when(exists, candidate).otherwise(topic.cast("bigint") if item is None else item)
@@ -200,7 +220,8 @@ def _impressions(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     anything = _pick(_uniform(source, "shown-any", "user", "number"), source.topics)
     topic = F.when(F.col("number") % 2 == 0, _topic(source, "shown-topic", F.col("number"))).otherwise(anything)
     rows = _computed(rows, day=day, topic=topic)
-    rows = _computed(rows, item=_item(source, "shown", F.col("topic")))
+    home = _pick(_uniform(source, "shown-home", "user", "number"), len(source.scenes))
+    rows = _computed(rows, item=_item(source, "shown", F.col("topic"), home))
     affinity = (
         F.when(F.col("topic") == F.col("first"), 0.6).when(F.col("topic") == F.col("second"), 0.35).otherwise(0.05)
     )

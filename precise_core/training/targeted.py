@@ -181,7 +181,8 @@ def _parts(
     """The terms of the loss; one without any negative is left out."""
     if config.loss == "softmax":
         mask_E1 = torch.ones(len(columns_E), 1, dtype=torch.bool)
-        return [candidate_softmax(logits_EC, candidates, examples.targets_E[:, None], mask_E1)]
+        hidden_EL = examples.item_indices_EL if config.negatives.hide_own_items else None
+        return [candidate_softmax(logits_EC, candidates, examples.targets_E[:, None], mask_E1, hidden_PH=hidden_EL)]
     terms: list[torch.Tensor | None] = []
     if config.loss in ("bpr_user", "both"):
         scores_EE = logits_EC[:, columns_E].T

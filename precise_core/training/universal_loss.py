@@ -76,7 +76,8 @@ def universal_loss(
         at_BQ, slots_P = positions_per_row(rows_P, positions_P, len(items_BL))
         h_PD = model.position_states(model.masked(e_BLD, masked_BL), valid_BL, at_BQ)[rows_P, slots_P]
         own_logits_PM = model.pair_logits(h_PD, e_PMD[0]) if e_PMD else None
-        nll = candidate_softmax(model.logits(h_PD, e_CD), candidates, targets_PM, mask_PM, own_logits_PM)
+        hidden_PL = items_BL[rows_P] if config.negatives.hide_own_items else None
+        nll = candidate_softmax(model.logits(h_PD, e_CD), candidates, targets_PM, mask_PM, own_logits_PM, hidden_PL)
         return BatchLoss(nll + balance_penalty(model), weight=int(mask_PM.sum()))
 
     return masked_item if model.config.prediction == "masked_item" else next_item

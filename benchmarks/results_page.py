@@ -1,0 +1,214 @@
+"""Render benchmarks/results/experiments/*.json to docs/results.md: `make results`. Nothing there is typed by hand.
+
+Each file is what `jobs/run_experiment.py` wrote for one experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "experiments"
+TARGET = ROOT / "docs" / "results.md"
+
+Experiment = Mapping[str, Any]
+Key = tuple[str, str, int]  # item group, metric, k
+
+FIELDS = ("name", "title", "data", "date", "machine", "code_version", "seeds", "reference", "split", "trained", "tasks")
+SIGNIFICANT = 0.05
+
+_MAIN: tuple[Key, ...] = (("all", "recall", 10), ("all", "recall", 50), ("all", "ndcg", 10), ("all", "ndcg", 50))
+_GROUPS = ("hot", "cold", "rare", "unseen")
+_OF_GROUPS: tuple[Key, ...] = tuple((group, "recall", k) for group in _GROUPS for k in (10, 50))
+_METRICS = {"recall": "Recall", "ndcg": "NDCG"}
+_HEADER = """# Results
+
+Generated from `benchmarks/results/experiments/*.json` by `make results`; do not edit. Each section is one experiment:
+the command writes the file and then this page.
+
+How to read it: every system ranks the whole catalog for the same users; [evaluation](evaluation.md) says what a figure
+means. Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap
+over users with p < .05; without a sign the difference may be chance. Groups limit the truth to items that are hot (the
+most frequent), cold (all others), rare (1 to 4 training events) or unseen (none).
+"""
+_NOTHING = "No experiment has been run yet: `make experiment` lists the names.\n"
+
+
+def read_experiment(file: Path) -> Experiment:
+    """One experiment's file.
+
+    Raises:
+        ValueError: It is not a JSON object with the fields of an experiment.
+    """
+    try:
+        experiment = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file.name}: not JSON: {error}") from error
+    if not isinstance(experiment, dict) or (missing := sorted(set(FIELDS) - set(experiment))):
+        found = f"lacks {missing}" if isinstance(experiment, dict) else f"is a {type(experiment).__name__}"
+        raise ValueError(f"{file.name}: {found}; expected what jobs/run_experiment.py writes")
+    return experiment
+
+
+def read_experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
+    """All experiments of a folder by the name of their file."""
+    return {file.stem: read_experiment(file) for file in sorted(folder.glob("*.json"))}
+
+
+def render(experiments: Mapping[str, Experiment]) -> str:
+    """One Markdown page: a section per experiment."""
+    sections = [_section(name, experiment) for name, experiment in experiments.items()]
+    return "\n".join([_HEADER, *(sections or [_NOTHING])])
+
+
+def command(name: str, root: Path = ROOT) -> str:
+    """What repeats an experiment; with a folder where its source reads one."""
+    files = [root / "conf" / part / f"{name}.yaml" for part in ("experiments", "")]
+    file = next(filter(Path.is_file, files), None)
+    source = yaml.safe_load(file.read_text(encoding="utf-8")).get("source", {}) if file else {}
+    return f"make experiment NAME={name}" + (" DATA=<folder>" if "data" in source else "")
+
+
+def main() -> None:
+    experiments = read_experiments()
+    TARGET.write_text(render(experiments), encoding="utf-8")
+    print(f"wrote {TARGET.name}: {len(experiments)} experiments")
+
+
+def _section(name: str, experiment: Experiment) -> str:
+    seeds = ", ".join(str(seed) for seed in experiment["seeds"])
+    facts = [
+        f"- command: `{command(name)}`",
+        f"- data: {experiment['data']}",
+        f"- split: `{experiment['split']}`; seeds: {seeds}; reference system: {experiment['reference']}",
+        f"- {experiment['date']}, {experiment['machine']}, code {experiment['code_version']}",
+    ]
+    parts = [f"## {experiment['title'] or experiment['name']}", "", *facts, ""]
+    for task in experiment["tasks"]:
+        for user_filter in _in_order(figure["user_filter"] for figure in experiment["tasks"][task]["figures"]):
+            parts += _Question(experiment, task, user_filter).lines()
+    return "\n".join([*parts, *_training(experiment["trained"])])
+
+
+class _Question:
+    """The figures of one task under one user filter."""
+
+    def __init__(self, experiment: Experiment, task: str, user_filter: str) -> None:
+        answer = experiment["tasks"][task]
+        self.task, self.user_filter, self.reference = task, user_filter, experiment["reference"]
+        self.figures = _by_key(answer["figures"], user_filter)
+        self.differences = _by_key(answer["differences"], user_filter)
+        asked = _in_order(system for system, _ in self.figures)
+        models = [system for system in experiment["trained"] if system in asked]
+        self.systems = [*models, *(system for system in asked if system not in models)]
+
+    def lines(self) -> list[str]:
+        users = self._users(_MAIN[0])
+        head = f"Task `{self.task}`, user filter `{self.user_filter}`{f', {users} users' if users else ''}:"
+        compared = [system for system in self.systems if any((system, key) in self.differences for key in _MAIN)]
+        parts = [head, "", *self._table(_MAIN, [_label(key) for key in _MAIN], self.systems, self._value), ""]
+        groups = [key for key in _OF_GROUPS if any((system, key) in self.figures for system in self.systems)]
+        if groups:
+            heads = [f"{key[0]} {_label(key)}{self._in_brackets(key)}" for key in groups]
+            parts += ["By group of items (in brackets: users with such an item):", ""]
+            parts += [*self._table(groups, heads, self.systems, self._value), ""]
+        if compared:
+            parts += [f"Difference to {self.reference}, its 95 % interval, and p:", ""]
+            parts += [*self._table(_MAIN, [_label(key) for key in _MAIN], compared, self._difference), ""]
+        return parts
+
+    def _table(self, keys: Sequence[Key], heads: Sequence[str], systems: Sequence[str], cell: Any) -> list[str]:
+        rows = [[system, *(cell(system, key) for key in keys)] for system in systems]
+        return _table(["system", *heads], rows)
+
+    def _value(self, system: str, key: Key) -> str:
+        figure = self.figures.get((system, key))
+        if figure is None or not _is_number(figure["mean"]):
+            return ""
+        deviation = figure["deviation"]
+        spread = f" ± {_share(deviation)}" if figure["seeds"] > 1 and _is_number(deviation) else ""
+        return _share(figure["mean"]) + spread + self._sign(system, key)
+
+    def _sign(self, system: str, key: Key) -> str:
+        found = self.differences.get((system, key))
+        if found is None or not _is_number(found["p_value"]) or found["p_value"] >= SIGNIFICANT:
+            return ""
+        return " ▲" if found["difference"] > 0 else " ▼"
+
+    def _difference(self, system: str, key: Key) -> str:
+        found = self.differences.get((system, key))
+        if found is None or not _is_number(found["difference"]):
+            return ""
+        base = self.figures.get((self.reference, key))
+        relative = f" ({found['difference'] / base['mean']:+.0%})" if base and base["mean"] else ""
+        interval = f"[{found['ci_low']:+.4f}, {found['ci_high']:+.4f}]"
+        return f"{found['difference']:+.4f}{relative} {interval}, p {_p_value(found['p_value'])}"
+
+    def _users(self, key: Key) -> str:
+        counts = [self.figures[system, key].get("users") for system in self.systems if (system, key) in self.figures]
+        return f"{counts[0]:,}" if counts and counts[0] else ""
+
+    def _in_brackets(self, key: Key) -> str:
+        users = self._users(key)
+        return f" ({users})" if users else ""
+
+
+def _training(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    rows = [
+        [
+            system,
+            f"`{training['task']}`",
+            str(training["seed"]),
+            str(training["best_epoch"]),
+            f"{training['seconds']:,.0f}",
+            f"{training['sequences_per_second']:,.0f}",
+            _share(training["validation"].get("validation_ndcg_at_50", math.nan)),
+        ]
+        for system, of_system in trained.items()
+        for training in of_system
+    ]
+    heads = ["system", "task", "seed", "epoch kept", "seconds", "sequences/s", "validation NDCG@50"]
+    return ["Training (seconds with validation, sequences/s without):", "", *_table(heads, rows), ""] if rows else []
+
+
+def _by_key(rows: Sequence[Mapping[str, Any]], user_filter: str) -> dict[tuple[str, Key], Mapping[str, Any]]:
+    return {
+        (row["system"], (row["item_group"], row["metric"], row["k"])): row
+        for row in rows
+        if row["user_filter"] == user_filter
+    }
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _label(key: Key) -> str:
+    return f"{_METRICS[key[1]]}@{key[2]}"
+
+
+def _share(value: float | None) -> str:
+    return f"{value:.4f}" if _is_number(value) else ""
+
+
+def _p_value(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+if __name__ == "__main__":
+    main()
