@@ -36,6 +36,8 @@ PREPARE = {
     "embed_tokens": embed_tokens,
     "build_windows": build_windows,
 }
+# The parts of the configuration that decide what a job writes, where not all of it does.
+PARTS = {"ingest": ("source", "tasks"), "tokenize_items": ("source", "text", "as_of")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +75,7 @@ def _experiment(settings: Settings, results_file: Path) -> int:
             result.add(0, questions.ask_references())
         for place, seed in enumerate(experiment.seeds):
             job = _job(own.model_copy(update={"seed": seed}))
-            checkpoints, trained = train_system(job, experiment.systems[name].stage)
+            checkpoints, trained = train_system(job, experiment.systems[name].stage, experiment.tasks)
             result.trained.setdefault(name, []).extend(trained)
             result.add(place, questions.ask(job, name, checkpoints))
             job.release()
@@ -94,7 +96,7 @@ def _prepare(own: Settings, name: str, prepared: dict[str, Any]) -> int:
     file.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     for job, part in what_jobs_read(own).items():
         if part is not None and prepared.get(job) != part:
-            if not (job not in prepared and is_up_to_date(own, job)) and (
+            if not (job not in prepared and is_up_to_date(own, job, PARTS.get(job))) and (
                 code := PREPARE[job].main(["--config", str(file)])
             ):
                 return code

@@ -63,6 +63,13 @@ class ExperimentConfig(Config):
     systems: dict[str, SystemConfig] = Field(default_factory=dict, description="By the name they have in results.")
 
     @model_validator(mode="after")
+    def _targeted_has_a_task(self) -> ExperimentConfig:
+        targeted = [name for name, system in self.systems.items() if system.stage == "targeted"]
+        if targeted and set(self.tasks) == {"all"}:
+            raise ValueError(f"systems {targeted} have stage targeted, and tasks names no task but `all` to train for")
+        return self
+
+    @model_validator(mode="after")
     def _reference_is_a_system(self) -> ExperimentConfig:
         if self.systems and self.reference not in self.systems:
             raise ValueError(f"reference {self.reference!r} is not one of the systems {sorted(self.systems)}")

@@ -6,18 +6,19 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from precise_core.errors import NothingToLearnError
 from precise_core.evaluation.protocol import USER_FILTERS, EvaluationResult, MetricKey, evaluate_ranking
 from precise_core.evaluation.references import Scorer
 from precise_core.evaluation.seeds import compare_over_seeds, spread_over_seeds
 from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.runtime import universal
-from precise_core.runtime.checkpoints import item_catalog
+from precise_core.runtime.checkpoints import item_catalog, pinned_snapshot
 from precise_core.runtime.code_version import code_version
 from precise_core.runtime.job import Job
 from precise_core.runtime.machine import machine
@@ -25,7 +26,8 @@ from precise_core.runtime.offline_evaluation import OfflineEvaluation
 from precise_core.settings import Settings
 from precise_core.sources.read import describe_source
 from precise_core.training.checkpoint import Checkpoint
-from schemas import ITEM_TOKENS, TRAINING_WINDOWS
+from precise_core.training.targeted import train_targeted
+from schemas import ITEM_TOKENS, TRAINING_WINDOWS, Table
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,26 @@ class Questions:
         return evaluate_ranking(systems, self._evaluation.question(task), user_filters=self._filters)
 
 
-def train_system(job: Job, stage: str) -> tuple[dict[str, Checkpoint], list[Trained]]:
-    """The checkpoints of one system by task, and what each training was like."""
+def train_system(job: Job, stage: str, tasks: Sequence[str]) -> tuple[dict[str, Checkpoint], list[Trained]]:
+    """The checkpoints of one system by task, and what each training was like.
+
+    Args:
+        job: Of the system.
+        stage: `universal`, or `targeted`: a checkpoint of its own for every task that has something to learn from.
+        tasks: Those the system is asked about.
+    """
     checkpoint, trained = train_universal_once(job)
-    return {ALL_TASK: checkpoint}, [trained]
+    checkpoints, trainings = {ALL_TASK: checkpoint}, [trained]
+    for task in tasks if stage == "targeted" else ():
+        if task == ALL_TASK:
+            continue
+        try:
+            checkpoints[task], trained = train_targeted_once(job, checkpoint, task)
+        except NothingToLearnError as error:
+            job.say(f"{task}: no checkpoint of its own, the universal one answers: {error}")
+            continue
+        trainings.append(trained)
+    return checkpoints, trainings
 
 
 def train_universal_once(job: Job) -> tuple[Checkpoint, Trained]:
@@ -137,15 +155,62 @@ def train_universal_once(job: Job) -> tuple[Checkpoint, Trained]:
     Experiments take hours: one that was killed goes on with the system it was at.
     """
     settings = job.settings
-    inputs = {table.name: job.pin(table) for table in (TRAINING_WINDOWS, ITEM_TOKENS)}
     identity = {
         "model": settings.model.model_dump(mode="json"),
         "universal": settings.universal.model_dump(mode="json"),
-        "feed": settings.feed.bucket_batches,
-        "seed": settings.seed,
-        "inputs": inputs,
+        "text": settings.text.model_dump(mode="json"),
+        **_what_trainings_read(job),
     }
     return _once(job, f"universal-{_digest(identity)}", ALL_TASK, lambda: universal.train(job)[0])
+
+
+def train_targeted_once(job: Job, universal_checkpoint: Checkpoint, task: str) -> tuple[Checkpoint, Trained]:
+    """The checkpoint of a task that starts from a system's universal one; trained unless an earlier run left it.
+
+    With `targeted.warm_start: false` it starts from the untrained parent instead (PRECISE-TT of Table VII).
+
+    Raises:
+        NothingToLearnError: The task has no windows, or none to judge a training from scratch by.
+    """
+    settings = job.settings
+    identity = {
+        "universal": universal_checkpoint.model_version,
+        "targeted": settings.targeted.model_dump(mode="json"),
+        "task": task,
+        **_what_trainings_read(job),
+    }
+
+    def train() -> Checkpoint:
+        return train_targeted(
+            config=settings.targeted,
+            universal=universal_checkpoint,
+            windows=pinned_snapshot(job, TRAINING_WINDOWS),
+            catalog=item_catalog(job, universal_checkpoint),
+            task=task,
+            out=job.checkpoints,
+            seed=settings.seed,
+            parent_versions=job.input_versions,
+            as_of=settings.as_of,
+            progress=job.progress("windows"),
+            feed_config=settings.feed,
+        )
+
+    return _once(job, f"targeted-{task}-{_digest(identity)}", task, train)
+
+
+def _what_trainings_read(job: Job) -> dict[str, Any]:
+    # By content: versions grow each time that systems with windows or texts of their own take turns in one table.
+    tables = {table.name: _content(job, table) for table in (TRAINING_WINDOWS, ITEM_TOKENS)}
+    return {"seed": job.settings.seed, "feed": job.settings.feed.bucket_batches, **tables}
+
+
+def _content(job: Job, table: Table) -> str:
+    """SHA-256 of the rows at the pinned version, whatever their order."""
+    rows = job.warehouse.read_arrow(table, job.pin(table), table.stable_columns)
+    digest = hashlib.sha256()
+    for batch in rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks().to_batches():
+        digest.update(batch.serialize())
+    return digest.hexdigest()
 
 
 def _once(job: Job, key: str, task: str, train: Callable[[], Checkpoint]) -> tuple[Checkpoint, Trained]:

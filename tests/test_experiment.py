@@ -1,0 +1,167 @@
+"""An experiment end to end on a small world: what it writes, what it does not repeat, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+
+from precise_core.training.checkpoint import Checkpoint
+from tests.night import copy_of
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "as_of": "2024-01-15T00:00:00Z",
+    "source": {
+        "kind": "synthetic",
+        "users": 60,
+        "items": 60,
+        "days": 20,
+        "events_per_user": 24,
+        "topics": 2,
+        "share_rate": 0.05,
+        "seed": 2,
+        "impressions_per_user": 1,
+    },
+    "tasks": {
+        "click_articles": {"scene": "articles", "action": "click"},
+        "rare": {"scene": "videos", "action": "share"},  # one or three events per user: no two to train on
+    },
+    "spark": {"driver_memory": "2g", "shuffle_partitions": 2},
+    "text": {"max_tokens": 8},
+    "windows": {"length": 12, "stride": 12, "validation_days": 4, "validation_user_share": 0.3},
+    "feed": {"reader": "arrow"},
+    "model": {
+        "fusion": {"id_width": 8, "token_width": 8, "num_experts": 2, "top_k": 1, "token_init": "random"},
+        "encoder": {"layers": 1, "heads": 2, "ffn_width": 16, "max_length": 12},
+        "head_width": 8,
+    },
+    "universal": {"epochs": 1, "batch_size": 16, "negatives": {"uniform": 16}, "tensorboard": False},
+    "targeted": {"epochs": 1, "batch_size": 16, "negatives": {"uniform": 16}, "tensorboard": False},
+    "evaluation": {"test_days": 4, "ks": [10], "bootstrap_samples": 100},
+}
+BY_ID = {"model": {"fusion": {"mode": "id"}}}
+BY_TIME = {
+    "title": "A tiny Table VII",
+    "seeds": [1, 2],
+    "tasks": ["all", "click_articles"],
+    "reference": "SASRec",
+    "systems": {
+        "SASRec": {"changes": {**BY_ID, "windows": {"length": 8, "stride": 8}}},
+        "PRECISE-UT": {},
+        "PRECISE": {"stage": "targeted"},
+        "PRECISE-TT": {"stage": "targeted", "changes": {"targeted": {"warm_start": False}}},
+    },
+}
+
+
+def run_experiment(folder: Path, experiment: dict[str, Any], **sections: Any) -> int:
+    settings = {**deepcopy(TINY), **sections, "warehouse": str(folder / "warehouse"), "experiment": experiment}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    main = importlib.import_module("jobs.run_experiment").main
+    return int(main(["--config", str(folder / "tiny.yaml"), "--results", str(folder / "results.json")]))
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def by_time(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert spark is not None  # the jobs find the running session
+    folder = tmp_path_factory.mktemp("experiment")
+    assert run_experiment(folder, BY_TIME) == 0
+    return folder
+
+
+def test_every_system_is_asked_every_question_with_every_seed(by_time: Path) -> None:
+    found = results(by_time)
+    assert (found["title"], found["seeds"], found["reference"]) == ("A tiny Table VII", [1, 2], "SASRec")
+    for task in BY_TIME["tasks"]:
+        figures = {
+            (row["system"], row["user_filter"], row["item_group"], row["metric"]): row
+            for row in found["tasks"][task]["figures"]
+        }
+        for system in BY_TIME["systems"]:
+            for user_filter in ("all", "new"):
+                row = figures[system, user_filter, "all", "ndcg"]
+                assert row["seeds"] == 2 and row["deviation"] >= 0 and 0 <= row["mean"] <= 1 and row["users"] > 0
+        assert figures["most_popular", "all", "all", "ndcg"]["seeds"] == 1  # learns nothing: asked once
+        compared = found["tasks"][task]["differences"]
+        assert set(BY_TIME["systems"]) - {"SASRec"} <= {row["system"] for row in compared}
+        assert {row["reference"] for row in compared} == {"SASRec"}
+        for row in (row for row in compared if row["item_group"] == "all"):
+            means = [
+                figures[name, row["user_filter"], row["item_group"], row["metric"]]["mean"]
+                for name in (row["system"], "SASRec")
+            ]
+            assert row["difference"] == pytest.approx(means[0] - means[1], abs=1e-9)
+            assert row["ci_low"] <= row["difference"] <= row["ci_high"]
+
+
+def test_a_targeted_system_shares_the_universal_training_and_adds_one_per_task(by_time: Path) -> None:
+    trained, checkpoints = results(by_time)["trained"], by_time / "warehouse" / "experiment" / "checkpoints"
+    assert [(row["task"], row["seed"]) for row in trained["PRECISE-UT"]] == [("all", 1), ("all", 2)]
+    for name in ("PRECISE", "PRECISE-TT"):
+        assert [row["task"] for row in trained[name]] == ["all", "click_articles"] * 2
+        assert trained[name][::2] == trained["PRECISE-UT"]
+    for universal, warm, cold in zip(
+        trained["PRECISE-UT"], trained["PRECISE"][1::2], trained["PRECISE-TT"][1::2], strict=True
+    ):
+        opened = Checkpoint.open(checkpoints / universal["model_version"]).manifest
+        assert Checkpoint.open(checkpoints / warm["model_version"]).manifest.parent == universal["model_version"]
+        assert Checkpoint.open(checkpoints / cold["model_version"]).manifest.parent == opened.parent
+        assert warm["seconds"] > 0 and "validation_ndcg_at_50" in warm["validation"]
+
+
+def test_a_second_call_trains_nothing_again(by_time: Path) -> None:
+    before, checkpoints = results(by_time), by_time / "warehouse" / "experiment" / "checkpoints"
+    files = {file: file.stat().st_mtime_ns for file in checkpoints.rglob("*") if file.is_file()}
+    assert run_experiment(by_time, BY_TIME) == 0
+    assert {file: file.stat().st_mtime_ns for file in checkpoints.rglob("*") if file.is_file()} == files
+    after = results(by_time)
+    assert after["trained"] == before["trained"] and after["tasks"] == before["tasks"]
+
+
+def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_checkpoint(
+    by_time: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_of(by_time / "warehouse", tmp_path / "warehouse")
+    one = {"tasks": ["all", "rare"], "reference": "PRECISE", "systems": {"PRECISE": {"stage": "targeted"}}}
+    split = {**TINY["windows"], "split": "leave_one_out", "max_targets": 1}
+    assert run_experiment(tmp_path, one, windows=split) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "build_windows: done" in out and "ingest: done" not in out  # the split is new, the source is not
+    assert "rare: no checkpoint of its own, the universal one answers" in out
+    found = results(tmp_path)
+    assert [row["task"] for row in found["trained"]["PRECISE"]] == ["all"] and found["split"] == "leave_one_out"
+    assert {"PRECISE", "most_popular"} <= {row["system"] for row in found["tasks"]["rare"]["figures"]}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "message"),
+    [
+        (
+            {"reference": "A", "systems": {"A": {"changes": {"source": {"users": 5}}}}},
+            "changes: ['source'] would ask another question; systems may differ in ('model', 'universal', 'targeted',",
+        ),
+        ({"reference": "B", "systems": {"A": {}}}, "reference 'B' is not one of the systems ['A']"),
+        (
+            {"reference": "A", "systems": {"A": {"stage": "targeted"}}},
+            "systems ['A'] have stage targeted, and tasks names no task but `all`",
+        ),
+        ({"reference": "A", "systems": {}}, "experiment.systems is empty; name at least one system"),
+    ],
+)
+def test_impossible_experiments_are_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], experiment: dict[str, Any], message: str
+) -> None:
+    assert run_experiment(tmp_path, experiment) == 2
+    assert message in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "warehouse").exists()
