@@ -36,8 +36,15 @@ def train(job: Job) -> Checkpoint:
     out = checkpoint_folder(job).resolve()
     if settings.universal.ranks == 1:
         return Checkpoint.open(train_from_tables(settings, tables, out, job.progress("windows")))
+    config = settings.universal
     folder = run_on_ranks(
-        job.spark, settings.universal.ranks, train_from_tables, settings=settings, tables=tables, out=out
+        job.spark,
+        config.ranks,
+        train_from_tables,
+        config.rank_timeout_seconds,
+        settings=settings,
+        tables=tables,
+        out=out,
     )
     return Checkpoint.open(folder)
 
