@@ -68,23 +68,24 @@ def fail(**_: object) -> str:
     raise PreciseError("item_index 90 is not in the catalog")
 
 
-def _kill_in_the_middle(out: Path) -> None:
+def _kill_in_the_middle(out: Path, killed_at: list[float]) -> None:
     """SIGKILL for rank 1 once a step has been saved."""
     while not list(out.glob(".resume-all/step-*")):
         time.sleep(0.02)
     os.kill(int((out / "rank-1").read_text()), signal.SIGKILL)
+    killed_at.append(time.monotonic())
 
 
 def main(folder: Path) -> None:
     spark = get_session("dying-rank", SparkConfig(master="local-cluster[2,1,1024]", driver_memory="1g"))
     windows, out = str(folder / "training_windows"), folder / "killed"
     told: dict[str, object] = {}
-    threading.Thread(target=_kill_in_the_middle, args=(out,), daemon=True).start()
-    started = time.monotonic()
+    killed_at: list[float] = []
+    threading.Thread(target=_kill_in_the_middle, args=(out, killed_at), daemon=True).start()
     try:
         run_on_ranks(spark, 2, train, 120, windows=windows, out=str(out), progress=SlowProgress())
     except PreciseError as error:
-        told |= {"kind": type(error).__name__, "error": str(error), "seconds": time.monotonic() - started}
+        told |= {"kind": type(error).__name__, "error": str(error), "seconds": time.monotonic() - killed_at[0]}
     told["saved"] = [file.parent.name for file in out.glob(".resume-all/step-*/state.json")]
     told["resumed"] = run_on_ranks(spark, 2, train, 120, windows=windows, out=str(out))
     (folder / "told.json").write_text(json.dumps(told))

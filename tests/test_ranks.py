@@ -143,13 +143,13 @@ def test_a_killed_rank_fails_the_stage_and_the_same_call_resumes(two: Checkpoint
     for name in ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "SPARK_HOME"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "tests.dying_rank", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     told = json.loads((folder / "told.json").read_text())
     assert told["kind"] == "TrainingError"
     assert "training on 2 ranks failed: a rank died" in told["error"]
     assert "run the same again to continue at the last saved step" in told["error"]
     assert "\n" not in told["error"] and "Traceback" not in told["error"]
-    assert told["seconds"] < 90  # noticed at once, not after the timeout
+    assert told["seconds"] < 60  # from the kill: noticed at once, not after the timeout of two minutes
     assert told["saved"] and told["saved"][0] != "step-000000000"
     assert told["resumed"] == two.model_version  # the SHA-256 of the parameters of the run that nobody killed

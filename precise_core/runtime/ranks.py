@@ -69,4 +69,4 @@ def _reason(error: Exception) -> str:
     """The last line of a long report that names an error, or its first line."""
     text = str(error).strip()
     found = _ERROR_LINE.findall(text)
-    return (found[-1] if found else text.partition("\n")[0]).strip()[:300]
+    return (found[-1] if found else text.partition("\n")[0]).strip().rstrip(".")[:300]
