@@ -151,13 +151,13 @@ def test_more_active_experts_than_experts() -> None:
 def test_a_checkpoint_of_another_format(windows: DeltaSnapshot, tmp_path: Path) -> None:
     checkpoint = run(windows, tmp_path, epochs=0)
     manifest = checkpoint.folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 2'))
+    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 1'))
     with pytest.raises(CheckpointError, match=r"manifest\.json: changed since it was written"):
         Checkpoint.open(checkpoint.folder)
     sums = checkpoint.folder / "sums.json"
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
     sums.write_text(json.dumps(json.loads(sums.read_text()) | {"manifest.json": digest}))
-    with pytest.raises(CheckpointError, match=r"(?s)manifest\.json: not a manifest of format 1: .*format_version"):
+    with pytest.raises(CheckpointError, match=r"(?s)manifest\.json: not a manifest of format 2: .*format_version"):
         Checkpoint.open(checkpoint.folder)
 
 

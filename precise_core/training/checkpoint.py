@@ -31,7 +31,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 UNTRAINED = "untrained"
 
 _WEIGHTS, _ITEMS, _MANIFEST, _METRICS, _SUMS = (
@@ -57,7 +57,7 @@ class Manifest(Config):
     of a targeted checkpoint (IV-E1).
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     model_version: str
     stage: Literal["universal", "targeted"]
     task: str
