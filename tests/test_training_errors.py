@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_format(windows: DeltaSnapshot, tmp_path: Path) 
     sums = checkpoint.folder / "sums.json"
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
     sums.write_text(json.dumps(json.loads(sums.read_text()) | {"manifest.json": digest}))
-    with pytest.raises(CheckpointError, match=r"(?s)manifest\.json: not a manifest of format 2: .*format_version"):
+    with pytest.raises(CheckpointError, match="has format 1, this version reads format 2; train again"):
         Checkpoint.open(checkpoint.folder)
 
 

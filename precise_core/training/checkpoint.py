@@ -109,11 +109,15 @@ class Checkpoint:
         for name, expected in _read_sums(folder).items():
             _verify(folder / name, expected)
         try:
-            manifest = Manifest.model_validate_json((folder / _MANIFEST).read_text(encoding="utf-8"))
-        except PydanticValidationError as error:
-            raise CheckpointError(
-                f"{folder / _MANIFEST}: not a manifest of format {FORMAT_VERSION}: {error}"
-            ) from error
+            described = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            found = described.get("format_version")
+            if found != FORMAT_VERSION:
+                raise CheckpointError(
+                    f"checkpoint {folder.name}: has format {found}, this version reads format {FORMAT_VERSION}; train again"
+                )
+            manifest = Manifest.model_validate(described)
+        except (ValueError, PydanticValidationError) as error:
+            raise CheckpointError(f"{folder / _MANIFEST}: not a manifest: {error}") from error
         return cls(folder, manifest)
 
     def load_model(self) -> Precise:
