@@ -113,7 +113,8 @@ class Checkpoint:
             found = described.get("format_version")
             if found != FORMAT_VERSION:
                 raise CheckpointError(
-                    f"checkpoint {folder.name}: has format {found}, this version reads format {FORMAT_VERSION}; train again"
+                    f"checkpoint {folder.name}: has format {found}, this version reads format {FORMAT_VERSION}; "
+                    "train again"
                 )
             manifest = Manifest.model_validate(described)
         except (ValueError, PydanticValidationError) as error:
