@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from precise_core.errors import CheckpointError, TrainingError
 from precise_core.feed.snapshot import DeltaSnapshot
@@ -315,29 +311,3 @@ def test_the_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
-
-
-def _rank(rank: int, port: int, path: str, out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    checkpoint = run_universal(DeltaSnapshot(path), Path(out), tiny_universal(epochs=3))
-    Path(out, f"rank-{rank}").write_text(checkpoint.model_version)
-    dist.destroy_process_group()
-
-
-def test_two_ranks_learn_one_model(windows: DeltaSnapshot, tmp_path: Path, free_port: Callable[[], int]) -> None:
-    mp.spawn(_rank, args=(free_port(), windows.path, str(tmp_path)), nprocs=2)
-    versions = [(tmp_path / f"rank-{rank}").read_text() for rank in (0, 1)]
-    assert versions[0] == versions[1]
-    lines = validation_lines(Checkpoint.open(tmp_path / versions[0]))
-    assert lines[-1][NDCG] > lines[0][NDCG] + 0.1
-
-
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    def pick() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return pick

@@ -30,20 +30,22 @@ class StepProgress:
     """Steps done, their rate and the time left; what the training loops report to.
 
     Args:
-        unit: What one step advances by, for example `sequences`; `advance` may be given `units=` to count them.
+        unit: What one step advances by, for example `sequences`; `advance` may be given `units=` to count them. Steps
+            of 0 units were done before a restart: rate and time left are those of the steps since.
     """
 
     def __init__(self, unit: str = "steps") -> None:
         self._unit = unit
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._done = self._total = 0
+        self._done = self._total = self._skipped = 0
         self._units = 0.0
         self._started = self._logged = 0.0
         self._description = ""
 
     def start(self, total_steps: int, description: str) -> None:
-        self._total, self._description, self._done, self._units = total_steps, description, 0, 0.0
+        self._total, self._description = total_steps, description
+        self._done, self._skipped, self._units = 0, 0, 0.0
         self._started = self._logged = time.monotonic()
         if console.is_terminal:
             self._bar = Progress(
@@ -59,8 +61,10 @@ class StepProgress:
             self._task = self._bar.add_task(description, total=total_steps, info="")
 
     def advance(self, n: int = 1, **info: Any) -> None:
+        units = float(info.pop("units", n))
         self._done += n
-        self._units += float(info.pop("units", n))
+        self._skipped += n if not units else 0
+        self._units += units
         now = time.monotonic()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=n, info=self._describe(now, info))
@@ -76,7 +80,15 @@ class StepProgress:
     def _describe(self, now: float, info: dict[str, Any]) -> str:
         rate = self._units / max(now - self._started, 1e-9)
         parts = [f"{rate:,.0f} {self._unit}/s", *(f"{key} {_short(value)}" for key, value in info.items())]
+        left = self._seconds_left(now)
+        if left is not None and self._bar is None:  # a bar has a column for it
+            parts.append(f"{_clock(left)} left")
         return " · ".join(parts)
+
+    def _seconds_left(self, now: float) -> float | None:
+        """At the rate so far; None before the first step, and where the end is not known."""
+        done = self._done - self._skipped
+        return (self._total - self._done) * (now - self._started) / done if done > 0 and self._total else None
 
 
 @contextmanager
@@ -110,6 +122,11 @@ def _watch(spark: SparkSession, description: str, stop: threading.Event) -> None
             console.print(line)
     if status:
         status.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(max(seconds, 0.0)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _short(value: Any) -> str:

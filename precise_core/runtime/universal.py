@@ -47,8 +47,16 @@ def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
     parent = checkpoint_to_go_on_from(job)
     if settings.universal.ranks == 1:
         return Checkpoint.open(train_from_tables(settings, tables, out, parent, job.progress("windows"))), parent
+    config = settings.universal
     folder = run_on_ranks(
-        job.spark, settings.universal.ranks, _train_or_stay, settings=settings, tables=tables, out=out, parent=parent
+        job.spark,
+        config.ranks,
+        _train_or_stay,
+        config.rank_timeout_seconds,
+        settings=settings,
+        tables=tables,
+        out=out,
+        parent=parent,
     )
     if parent is not None and Path(folder).name == parent.model_version:
         raise NothingNewError(f"no new window, or validation never improved; {parent.model_version} stays in use")

@@ -31,7 +31,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 UNTRAINED = "untrained"
 
 _WEIGHTS, _ITEMS, _MANIFEST, _METRICS, _SUMS = (
@@ -57,7 +57,7 @@ class Manifest(Config):
     of a targeted checkpoint (IV-E1).
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     model_version: str
     stage: Literal["universal", "targeted"]
     task: str
@@ -109,11 +109,16 @@ class Checkpoint:
         for name, expected in _read_sums(folder).items():
             _verify(folder / name, expected)
         try:
-            manifest = Manifest.model_validate_json((folder / _MANIFEST).read_text(encoding="utf-8"))
-        except PydanticValidationError as error:
-            raise CheckpointError(
-                f"{folder / _MANIFEST}: not a manifest of format {FORMAT_VERSION}: {error}"
-            ) from error
+            described = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            found = described.get("format_version")
+            if found != FORMAT_VERSION:
+                raise CheckpointError(
+                    f"checkpoint {folder.name}: has format {found}, this version reads format {FORMAT_VERSION}; "
+                    "train again"
+                )
+            manifest = Manifest.model_validate(described)
+        except (ValueError, PydanticValidationError) as error:
+            raise CheckpointError(f"{folder / _MANIFEST}: not a manifest: {error}") from error
         return cls(folder, manifest)
 
     def load_model(self) -> Precise:

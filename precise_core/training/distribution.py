@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 ValueT = TypeVar("ValueT")
+
+_is_alone = False
 
 
 def is_distributed() -> bool:
@@ -20,7 +24,18 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    return dist.get_world_size() if is_distributed() else 1
+    return dist.get_world_size() if is_distributed() and not _is_alone else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While it lasts the operations below do nothing, so that one rank can compute what the others do not."""
+    global _is_alone
+    _is_alone = True
+    try:
+        yield
+    finally:
+        _is_alone = False
 
 
 def add_up_gradients(model: nn.Module) -> None:
@@ -47,13 +62,20 @@ def gather_rows(rows_N: torch.Tensor) -> torch.Tensor:
     """The int64 rows of all ranks behind one another, in the order of ranks, on every rank."""
     if world_size() == 1:
         return rows_N
-    parts: list[torch.Tensor | None] = [None] * world_size()
-    dist.all_gather_object(parts, rows_N)
-    return torch.cat([part for part in parts if part is not None])
+    return torch.cat(gather(rows_N))
+
+
+def gather(value: ValueT) -> list[ValueT]:
+    """The values of all ranks in the order of ranks, on every rank; none goes on before all are here."""
+    if world_size() == 1:
+        return [value]
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, value)
+    return parts
 
 
 def from_first_rank(value: ValueT) -> ValueT:
-    """Rank 0's value on every rank, so that all take the same decision; also a point where they meet."""
+    """Rank 0's value on every rank, so that all take the same decision."""
     if world_size() == 1:
         return value
     box = [value]

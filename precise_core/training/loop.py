@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from precise_core.errors import TrainingError
+from precise_core.errors import NothingToLearnError, TrainingError
 from precise_core.feed.lookup import window_ids
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
@@ -79,10 +79,16 @@ def train(training: Training) -> TrainingResult:
     """Train until the epochs are used up or validation has not improved for ``patience`` epochs.
 
     Raises:
-        TrainingError: A loss is not finite; the message names the batch and its windows.
+        TrainingError: A loss or a gradient is not finite, and the message names the batch and its windows; or the ranks
+            do not find the same state to continue from.
+        NothingToLearnError: No batch of an epoch has a loss.
     """
+    run = _Run(training)
     with torch.random.fork_rng(devices=[]):
-        return _Run(training).run()
+        try:
+            return run.run()
+        finally:
+            run.close()
 
 
 class _Run:
@@ -97,6 +103,8 @@ class _Run:
         self.best: dict[str, torch.Tensor] = {}
         self.ids_before = torch.empty(0)
         self.last_log = (time.monotonic(), 0)
+        self.log = MetricsLog(None)
+        self.saved_step = 0
 
     def run(self) -> TrainingResult:
         t = self.t
@@ -104,20 +112,35 @@ class _Run:
         resumed = t.resume.load(t.model, self.optimizer)
         if resumed is not None:
             self.at, self.best, self.ids_before = resumed
+            self.saved_step = self.at.step
             t.progress.advance(self.at.step, units=0)
-        elif alternate.is_wanted(t.alternate, t.model):
+        self._require_same_step(resumed is not None)
+        if resumed is None and alternate.is_wanted(t.alternate, t.model):
             self.at.phase = 1
         self.log = MetricsLog(t.logs if distribution.rank() == 0 else None, self.at.log)
         if resumed is None:
             self._look(epoch=0)
         while self.at.epoch <= t.config.epochs and not self.at.is_finished:
             self._epoch()
-        t.progress.finish()
-        self.log.close()
-        alternate.freeze_tokens(t.model, False)
         t.model.load_state_dict(self.best)
         t.model.eval()
         return TrainingResult(self.at.best_epoch, self._metrics_of(self.at.best_epoch), self.at.log)
+
+    def close(self) -> None:
+        """Let go of what outlives the training, however it ended."""
+        self.t.progress.finish()
+        self.log.close()
+        alternate.freeze_tokens(self.t.model, False)
+
+    def _require_same_step(self, is_resumed: bool) -> None:
+        # Nobody deletes or replaces the state either before all have read it.
+        steps = distribution.gather(self.at.step if is_resumed else None)
+        if len(set(steps)) > 1:
+            found = ", ".join(f"rank {rank}: {'none' if step is None else step}" for rank, step in enumerate(steps))
+            raise TrainingError(
+                f"{self.t.description}: the ranks found different steps to continue from ({found}); every rank must "
+                f"see {self.t.resume.folder.parent} under the same path, on shared storage"
+            )
 
     def _epoch(self) -> None:
         t, at = self.t, self.at
@@ -131,6 +154,11 @@ class _Run:
             if at.batch_in_epoch < t.feed.num_steps and at.step % t.config.checkpoint_every_steps == 0:
                 self._save()
         self._write_log_line()
+        if not any("loss" in line for line in at.log):
+            raise NothingToLearnError(
+                f"{t.feed.label}: no window has an item of the vocabulary in a later instant than another event, so "
+                f"there is nothing to predict"
+            )
         self._look(epoch=at.epoch)
         self._end_epoch()
         self._save()
@@ -148,6 +176,7 @@ class _Run:
             if alternate.has_converged(t.alternate, self.ids_before, ids_after, at.epochs_without_gain, at.epoch):
                 self._write({"epoch": at.epoch, "step": at.step, "phase": 2})
                 at.phase, at.epochs_without_gain = 2, 0
+                self.ids_before = torch.empty(0)
         else:
             at.is_finished = at.epochs_without_gain >= t.config.patience
         at.epoch, at.batch_in_epoch = at.epoch + 1, 0
@@ -163,7 +192,7 @@ class _Run:
             at.batch_in_epoch += 1
         if weight:
             distribution.add_up_gradients(t.model)
-            self.optimizer.step(learning_rate_at(at.step, self.total_steps, t.config.optimizer), divide_by=weight)
+            self._update(batches, weight)
             at.loss_sum, at.loss_count = at.loss_sum + loss_sum / weight, at.loss_count + 1
             windows = sum(len(batch) for batch in batches)
             t.progress.advance(1, units=windows * distribution.world_size(), loss=loss_sum / weight)
@@ -171,15 +200,28 @@ class _Run:
         if at.step % _LOG_EVERY_STEPS == 0:
             self._write_log_line()
 
+    def _update(self, batches: tuple[SequenceBatch, ...], weight: float) -> None:
+        t, at = self.t, self.at
+        try:
+            self.optimizer.step(learning_rate_at(at.step, self.total_steps, t.config.optimizer), divide_by=weight)
+        except TrainingError as error:
+            first, last = at.batch_in_epoch - len(batches) + 1, at.batch_in_epoch
+            place = f"epoch {at.epoch}, batch {first if first == last else f'{first} to {last}'} (step {at.step + 1})"
+            names = self._names(batches)
+            raise TrainingError(
+                f"{t.description}: {error}; at {place}, windows {names}; {self._last_good()}"
+            ) from error
+
     def _backward(self, batch: SequenceBatch) -> tuple[float, float]:
         """Add the gradients of one batch; returns its summed loss and weight, those of all ranks together."""
         loss = self._loss(batch)
         own_sum = 0.0 if loss is None else loss.mean.item() * loss.weight
         loss_sum = distribution.add_up(own_sum)
         if not math.isfinite(loss_sum):
-            raise TrainingError(
-                f"{self.t.description}: {self._where(batch, math.isfinite(own_sum))}; {self._last_good()}"
-            )
+            place = f"epoch {self.at.epoch}, batch {self.at.batch_in_epoch + 1} (step {self.at.step + 1})"
+            guilty = self._guilty(batch) if not math.isfinite(own_sum) else []
+            windows = f"windows {self._names(guilty)}" + (" together" if guilty and guilty[0] is batch else "")
+            raise TrainingError(f"{self.t.description}: loss is not finite at {place}, {windows}; {self._last_good()}")
         if loss is not None:
             (loss.mean * loss.weight).backward()
         return loss_sum, distribution.add_up(0.0 if loss is None else loss.weight)
@@ -229,24 +271,28 @@ class _Run:
     def _save(self) -> None:
         if distribution.rank() == 0:
             self.t.resume.save(self.at, self.t.model, self.best, self.ids_before, self.optimizer)
+        self.saved_step = self.at.step
 
     @torch.no_grad()
-    def _where(self, batch: SequenceBatch, is_mine_finite: bool) -> str:
-        """Place of the batch, and the windows to blame: those not finite by themselves, or all where each one is."""
-        at, rows = self.at, "on another rank"
-        if not is_mine_finite:
-            alone = [row for row in map(batch.row, range(len(batch))) if not self._is_finite(row)]
-            guilty = alone or [batch]
-            names = [name for part in guilty[:_NAMED_IN_ERROR] for name in window_ids(self.t.feed, part)]
-            rows = f"windows {names[:_NAMED_IN_ERROR]}" + ("" if alone else " together")
-        return f"loss is not finite at epoch {at.epoch}, batch {at.batch_in_epoch + 1} (step {at.step + 1}), {rows}"
+    def _guilty(self, batch: SequenceBatch) -> list[SequenceBatch]:
+        """The windows whose loss is not finite by itself; the whole batch where each one's is."""
+        with distribution.alone():
+            return [row for row in map(batch.row, range(len(batch))) if not self._is_finite(row)] or [batch]
+
+    def _names(self, batches: Iterable[SequenceBatch]) -> list[str]:
+        """Ids of the windows of all ranks, the first few."""
+        own = [name for batch in islice(batches, _NAMED_IN_ERROR) for name in window_ids(self.t.feed, batch)]
+        return [name for names in distribution.gather(own[:_NAMED_IN_ERROR]) for name in names][:_NAMED_IN_ERROR]
 
     def _is_finite(self, batch: SequenceBatch) -> bool:
         loss = self._loss(batch)
         return loss is None or math.isfinite(loss.mean.item())
 
     def _last_good(self) -> str:
-        return f"the last good state (epoch {self.at.best_epoch}) is kept; lower optimizer.learning_rate"
+        return (
+            f"the last good state (step {self.saved_step}) and the published checkpoint are kept; "
+            f"lower optimizer.learning_rate"
+        )
 
     def _metrics_of(self, epoch: int) -> dict[str, float]:
         lines = [line for line in self.at.log if line["epoch"] == epoch and NDCG in line]

@@ -15,7 +15,8 @@ class MetricsLog:
 
     Args:
         folder: One per training; None = nothing is written.
-        known: Lines written before a kill, which the files shall hold and nothing after them.
+        known: Lines written before a kill, which the files shall hold and nothing after them; empty = a new training,
+            and what an older one left is removed.
     """
 
     def __init__(self, folder: Path | None, known: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -23,6 +24,9 @@ class MetricsLog:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        if not known:  # another training: its curves are not to be mixed with those of the one before
+            for events in folder.glob("events.out.tfevents.*"):
+                events.unlink()
         self._file = folder / "metrics.jsonl"
         self._file.write_text("".join(json.dumps(line) + "\n" for line in known), encoding="utf-8")
         last_step = max((line["step"] for line in known), default=-1)

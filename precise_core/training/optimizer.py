@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 
+from precise_core.errors import TrainingError
 from precise_core.training import distribution
 from precise_core.training.config import OptimizerConfig
 
@@ -61,18 +62,32 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def step(self, learning_rate: float, divide_by: float = 1.0) -> None:
-        """One update with the gradients at hand, divided by ``divide_by`` and clipped to ``clip_norm``."""
-        grads = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-        values = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(value) for value in values]))
-        scale = float((self._config.clip_norm / (norm + 1e-6 * divide_by)).clamp(max=1 / divide_by))
-        for grad in grads:
-            if scale != 1.0:
-                grad.mul_(scale)
+        """One update with the gradients at hand, divided by ``divide_by`` and clipped to ``clip_norm``.
+
+        Raises:
+            TrainingError: A gradient is not finite; no parameter was changed.
+        """
+        norms = {name: torch.linalg.vector_norm(values) for name, values in self._gradients()}
+        norm = float(torch.linalg.vector_norm(torch.stack(list(norms.values()))))
+        if not math.isfinite(norm):
+            names = [name for name, value in norms.items() if not value.isfinite()] or list(norms)
+            raise TrainingError(f"gradient is not finite: {', '.join(names[:3])}")
+        scale = min(1 / divide_by, self._config.clip_norm / (norm + 1e-6 * divide_by))
+        if scale != 1.0:
+            for _, values in self._gradients():
+                values.mul_(scale)
         for part in self._parts.values():
             for group in part.param_groups:
                 group["lr"] = learning_rate
             part.step()
+
+    def _gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and values of every gradient; of a sparse one, those of its rows, each row once."""
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is not None:
+                if parameter.grad.is_sparse:
+                    parameter.grad = parameter.grad.coalesce()
+                yield name, parameter.grad.values() if parameter.grad.is_sparse else parameter.grad
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The moments and step counts, by name."""

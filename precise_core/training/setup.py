@@ -25,6 +25,7 @@ from precise_core.training.resume import ResumeStore
 
 # Tokens that the PCA of hidden states looks at: ten times the width of a large model, within a gigabyte.
 _PCA_STATES = 16_384
+_NOT_DECISIVE = ("checkpoint_every_steps", "tensorboard", "rank_timeout_seconds")
 
 
 def window_feed(
@@ -132,9 +133,13 @@ def _projection(states_SH: torch.Tensor, width: int, seed: int) -> tuple[torch.T
 
 
 def resume_store(out: Path, task: str, described: Mapping[str, Any], model: Precise, feed: WindowFeed) -> ResumeStore:
-    """State of this very training; any change of configuration, seed or tables makes it another one."""
+    """State of this very training; any change of configuration, seed or tables makes it another one.
+
+    Except for what only says how a run is watched and kept, so that it may be changed to get a stuck run going.
+    """
+    decisive = {name: value for name, value in described["training"].items() if name not in _NOT_DECISIVE}
     identity = {
-        "described": dict(described),
+        "described": {**described, "training": decisive},
         "model": model.config.model_dump(mode="json"),
         "stage": model.stage,
         "feed": feed.label,

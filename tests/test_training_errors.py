@@ -1,0 +1,170 @@
+"""What a training cannot learn from, or must not go on with, is one clear message; what was good before stays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from precise_core.config import load_config
+from precise_core.errors import CheckpointError, ConfigError, NothingToLearnError, TrainingError
+from precise_core.feed.config import FeedConfig
+from precise_core.feed.snapshot import DeltaSnapshot
+from precise_core.feed.windows import SequenceBatch, WindowFeed
+from precise_core.models.precise import Precise
+from precise_core.settings import Settings
+from precise_core.training.checkpoint import Checkpoint, latest, publish_latest
+from precise_core.training.loop import BatchLoss, Training, train
+from precise_core.training.progress import NullProgress, Progress
+from precise_core.training.resume import ResumeStore
+from precise_core.training.targeted import train_targeted
+from precise_core.training.universal import train_universal
+from precise_core.training.validation import NDCG
+from tests.night import CONFIG
+from tests.torch_world import tiny_model, tiny_targeted, tiny_universal, world_catalog, world_snapshot, write_windows
+
+ARROW = FeedConfig(reader="arrow")
+EXPLOSIVE = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> DeltaSnapshot:
+    return world_snapshot(tmp_path_factory.mktemp("world") / "training_windows")
+
+
+class StopAtSix(NullProgress):
+    done = 0
+
+    def advance(self, n: int, **info: float) -> None:  # noqa: ARG002
+        self.done += n
+        if self.done == 6:
+            raise KeyboardInterrupt
+
+
+def run(windows: DeltaSnapshot, out: Path, progress: Progress | None = None, **changes: Any) -> Checkpoint:
+    return train_universal(
+        model_config=tiny_model(),
+        config=tiny_universal(**changes),
+        windows=windows,
+        catalog=world_catalog(),
+        token_init=None,
+        out=out,
+        seed=5,
+        parent_versions={},
+        progress=progress,
+        feed_config=ARROW,
+    )
+
+
+def test_a_loss_that_is_not_finite_keeps_state_and_published_checkpoint(windows: DeltaSnapshot, tmp_path: Path) -> None:
+    good = run(windows, tmp_path, epochs=1)
+    publish_latest(tmp_path, "all", good)
+    where = r"universal all: loss is not finite at epoch 1, batch 2 \(step 2\), windows \['all/train/u/\d+'"
+    with pytest.raises(TrainingError, match=where + r".* the last good state \(step 1\) .* kept; lower optimizer"):
+        run(windows, tmp_path, optimizer=EXPLOSIVE, checkpoint_every_steps=1)
+    assert latest(tmp_path, "all").model_version == good.model_version
+    assert [folder.name for folder in (tmp_path / ".resume-all").iterdir()] == ["step-000000001"]
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_names_its_windows(
+    windows: DeltaSnapshot, tmp_path: Path
+) -> None:
+    model = Precise(tiny_model(), 22, torch.arange(10, 42), "universal", 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def loss(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss:  # noqa: ARG001
+        return BatchLoss((model.fusion.id_table.weight * 0).sum().sqrt(), len(batch))  # 0, of infinite slope
+
+    training = Training(
+        description="universal all",
+        model=model,
+        loss=loss,
+        feed=WindowFeed(windows, "all", "train", 32, seed=5, config=ARROW),
+        validate=lambda: {NDCG: 0.5},
+        config=tiny_universal(accumulate_batches=2),
+        resume=ResumeStore(tmp_path, {}),
+        seed=5,
+        progress=NullProgress(),
+    )
+    message = r"gradient is not finite: fusion\.id_table\.weight; at epoch 1, batch 1 to 2 \(step 1\), windows \['all/"
+    with pytest.raises(TrainingError, match=message):
+        train(training)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_empty_training_set(tmp_path: Path) -> None:
+    write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], split="validation")
+    with pytest.raises(NothingToLearnError, match="task 'all' has 0 train windows"):
+        run(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "window", [([2], [7], []), ([2, 3], [7, 7], []), ([2, 1], [7, 8], [])], ids=["length 1", "one instant", "unknown"]
+)
+def test_windows_without_anything_to_predict(tmp_path: Path, window: Any) -> None:
+    write_windows(tmp_path / "training_windows", [window] * 9)
+    write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], split="validation")
+    with pytest.raises(NothingToLearnError, match="table training_windows.*task 'all', train: .*nothing to predict"):
+        run(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("universal-all-[0-9a-f]*"))
+
+
+def test_windows_of_items_without_vocabulary(tmp_path: Path) -> None:
+    write_windows(tmp_path / "training_windows", [([1, 1], [7, 8], [])] * 9)
+    write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], split="validation")
+    with pytest.raises(NothingToLearnError, match="no item of the vocabulary"):
+        run(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("window", [([2], [7], []), ([2, 1], [7, 8], [])], ids=["length 1", "no positive"])
+def test_a_task_without_positives(windows: DeltaSnapshot, tmp_path: Path, window: Any) -> None:
+    universal = run(windows, tmp_path / "universal", epochs=1)
+    write_windows(tmp_path / "training_windows", [window] * 9, "click")
+    write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], "click", "validation")
+    with pytest.raises(NothingToLearnError, match="task 'click', train: .*nothing to predict"):
+        train_targeted(
+            config=tiny_targeted(),
+            universal=universal,
+            windows=DeltaSnapshot(tmp_path / "training_windows"),
+            catalog=world_catalog(),
+            task="click",
+            out=tmp_path / "out",
+            seed=5,
+            parent_versions={},
+        )
+
+
+def test_more_active_experts_than_experts() -> None:
+    with pytest.raises(ConfigError, match=r"top_k 9.* num_experts 3"):
+        load_config(CONFIG, Settings, ["model.fusion.top_k=9", "model.fusion.num_experts=3"])
+
+
+def test_a_checkpoint_of_another_format(windows: DeltaSnapshot, tmp_path: Path) -> None:
+    checkpoint = run(windows, tmp_path, epochs=0)
+    manifest = checkpoint.folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 1'))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: changed since it was written"):
+        Checkpoint.open(checkpoint.folder)
+    sums = checkpoint.folder / "sums.json"
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    sums.write_text(json.dumps(json.loads(sums.read_text()) | {"manifest.json": digest}))
+    with pytest.raises(CheckpointError, match="has format 1, this version reads format 2; train again"):
+        Checkpoint.open(checkpoint.folder)
+
+
+def test_a_damaged_state_says_what_to_delete(windows: DeltaSnapshot, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(windows, tmp_path, StopAtSix())
+    state = next((tmp_path / ".resume-all").glob("*/state.safetensors"))
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"damaged; delete .*\.resume-all to train from the start"):
+        run(windows, tmp_path)
