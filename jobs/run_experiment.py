@@ -77,7 +77,8 @@ def _experiment(settings: Settings, results_file: Path) -> int:
             job = _job(own.model_copy(update={"seed": seed}))
             checkpoints, trained = train_system(job, experiment.systems[name].stage, experiment.tasks)
             result.trained.setdefault(name, []).extend(trained)
-            result.add(place, questions.ask(job, name, checkpoints))
+            result.add(place, questions.ask(job, name, checkpoints, experiment.systems[name].blend))
+            result.blends = questions.blends
             job.release()
     results_file.parent.mkdir(parents=True, exist_ok=True)
     results_file.write_text(json.dumps(result.as_json(settings), indent=1), encoding="utf-8")

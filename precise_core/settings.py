@@ -11,6 +11,7 @@ from precise_core.config import Config
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
 from precise_core.features.config import (
     ALL_TASK,
+    LEAVE_ONE_OUT,
     RankingFeaturesConfig,
     SequencesConfig,
     TaskConfig,
@@ -98,6 +99,8 @@ class Settings(Config):
                 own = self.of_system(name)
             except ValueError as error:
                 raise ValueError(f"experiment.systems.{name}: {error}") from error
+            if self.experiment.systems[name].blend.weights and self.windows.split == LEAVE_ONE_OUT:
+                raise ValueError(f"experiment.systems.{name}.blend: needs windows.split: time to choose on")
             if own.windows.split != self.windows.split:
                 raise ValueError(f"experiment.systems.{name}.changes.windows.split: every system needs the same split")
         return self

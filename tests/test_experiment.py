@@ -54,7 +54,7 @@ BY_TIME = {
     "reference": "SASRec",
     "systems": {
         "SASRec": {"changes": {**BY_ID, "windows": {"length": 8, "stride": 8}}},
-        "PRECISE-UT": {},
+        "PRECISE-UT": {"blend": {"weights": [0.0, 0.5], "days": [10.0, 40.0]}},
         "PRECISE": {"stage": "targeted"},
         "PRECISE-TT": {"stage": "targeted", "changes": {"targeted": {"warm_start": False}}},
     },
@@ -120,6 +120,17 @@ def test_a_targeted_system_shares_the_universal_training_and_adds_one_per_task(b
         assert warm["seconds"] > 0 and "validation_ndcg_at_50" in warm["validation"]
 
 
+def test_the_blend_is_chosen_once_per_task_and_seed_and_asked_beside_its_system(by_time: Path) -> None:
+    found = results(by_time)
+    assert [(row["system"], row["task"], row["seed"]) for row in found["blends"]] == [
+        ("PRECISE-UT", task, seed) for seed in (1, 2) for task in BY_TIME["tasks"]
+    ]
+    for row in found["blends"]:
+        assert row["weight"] in (0.0, 0.5) and row["days"] in (10.0, 40.0) and row["validation_ndcg_at_50"] > 0
+    for task in BY_TIME["tasks"]:
+        assert "PRECISE-UT + history" in {row["system"] for row in found["tasks"][task]["figures"]}
+
+
 def test_a_second_call_trains_nothing_again(by_time: Path) -> None:
     before, checkpoints = results(by_time), by_time / "warehouse" / "experiment" / "checkpoints"
     files = {file: file.stat().st_mtime_ns for file in checkpoints.rglob("*") if file.is_file()}
@@ -165,3 +176,10 @@ def test_impossible_experiments_are_refused_before_anything_runs(
     assert run_experiment(tmp_path, experiment) == 2
     assert message in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "warehouse").exists()
+
+
+def test_a_blend_needs_a_test_period(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blended = {"reference": "A", "systems": {"A": {"blend": {"weights": [1.0]}}}}
+    assert run_experiment(tmp_path, blended, windows={**TINY["windows"], "split": "leave_one_out"}) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "experiment.systems.A.blend: needs windows.split: time to choose on" in out

@@ -12,11 +12,9 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from precise_core.spark.warehouse import Warehouse
-from schemas import TABLES, TRAINING_DAYS, Table
+from schemas import TABLES, TEXT_STATES, TRAINING_DAYS, Table
 from schemas import columns as c
 from tests.night import copy_of, run
-
-NIGHTLY = [table for table in TABLES if table != TRAINING_DAYS]  # simulated days are no part of a night
 
 
 def read(warehouse: Path, name: str) -> pd.DataFrame:
@@ -25,9 +23,9 @@ def read(warehouse: Path, name: str) -> pd.DataFrame:
     return duckdb.read_parquet(files, hive_partitioning=True).df()
 
 
-# Written only with model.fusion.token_init: contextual.
-OF_OTHER_MODES = {"text_states"}
-NIGHTLY = [table for table in TABLES if table.name not in OF_OTHER_MODES]
+# The one is written with model.fusion.token_init: contextual only, the other by simulated days.
+NOT_OF_THIS_NIGHT = {TEXT_STATES, TRAINING_DAYS}
+NIGHTLY = [table for table in TABLES if table not in NOT_OF_THIS_NIGHT]
 
 
 def versions(warehouse: Path) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -21,6 +21,15 @@ from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 
 _QUALITY = ("ndcg", 50)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The blend of the highest validation NDCG@50: how long an event lasts, and how much the history counts."""
+
+    days: float
+    weight: float
+    validation_ndcg_at_50: float
 
 
 class Blending:
@@ -42,10 +51,8 @@ class Blending:
         self._task = task
         self._question = self._of_held_out_users(job)
 
-    def choose(
-        self, config: BlendConfig, checkpoint: Checkpoint, catalog: ItemCatalog, history_task: str
-    ) -> tuple[float, float, float]:
-        """(days, weight, validation NDCG@50) of the best blend.
+    def choose(self, config: BlendConfig, checkpoint: Checkpoint, catalog: ItemCatalog, history_task: str) -> Choice:
+        """The best blend.
 
         Args:
             config: What to choose from.
@@ -60,8 +67,8 @@ class Blending:
         for days in config.days:
             history = self._at_cut.own_history(self._task, days)
             blend, measured = choose_blend([Blend(model, history, weight) for weight in config.weights], self._quality)
-            found.append((days, blend.weight, max(quality for _, quality in measured)))
-        return max(found, key=lambda choice: choice[2])
+            found.append(Choice(days, blend.weight, max(quality for _, quality in measured)))
+        return max(found, key=lambda choice: choice.validation_ndcg_at_50)
 
     def _quality(self, system: Scorer) -> float:
         result = evaluate_ranking({"blend": system}, self._question, user_filters=("all",))

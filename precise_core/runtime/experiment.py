@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from precise_core.errors import NothingToLearnError
+from precise_core.evaluation.blend import Blend
+from precise_core.evaluation.config import BlendConfig
 from precise_core.evaluation.protocol import USER_FILTERS, EvaluationResult, MetricKey, evaluate_ranking
 from precise_core.evaluation.references import Scorer
 from precise_core.evaluation.seeds import compare_over_seeds, spread_over_seeds
 from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.runtime import universal
+from precise_core.runtime.blending import Blending
 from precise_core.runtime.checkpoints import item_catalog, pinned_snapshot
 from precise_core.runtime.code_version import code_version
 from precise_core.runtime.job import Job
@@ -58,6 +61,7 @@ class ExperimentResult:
     """Everything an experiment found; ``as_json`` is what the results page is made from."""
 
     trained: dict[str, list[Trained]] = field(default_factory=dict)
+    blends: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, list[EvaluationResult]] = field(default_factory=dict)
 
     def add(self, place: int, results: Mapping[str, EvaluationResult]) -> None:
@@ -84,7 +88,15 @@ class ExperimentResult:
         about = {"name": settings.name, "title": settings.experiment.title, "data": describe_source(settings.source)}
         made = {"date": datetime.now(UTC).date().isoformat(), "machine": machine(), "code_version": code_version()}
         asked = {"seeds": settings.experiment.seeds, "reference": settings.experiment.reference}
-        return {**about, **made, **asked, "split": settings.windows.split, "trained": trained, "tasks": tasks}
+        return {
+            **about,
+            **made,
+            **asked,
+            "split": settings.windows.split,
+            "trained": trained,
+            "blends": self.blends,
+            "tasks": tasks,
+        }
 
 
 class Questions:
@@ -95,7 +107,8 @@ class Questions:
     """
 
     def __init__(self, job: Job) -> None:
-        self._evaluation = OfflineEvaluation(job)
+        self._job, self._evaluation = job, OfflineEvaluation(job)
+        self.blends: list[dict[str, Any]] = []
         self._tasks = job.settings.experiment.tasks
         # Leave-one-out filters nothing; a test period asks for new items apart.
         is_by_time = job.settings.windows.split != LEAVE_ONE_OUT
@@ -105,22 +118,30 @@ class Questions:
         """By task, the figures of the simple references."""
         return {task: self._ask(task, self._evaluation.references(task)) for task in self._tasks}
 
-    def ask(self, job: Job, name: str, checkpoints: Mapping[str, Checkpoint]) -> dict[str, EvaluationResult]:
-        """By task, the figures of one system.
+    def ask(
+        self, job: Job, name: str, checkpoints: Mapping[str, Checkpoint], blend: BlendConfig
+    ) -> dict[str, EvaluationResult]:
+        """By task, the figures of one system, and of the same blended with the users' own history where asked for.
 
         Args:
             job: Of the system: its catalog is read.
             name: Of the system.
             checkpoints: By task. A task without one is asked of the universal checkpoint, with whole histories; a
                 targeted one reads the history of its task.
+            blend: What to choose the blend from, on validation users.
         """
         results = {}
         for task in self._tasks:
             history = task if task in checkpoints else ALL_TASK
-            catalog = item_catalog(job, checkpoints[history])
+            checkpoint, catalog = checkpoints[history], item_catalog(job, checkpoints[history])
             popular = self._evaluation.references(task)["most_popular"]
-            scorer = self._evaluation.encoded(checkpoints[history], catalog, history, popular)
-            results[task] = self._ask(task, {name: scorer})
+            systems = {name: self._evaluation.encoded(checkpoint, catalog, history, popular)}
+            if blend.weights:
+                choice = Blending(self._job, task).choose(blend, checkpoint, catalog, history)
+                own = self._evaluation.own_history(task, choice.days)
+                systems[f"{name} + history"] = Blend(systems[name], own, choice.weight)
+                self.blends.append({"system": name, "task": task, "seed": job.settings.seed, **asdict(choice)})
+            results[task] = self._ask(task, systems)
         return results
 
     def _ask(self, task: str, systems: Mapping[str, Scorer]) -> EvaluationResult:
