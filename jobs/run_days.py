@@ -8,7 +8,7 @@ written to training_days. Days that are there already are left out, so a killed 
 
 import sys
 import time
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from datetime import date
 from types import ModuleType
@@ -26,7 +26,7 @@ from precise_core.config import load_config
 from precise_core.errors import ConfigError, PreciseError
 from precise_core.runtime.days import is_recorded, nights, record_day
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, run_job
+from precise_core.runtime.job import EXIT_FAILED, night_parser, overrides_of, run_job
 from precise_core.runtime.progress import console
 from precise_core.runtime.universal import text_table
 from precise_core.settings import Settings
@@ -49,7 +49,7 @@ _DEFAULTS = ("universal.start=continue", "text.published_only=true")
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
-    overrides = [*_DEFAULTS, *arguments.set, *([f"source.data={arguments.data}"] if arguments.data else [])]
+    overrides = [*_DEFAULTS, *overrides_of(arguments)]
     if arguments.policy is not None:
         overrides.append(f"targeted.warm_up_every_days={arguments.policy}")
     started = time.monotonic()
@@ -87,10 +87,7 @@ def _run_day(config: str, overrides: list[str], is_last: bool) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
-    parser = ArgumentParser(prog="jobs/run_days.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the environment")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override one key; repeatable")
-    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
+    parser = night_parser("run_days", __doc__)
     parser.add_argument("--from", required=True, dest="first", metavar="DAY", help="first night, e.g. 2017-11-01")
     parser.add_argument("--to", required=True, dest="last", metavar="DAY", help="last night, included")
     parser.add_argument("--step-days", type=int, default=1, metavar="N", help="days from one night to the next; 1")

@@ -7,7 +7,7 @@ paired differences to the reference system. Killed and started again it goes on 
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from precise_core.runtime.experiment import (
     what_jobs_read,
 )
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, Job
+from precise_core.runtime.job import EXIT_FAILED, Job, night_parser, overrides_of
 from precise_core.runtime.progress import console
 from precise_core.settings import Settings
 from precise_core.spark.lock import warehouse_lock
@@ -41,17 +41,11 @@ PARTS = {"ingest": ("source", "tasks"), "tokenize_items": ("source", "text", "as
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(
-        prog="jobs/run_experiment.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file with an `experiment` section")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override one key; repeatable")
-    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
+    parser = night_parser("run_experiment", __doc__)
     parser.add_argument("--results", metavar="FILE", help="JSON file to write; <warehouse>/experiment/results.json")
     arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    overrides = [*arguments.set, *([f"source.data={arguments.data}"] if arguments.data else [])]
     try:
-        settings = load_config(arguments.config, Settings, overrides)
+        settings = load_config(arguments.config, Settings, overrides_of(arguments))
         if not settings.experiment.systems:
             raise ConfigError(f"--config {arguments.config}: experiment.systems is empty; name at least one system")
         with warehouse_lock(settings.warehouse):
@@ -72,13 +66,13 @@ def _experiment(settings: Settings, results_file: Path) -> int:
             return code
         if questions is None:
             questions = Questions(_job(settings))
+            result.blends = questions.blends
             result.add(0, questions.ask_references())
         for place, seed in enumerate(experiment.seeds):
             job = _job(own.model_copy(update={"seed": seed}))
             checkpoints, trained = train_system(job, experiment.systems[name].stage, experiment.tasks)
             result.trained.setdefault(name, []).extend(trained)
             result.add(place, questions.ask(job, name, checkpoints, experiment.systems[name].blend))
-            result.blends = questions.blends
             job.release()
     results_file.parent.mkdir(parents=True, exist_ok=True)
     results_file.write_text(json.dumps(result.as_json(settings), indent=1), encoding="utf-8")

@@ -6,7 +6,6 @@ left out. Ranking jobs are left out where the source has no impressions. The fir
 
 import sys
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from jobs import (
@@ -31,7 +30,7 @@ from jobs import (
 from precise_core.config import load_config
 from precise_core.errors import PreciseError
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED
+from precise_core.runtime.job import EXIT_FAILED, night_parser, overrides_of
 from precise_core.runtime.progress import console
 from precise_core.settings import Settings
 from precise_core.sources.read import has_impressions
@@ -60,13 +59,10 @@ RANKING = (build_ranking_features, train_ranker, score_ranking)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="jobs/run_night.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the environment")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override one key; repeatable")
-    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
+    parser = night_parser("run_night", __doc__)
     parser.add_argument("--skip-up-to-date", action="store_true", help="leave out jobs whose output is still current")
     arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    overrides = [*arguments.set, *([f"source.data={arguments.data}"] if arguments.data else [])]
+    overrides = overrides_of(arguments)
     try:
         settings = load_config(arguments.config, Settings, overrides)
         with warehouse_lock(settings.warehouse):

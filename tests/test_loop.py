@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from precise_core.feed.config import FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.config import ModelConfig
 from precise_core.runtime import progress as runtime_progress
@@ -24,17 +23,17 @@ from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG
 from tests.torch_world import (
+    ARROW,
     LENGTH,
+    StopAt,
     tiny_model,
     tiny_universal,
     world_catalog,
     world_snapshot,
 )
 
-ARROW = FeedConfig(reader="arrow")
 STEPS = 10  # of an epoch of 300 windows in batches of 32
 STUCK = {"learning_rate": 1e-12}
-EXPLOSIVE = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30}
 
 
 @pytest.fixture(autouse=True)
@@ -45,18 +44,6 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory: pytest.TempPathFactory) -> DeltaSnapshot:
     return world_snapshot(tmp_path_factory.mktemp("world") / "training_windows")
-
-
-class StopAt(NullProgress):
-    """Ends the training at a step, as a lost machine would."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.done = step, 0
-
-    def advance(self, n: int, **info: float) -> None:  # noqa: ARG002
-        self.done += n
-        if n and self.done >= self.step:
-            raise KeyboardInterrupt
 
 
 def run(

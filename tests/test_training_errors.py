@@ -12,7 +12,6 @@ import torch
 
 from precise_core.config import load_config
 from precise_core.errors import CheckpointError, ConfigError, NothingToLearnError, TrainingError
-from precise_core.feed.config import FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
@@ -25,10 +24,17 @@ from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG
 from tests.night import CONFIG
-from tests.torch_world import tiny_model, tiny_targeted, tiny_universal, world_catalog, world_snapshot, write_windows
-
-ARROW = FeedConfig(reader="arrow")
-EXPLOSIVE = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30}
+from tests.torch_world import (
+    ARROW,
+    EXPLOSIVE,
+    StopAt,
+    tiny_model,
+    tiny_targeted,
+    tiny_universal,
+    world_catalog,
+    world_snapshot,
+    write_windows,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -39,15 +45,6 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory: pytest.TempPathFactory) -> DeltaSnapshot:
     return world_snapshot(tmp_path_factory.mktemp("world") / "training_windows")
-
-
-class StopAtSix(NullProgress):
-    done = 0
-
-    def advance(self, n: int, **info: float) -> None:  # noqa: ARG002
-        self.done += n
-        if self.done == 6:
-            raise KeyboardInterrupt
 
 
 def run(windows: DeltaSnapshot, out: Path, progress: Progress | None = None, **changes: Any) -> Checkpoint:
@@ -163,7 +160,7 @@ def test_a_checkpoint_of_another_format(windows: DeltaSnapshot, tmp_path: Path) 
 
 def test_a_damaged_state_says_what_to_delete(windows: DeltaSnapshot, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(windows, tmp_path, StopAtSix())
+        run(windows, tmp_path, StopAt(6))
     state = next((tmp_path / ".resume-all").glob("*/state.safetensors"))
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"damaged; delete .*\.resume-all to train from the start"):

@@ -14,10 +14,12 @@ import pyarrow as pa
 import torch
 from deltalake import write_deltalake
 
+from precise_core.feed.config import FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.config import ModelConfig
 from precise_core.training.config import TargetedConfig, UniversalConfig
+from precise_core.training.progress import NullProgress
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 
@@ -25,6 +27,9 @@ NUM_ITEMS = 20
 LENGTH = 8
 MAX_TARGETS = 4
 STATE_WIDTH = 12  # of hidden states
+
+ARROW = FeedConfig(reader="arrow")
+EXPLOSIVE = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30}  # breaks a training in a step
 
 Window = tuple[Sequence[int], Sequence[int], Sequence[int]]  # items, event_ts, targets
 
@@ -108,3 +113,15 @@ def tiny_universal(**changes: Any) -> UniversalConfig:
 
 def tiny_targeted(**changes: Any) -> TargetedConfig:
     return TargetedConfig.model_validate({**_LOOP, "epochs": 2, "negatives": {"uniform": 8}, **changes})
+
+
+class StopAt(NullProgress):
+    """Ends the training at a step, as a lost machine would."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.done = step, 0
+
+    def advance(self, n: int, **info: float) -> None:  # noqa: ARG002
+        self.done += n
+        if n and self.done >= self.step:
+            raise KeyboardInterrupt

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-import torch
+import numpy as np
 
 from precise_core.feed import arrow_rows
-from precise_core.feed.rows import Rows
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from schemas import columns as c
 
 
-def window_ids(feed: WindowFeed, batch: SequenceBatch) -> list[str]:
-    """``window_id`` of every window of ``feed`` that equals a row of ``batch``, sorted.
+def window_ids(feed: WindowFeed, batches: Iterable[SequenceBatch]) -> list[str]:
+    """``window_id`` of every window of ``feed`` that equals a row of the batches, sorted.
 
     Ids travel with no batch, because nothing but an error asks for them: the table is read for them here.
     """
-    wanted = {_content(*row) for row in zip(batch.item_indices_BL, batch.event_ts_BL, batch.lengths_B, strict=True)}
+    wanted = {
+        _content(*row)
+        for batch in batches
+        for row in zip(batch.item_indices_BL.numpy(), batch.event_ts_BL.numpy(), batch.lengths_B.numpy(), strict=True)
+    }
     columns = [c.ITEM_INDICES, c.EVENT_TS, c.LENGTH, c.WINDOW_ID]
-    portions: Sequence[Rows] = list(arrow_rows.read_rows(feed.files, columns, first_row=0))
     return sorted(
         str(window_id)
-        for rows in portions
+        for rows in arrow_rows.read_rows(feed.files, columns, first_row=0)
         for *row, window_id in zip(*(rows[name] for name in columns), strict=True)
-        if _content(*map(torch.as_tensor, row)) in wanted
+        if _content(*row) in wanted
     )
 
 
-def _content(items_L: torch.Tensor, seconds_L: torch.Tensor, length: torch.Tensor) -> tuple[tuple[int, ...], ...]:
+def _content(items_L: np.ndarray, seconds_L: np.ndarray, length: int) -> tuple[tuple[int, ...], ...]:
     """The real entries, whatever the padding."""
-    start = len(items_L) - int(length)
+    start = len(items_L) - length
     return tuple(items_L[start:].tolist()), tuple(seconds_L[start:].tolist())

@@ -60,9 +60,8 @@ class Blending:
             catalog: Its items' texts.
             history_task: The task whose events are the model's input.
         """
-        model = self._at_cut.encoded(
-            checkpoint, catalog, history_task, self._at_cut.references(self._task)["most_popular"]
-        )
+        popular = self._at_cut.most_popular(self._task)
+        model = self._at_cut.encoded(checkpoint, catalog, history_task, popular)
         found = []
         for days in config.days:
             history = self._at_cut.own_history(self._task, days)

@@ -81,6 +81,7 @@ class ExperimentResult:
             spread = [{**key._asdict(), **asdict(value)} for key, value in spread_over_seeds(results).items()]
             users = {MetricKey(*(row[name] for name in MetricKey._fields)): row["users"] for row in results[0].rows}
             for row in spread:
+                row["deviation"] = row["deviation"] if row["seeds"] > 1 else None  # NaN is no JSON
                 row["users"] = users.get(MetricKey(*(row[name] for name in MetricKey._fields)))
             compared = compare_over_seeds(results, settings.experiment.reference, samples=samples, seed=settings.seed)
             tasks[task] = {"figures": spread, "differences": compared}
@@ -108,6 +109,7 @@ class Questions:
 
     def __init__(self, job: Job) -> None:
         self._job, self._evaluation = job, OfflineEvaluation(job)
+        self._blendings: dict[str, Blending] = {}
         self.blends: list[dict[str, Any]] = []
         self._tasks = job.settings.experiment.tasks
         # Leave-one-out filters nothing; a test period asks for new items apart.
@@ -134,15 +136,21 @@ class Questions:
         for task in self._tasks:
             history = task if task in checkpoints else ALL_TASK
             checkpoint, catalog = checkpoints[history], item_catalog(job, checkpoints[history])
-            popular = self._evaluation.references(task)["most_popular"]
+            popular = self._evaluation.most_popular(task)
             systems = {name: self._evaluation.encoded(checkpoint, catalog, history, popular)}
             if blend.weights:
-                choice = Blending(self._job, task).choose(blend, checkpoint, catalog, history)
+                choice = self._blending(task).choose(blend, checkpoint, catalog, history)
                 own = self._evaluation.own_history(task, choice.days)
                 systems[f"{name} + history"] = Blend(systems[name], own, choice.weight)
                 self.blends.append({"system": name, "task": task, "seed": job.settings.seed, **asdict(choice)})
             results[task] = self._ask(task, systems)
         return results
+
+    def _blending(self, task: str) -> Blending:
+        """The validation question of a task, the same for every system and seed."""
+        if task not in self._blendings:
+            self._blendings[task] = Blending(self._job, task)
+        return self._blendings[task]
 
     def _ask(self, task: str, systems: Mapping[str, Scorer]) -> EvaluationResult:
         return evaluate_ranking(systems, self._evaluation.question(task), user_filters=self._filters)

@@ -208,9 +208,7 @@ def run_job(
     """
     arguments = _parse(name, doc, argv, flags)
     try:
-        data = getattr(arguments, "data", None)
-        overrides = [*arguments.set, *([f"source.data={data}"] if data else [])]
-        settings = load_config(arguments.config, Settings, overrides)
+        settings = load_config(arguments.config, Settings, overrides_of(arguments))
         job = Job(name, settings, arguments)
         with warehouse_lock(settings.warehouse):
             return _run(job, body)
@@ -244,12 +242,8 @@ def _report(name: str, error: PreciseError) -> int:
     return EXIT_FAILED
 
 
-def _parse(
-    name: str,
-    doc: str | None,
-    argv: Sequence[str] | None,
-    flags: Callable[[argparse.ArgumentParser], None] | None,
-) -> argparse.Namespace:
+def environment_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """The flags that every command has."""
     parser = argparse.ArgumentParser(
         prog=f"jobs/{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -259,6 +253,29 @@ def _parse(
     parser.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", help="override one key of the configuration; repeatable"
     )
+    return parser
+
+
+def night_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """The flags of a command that runs several jobs from raw files on."""
+    parser = environment_parser(name, doc)
+    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
+    return parser
+
+
+def overrides_of(arguments: argparse.Namespace) -> list[str]:
+    """The ``a.b=c`` of ``--set`` and, where the command has it, ``--data``."""
+    data = getattr(arguments, "data", None)
+    return [*arguments.set, *([f"source.data={data}"] if data else [])]
+
+
+def _parse(
+    name: str,
+    doc: str | None,
+    argv: Sequence[str] | None,
+    flags: Callable[[argparse.ArgumentParser], None] | None,
+) -> argparse.Namespace:
+    parser = environment_parser(name, doc)
     if flags:
         flags(parser)
     return parser.parse_args(sys.argv[1:] if argv is None else argv)

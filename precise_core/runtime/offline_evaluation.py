@@ -20,7 +20,15 @@ from precise_core.errors import CheckpointError, NothingToEvaluateError, Version
 from precise_core.evaluation.blend import OwnHistory
 from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
-from precise_core.evaluation.references import ORACLE, Scorer, TruePreferences, build_references, pair_matrix
+from precise_core.evaluation.references import (
+    ORACLE,
+    MostPopular,
+    Scorer,
+    TrainingLog,
+    TruePreferences,
+    build_references,
+    pair_matrix,
+)
 from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.features.eligibility import excluded_items
 from precise_core.inference.encoding import encode_catalog, encode_users
@@ -54,6 +62,7 @@ class OfflineEvaluation:
         self.job, self.settings = job, job.settings
         self._as_of_seconds = int(self.settings.as_of.timestamp())
         self._references: dict[str, dict[str, Scorer]] = {}
+        self._questions: dict[str, EvaluationTask] = {}
 
     def retrieval(self, task: str) -> list[dict[str, Any]]:
         """Rows of `evaluation_metrics` for full ranking: our checkpoints beside the simple references."""
@@ -69,9 +78,9 @@ class OfflineEvaluation:
         return self._references[task]
 
     def _build_references(self, task: str) -> dict[str, Scorer]:
-        events, config = self._events, self.settings.evaluation
+        config = self.settings.evaluation
         references = build_references(
-            events.log(self._of_task(task) & self._periods(task).known_E),
+            self._known_log(task),
             as_of_seconds=self._as_of_seconds,
             popular_days=config.popular_days,
             knn_shrinkage=config.knn_shrinkage,
@@ -85,11 +94,8 @@ class OfflineEvaluation:
         """What the synthetic world itself would recommend in the middle of the test period."""
         config = self.settings.tasks.get(task)
         action, scene = (None, None) if config is None else (config.action, config.scene)
-        rows, known = (
-            {row[c.USER_ID]: row for row in interests(self.job.spark, source).collect()},
-            self._events.user_ids,
-        )
-        topics_UT = np.stack([topic_probabilities(source, rows[u]["first"], rows[u]["second"], action) for u in known])
+        known = {row[c.USER_ID]: (row["first"], row["second"]) for row in interests(self.job.spark, source).collect()}
+        topics_UT = np.stack([topic_probabilities(source, *known[user], action) for user in self._events.user_ids])
         middle = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days / 2)
         items = self.job.read(ITEMS).select(c.ITEM_ID, (F.col(c.PUBLISHED_TS) <= F.lit(middle)).alias("is_published"))
         table = items.toArrow()
@@ -102,8 +108,14 @@ class OfflineEvaluation:
 
     def own_history(self, task: str, days: float) -> Scorer:
         """The users' own events of a task, fading over ``days``, as a source of candidates."""
-        log = self._events.log(self._of_task(task) & self._periods(task).known_E)
-        return OwnHistory(log, as_of_seconds=self._as_of_seconds, days=days)
+        return OwnHistory(self._known_log(task), as_of_seconds=self._as_of_seconds, days=days)
+
+    def most_popular(self, task: str) -> Scorer:
+        """The task's most popular items of all time: what users without a vector get."""
+        return MostPopular(self._known_log(task))
+
+    def _known_log(self, task: str) -> TrainingLog:
+        return self._events.log(self._of_task(task) & self._periods(task).known_E)
 
     def rows_of(self, user_ids: list[str]) -> np.ndarray:
         """Rows of the users that have events."""
@@ -147,7 +159,15 @@ class OfflineEvaluation:
         return evaluate_lists(lists, question, user_filter=user_filter, model_versions=versions).rows
 
     def question(self, task: str) -> EvaluationTask:
-        """What is asked of every system: the test period, or with `windows.split: leave_one_out` the last event."""
+        """What is asked of every system: the test period, or with `windows.split: leave_one_out` the last event.
+
+        Made once: its candidates come from a Spark job.
+        """
+        if task not in self._questions:
+            self._questions[task] = self._make_question(task)
+        return self._questions[task]
+
+    def _make_question(self, task: str) -> EvaluationTask:
         events, config = self._events, self.settings.evaluation
         periods = self._periods(task)
         users, rows = len(events.user_ids), events.num_rows

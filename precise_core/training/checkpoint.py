@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from pydantic import ValidationError as PydanticValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from precise_core.artefacts import file_sum
 from precise_core.config import Config
 from precise_core.errors import CheckpointError
 from precise_core.models.catalog import ItemCatalog
@@ -219,7 +219,7 @@ def write_checkpoint(
         if is_universal_trained_V is not None:
             items[_UNIVERSAL] = is_universal_trained_V.contiguous()
         save_file(items, str(folder / _ITEMS))
-        version = f"{model.stage}-{described['task']}-{_sha256(folder / _WEIGHTS)[:12]}"
+        version = f"{model.stage}-{described['task']}-{file_sum(folder / _WEIGHTS)[:12]}"
         manifest = Manifest(
             model_version=version,
             stage=model.stage,
@@ -233,7 +233,7 @@ def write_checkpoint(
         )
         (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
         (folder / _METRICS).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
-        sums = {name: _sha256(folder / name) for name in (_WEIGHTS, _ITEMS, _MANIFEST, _METRICS)}
+        sums = {name: file_sum(folder / name) for name in (_WEIGHTS, _ITEMS, _MANIFEST, _METRICS)}
         (folder / _SUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
         _move_into_place(folder, out / version, Path(scratch) / "replaced")
     return Checkpoint.open(out / version)
@@ -295,13 +295,8 @@ def _read_sums(folder: Path) -> dict[str, str]:
 def _verify(file: Path, expected: str) -> None:
     if not file.is_file():
         raise CheckpointError(f"{file}: missing")
-    if _sha256(file) != expected:
+    if file_sum(file) != expected:
         raise CheckpointError(f"{file}: changed since it was written (SHA-256 differs); restore it or train again")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _move_into_place(folder: Path, final: Path, replaced: Path) -> None:

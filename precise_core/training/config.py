@@ -36,13 +36,14 @@ class LoopConfig(Config):
     """What every training has: how long, how large, how often it looks at the validation slice.
 
     ``accumulate_batches``: batches whose gradients make one update (in-batch negatives stay those of one batch).
-    ``precision``: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU, fp32 on a CPU, where bf16 gained nothing.
+    ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU, where bf16 gained
+    nothing.
     """
 
     epochs: int = Field(3, ge=0)
     batch_size: int = Field(128, ge=2)
     accumulate_batches: int = Field(1, ge=1, description="Batches per optimizer step.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`bf16` = autocast; `auto`: on a GPU only.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`bf16` = autocast; `auto` = fp32 on a CPU.")
     optimizer: OptimizerConfig = OptimizerConfig()
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
     checkpoint_every_steps: int = Field(200, ge=1)

@@ -49,13 +49,13 @@ def add_up_gradients(model: nn.Module) -> None:
             dist.all_reduce(parameter.grad)
 
 
-def add_up(value: float) -> float:
-    """The sum of every rank's value, on every rank."""
+def add_up(*values: float) -> tuple[float, ...]:
+    """The sum over the ranks of each value, on every rank, in one exchange."""
     if world_size() == 1:
-        return value
-    total = torch.tensor([value], dtype=torch.double)
-    dist.all_reduce(total)
-    return float(total.item())
+        return values
+    totals = torch.tensor(values, dtype=torch.double)
+    dist.all_reduce(totals)
+    return tuple(totals.tolist())
 
 
 def gather_rows(rows_N: torch.Tensor) -> torch.Tensor:
@@ -81,12 +81,3 @@ def from_first_rank(value: ValueT) -> ValueT:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-def any_rank(flag: bool) -> bool:
-    """True on every rank if it is true on one."""
-    if world_size() == 1:
-        return flag
-    votes = torch.tensor([int(flag)])
-    dist.all_reduce(votes)
-    return bool(votes.item())

@@ -216,7 +216,7 @@ class _Run:
         """Add the gradients of one batch; returns its summed loss and weight, those of all ranks together."""
         loss = self._loss(batch)
         own_sum = 0.0 if loss is None else loss.mean.item() * loss.weight
-        loss_sum = distribution.add_up(own_sum)
+        loss_sum, weight = distribution.add_up(own_sum, 0.0 if loss is None else float(loss.weight))
         if not math.isfinite(loss_sum):
             place = f"epoch {self.at.epoch}, batch {self.at.batch_in_epoch + 1} (step {self.at.step + 1})"
             guilty = self._guilty(batch) if not math.isfinite(own_sum) else []
@@ -224,7 +224,7 @@ class _Run:
             raise TrainingError(f"{self.t.description}: loss is not finite at {place}, {windows}; {self._last_good()}")
         if loss is not None:
             (loss.mean * loss.weight).backward()
-        return loss_sum, distribution.add_up(0.0 if loss is None else loss.weight)
+        return loss_sum, weight
 
     def _loss(self, batch: SequenceBatch) -> BatchLoss | None:
         # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
@@ -281,7 +281,7 @@ class _Run:
 
     def _names(self, batches: Iterable[SequenceBatch]) -> list[str]:
         """Ids of the windows of all ranks, the first few."""
-        own = [name for batch in islice(batches, _NAMED_IN_ERROR) for name in window_ids(self.t.feed, batch)]
+        own = window_ids(self.t.feed, islice(batches, _NAMED_IN_ERROR))
         return [name for names in distribution.gather(own[:_NAMED_IN_ERROR]) for name in names][:_NAMED_IN_ERROR]
 
     def _is_finite(self, batch: SequenceBatch) -> bool:

@@ -104,6 +104,24 @@ class Attention(nn.Module):
         return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
+class Block(nn.Module):
+    """The parts of a Transformer block; a subclass says in which order ``forward`` puts them.
+
+    Attributes:
+        attention_norm, ffn_norm: Layer normalisations.
+        attention: ``Attention``.
+        ffn: D to ``ffn_width`` and back, at every position.
+        dropout: For what either sublayer adds.
+    """
+
+    def __init__(self, config: EncoderConfig, width: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.attention_norm, self.ffn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(config, width)
+        self.ffn = feed_forward(config, width, activation)
+        self.dropout = Dropout(config.dropout)
+
+
 def feed_forward(config: EncoderConfig, width: int, activation: nn.Module) -> nn.Sequential:
     """D to ``ffn_width`` and back, at every position."""
     return nn.Sequential(nn.Linear(width, config.ffn_width), activation, nn.Linear(config.ffn_width, width))

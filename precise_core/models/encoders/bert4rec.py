@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from precise_core.models.config import EncoderConfig
-from precise_core.models.dropout import Dropout
-from precise_core.models.encoders.base import Attention, SequenceEncoder, feed_forward
+from precise_core.models.encoders.base import Block, SequenceEncoder
 from precise_core.models.encoders.registry import register
 
 
@@ -21,15 +20,11 @@ class Bert4RecEncoder(SequenceEncoder):
         self.blocks.extend(PostNormBlock(config, width) for _ in range(config.layers))
 
 
-class PostNormBlock(nn.Module):
+class PostNormBlock(Block):
     """norm(x + attention(x)), then norm(x + FFN(x))."""
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
-        super().__init__()
-        self.attention_norm, self.ffn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(config, width)
-        self.ffn = feed_forward(config, width, nn.GELU())
-        self.dropout = Dropout(config.dropout)
+        super().__init__(config, width, nn.GELU())
 
     def forward(self, h_BQD: torch.Tensor, h_BLD: torch.Tensor, mask_B1QL: torch.Tensor) -> torch.Tensor:
         h_BQD = self.attention_norm(h_BQD + self.dropout(self.attention(h_BQD, h_BLD, mask_B1QL)))

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from precise_core.models.config import EncoderConfig
-from precise_core.models.dropout import Dropout
-from precise_core.models.encoders.base import Attention, SequenceEncoder, feed_forward
+from precise_core.models.encoders.base import Block, SequenceEncoder
 from precise_core.models.encoders.registry import register
 
 
@@ -24,17 +23,13 @@ class SASRecEncoder(SequenceEncoder):
         self.blocks.extend(SASRecBlock(config, width) for _ in range(config.layers))
 
 
-class SASRecBlock(nn.Module):
+class SASRecBlock(Block):
     """Q = norm(x); x = Q + attention(Q, x); y = norm(x); y + FFN(y): only queries are normalised, sums start there."""
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
-        super().__init__()
-        self.query_norm, self.ffn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(config, width)
-        self.ffn = feed_forward(config, width, nn.ReLU())
-        self.dropout = Dropout(config.dropout)
+        super().__init__(config, width, nn.ReLU())
 
     def forward(self, h_BQD: torch.Tensor, h_BLD: torch.Tensor, mask_B1QL: torch.Tensor) -> torch.Tensor:
-        query_BQD = self.query_norm(h_BQD)
+        query_BQD = self.attention_norm(h_BQD)
         y_BQD = self.ffn_norm(query_BQD + self.dropout(self.attention(query_BQD, h_BLD, mask_B1QL)))
         return y_BQD + self.dropout(self.ffn(y_BQD))
