@@ -6,7 +6,7 @@ CONFIG ?= conf/demo.yaml
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test lint format types contracts figures experiment results references clean
+.PHONY: help preflight install demo test test-faults lint format types contracts figures experiment results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: install ## Run the whole night on the grocery data and print where the rep
 
 test: install lint types contracts ## Lint, check types and import contracts, run the tests
 	$(BIN)/python -m pytest
+
+test-faults: install ## Run the tests that kill, corrupt, fill disks, or take minutes
+	$(BIN)/python -m pytest -m faults
 
 lint: install ## Check style and formatting
 	$(BIN)/ruff check .
