@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
@@ -19,14 +21,13 @@ from schemas import EVENTS, ITEM_VOCABULARY
 from schemas import columns as c
 
 TASKS = {name: TaskConfig.model_validate(condition) for name, condition in engine.TASKS.items() if condition}
-MAX_LENGTH = 500
 EVENTS_PER_USER = 100
 HEAVY_SHARE = 0.5  # of all events, where one user is to be heavy
 _DAYS = 60
 
 
-def source_of(events: int, seed: int, *, is_skewed: bool = False, new_share: float = 0.0) -> SyntheticSource:
-    """A world of about ``events`` events; a share of ``new_share`` of them happens on its last day or comes later."""
+def source_of(events: int, seed: int, *, is_skewed: bool = False) -> SyntheticSource:
+    """A world of about ``events`` events."""
     others = events * (1 - HEAVY_SHARE) if is_skewed else events
     return SyntheticSource(
         kind="synthetic",
@@ -35,7 +36,6 @@ def source_of(events: int, seed: int, *, is_skewed: bool = False, new_share: flo
         days=_DAYS,
         events_per_user=EVENTS_PER_USER,
         heavy_user_share=HEAVY_SHARE if is_skewed else 0.0,
-        late_share=new_share,
         impressions_per_user=0,
         seed=seed,
     )
@@ -67,19 +67,33 @@ def vocabulary_of(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     )
 
 
-def write_world(folder: Path, events: int, seed: int, *, is_skewed: bool = False) -> Path:
-    """Parquet files of events and vocabulary under ``folder``, made where they are not there yet."""
-    name = f"{events}_{seed}{'_skewed' if is_skewed else ''}"
-    world = folder / name
+def main() -> None:
+    """Write one world, where it is not there yet, and print its folder."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--millions", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--skewed", action="store_true", help="one user has half of all events")
+    arguments = parser.parse_args()
+    name = f"world_{arguments.millions}m_{arguments.seed}{'_skewed' if arguments.skewed else ''}"
+    world = arguments.folder.resolve() / name
     if not (world / "events" / "_SUCCESS").exists():
-        spark = session("world", 2 * max(1, events // 2_000_000))
-        source = source_of(events, seed, is_skewed=is_skewed)
-        vocabulary_of(spark, source).coalesce(1).write.mode("overwrite").parquet(str(world / "vocabulary"))
-        events_of(spark, source).drop(c.EVENT_DATE).write.mode("overwrite").parquet(str(world / "events"))
-    return world
+        _write(world, source_of(arguments.millions * 1_000_000, arguments.seed, is_skewed=arguments.skewed))
+    print(world)
 
 
-def session(name: str, partitions: int) -> SparkSession:
+def _write(world: Path, source: SyntheticSource) -> None:
+    users_per_task = 20_000
+    spark = session("world", 4, {"spark.default.parallelism": str(max(2, source.users // users_per_task))})
+    vocabulary_of(spark, source).coalesce(1).write.mode("overwrite").parquet(str(world / "vocabulary"))
+    events_of(spark, source).drop(c.EVENT_DATE).write.mode("overwrite").parquet(str(world / "events"))
+
+
+def session(name: str, partitions: int, conf: Mapping[str, str] | None = None) -> SparkSession:
     """Spark as all these figures are measured with: two cores, a driver of 8 GB."""
-    config = SparkConfig(master="local[2]", driver_memory="8g", shuffle_partitions=max(4, partitions))
+    config = SparkConfig(master="local[2]", driver_memory="8g", shuffle_partitions=partitions, conf=dict(conf or {}))
     return get_session(name, config)
+
+
+if __name__ == "__main__":
+    main()
