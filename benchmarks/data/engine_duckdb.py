@@ -21,8 +21,8 @@ def build(events: Path, vocabulary: Path, out: Path, max_length: int) -> None:
         where = " AND ".join(["true", *(f"{name} = '{value}'" for name, value in condition.items())])
         database.execute(
             f"""COPY (
-                SELECT user_id, '{task}' AS task, list_transform(line, e -> e.i) AS item_indices,
-                    list_transform(line, e -> e.s) AS scenes, list_transform(line, e -> e.t) AS event_ts
+                SELECT user_id, '{task}' AS task, list_transform(line, lambda e: e.i) AS item_indices,
+                    list_transform(line, lambda e: e.s) AS scenes, list_transform(line, lambda e: e.t) AS event_ts
                 FROM (
                     SELECT user_id, list({{t: event_ts, i: item_index, s: scene}} ORDER BY event_ts, event_id)
                         [-{max_length}:] AS line

@@ -20,7 +20,9 @@ def build(events: Path, vocabulary: Path, out: Path, max_length: int) -> None:
     )
     out.mkdir(parents=True)
     for task, condition in TASKS.items():
-        of_task = rows.lazy().filter([pl.col(name) == value for name, value in condition.items()])
+        of_task = rows.lazy()
+        for name, value in condition.items():
+            of_task = of_task.filter(pl.col(name) == value)
         last = [pl.col(name).tail(max_length) for name in ("item_index", "scene", "event_ts")]
         sequences = of_task.group_by("user_id").agg(last).with_columns(task=pl.lit(task))
         named = sequences.rename({"item_index": "item_indices", "scene": "scenes"}).select(COLUMNS).collect()

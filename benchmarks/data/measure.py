@@ -87,7 +87,7 @@ def content_of(out: Path) -> tuple[int, int, int]:
     query = f"""
         SELECT count(*), bit_xor(h), sum(h::HUGEINT)
         FROM (
-            SELECT hash(user_id, task, item_indices, scenes, list_transform(event_ts, t -> epoch_us(t))) AS h
+            SELECT hash(user_id, task, item_indices, scenes, list_transform(event_ts, lambda t: epoch_us(t))) AS h
             FROM read_parquet('{out}/*.parquet')
         )"""
     database = duckdb.connect()
