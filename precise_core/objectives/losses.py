@@ -22,7 +22,7 @@ def sampled_softmax(
     Args:
         positive_PM: s of the positives.
         positive_mask_PM: True = a real positive.
-        negative_PC: s of the negatives; very small where a candidate is none (``Candidates.hide``).
+        negative_PC: s of the negatives; very small where a candidate is none (``Candidates.hide_``).
     """
     loss_PM = F.softplus(negative_PC.logsumexp(dim=1)[:, None] - positive_PM)
     return loss_PM[positive_mask_PM].mean()
@@ -39,7 +39,7 @@ def candidate_softmax(
     """``sampled_softmax`` over drawn candidates: scores corrected, a position's own targets hidden.
 
     Args:
-        logits_PC: Scores of the candidates.
+        logits_PC: Scores of the candidates; overwritten.
         candidates: What was drawn.
         targets_PM: Items; masked entries repeat another target of their row.
         target_mask_PM: True = a real target.
@@ -48,9 +48,12 @@ def candidate_softmax(
     """
     s_PC = candidates.corrected(logits_PC)
     if target_logits_PM is None:
-        target_logits_PM = s_PC.gather(1, candidates.columns(targets_PM))
+        # Not by gather, which keeps the matrix for its gradient.
+        rows_P1 = torch.arange(len(s_PC), device=s_PC.device)[:, None]
+        target_logits_PM = s_PC[rows_P1, candidates.columns(targets_PM)]
     hidden_PH = targets_PM if hidden_PH is None else torch.cat([targets_PM, hidden_PH], dim=1)
-    return sampled_softmax(target_logits_PM, target_mask_PM, candidates.hide(s_PC, hidden_PH))
+    candidates.hide_(s_PC, hidden_PH)
+    return sampled_softmax(target_logits_PM, target_mask_PM, s_PC)
 
 
 def bpr_user(scores_EE: torch.Tensor, allowed_EE: torch.Tensor) -> torch.Tensor | None:

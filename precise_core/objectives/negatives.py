@@ -38,13 +38,18 @@ class Candidates:
         logits_PC = logits_PC.float()
         return logits_PC if self.log_q_C is None else logits_PC - self.log_q_C
 
-    def hide(self, s_PC: torch.Tensor, items_PH: torch.Tensor) -> torch.Tensor:
-        """``s_PC`` with ``HIDDEN`` at the given items of a position (accidental hits) and at what is no negative."""
+    @torch.no_grad()
+    def hide_(self, s_PC: torch.Tensor, items_PH: torch.Tensor) -> None:
+        """Put ``HIDDEN`` at the given items of a position (accidental hits) and at what is no negative.
+
+        In place and unseen by autograd, which spares copies of the largest matrix of a step. Gradients are right all
+        the same: a softmax gives a score that low a weight, and so a gradient, of exactly 0.
+        """
         if self.is_negative_C is not None:
-            s_PC = s_PC.masked_fill(~self.is_negative_C, HIDDEN)
+            s_PC.masked_fill_(~self.is_negative_C, HIDDEN)
         columns_PH = self.columns(items_PH)
         rows, slots = (self.item_indices_C[columns_PH] == items_PH).nonzero(as_tuple=True)
-        return s_PC.index_put((rows, columns_PH[rows, slots]), s_PC.new_tensor(HIDDEN))
+        s_PC[rows, columns_PH[rows, slots]] = HIDDEN
 
 
 class CandidateSampler:
