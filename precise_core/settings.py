@@ -76,6 +76,9 @@ class Settings(Config):
         unknown = sorted(set(self.ranking_features.tasks) - set(self.task_names))
         if unknown:
             raise ValueError(f"ranking_features.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
+        unknown = sorted(set(self.sequences.max_lengths) - set(self.task_names))
+        if unknown:
+            raise ValueError(f"sequences.max_lengths: unknown task {unknown}; declared are {list(self.task_names)}")
         if self.windows.length > self.model.encoder.max_length:
             raise ValueError(
                 f"windows.length {self.windows.length} is above "
