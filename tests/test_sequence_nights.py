@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from precise_core.errors import DataError
 from precise_core.features.config import SequencesConfig, TaskConfig
 from precise_core.runtime.sequences import prepare_sequences
-from precise_core.spark.changes import net_changes
+from precise_core.spark.changes import Changes, net_changes
 from schemas import USER_SEQUENCES
 from tests.sequence_world import DAY, TalkingJob, World, event, moved
 
@@ -152,6 +152,6 @@ def test_no_events_never_wipe_the_table(world: World, spark: SparkSession, tmp_p
 def test_a_wrong_table_does_not_pass_the_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put(event(100, "u1", -1))
     module = "precise_core.runtime.sequence_increment.net_changes"
-    monkeypatch.setattr(module, lambda *args, **named: net_changes(*args, **named).limit(0))
+    monkeypatch.setattr(module, lambda *args, **named: Changes(net_changes(*args, **named).frame.limit(0), False))
     with pytest.raises(DataError, match="1 rows of a full build are missing and 1 should not be there"):
         world.night(check=3)

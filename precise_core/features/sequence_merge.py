@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.features.config import SequencesConfig
-from precise_core.features.sequences import ENTRIES, length_limit
+from precise_core.features.sequences import length_limit
 from schemas import USER_SEQUENCES
 from schemas import columns as c
 
@@ -18,9 +18,10 @@ IS_TIED = "is_tied"
 IS_CHANGED = "is_changed"
 STORED_LENGTH = "stored_length"
 
+_PARALLEL = (c.ITEM_INDICES, c.SCENES, c.EVENT_TS)
 _LINE = "line"
+_NEW = "new_"
 _MERGED = "merged_"
-_PARALLEL = {c.ITEM_INDICES: c.ITEM_INDEX, c.SCENES: c.SCENE, c.EVENT_TS: c.EVENT_TS}  # array -> field of an entry
 
 
 def trim_sequences(stored: DataFrame, config: SequencesConfig) -> DataFrame:
@@ -34,7 +35,7 @@ def merge_sequences(stored: DataFrame, fresh: DataFrame, config: SequencesConfig
 
     Args:
         stored: ``schemas.USER_SEQUENCES``, no row longer than N.
-        fresh: New events per user and task (``collect_entries``).
+        fresh: The same built from the new events alone.
         config: N of every task.
 
     Returns:
@@ -42,26 +43,26 @@ def merge_sequences(stored: DataFrame, fresh: DataFrame, config: SequencesConfig
         row is not to be used), ``is_changed`` (false where every new event is older than a full sequence) and
         ``stored_length``, the length before the merge.
     """
-    joined = stored.join(fresh.select(c.USER_ID, c.TASK, ENTRIES), on=[c.USER_ID, c.TASK], how="inner")
-    is_later = F.element_at(ENTRIES, 1)[c.EVENT_TS] > F.col(c.LAST_EVENT_TS)
+    new = fresh.select(c.USER_ID, c.TASK, *[F.col(name).alias(_NEW + name) for name in _PARALLEL])
+    joined = stored.join(new, on=[c.USER_ID, c.TASK], how="inner")
+    new_times, times = F.col(_NEW + c.EVENT_TS), F.col(_MERGED + c.EVENT_TS)
+    is_later = F.element_at(new_times, 1) > F.col(c.LAST_EVENT_TS)
     # Nearly always the new events are the newest, and the arrays only grow at their end.
-    line = joined.withColumn(_LINE, F.when(~is_later, _in_order()))
-    limit = length_limit(config)
-    merged = {
-        _MERGED + name: _last(
-            F.when(is_later, F.concat(F.col(name), F.col(ENTRIES)[field])).otherwise(F.col(_LINE)[field]), limit
-        )
-        for name, field in _PARALLEL.items()
-    }
-    times = F.col(_MERGED + c.EVENT_TS)
+    merged = joined.withColumn(_LINE, F.when(~is_later, _in_order())).withColumns(
+        {
+            _MERGED + name: _last(
+                F.when(is_later, F.concat(name, _NEW + name)).otherwise(F.col(_LINE)[name]), length_limit(config)
+            )
+            for name in _PARALLEL
+        }
+    )
     columns = {name: F.col(_MERGED + name) for name in _PARALLEL} | {
         c.LENGTH: F.size(times),
         c.LAST_EVENT_TS: F.element_at(times, -1),
     }
-    is_tied = ~is_later & F.arrays_overlap(F.col(c.EVENT_TS), F.col(ENTRIES)[c.EVENT_TS])
-    return line.withColumns(merged).select(
+    return merged.select(
         *[columns.get(name, F.col(name)).alias(name) for name in USER_SEQUENCES.column_names],
-        is_tied.alias(IS_TIED),
+        (~is_later & F.arrays_overlap(F.col(c.EVENT_TS), new_times)).alias(IS_TIED),
         (is_later | (times != F.col(c.EVENT_TS))).alias(IS_CHANGED),
         F.col(c.LENGTH).alias(STORED_LENGTH),
     )
@@ -69,11 +70,14 @@ def merge_sequences(stored: DataFrame, fresh: DataFrame, config: SequencesConfig
 
 def _in_order() -> Column:
     """Stored and new events by time; those of one instant are all stored or all new and keep their places."""
-    stored = F.arrays_zip(c.EVENT_TS, F.sequence(F.lit(1), F.size(c.EVENT_TS)), c.ITEM_INDICES, c.SCENES)
-    new = F.col(ENTRIES)
-    added = F.arrays_zip(new[c.EVENT_TS], F.sequence(F.lit(1), F.size(new)), new[c.ITEM_INDEX], new[c.SCENE])
-    kind = f"array<struct<{c.EVENT_TS}:timestamp,place:int,{c.ITEM_INDEX}:int,{c.SCENE}:string>>"
-    return F.sort_array(F.concat(stored.cast(kind), added.cast(kind)))
+    kind = f"array<struct<{c.EVENT_TS}:timestamp,place:int,{c.ITEM_INDICES}:int,{c.SCENES}:string>>"
+    lines = [
+        F.arrays_zip(
+            of + c.EVENT_TS, F.sequence(F.lit(1), F.size(of + c.EVENT_TS)), of + c.ITEM_INDICES, of + c.SCENES
+        ).cast(kind)
+        for of in ("", _NEW)
+    ]
+    return F.sort_array(F.concat(*lines))
 
 
 def _last(array: Column, limit: Column) -> Column:

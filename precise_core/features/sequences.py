@@ -15,10 +15,10 @@ from precise_core.features.vocabulary import with_item_index
 from schemas import USER_SEQUENCES
 from schemas import columns as c
 
-ENTRIES = "entries"
 EVENTS_OF_SEQUENCES = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EVENT_TS)
 
 _PLACE = "place"
+_ENTRIES = "entries"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,29 +55,20 @@ def build_user_sequences(
         only: Names of the tasks wanted; every task by default.
     """
     visible = events_before(events, as_of).select(*EVENTS_OF_SEQUENCES)
-    entries = collect_entries(task_events(visible, tasks, only), vocabulary, config)
-    return sequence_rows(entries, config.buckets)
-
-
-def collect_entries(events: DataFrame, vocabulary: DataFrame, config: SequencesConfig) -> DataFrame:
-    """user_id, task and ``entries``: the last N of ``events`` (with a task each) as structs, oldest first."""
+    recent = _last_events(task_events(visible, tasks, only), config)
     entry = F.struct(c.EVENT_TS, c.EVENT_ID, c.ITEM_INDEX, c.SCENE)
-    recent = with_item_index(_last_events(events, config), vocabulary)
     # collect_list promises no order; the sort is bounded by N.
-    return recent.groupBy(c.USER_ID, c.TASK).agg(F.sort_array(F.collect_list(entry)).alias(ENTRIES))
-
-
-def sequence_rows(entries: DataFrame, buckets: int) -> DataFrame:
-    """``entries`` of ``collect_entries`` as rows of ``schemas.USER_SEQUENCES``."""
+    entries = F.sort_array(F.collect_list(entry)).alias(_ENTRIES)
+    sequences = with_item_index(recent, vocabulary).groupBy(c.USER_ID, c.TASK).agg(entries)
     columns = {
-        c.ITEM_INDICES: F.col(ENTRIES)[c.ITEM_INDEX],
-        c.SCENES: F.col(ENTRIES)[c.SCENE],
-        c.EVENT_TS: F.col(ENTRIES)[c.EVENT_TS],
-        c.LENGTH: F.size(ENTRIES),
-        c.LAST_EVENT_TS: F.element_at(ENTRIES, -1)[c.EVENT_TS],
-        c.BUCKET: user_bucket(buckets),
+        c.ITEM_INDICES: F.col(_ENTRIES)[c.ITEM_INDEX],
+        c.SCENES: F.col(_ENTRIES)[c.SCENE],
+        c.EVENT_TS: F.col(_ENTRIES)[c.EVENT_TS],
+        c.LENGTH: F.size(_ENTRIES),
+        c.LAST_EVENT_TS: F.element_at(_ENTRIES, -1)[c.EVENT_TS],
+        c.BUCKET: user_bucket(config.buckets),
     }
-    return entries.select(*[columns.get(name, F.col(name)).alias(name) for name in USER_SEQUENCES.column_names])
+    return sequences.select(*[columns.get(name, F.col(name)).alias(name) for name in USER_SEQUENCES.column_names])
 
 
 def sequence_balance(

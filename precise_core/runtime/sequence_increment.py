@@ -21,25 +21,18 @@ from precise_core.features.sequence_merge import (
     trim_sequences,
 )
 from precise_core.features.sequence_state import SequencePlan, SequenceState
-from precise_core.features.sequences import (
-    EVENTS_OF_SEQUENCES,
-    build_user_sequences,
-    collect_entries,
-    events_per_sequence,
-    sequence_rows,
-)
-from precise_core.features.tasks import events_before, task_events
+from precise_core.features.sequences import EVENTS_OF_SEQUENCES, build_user_sequences, events_per_sequence
+from precise_core.features.tasks import events_before
 from precise_core.features.vocabulary import UNKNOWN_INDEX
 from precise_core.runtime.job import Job
 from precise_core.sources.times import instant
-from precise_core.spark.changes import SIGN, net_changes
-from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES
+from precise_core.spark.changes import Changes, net_changes
+from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES, Table
 from schemas import columns as c
 
 Partition = Mapping[str, Any]
 
 _KEY = [c.USER_ID, c.TASK]
-_ROW_HASH = "row_hash"
 _BROADCAST_ROWS = 2_000_000  # sequences with new events that every executor may hold at once
 
 
@@ -63,131 +56,23 @@ class Increment:
         self._vocabulary = job.read(ITEM_VOCABULARY)
 
     @cached_property
-    def _stored(self) -> DataFrame:
-        stored = self._job.read(USER_SEQUENCES).where(F.col(c.TASK).isin(*self._plan.kept))
-        return trim_sequences(stored, self._config) if self._plan.trimmed else stored
-
-    @cached_property
-    def _changes(self) -> DataFrame:
-        """Events that were before last night's ``as_of`` in one of the two versions only."""
-        return net_changes(
-            self._job.spark,
-            self._job.warehouse,
-            EVENTS,
-            since=self._last.events.version,
-            until=self._now.events.version,
-            columns=EVENTS_OF_SEQUENCES,
-            where=F.col(c.EVENT_TS) < instant(self._last.as_of),
-        )
-
-    @cached_property
-    def _added(self) -> DataFrame:
-        """Late events, and all events since last night's ``as_of``, whenever they came into the table."""
-        late = self._changes.where(F.col(SIGN) > 0).drop(SIGN)
-        is_recent = F.col(c.EVENT_DATE).between(self._last.as_of.date(), self._as_of.date())  # prunes partitions
-        recent = self._job.read(EVENTS).where(is_recent & (F.col(c.EVENT_TS) >= instant(self._last.as_of)))
-        return late.unionByName(events_before(recent, self._as_of).select(*EVENTS_OF_SEQUENCES)).persist()
-
-    @cached_property
-    def _unsettled_users(self) -> DataFrame:
-        """Users whose stored sequences cannot be gone on from."""
-        users = self._changes.where(F.col(SIGN) < 0).select(c.USER_ID)
-        if self._last.vocabulary != self._now.vocabulary:
-            users = users.unionByName(self._users_of_moved_items())
-        if self._foreign_since is not None:
-            users = users.unionByName(self._users_of_foreign_changes(self._foreign_since))
-        return users.distinct().persist()
-
-    def _users_of_moved_items(self) -> DataFrame:
-        """Users with an event on an item whose index is new, gone or another one."""
-        moved = net_changes(
-            self._job.spark,
-            self._job.warehouse,
-            ITEM_VOCABULARY,
-            since=self._last.vocabulary.version,
-            until=self._now.vocabulary.version,
-            columns=(c.ITEM_ID, c.ITEM_INDEX),
-        )
-        is_only_growth = moved.where(F.col(SIGN) < 0).isEmpty()
-        has_unknown = F.array_contains(c.ITEM_INDICES, UNKNOWN_INDEX)
-        if is_only_growth and self._stored.where(has_unknown).isEmpty():
-            return moved.limit(0).select(F.col(c.ITEM_ID).alias(c.USER_ID))  # nobody has had a new item before
-        events = events_before(self._job.read(EVENTS), self._as_of)
-        return events.join(moved.select(c.ITEM_ID).distinct(), on=c.ITEM_ID, how="left_semi").select(c.USER_ID)
-
-    def _users_of_foreign_changes(self, since: int) -> DataFrame:
-        """Users of rows that somebody else, an erasure for example, has changed or deleted."""
-        self._job.say(f"user_sequences was changed by others since version {since}: these users are built anew")
-        changes = net_changes(
-            self._job.spark,
-            self._job.warehouse,
-            USER_SEQUENCES,
-            since=since,
-            until=self._job.pin(USER_SEQUENCES),
-            columns=(c.USER_ID, c.TASK, c.ITEM_INDICES, c.SCENES, c.EVENT_TS),
-        )
-        return changes.select(c.USER_ID)
-
-    @cached_property
-    def _fresh(self) -> DataFrame:
-        settled = self._added.join(self._unsettled_users, on=c.USER_ID, how="left_anti")
-        return collect_entries(
-            task_events(settled, self._tasks, self._plan.kept), self._vocabulary, self._config
-        ).persist()
-
-    @cached_property
-    def _touched(self) -> DataFrame:
-        """Stored sequences with the new events merged in; those of ``_users_anew`` are not to be used."""
-        fresh = self._fresh
-        # Sequences are wide: send the few new events to them rather than both through a shuffle.
-        new = F.broadcast(fresh) if fresh.count() <= _BROADCAST_ROWS else fresh
-        return merge_sequences(self._stored, new, self._config).persist()
-
-    @cached_property
-    def _users_anew(self) -> DataFrame:
-        tied = self._touched.where(IS_TIED).select(c.USER_ID)
-        return self._unsettled_users.unionByName(tied).distinct().persist()
-
-    @cached_property
-    def _events_anew(self) -> DataFrame:
-        visible = events_before(self._job.read(EVENTS), self._as_of)
-        return visible.join(self._users_anew, on=c.USER_ID, how="left_semi")
-
-    @cached_property
-    def _has_users_anew(self) -> bool:
-        return not self._users_anew.isEmpty()
-
-    @cached_property
-    def _merged(self) -> DataFrame:
-        return self._of_settled(self._touched)
-
-    def _of_settled(self, frame: DataFrame) -> DataFrame:
-        if not self._has_users_anew:
-            return frame
-        return frame.join(self._users_anew, on=c.USER_ID, how="left_anti")
-
-    @cached_property
     def rows(self) -> DataFrame:
         """New and altered rows of every task."""
-        columns = USER_SEQUENCES.column_names
-        first = self._of_settled(self._fresh.join(self._touched.select(*_KEY), on=_KEY, how="left_anti"))
-        rows = self._merged.where(IS_CHANGED).select(*columns).unionByName(sequence_rows(first, self._config.buckets))
-        if self._has_users_anew:
-            rows = rows.unionByName(self._built(self._events_anew, self._plan.kept))
+        changed = self._settled(self._touched).where(IS_CHANGED).select(*USER_SEQUENCES.column_names)
+        first = self._fresh.join(self._touched.select(*_KEY), on=_KEY, how="left_anti")
+        rows = changed.unionByName(self._settled(first))
+        if self._users_anew is not None:
+            rows = rows.unionByName(self._built(self._events_anew(self._users_anew), self._plan.kept))
         if self._plan.rebuilt:
             rows = rows.unionByName(self._built(self._job.read(EVENTS), tuple(self._plan.rebuilt)))
         return rows.persist()
-
-    def _built(self, events: DataFrame, tasks: tuple[str, ...]) -> DataFrame:
-        return build_user_sequences(events, self._vocabulary, self._tasks, self._as_of, self._config, tasks)
 
     def partitions(self) -> list[Partition]:
         """What has to be rewritten: whole tasks, and single buckets of the others; empty where nothing changed."""
         whole = {*self._plan.rebuilt, *self._plan.trimmed, *self._plan.dropped}
         touched = self.rows.select(c.TASK, c.BUCKET)
-        if self._has_users_anew:
-            stored = self._stored.select(c.USER_ID, c.TASK, c.BUCKET)
-            leaving = stored.join(self._users_anew, on=c.USER_ID, how="left_semi")
+        if self._users_anew is not None:
+            leaving = self._stored.join(self._users_anew, on=c.USER_ID, how="left_semi")
             touched = touched.unionByName(leaving.select(c.TASK, c.BUCKET))
         found = sorted((row[c.TASK], row[c.BUCKET]) for row in touched.distinct().collect())
         single: list[Partition] = [{c.TASK: task, c.BUCKET: bucket} for task, bucket in found if task not in whole]
@@ -195,22 +80,111 @@ class Increment:
 
     def content(self, partitions: Sequence[Partition]) -> DataFrame:
         """All rows of ``partitions`` after tonight."""
-        kept = self._stored.where(is_in_partitions(partitions))
-        kept = self._of_settled(kept.join(self.rows.select(*_KEY), on=_KEY, how="left_anti"))
+        stored = self._stored.where(is_in_partitions(partitions))
+        kept = self._settled(stored.join(self.rows.select(*_KEY), on=_KEY, how="left_anti"))
         return kept.select(*USER_SEQUENCES.column_names).unionByName(self.rows)
 
     def counted(self) -> DataFrame:
         """user_id, task and ``count``: stored and new events of each sequence that was touched or built anew."""
-        new = self._of_settled(events_per_sequence(self._added, self._tasks, self._plan.kept))
-        before = self._merged.select(*_KEY, STORED_LENGTH)
+        new = self._settled(events_per_sequence(self._added, self._tasks, self._plan.kept))
         total = F.col(c.COUNT) + F.coalesce(F.col(STORED_LENGTH), F.lit(0))
+        before = self._touched.select(*_KEY, STORED_LENGTH)
         counted = new.join(before, on=_KEY, how="left").select(*_KEY, total.alias(c.COUNT))
-        if self._has_users_anew:
-            counted = counted.unionByName(events_per_sequence(self._events_anew, self._tasks, self._plan.kept))
+        if self._users_anew is not None:
+            anew = events_per_sequence(self._events_anew(self._users_anew), self._tasks, self._plan.kept)
+            counted = counted.unionByName(anew)
         if self._plan.rebuilt:
             visible = events_before(self._job.read(EVENTS), self._as_of)
             counted = counted.unionByName(events_per_sequence(visible, self._tasks, tuple(self._plan.rebuilt)))
         return counted
+
+    @cached_property
+    def _stored(self) -> DataFrame:
+        stored = self._job.read(USER_SEQUENCES).where(F.col(c.TASK).isin(*self._plan.kept))
+        return trim_sequences(stored, self._config) if self._plan.trimmed else stored
+
+    @cached_property
+    def _late(self) -> Changes:
+        """What changed among the events before last night's ``as_of``."""
+        is_late = F.col(c.EVENT_TS) < instant(self._last.as_of)
+        return self._changes(EVENTS, self._last.events.version, self._now.events.version, EVENTS_OF_SEQUENCES, is_late)
+
+    @cached_property
+    def _added(self) -> DataFrame:
+        """Late events, and all events since last night's ``as_of``, whenever they came into the table."""
+        is_recent = F.col(c.EVENT_DATE).between(self._last.as_of.date(), self._as_of.date())  # prunes partitions
+        recent = self._job.read(EVENTS).where(is_recent & (F.col(c.EVENT_TS) >= instant(self._last.as_of)))
+        recent = events_before(recent, self._as_of).select(*EVENTS_OF_SEQUENCES)
+        return self._late.added.unionByName(recent).persist()
+
+    @cached_property
+    def _unsettled_users(self) -> DataFrame | None:
+        """Users whose stored sequences cannot be gone on from; None where there is no reason to look for any."""
+        sources = [
+            self._late.removed.select(c.USER_ID) if self._late.has_removed else None,
+            self._users_of_moved_items() if self._last.vocabulary != self._now.vocabulary else None,
+            None if self._foreign_since is None else self._users_of_foreign_changes(self._foreign_since),
+        ]
+        found = [users for users in sources if users is not None]
+        return reduce(DataFrame.unionByName, found).distinct().persist() if found else None
+
+    def _users_of_moved_items(self) -> DataFrame | None:
+        """Users with an event on an item whose index is new, gone or another one."""
+        versions = self._last.vocabulary.version, self._now.vocabulary.version
+        moved = self._changes(ITEM_VOCABULARY, *versions, (c.ITEM_ID, c.ITEM_INDEX))
+        has_unknown = F.array_contains(c.ITEM_INDICES, UNKNOWN_INDEX)
+        if not moved.has_removed and self._stored.where(has_unknown).isEmpty():
+            return None  # the vocabulary only grew, and nobody has had an item that it lacked
+        events = events_before(self._job.read(EVENTS), self._as_of)
+        items = moved.frame.select(c.ITEM_ID).distinct()
+        return events.join(items, on=c.ITEM_ID, how="left_semi").select(c.USER_ID)
+
+    def _users_of_foreign_changes(self, since: int) -> DataFrame:
+        """Users of rows that somebody else, an erasure for example, has changed or deleted."""
+        self._job.say(f"user_sequences was changed by others since version {since}: these users are built anew")
+        columns = (c.USER_ID, c.TASK, c.ITEM_INDICES, c.SCENES, c.EVENT_TS)
+        return self._changes(USER_SEQUENCES, since, self._job.pin(USER_SEQUENCES), columns).frame.select(c.USER_ID)
+
+    def _changes(
+        self, table: Table, since: int, until: int, columns: Sequence[str], where: Column | None = None
+    ) -> Changes:
+        return net_changes(
+            self._job.spark, self._job.warehouse, table, since=since, until=until, columns=columns, where=where
+        )
+
+    @cached_property
+    def _fresh(self) -> DataFrame:
+        """Sequences of the new events alone."""
+        events = self._added
+        if self._unsettled_users is not None:
+            events = events.join(self._unsettled_users, on=c.USER_ID, how="left_anti")
+        return self._built(events, self._plan.kept).persist()
+
+    @cached_property
+    def _touched(self) -> DataFrame:
+        """Stored sequences with the new events merged in, whether or not they may be used."""
+        # Sequences are wide: send the few new events to them rather than both through a shuffle.
+        fresh = F.broadcast(self._fresh) if self._fresh.count() <= _BROADCAST_ROWS else self._fresh
+        return merge_sequences(self._stored, fresh, self._config).persist()
+
+    @cached_property
+    def _users_anew(self) -> DataFrame | None:
+        """Users that are built anew from all their events; None on a night without any."""
+        unsettled, tied = self._unsettled_users, self._touched.where(IS_TIED).select(c.USER_ID)
+        users = tied if unsettled is None else unsettled.unionByName(tied)
+        return None if users.isEmpty() else users.distinct().persist()
+
+    def _events_anew(self, users: DataFrame) -> DataFrame:
+        return events_before(self._job.read(EVENTS), self._as_of).join(users, on=c.USER_ID, how="left_semi")
+
+    def _settled(self, frame: DataFrame) -> DataFrame:
+        """Rows of users that are not built anew."""
+        if self._users_anew is None:
+            return frame
+        return frame.join(self._users_anew, on=c.USER_ID, how="left_anti")
+
+    def _built(self, events: DataFrame, tasks: tuple[str, ...]) -> DataFrame:
+        return build_user_sequences(events, self._vocabulary, self._tasks, self._as_of, self._config, tasks)
 
 
 def is_in_partitions(partitions: Sequence[Partition]) -> Column:

@@ -42,16 +42,13 @@ class SequenceUpdate:
 def prepare_sequences(job: Job, *, full: bool) -> SequenceUpdate | None:
     """The update for ``settings.as_of``; None where nothing has to be written, which is said."""
     is_first = not job.warehouse.exists(USER_SEQUENCES)
-    if not is_first and events_before(job.read(EVENTS), job.settings.as_of).isEmpty():
-        job.say(f"warning: events has no row before {job.settings.as_of}; user_sequences is left as it is")
-        return None
-    now = _state(job)
-    if full or is_first:
-        return _everything(job, now, "asked for by --full" if full else "there is no user_sequences yet")
-    try:
-        return _brought_forward(job, now)
-    except HistoryGoneError as error:
-        return _everything(job, now, str(error))
+    update = _update(job, full=full, is_first=is_first)
+    if update is None or is_first or not update.rows.isEmpty():
+        return update
+    if not events_before(job.read(EVENTS), job.settings.as_of).isEmpty():
+        return update
+    job.say(f"warning: events has no row before {job.settings.as_of}; user_sequences is left as it is")
+    return None
 
 
 def write_sequences(job: Job, update: SequenceUpdate) -> None:
@@ -104,6 +101,16 @@ def check_sequences(job: Job, update: SequenceUpdate | None, buckets: int) -> No
             "there; nothing was written; run jobs/build_sequences.py --full"
         )
     job.say(f"checked: buckets {sample} of {settings.sequences.buckets} are what a full build gives")
+
+
+def _update(job: Job, *, full: bool, is_first: bool) -> SequenceUpdate | None:
+    now = _state(job)
+    if full or is_first:
+        return _everything(job, now, "asked for by --full" if full else "there is no user_sequences yet")
+    try:
+        return _brought_forward(job, now)
+    except HistoryGoneError as error:
+        return _everything(job, now, str(error))
 
 
 def _after(job: Job, update: SequenceUpdate | None) -> DataFrame:
