@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -70,6 +72,14 @@ class World:
         self.as_of, self.tasks, self.sequences = AS_OF, dict(TASKS), SEQUENCES
         self.warehouse._create_if_missing(spark, EVENTS)
         self.add_items(f"i{number}" for number in range(items))
+
+    def copy_to(self, folder: Path) -> World:
+        """The same world in a warehouse of its own."""
+        shutil.copytree(self.warehouse.root, folder)
+        other = copy.copy(self)
+        other.warehouse, other.tasks = Warehouse(str(folder)), dict(self.tasks)
+        other.events, other.vocabulary = dict(self.events), dict(self.vocabulary)
+        return other
 
     def add_items(self, items: Iterable[str]) -> None:
         for item in items:
