@@ -226,6 +226,31 @@ def test_eq_5_with_several_positives_accidental_hits_and_correction() -> None:
     assert float(apart) == pytest.approx(expected, rel=1e-5)
 
 
+@settings(max_examples=25, deadline=None)
+@given(positions=st.integers(1, 40), corrected=st.booleans(), partly=st.booleans(), seed=st.integers(0, 99))
+def test_the_gradient_is_that_of_the_formula_also_over_several_chunks(
+    positions: int, corrected: bool, partly: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    C = 9_000  # 29 rows of candidates make a chunk
+    logits = torch.randn(positions, C, requires_grad=True)
+    negative = torch.rand(C) < 0.5 if partly else None
+    candidates = Candidates(torch.arange(C), torch.rand(C).log() if corrected else None, negative)
+    targets = torch.randint(0, C, (positions, 2))
+    mask = torch.rand(positions, 2) < 0.7
+    mask[0] = True
+    hidden = torch.randint(0, C, (positions, 3))
+    s = logits if candidates.log_q_C is None else logits - candidates.log_q_C
+    never = torch.zeros(positions, C, dtype=torch.bool) if negative is None else (~negative).expand(positions, C)
+    never = never.scatter(1, torch.cat([targets, hidden], dim=1), True)
+    others = s.masked_fill(never, float("-inf")).logsumexp(dim=1, keepdim=True)
+    expected = F.softplus(others - s.gather(1, targets))[mask].mean()
+    ours = candidate_softmax(logits, candidates, targets, mask, hidden_PH=hidden)
+    torch.testing.assert_close(ours, expected)
+    (gradient,), (wanted,) = torch.autograd.grad(ours, logits), torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(gradient, wanted)
+
+
 def test_targets_outside_the_candidates_hide_none_of_them() -> None:
     candidates, logits = Candidates(torch.tensor([4, 7])), torch.zeros(3, 2)
     targets = torch.tensor([[3], [7], [9]])
