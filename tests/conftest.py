@@ -31,6 +31,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.sql.warehouse.dir": str(warehouse),  # nothing is written into the checkout
             "spark.default.parallelism": "2",
             "spark.sql.adaptive.enabled": "false",  # re-planning tiny queries costs more than it saves
+            # A query over five rows is over before its compiled version is ready.
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         },
     )
     session = get_session("precise-tests", config)

@@ -137,6 +137,10 @@ class World:
     def _files(self) -> set[str]:
         return set(DeltaTable(self.sequences_path).file_uris()) if self.warehouse.exists(USER_SEQUENCES) else set()
 
+    def bucket_of(self, user: str) -> int:
+        table = self.warehouse.read_arrow(USER_SEQUENCES, self.warehouse.version(USER_SEQUENCES))
+        return next(row["bucket"] for row in table.to_pylist() if row["user_id"] == user)
+
     def stored(self) -> Rows:
         table = self.warehouse.read_arrow(USER_SEQUENCES, self.warehouse.version(USER_SEQUENCES))
         rows = table.to_pylist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame, Window
@@ -19,19 +18,6 @@ EVENTS_OF_SEQUENCES = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EV
 
 _PLACE = "place"
 _ENTRIES = "entries"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceBalance:
-    """What became of the events, each counted once per task it belongs to.
-
-    ``kept`` is counted in the sequences and ``trimmed`` in the events, so ``events`` = ``kept`` + ``trimmed`` is a
-    check and not a definition.
-    """
-
-    events: int
-    kept: int
-    trimmed: int
 
 
 def build_user_sequences(
@@ -69,21 +55,6 @@ def build_user_sequences(
         c.BUCKET: user_bucket(config.buckets),
     }
     return sequences.select(*[columns.get(name, F.col(name)).alias(name) for name in USER_SEQUENCES.column_names])
-
-
-def sequence_balance(
-    events: DataFrame,
-    sequences: DataFrame,
-    tasks: Mapping[str, TaskConfig],
-    as_of: datetime,
-    config: SequencesConfig,
-) -> SequenceBalance:
-    """Events before ``as_of``, those in the built ``sequences``, and those beyond N; counts, no sort."""
-    counts = events_per_sequence(events_before(events, as_of), tasks)
-    trimmed = F.greatest(F.col(c.COUNT) - length_limit(config), F.lit(0))
-    before = counts.agg(F.sum(c.COUNT).alias("events"), F.sum(trimmed).alias("trimmed")).collect()[0]
-    kept = sequences.agg(F.sum(c.LENGTH).alias("kept")).collect()[0]["kept"]
-    return SequenceBalance(events=before["events"] or 0, kept=kept or 0, trimmed=before["trimmed"] or 0)
 
 
 def events_per_sequence(

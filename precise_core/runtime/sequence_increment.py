@@ -33,7 +33,7 @@ from schemas import columns as c
 Partition = Mapping[str, Any]
 
 _KEY = [c.USER_ID, c.TASK]
-_BROADCAST_ROWS = 2_000_000  # sequences with new events that every executor may hold at once
+_BROADCAST_ROWS = 2_000_000  # that every executor may hold at once
 
 
 class Increment:
@@ -59,13 +59,13 @@ class Increment:
     def rows(self) -> DataFrame:
         """New and altered rows of every task."""
         changed = self._settled(self._touched).where(IS_CHANGED).select(*USER_SEQUENCES.column_names)
-        first = self._fresh.join(self._touched.select(*_KEY), on=_KEY, how="left_anti")
-        rows = changed.unionByName(self._settled(first))
+        built = self._settled(self._fresh.join(self._touched.select(*_KEY), on=_KEY, how="left_anti"))
         if self._users_anew is not None:
-            rows = rows.unionByName(self._built(self._events_anew(self._users_anew), self._plan.kept))
+            built = built.unionByName(self._built(self._events_anew(self._users_anew), self._plan.kept))
         if self._plan.rebuilt:
-            rows = rows.unionByName(self._built(self._job.read(EVENTS), tuple(self._plan.rebuilt)))
-        return rows.persist()
+            built = built.unionByName(self._built(self._job.read(EVENTS), tuple(self._plan.rebuilt)))
+        # Changed rows lie together as their old files do; the others would become a file per task and partition.
+        return changed.unionByName(built.repartition(*USER_SEQUENCES.partition_by)).persist()
 
     def partitions(self) -> list[Partition]:
         """What has to be rewritten: whole tasks, and single buckets of the others; empty where nothing changed."""
@@ -81,7 +81,8 @@ class Increment:
     def content(self, partitions: Sequence[Partition]) -> DataFrame:
         """All rows of ``partitions`` after tonight."""
         stored = self._stored.where(is_in_partitions(partitions))
-        kept = self._settled(stored.join(self.rows.select(*_KEY), on=_KEY, how="left_anti"))
+        replaced = self.rows.where(F.col(c.TASK).isin(*self._plan.kept)).select(*_KEY)
+        kept = self._settled(stored.join(_sent(replaced), on=_KEY, how="left_anti"))
         return kept.select(*USER_SEQUENCES.column_names).unionByName(self.rows)
 
     def counted(self) -> DataFrame:
@@ -163,9 +164,7 @@ class Increment:
     @cached_property
     def _touched(self) -> DataFrame:
         """Stored sequences with the new events merged in, whether or not they may be used."""
-        # Sequences are wide: send the few new events to them rather than both through a shuffle.
-        fresh = F.broadcast(self._fresh) if self._fresh.count() <= _BROADCAST_ROWS else self._fresh
-        return merge_sequences(self._stored, fresh, self._config).persist()
+        return merge_sequences(self._stored, _sent(self._fresh), self._config).persist()
 
     @cached_property
     def _users_anew(self) -> DataFrame | None:
@@ -185,6 +184,11 @@ class Increment:
 
     def _built(self, events: DataFrame, tasks: tuple[str, ...]) -> DataFrame:
         return build_user_sequences(events, self._vocabulary, self._tasks, self._as_of, self._config, tasks)
+
+
+def _sent(frame: DataFrame) -> DataFrame:
+    """``frame``, cached, for a join with sequences: they are wide, and go through no shuffle where it is small."""
+    return F.broadcast(frame) if frame.count() <= _BROADCAST_ROWS else frame
 
 
 def is_in_partitions(partitions: Sequence[Partition]) -> Column:

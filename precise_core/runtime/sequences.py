@@ -152,6 +152,9 @@ def _brought_forward(job: Job, now: SequenceState) -> SequenceUpdate | None:
     if note is None:
         return _everything(job, now, "the table does not say what it was made from")
     last = SequenceState.model_validate(note.content)
+    if last == now and note.is_current:
+        job.say("the table was made from what is there now")
+        return None
     plan = plan_sequences(last, now)
     if plan.full:
         return _everything(job, now, plan.full)

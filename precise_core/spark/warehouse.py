@@ -143,7 +143,8 @@ class Warehouse:
     ) -> WriteResult:
         """Make ``frame`` the content of whole partitions in one commit, without looking at what they hold.
 
-        For a caller that knows that they change, and has made ``frame`` from a pinned version of them.
+        For a caller that knows that they change, has made ``frame`` from a pinned version of them, and has laid it out:
+        every Spark task writes a file into every partition it holds a row of.
 
         Args:
             table: A partitioned table that exists.
@@ -152,9 +153,9 @@ class Warehouse:
             run_id: Kept in the commit.
             note: What the rows were made from, kept in the commit.
         """
-        writer = _writer(conform(frame, table), table, commit_text(run_id, note)).mode("overwrite")
+        writer = conform(frame, table).write.format("delta").option("userMetadata", commit_text(run_id, note))
         condition = " OR ".join(f"({_slice_sql(partition)})" for partition in partitions)
-        writer.option("replaceWhere", condition).save(self.path(table))
+        writer.mode("overwrite").option("replaceWhere", condition).save(self.path(table))
         return WriteResult(self.version(table), self._rows_in_last_write(table), changed=True)
 
     def table_id(self, table: Table) -> str:
