@@ -54,6 +54,8 @@ class Settings(Config):
     @field_validator("as_of")
     @classmethod
     def _utc(cls, value: datetime) -> datetime:
+        if value.microsecond:
+            raise ValueError(f"whole seconds are needed, it is {value.isoformat()}: evaluations count in seconds")
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
     @field_validator("warehouse")

@@ -33,6 +33,7 @@ is kept as JSON with every run in the table [`runs`](tables.md#runs).
 
 Rules across keys are checked as well:
 
+- `as_of` is a whole second;
 - `sequences.max_lengths` names declared tasks (or `all`), and none of them is above `sequences.max_length`;
 - `windows.stride` is at most `windows.length`, or events between windows would be lost;
 - `windows.train_includes_validation` needs `windows.split: leave_one_out`;
