@@ -34,7 +34,8 @@ def commit_text(run_id: str, note: Mapping[str, Any] | None) -> str:
 
 def read_note(path: str, version: int) -> Note | None:
     """The newest note at or before ``version`` of the table at ``path``; None where there is none."""
-    commits = {commit["version"]: commit for commit in DeltaTable(path, version=version).history()}
+    # deltalake counts back from the version that is open: from an older one, it would count wrong.
+    commits = {commit["version"]: commit for commit in DeltaTable(path).history()}
     at, is_current = version, True
     while at in commits:
         commit = commits[at]
