@@ -69,9 +69,11 @@ def test_positions_predict_items_of_the_next_instant(
         assert drawn.item_indices_BL[row][drawn.valid_mask_BL[row]].tolist() == seen  # the last instant is not an input
         assert (drawn.item_indices_BL[row][~drawn.valid_mask_BL[row]] == 0).all()
         if groups:
-            moved = L - groups[-1][0]
+            moved = drawn.item_indices_BL.shape[1] - groups[-1][0]
             for (start, _), (_, following) in zip(groups[1:], groups[1:], strict=True):
                 expected[row, start - 1 + moved] = following
+    longest = int(drawn.valid_mask_BL.sum(dim=1).max())
+    assert drawn.item_indices_BL.shape[1] == max(longest, 1)  # no column is padding alone
     for place, (all_entries, real) in found.items():
         following = expected[place]
         known = {item for item in following if item >= 2}
@@ -86,8 +88,8 @@ def test_positions_predict_items_of_the_next_instant(
 def test_without_ties_every_position_predicts_the_next_item() -> None:
     items, times = torch.tensor([[0, 2, 3, 4, 5]]), torch.tensor([[0, 10, 20, 30, 40]])
     drawn = next_instant_targets(items, times, items > 0, 2, generator())
-    assert drawn.item_indices_BL.tolist() == [[0, 0, 2, 3, 4]]
-    assert drawn.positions_P.tolist() == [2, 3, 4]
+    assert drawn.item_indices_BL.tolist() == [[2, 3, 4]]
+    assert drawn.positions_P.tolist() == [0, 1, 2]
     assert drawn.targets_PM[:, 0].tolist() == [3, 4, 5]
     assert drawn.target_mask_PM.tolist() == [[True, False]] * 3
 

@@ -34,6 +34,7 @@ from benchmarks.peers.protocol import (
 from precise_core.feed.config import FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.inference.encoding import encode_catalog, encode_users
+from precise_core.inference.top_items import top_items
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
@@ -41,8 +42,6 @@ from precise_core.training.config import UniversalConfig
 from precise_core.training.universal import train_universal
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
-
-_USERS_PER_BLOCK = 1024
 
 
 class ClockProgress:
@@ -179,9 +178,7 @@ def _predict(
         model = checkpoint.load_model()
         items_ND = encode_catalog(model, catalog, np.arange(FIRST_ITEM, catalog.num_rows))
         users_UD = encode_users(model, catalog, users, arguments.length, batch=arguments.prediction_batch)
-        blocks = torch.from_numpy(users_UD).split(_USERS_PER_BLOCK)
-        items_DN = torch.from_numpy(items_ND).T
-        recommended_UK = torch.cat([(block @ items_DN).topk(CUTOFF).indices for block in blocks]).numpy()
+        recommended_UK = top_items(users_UD, items_ND, CUTOFF)
         seconds.append(perf_counter() - start)
     return recommended_UK, seconds
 
