@@ -31,15 +31,22 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.sql.warehouse.dir": str(warehouse),  # nothing is written into the checkout
             "spark.default.parallelism": "2",
             "spark.sql.adaptive.enabled": "false",  # re-planning tiny queries costs more than it saves
-            # A query over five rows is over before its compiled version is ready.
-            "spark.sql.codegen.wholeStage": "false",
-            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         },
     )
     session = get_session("precise-tests", config)
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="module")
+def interpreting_spark(spark: SparkSession) -> Iterator[SparkSession]:
+    """The session without compiled queries: a query over a few rows is over before its compiled version is ready."""
+    settings = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    yield spark
+    for key in settings:
+        spark.conf.unset(key)
 
 
 @pytest.fixture(scope="session")

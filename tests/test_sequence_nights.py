@@ -21,9 +21,9 @@ BASE = [event(n, f"u{n % 7}", -100 + n, item=f"i{n % 6}", action=("click", "shar
 
 
 @pytest.fixture(scope="module")
-def first_night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> World:
+def first_night(interpreting_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Seven users with ten events each, built once."""
-    world = World(spark, tmp_path_factory.mktemp("first-night") / "warehouse")
+    world = World(interpreting_spark, tmp_path_factory.mktemp("first-night") / "warehouse")
     world.put(*BASE)
     assert world.night().was_full
     return world
