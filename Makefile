@@ -55,6 +55,7 @@ figures: install ## Render benchmarks/results/*.jsonl to docs/figures.md
 bench-data: install ## Measure the data plane: MILLIONS=10 (events); benchmarks/data/README.md
 	$(BIN)/python -m benchmarks.data.sequences --millions $(if $(filter 1,$(MILLIONS)),1,1 $(MILLIONS))
 	$(BIN)/python -m benchmarks.data.peers --millions $(MILLIONS)
+	$(BIN)/python -m benchmarks.sequence_night --events $(MILLIONS)000000
 	$(BIN)/python -m benchmarks.data.tokenization
 	$(BIN)/python -m benchmarks.data.gates --millions $(MILLIONS)
 	$(BIN)/python -m benchmarks.figures
