@@ -59,7 +59,7 @@ def play(world: World, seed: int, nights: int) -> None:
     assert world.night(full=True).version == version, "a full build gives other rows"
 
 
-@settings(max_examples=1, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=2, deadline=None, suppress_health_check=QUIET)
 @NIGHTS
 def test_any_split_into_nights_ends_in_one_full_build(
     interpreting_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, seed: int, nights: int
