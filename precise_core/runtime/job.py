@@ -24,6 +24,7 @@ from precise_core.runtime.progress import StepProgress, console, spark_progress
 from precise_core.settings import Settings
 from precise_core.spark.lock import warehouse_lock
 from precise_core.spark.session import get_session
+from precise_core.spark.upsert import UpsertResult
 from precise_core.spark.warehouse import Warehouse
 from schemas import RUNS, VALIDATION_RESULTS, Table
 
@@ -123,6 +124,20 @@ class Job:
             result = self.warehouse.write(self.spark, table, frame, run_id=self.run_id, replace=replace)
         self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, replace)
         return result.rows
+
+    def keep(self, table: Table) -> None:
+        """Nothing to write: the version there is stays, and this run answers for it."""
+        self.output_versions[table.name] = self.warehouse.version(table)
+        self.say(f"{table.name}: unchanged, version {self.output_versions[table.name]} kept")
+
+    def added(self, table: Table, result: UpsertResult) -> None:
+        """Write down what an upsert did to a table."""
+        self.output_versions[table.name] = result.version
+        counts = {"new": result.new, "corrected": result.corrected, "already_stored": result.kept}
+        self.metrics |= {f"{table.name}/{name}": float(rows) for name, rows in counts.items()}
+        told = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in counts.items())
+        state = f"version {result.version}" if result.changed else f"unchanged, version {result.version} kept"
+        self.say(f"{table.name}: {told}; {state}")
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add the rows of ``frame``; returns how many."""
