@@ -66,6 +66,17 @@ def clean_items(raw: DataFrame) -> Cleaned:
     return _split(checked, ITEMS, columns)
 
 
+def count_changed_texts(raw: DataFrame) -> tuple[int, int]:
+    """Raw items whose title or description is cut, and those that lose NUL characters or invalid UTF-8."""
+    is_cut, is_repaired = F.lit(False), F.lit(False)
+    for name in (c.TITLE, c.DESCRIPTION):
+        text = F.coalesce(F.col(name), F.lit(""))
+        is_cut = is_cut | (F.length(text) > MAX_TEXT_CHARS)
+        is_repaired = is_repaired | text.contains(_NUL) | ~F.is_valid_utf8(text)
+    row = raw.agg(F.count_if(is_cut), F.count_if(is_repaired)).collect()[0]
+    return row[0], row[1]
+
+
 def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cleaned:
     """Raw events to ``schemas.EVENTS``.
 

@@ -15,12 +15,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
-from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
+from precise_core.features.cleaning import (
+    Cleaned,
+    clean_events,
+    clean_impressions,
+    clean_items,
+    count_changed_texts,
+)
 from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.intake import Arrival, Intake, Policy, take_stock, with_file_order
-from precise_core.sources.read import read_source
+from precise_core.sources.read import naming_unreadable_files, read_source
 from precise_core.spark.upsert import replace_values, upsert
 from schemas import (
     EVENTS,
@@ -54,7 +60,9 @@ class Part:
 
     @cached_property
     def rows_by_file(self) -> dict[str, int]:
-        counted = self.cleaned.checked.groupBy(c.SOURCE_FILE).count().collect()
+        """Raw rows by file; the first time this is asked, all rows are read, checked and kept."""
+        with naming_unreadable_files():
+            counted = self.cleaned.checked.groupBy(c.SOURCE_FILE).count().collect()
         return {row[c.SOURCE_FILE]: row["count"] for row in counted}
 
 
@@ -106,6 +114,9 @@ class Ingestion:
 
     def store(self, part: Part) -> tuple[int, int, int]:
         """Put a part's rows away; returns rows in, accepted, rejected."""
+        if part.table is ITEMS:
+            cut, repaired = count_changed_texts(part.cleaned.checked)
+            self._job.metrics |= {"items/texts_cut": cut, "items/texts_repaired": repaired}
         rejected = stamped(part.cleaned.rejected, self._job.run_id, self._now)
         if self._is_increment:
             accepted_rows = self._add(part)

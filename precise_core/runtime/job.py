@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -39,6 +39,11 @@ class GateOutcome(Protocol):
 
     @property
     def warnings(self) -> list[str]: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    def with_levels(self, levels: Mapping[str, Literal["fail", "warn"]]) -> GateOutcome: ...
 
     def raise_on_failure(self) -> None: ...
 
@@ -111,7 +116,9 @@ class Job:
         return spark_progress(self.spark, description)
 
     def check(self, outcome: GateOutcome) -> None:
-        """Record what a validation gate found; stop where it failed."""
+        """Record what a validation gate found and what it cost; stop where it failed."""
+        outcome = outcome.with_levels(self.settings.gates.levels)
+        self.metrics["gate_seconds"] = self.metrics.get("gate_seconds", 0.0) + outcome.seconds
         self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
         for warning in outcome.warnings:
             self.say(f"warning: {warning}")

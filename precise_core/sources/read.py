@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from precise_core.errors import DataError
 from precise_core.sources import amazon_sequences, amazon_titles, completejourney, movielens, synthetic
 from precise_core.sources.cells import Batch
 from precise_core.sources.config import (
@@ -27,6 +31,8 @@ from precise_core.sources.formats import format_in_use
 from precise_core.sources.listing import fingerprint_files, list_files
 from precise_core.sources.raw import RawTables
 from precise_core.sources.typed_formats import delta_version, jdbc_label
+
+_UNREADABLE = re.compile(r"error while reading file (?:file:)?/*(/\S+?)\.?\s")
 
 
 def read_source(spark: SparkSession, source: Source, batches: Mapping[str, Sequence[Batch]] | None = None) -> RawTables:
@@ -48,6 +54,23 @@ def read_source(spark: SparkSession, source: Source, batches: Mapping[str, Seque
     if isinstance(source, MovieLensSource):
         return movielens.read_movielens(spark, source)
     return synthetic.read_synthetic(spark, source)
+
+
+@contextmanager
+def naming_unreadable_files() -> Iterator[None]:
+    """Turn Spark's failure to read a file into an error that names it.
+
+    Raises:
+        DataError: A file is damaged: cut off, a page whose checksum does not hold, or gone meanwhile.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        found = _UNREADABLE.search(str(error))
+        if found is None:
+            raise
+        why = "the checksum of a page does not hold" if "checksum" in str(error).lower() else "damaged or cut off"
+        raise DataError(f"{found.group(1)}: cannot be read, {why}; fetch the file again") from error
 
 
 def source_fingerprint(source: Source) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,7 +88,8 @@ def jdbc_frame(spark: SparkSession, source: JdbcTable) -> DataFrame:
     """
     asked = {"dbtable": source.table} if source.table is not None else {"query": source.query}
     # A time without a zone is UTC; read the usual way it would be in the zone of the JVM.
-    options = {"url": source.url, "driver": source.driver, "fetchsize": source.fetch_rows, "preferTimestampNTZ": True}
+    options: dict[str, Any] = {"url": source.url, "driver": source.driver, "preferTimestampNTZ": True}
+    options["fetchsize"] = source.fetch_rows
     try:
         return spark.read.format("jdbc").options(**options, **asked, **_credentials(source)).load()
     except (PySparkException, Py4JJavaError) as error:

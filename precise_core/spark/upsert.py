@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 from delta.tables import DeltaTable as SparkDeltaTable
 from pyspark import StorageLevel
@@ -134,18 +135,18 @@ def _possible_matches(stored: DataFrame, frame: DataFrame, table: Table) -> tupl
     return stored.where(_any_of(places, "")), _any_of(places, "stored.")
 
 
-def _any_of(places: Sequence[dict[str, object]], prefix: str) -> Column:
-    one = [reduce(Column.__and__, [F.col(prefix + name) == value for name, value in place.items()]) for place in places]
-    return reduce(Column.__or__, one, F.lit(False))
+def _any_of(places: Sequence[dict[str, Any]], prefix: str) -> Column:
+    one = [_all([F.col(prefix + name) == value for name, value in place.items()]) for place in places]
+    return reduce(lambda left, right: left | right, one, F.lit(False))
+
+
+def _all(conditions: Sequence[Column]) -> Column:
+    return reduce(lambda left, right: left & right, conditions)
 
 
 def _merge(spark: SparkSession, path: str, table: Table, rows: DataFrame, place: Column, run_id: str) -> None:
     same = [F.col(f"stored.{name}") == F.col(f"new.{name}") for name in table.key]
-    merge = (
-        SparkDeltaTable.forPath(spark, path)
-        .alias("stored")
-        .merge(rows.alias("new"), reduce(Column.__and__, same, place))
-    )
+    merge = SparkDeltaTable.forPath(spark, path).alias("stored").merge(rows.alias("new"), _all([place, *same]))
     with _user_metadata(spark, run_id):
         merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
 
