@@ -176,9 +176,15 @@ class Ingestion:
                 part.cleaned.accepted,
                 run_id=self._job.run_id,
                 newest_by=newest_by,
+                key_fixes_partition=part.table is EVENTS and self._ids_are_made(),
             )
         self._job.added(part.table, result)
         return result.rows
+
+    def _ids_are_made(self) -> bool:
+        """Whether an event's id is made from what it says, its time included."""
+        source = self._job.settings.source
+        return isinstance(source, FilesSource) and source.events.event_id is None
 
     def _replace_rejected(self, part: Part, rejected: DataFrame) -> int:
         # By file: a file that is taken again takes its old rejections with it.

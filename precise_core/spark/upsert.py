@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 from delta.tables import DeltaTable as SparkDeltaTable
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.spark.warehouse import Warehouse, conform, row_hash
@@ -52,6 +51,7 @@ def upsert(
     *,
     run_id: str,
     newest_by: Sequence[str] = (),
+    key_fixes_partition: bool = False,
 ) -> UpsertResult:
     """Add rows whose key is new, replace those that say something else now; no commit where nothing does.
 
@@ -62,6 +62,7 @@ def upsert(
         frame: The rows, each key once.
         run_id: Kept in the commit.
         newest_by: Columns that tell which version of a row is newer; ``frame``'s, where they do not.
+        key_fixes_partition: Two rows of one key lie in one partition: the stored keys of other partitions are not read.
 
     Raises:
         SchemaError: A column is missing, unknown or of another type.
@@ -70,6 +71,8 @@ def upsert(
     warehouse.create_if_missing(spark, table)
     stored = warehouse.read(spark, table, warehouse.version(table))
     try:
+        if key_fixes_partition:
+            stored = stored.where(_in_places(_places(frame, table), table, ""))
         near, condition = _possible_matches(stored, frame, table)
         compared = compare(near, frame, table, newest_by).persist(StorageLevel.MEMORY_AND_DISK)
         counts = {row[STATE]: row["count"] for row in compared.groupBy(STATE).count().collect()}
@@ -131,13 +134,17 @@ def _possible_matches(stored: DataFrame, frame: DataFrame, table: Table) -> tupl
     met = stored.select(*{*table.key, *table.partition_by}).join(keys, on=list(table.key), how="left_semi")
     if not table.partition_by:
         return (stored.limit(0) if met.isEmpty() else stored), F.lit(True)
-    places = [row.asDict() for row in met.select(*table.partition_by).distinct().collect()]
-    return stored.where(_any_of(places, "")), _any_of(places, "stored.")
+    places = _places(met, table)
+    return stored.where(_in_places(places, table, "")), _in_places(places, table, "stored.")
 
 
-def _any_of(places: Sequence[dict[str, Any]], prefix: str) -> Column:
-    one = [_all([F.col(prefix + name) == value for name, value in place.items()]) for place in places]
-    return reduce(lambda left, right: left | right, one, F.lit(False))
+def _places(frame: DataFrame, table: Table) -> list[Row]:
+    return frame.select(*table.partition_by).distinct().collect()
+
+
+def _in_places(places: Sequence[Row], table: Table, prefix: str) -> Column:
+    """True in these partitions (and where two of them cross): what lets Delta leave out the files of all others."""
+    return _all([F.col(prefix + name).isin([row[name] for row in places]) for name in table.partition_by])
 
 
 def _all(conditions: Sequence[Column]) -> Column:
