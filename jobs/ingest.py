@@ -31,7 +31,7 @@ def ingest(job: Job) -> None:
         with job.watching(f"checking {part.table.name}"):
             outcome = gate(part.table, part.cleaned.accepted, run_id=job.run_id, **until)
         job.check(outcome)
-    counts = [ingestion.store(part) for part in parts]
+    counts = ingestion.store(parts)
     ingestion.remember(parts)
     for table in (EVENTS, ITEMS, IMPRESSIONS):
         if table.name not in job.output_versions and job.warehouse.exists(table):

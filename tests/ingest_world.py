@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import yaml
 from deltalake import DeltaTable
 
@@ -15,6 +16,11 @@ from tests.night import run
 
 _TABLES = {table.name: table for table in TABLES}
 COLUMNS = ["id", "who", "what", "at", "did"]
+
+
+def told(capsys: pytest.CaptureFixture[str], text: str) -> bool:
+    """Whether the job said it, wherever the terminal broke its lines."""
+    return "".join(text.split()) in "".join(capsys.readouterr().out.split())
 
 
 class Shop:

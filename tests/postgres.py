@@ -30,7 +30,12 @@ class Postgres:
     def sql(self, statements: str) -> None:
         command = [str(self.programs / "psql"), "-v", "ON_ERROR_STOP=1", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         command += ["-U", "shop", "-d", "postgres", "-c", statements]
-        subprocess.run(command, check=True, env={**os.environ, "PGPASSWORD": PASSWORD}, capture_output=True)
+        subprocess.run(
+            command,
+            check=True,
+            env={**os.environ, "PGPASSWORD": PASSWORD, "PGCLIENTENCODING": "UTF8"},
+            capture_output=True,
+        )
 
 
 def server_programs() -> Path | None:
@@ -60,8 +65,9 @@ def running(programs: Path) -> Iterator[Postgres]:
         )
 
     settings = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    secrets = ("-A", "scram-sha-256", "--pwfile", str(folder / "password"))
     try:
-        do("initdb", "-D", str(data), "-U", "shop", "-A", "scram-sha-256", "--pwfile", str(folder / "password"))
+        do("initdb", "-D", str(data), "-U", "shop", *secrets, "--encoding", "UTF8", "--locale", "C")
         do("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o", settings, "start")
         try:
             yield Postgres(programs, port)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.ingest_world import Shop
+from tests.ingest_world import Shop, told
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -38,12 +38,11 @@ def test_a_damaged_parquet_file_is_named_and_nothing_is_written(
     at = whole.index(b"event-002900") + 8
     flipped.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     assert shop.run("ingest") == 2
-    out = capsys.readouterr().out.replace("\n", "")
-    assert "2.parquet: cannot be read, the checksum of a page does not hold" in out
+    assert told(capsys, "2.parquet: cannot be read, the checksum of a page does not hold")
 
     flipped.write_bytes(whole[:-30])
     assert shop.run("ingest") == 2
-    assert "2.parquet: not a Parquet file, or cut off" in capsys.readouterr().out.replace("\n", "")
+    assert told(capsys, "2.parquet: not a Parquet file, or cut off")
     assert shop.version("events") == before
 
     flipped.write_bytes(whole)

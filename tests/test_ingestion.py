@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.ingest_world import COLUMNS, Shop
+from tests.ingest_world import COLUMNS, Shop, told
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -16,10 +16,6 @@ TWO = ("2", "bob", "b", "2024-03-01T09:00:00Z", "click")
 THREE = ("3", "ann", "b", "2024-03-02T10:00:00Z", "click")
 FOUR = ("4", "cat", "c", "2024-03-03T11:00:00Z", "click")
 TWO_CORRECTED = ("2", "bob", "c", "2024-03-02T09:00:00Z", "click")
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return capsys.readouterr().out.replace("\n", " ")
 
 
 def test_nights_add_up_to_one_full_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +29,7 @@ def test_nights_add_up_to_one_full_reading(tmp_path: Path, capsys: pytest.Captur
     versions = {name: shop.version(name) for name in ("events", "items", "events_rejected", "source_files")}
     assert shop.run("ingest") == 0
     assert {name: shop.version(name) for name in versions} == versions
-    assert "events: 0 to read, 1 taken before" in said(capsys)
+    assert told(capsys, "events: 0 to read, 1 taken before")
 
     # A second night: one file of the log is archived, one is new. Only the new one is read.
     archived = first.read_bytes()
@@ -74,7 +70,7 @@ def test_a_changed_file_is_refused_or_read_again_on_request(tmp_path: Path, caps
     assert shop.run("ingest") == 0
     shop.day("1", ONE, TWO)
     assert shop.run("ingest") == 2
-    assert "1.csv: has changed since run ingest-" in said(capsys)
+    assert told(capsys, "1.csv: has changed since run ingest-")
     assert set(shop.events()) == {"1"}
     assert shop.run("ingest", "--reread") == 0
     assert set(shop.events()) == {"1", "2"}
@@ -88,15 +84,15 @@ def test_columns_that_drift_are_refused_or_accepted_on_request(
     assert shop.run("ingest") == 0
     shop.day("2", (*TWO, "web"), columns=[*COLUMNS, "channel"])
     assert shop.run("ingest") == 2
-    assert "2.csv: its columns differ from those taken before: column 'channel' is new" in said(capsys)
+    assert told(capsys, "2.csv: its columns differ from those taken before: column 'channel' is new")
     assert shop.run("ingest", "--evolve") == 0
     assert set(shop.events()) == {"1", "2"}
     shop.day("3", THREE)  # without the column again
     assert shop.run("ingest") == 2
-    assert "column 'channel' is gone" in said(capsys)
+    assert told(capsys, "column 'channel' is gone")
     shop.day("3", ("3", "ann", "b", "click"), columns=["id", "who", "what", "did"])  # a column that is needed
     assert shop.run("ingest", "--evolve") == 2
-    assert "3.csv: no column 'at'" in said(capsys)
+    assert told(capsys, "3.csv: no column 'at'")
 
 
 def test_an_empty_reading_never_wipes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +101,7 @@ def test_an_empty_reading_never_wipes_a_table(tmp_path: Path, capsys: pytest.Cap
     assert shop.run("ingest") == 0
     shop.day("1")
     assert shop.run("ingest", "--full") == 2
-    assert "no acceptable row" in said(capsys)
+    assert told(capsys, "no acceptable row")
     assert set(shop.events()) == {"1"}
 
 

@@ -13,7 +13,7 @@ from deltalake import write_deltalake
 from pydantic import ValidationError
 
 from precise_core.sources.config import FileInput
-from tests.ingest_world import Shop
+from tests.ingest_world import Shop, told
 from tests.postgres import PASSWORD, Postgres, running, server_programs
 
 pytestmark = pytest.mark.usefixtures("spark")
@@ -73,7 +73,7 @@ def test_a_database_is_read_every_night_and_only_what_is_new_is_added(
     }
     monkeypatch.setenv("SHOP_USER", "shop")
     assert shop.run("ingest") == 2
-    assert "environment variable SHOP_PASSWORD is not set" in capsys.readouterr().out.replace("\n", " ")
+    assert told(capsys, "environment variable SHOP_PASSWORD is not set")
     monkeypatch.setenv("SHOP_PASSWORD", PASSWORD)
     assert shop.run("ingest") == 0
     event = shop.rows("events").iloc[0]
@@ -92,10 +92,10 @@ def test_a_database_is_read_every_night_and_only_what_is_new_is_added(
 
     database.sql("ALTER TABLE clicks ALTER COLUMN id TYPE text")
     assert shop.run("ingest") == 2
-    assert "column 'id' was bigint and is string" in capsys.readouterr().out.replace("\n", " ")
+    assert told(capsys, "column 'id' was bigint and is string")
     monkeypatch.setenv("SHOP_PASSWORD", "wrong")
     assert shop.run("ingest") == 2
-    assert "password authentication failed" in capsys.readouterr().out.replace("\n", " ")
+    assert told(capsys, "password authentication failed")
 
 
 def test_a_password_in_the_address_is_refused() -> None:

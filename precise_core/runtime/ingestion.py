@@ -112,8 +112,18 @@ class Ingestion:
         self._check_tasks(parts)
         return parts
 
-    def store(self, part: Part) -> tuple[int, int, int]:
-        """Put a part's rows away; returns rows in, accepted, rejected."""
+    def store(self, parts: list[Part]) -> list[tuple[int, int, int]]:
+        """Put the rows away; returns rows in, accepted, rejected of every part.
+
+        Raises:
+            DataError: A full reading has no acceptable row for a table that has some; nothing was written.
+        """
+        if not self._is_increment:
+            for part in parts:
+                self._refuse_to_wipe(part)
+        return [self._store(part) for part in parts]
+
+    def _store(self, part: Part) -> tuple[int, int, int]:
         if part.table is ITEMS:
             cut, repaired = count_changed_texts(part.cleaned.checked)
             self._job.metrics |= {"items/texts_cut": cut, "items/texts_repaired": repaired}
@@ -122,7 +132,6 @@ class Ingestion:
             accepted_rows = self._add(part)
             rejected_rows = self._replace_rejected(part, rejected)
         else:
-            self._refuse_to_wipe(part)
             accepted_rows = self._job.write(part.table, part.cleaned.accepted)
             rejected_rows = self._job.write(REJECTED[part.table.name], rejected)
         return part.raw.count(), accepted_rows, rejected_rows

@@ -67,10 +67,11 @@ def naming_unreadable_files() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        found = _UNREADABLE.search(str(error))
+        told = f"{error}\n{getattr(error, '_stackTrace', '')}"
+        found = _UNREADABLE.search(told)
         if found is None:
             raise
-        why = "the checksum of a page does not hold" if "checksum" in str(error).lower() else "damaged or cut off"
+        why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged or cut off"
         raise DataError(f"{found.group(1)}: cannot be read, {why}; fetch the file again") from error
 
 
