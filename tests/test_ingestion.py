@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from tests.ingest_world import COLUMNS, Shop, told
+from tests.night import ROOT
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -140,3 +146,29 @@ def test_rejected_rows_move_once_their_cause_is_gone(tmp_path: Path, spark: Spar
     assert shop.run("replay_rejected") == 0
     assert shop.events()["6"][1] == "a"
     assert shop.reasons() == {"missing_user_id": 1, "duplicate_event": 2}
+
+
+@pytest.mark.faults
+def test_a_run_killed_before_it_wrote_down_what_it_took_takes_it_again_without_harm(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.day("1", ONE, TWO)
+    assert shop.run("ingest") == 0
+    before = shop.version("events")
+    shop.day("2", THREE, ONE, TWO_CORRECTED, ("7", "", "a", ONE[3], "click"))
+    commit = shop.warehouse / "tables" / "events" / "_delta_log" / f"{before + 1:020}.json"
+    command = [sys.executable, "jobs/ingest.py", "--config", str(tmp_path / "shop.yaml")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 240
+        while process.poll() is None and not commit.is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert shop.version("events") == before + 1
+    assert len(shop.rows("source_files")) == 2  # the catalog and the first day: the second is not written down
+    events = shop.events()
+    assert shop.run("ingest") == 0
+    assert shop.events() == events and shop.version("events") == before + 1
+    assert shop.metrics()["events/already_stored"] == 3
+    assert len(shop.rows("source_files")) == 3 and shop.reasons() == {"missing_user_id": 1}
