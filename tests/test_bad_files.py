@@ -24,6 +24,7 @@ def parquet_day(shop: Shop, name: str, first: int, rows: int = 2000) -> Path:
     return file
 
 
+@pytest.mark.faults
 def test_a_damaged_parquet_file_is_named_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_damaged_parquet_file_is_named_and_nothing_is_written(
     assert len(shop.rows("events")) == 4000
 
 
+@pytest.mark.faults
 def test_hostile_text_comes_through_or_is_cut_and_counted(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     titles = {

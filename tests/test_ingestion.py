@@ -101,6 +101,7 @@ def test_columns_that_drift_are_refused_or_accepted_on_request(
     assert told(capsys, "3.csv: no column 'at'")
 
 
+@pytest.mark.faults
 def test_an_empty_reading_never_wipes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shop = Shop(tmp_path)
     shop.day("1", ONE)
