@@ -109,6 +109,9 @@ class Ingestion:
             if frame is not None:
                 cleaned = clean(self._ordered(table, frame), items, not_after=self._now)
                 parts.append(self._part(table, frame, cleaned))
+        for part in parts:
+            with self._job.watching(f"reading {part.table.name}"):
+                self._job.say(f"{part.table.name}: {sum(part.rows_by_file.values()):,} raw rows")
         self._check_tasks(parts)
         return parts
 
