@@ -90,7 +90,7 @@ def source_fingerprint(source: Source) -> str:
 
 def _input_files(source: Source) -> list[Path]:
     if isinstance(source, FilesSource):
-        return [file for path in _file_paths(source) for file in list_files(path)]
+        return [file for path in _file_paths(source) for file in _files_there(path)]
     if isinstance(source, CompleteJourneySource):
         return completejourney.input_files(source)
     if isinstance(source, AmazonTitlesSource):
@@ -103,6 +103,13 @@ def _input_files(source: Source) -> list[Path]:
 def _file_paths(source: FilesSource) -> list[str]:
     specs = inputs_of(source).values()
     return [spec.path for spec in specs if spec.path is not None and format_in_use(spec) != "delta"]
+
+
+def _files_there(path: str) -> list[Path]:
+    try:
+        return list_files(path)
+    except DataError:
+        return []  # taken files may be archived; whether that is right is asked where they are read
 
 
 def _table_state(spec: FileInput) -> str:
