@@ -96,7 +96,7 @@ def trained_with(job: Job, user_ids: Sequence[str]) -> dict[str, str]:
 
 def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
     answers: dict[tuple[int, str], str] = {}
-    for manifest in _manifests(job.folder / "checkpoints"):
+    for manifest in _manifests(job.folder / "checkpoints", "manifest.json"):
         version, task = manifest["input_versions"].get(TRAINING_WINDOWS.name), manifest["task"]
         if version is None:
             continue
@@ -107,13 +107,13 @@ def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]
 
 
 def _rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for manifest in _manifests(job.folder / "rankers"):
+    for manifest in _manifests(job.folder / "rankers", "ranker.json"):
         version = manifest["parent"].get(RANKING_FEATURES.name)
         yield manifest["ranker_version"], _is_in(job, RANKING_FEATURES, version, {}, user_ids)
 
 
-def _manifests(folder: Path) -> Iterator[dict[str, Any]]:
-    for file in sorted(folder.glob("[!.]*/manifest.json")):
+def _manifests(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    for file in sorted(folder.glob(f"[!.]*/{name}")):
         yield json.loads(file.read_text(encoding="utf-8"))
 
 

@@ -83,9 +83,13 @@ def vacuum(path: str, retention_hours: int, *, dry_run: bool) -> list[str]:
 
     The caller has made sure that no reader needs them. Returns the files, or with ``dry_run`` what it would remove.
     """
-    return DeltaTable(path).vacuum(
-        retention_hours=retention_hours, dry_run=dry_run, enforce_retention_duration=False, full=True
-    )
+    table, options = DeltaTable(path), {"enforce_retention_duration": False, "full": True}
+    named = table.vacuum(retention_hours=retention_hours, dry_run=True, **options)
+    # Removed files stay in the log for a while: those that are gone already are named again every time.
+    there = sorted(name for name in named if (Path(path) / name).is_file())
+    if there and not dry_run:
+        table.vacuum(retention_hours=retention_hours, dry_run=False, **options)
+    return there
 
 
 def old_log_entries(path: str, days: int) -> list[Path]:

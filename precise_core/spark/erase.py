@@ -15,7 +15,6 @@ from schemas import columns as c
 # window_id is task/split/user_id/number; a user_id may hold slashes itself.
 WINDOW_USER = r"^[^/]*/[^/]*/(.*)/[^/]*$"
 _DELIMITERS = r"""[\\s"\',:;|{}\\[\\]\\\\]+"""
-_BLANK = F.lit("")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def erase(warehouse: Warehouse, table: Table, users: DataFrame, impressions: Dat
     if text is None:
         merge.whenMatchedDelete().execute()
         return Erased(before, before - found, 0)
-    merge.whenMatchedUpdate(set={text: _BLANK}).execute()
+    merge.whenMatchedUpdate(set={text: F.lit("")}).execute()
     return Erased(before, before, found)
 
 

@@ -58,7 +58,7 @@ def find_traces(path: str, user_ids: Sequence[str]) -> Traces:
         if name.startswith("_delta_log"):
             continue
         values = values_in(file, user_ids)
-        is_live = unquote(name) in live
+        is_live = name in live
         found.live_files += is_live
         found.older_files += not is_live
         found.live_values += values["theirs"] * is_live
