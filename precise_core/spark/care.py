@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from delta.tables import DeltaTable as SparkDeltaTable
@@ -83,12 +84,12 @@ def vacuum(path: str, retention_hours: int, *, dry_run: bool) -> list[str]:
 
     The caller has made sure that no reader needs them. Returns the files, or with ``dry_run`` what it would remove.
     """
-    table, options = DeltaTable(path), {"enforce_retention_duration": False, "full": True}
-    named = table.vacuum(retention_hours=retention_hours, dry_run=True, **options)
+    table = DeltaTable(path)
+    remove = partial(table.vacuum, retention_hours, enforce_retention_duration=False, full=True)
     # Removed files stay in the log for a while: those that are gone already are named again every time.
-    there = sorted(name for name in named if (Path(path) / name).is_file())
+    there = sorted(name for name in remove(dry_run=True) if (Path(path) / name).is_file())
     if there and not dry_run:
-        table.vacuum(retention_hours=retention_hours, dry_run=False, **options)
+        remove(dry_run=False)
     return there
 
 
