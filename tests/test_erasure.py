@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -80,7 +80,7 @@ def test_traces_are_found_in_live_files_in_older_ones_and_in_the_log(tmp_path: P
     found = find_traces(path, ["u1"])
     assert (found.live_values, found.older_values, found.elsewhere) == (1, 0, 3)  # items of that name are no users
     assert found.log_values >= 2  # u1 is the smallest value of its file
-    DeltaTable(path).delete(f"{c.USER_ID} = 'u1'")
+    write_deltalake(path, pa.table({c.USER_ID: ["u2", "u3"], c.ITEM_ID: ["i", "i"]}), mode="overwrite")
     found = find_traces(path, ["u1"])
     assert (found.live_values, found.older_values) == (0, 1) and found.log_values > 0
 
