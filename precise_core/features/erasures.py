@@ -20,11 +20,13 @@ def hide_erased(tables: RawTables, erased: ErasureList) -> RawTables:
     """The same rows; one of an erased user has the problem ``erased`` and shows nothing of what came."""
     if not erased.users:
         return tables
-    impressions = None if tables.impressions is None else _hide(tables.impressions, erased)
-    return replace(tables, events=_hide(tables.events, erased), impressions=impressions)
+    hidden = {name: _hide(getattr(tables, name), erased) for name in ("events", "impressions")}
+    return replace(tables, **hidden)
 
 
-def _hide(raw: DataFrame, erased: ErasureList) -> DataFrame:
+def _hide(raw: DataFrame | None, erased: ErasureList) -> DataFrame | None:
+    if raw is None:
+        return None
     is_theirs = F.coalesce(erased.holds(F.col(c.USER_ID)), F.lit(False))
     # In a row that could not be read, whose it is may stand anywhere.
     is_unreadable = F.col(PROBLEM).isNotNull() | F.col(c.USER_ID).isNull()

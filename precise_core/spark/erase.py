@@ -16,6 +16,8 @@ from schemas import columns as c
 WINDOW_USER = r"^[^/]*/[^/]*/(.*)/[^/]*$"
 _DELIMITERS = r"""[\\s"\',:;|{}\\[\\]\\\\]+"""
 
+_USER_IDS = "user_ids"  # all of them in one row
+
 
 @dataclass(frozen=True)
 class Erased:
@@ -57,14 +59,15 @@ def erase(warehouse: Warehouse, table: Table, users: DataFrame, impressions: Dat
     """
     spark, version = users.sparkSession, warehouse.version(table)
     rows = warehouse.read(spark, table, version)
-    source = impressions if table == RANKING_SCORES else users
+    text, source = _text_column(table), impressions if table == RANKING_SCORES else users
+    if text is not None:  # a row may quote several of them, and an update wants one match
+        source = users.agg(F.collect_list(c.USER_ID).alias(_USER_IDS))
     condition = F.expr(str(_match(table)))
     before = rows.count()
     found = rows.alias("t").join(F.broadcast(source.alias("s")), condition, "left_semi").count()
     if not found:
         return Erased(before, before, 0)
     merge = SparkDeltaTable.forPath(spark, warehouse.path(table)).alias("t").merge(source.alias("s"), condition)
-    text = _text_column(table)
     if text is None:
         merge.whenMatchedDelete().execute()
         return Erased(before, before - found, 0)
@@ -81,9 +84,9 @@ def _match(table: Table) -> str | None:
     if table == TRAINING_WINDOWS:
         return f"regexp_extract(t.{c.WINDOW_ID}, '{WINDOW_USER}', 1) = s.{c.USER_ID}"
     if c.RAW in table.column_names:
-        return f"array_contains(split(t.{c.RAW}, '{_DELIMITERS}'), s.{c.USER_ID})"
+        return f"arrays_overlap(split(t.{c.RAW}, '{_DELIMITERS}'), s.{_USER_IDS})"
     if table == RUNS:  # a message may name windows
-        return f"contains(t.error, concat('/', s.{c.USER_ID}, '/'))"
+        return f"exists(s.{_USER_IDS}, user_id -> contains(t.error, concat('/', user_id, '/')))"
     return None
 
 

@@ -25,11 +25,14 @@ _BETWEEN = r"""[\s"',:;|{}\[\]\\]"""
 class Traces:
     """What a search found, in files that the newest version consists of, in older ones, and in the log.
 
+    Unreadable files, half-written by a process that was killed, are nobody's proof and count as something left.
+
     ``elsewhere`` are values in columns that hold no user ids but contain the same text, such as an item of that name.
     """
 
     live_files: int = 0
     older_files: int = 0
+    unreadable_files: int = 0
     live_values: int = 0
     older_values: int = 0
     log_entries: int = 0
@@ -38,8 +41,8 @@ class Traces:
 
     @property
     def left(self) -> int:
-        """Values that still name a user."""
-        return self.live_values + self.older_values + self.log_values
+        """Values that still name a user, or may."""
+        return self.live_values + self.older_values + self.log_values + self.unreadable_files
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -57,7 +60,11 @@ def find_traces(path: str, user_ids: Sequence[str]) -> Traces:
         name = file.relative_to(path).as_posix()
         if name.startswith("_delta_log"):
             continue
-        values = values_in(file, user_ids)
+        try:
+            values = values_in(file, user_ids)
+        except pa.ArrowException:
+            found.unreadable_files += 1
+            continue
         is_live = name in live
         found.live_files += is_live
         found.older_files += not is_live
