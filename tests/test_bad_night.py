@@ -170,7 +170,7 @@ def small_disk(folder: Path, spare_bytes: int) -> Iterator[None]:
         shutil.copytree(aside, folder, dirs_exist_ok=True)
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk(night: Path, tmp_path: Path, spark: SparkSession) -> None:

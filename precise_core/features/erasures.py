@@ -20,13 +20,12 @@ def hide_erased(tables: RawTables, erased: ErasureList) -> RawTables:
     """The same rows; one of an erased user has the problem ``erased`` and shows nothing of what came."""
     if not erased.users:
         return tables
-    hidden = {name: _hide(getattr(tables, name), erased) for name in ("events", "impressions")}
-    return replace(tables, **hidden)
+    events = None if tables.events is None else _hide(tables.events, erased)
+    impressions = None if tables.impressions is None else _hide(tables.impressions, erased)
+    return replace(tables, events=events, impressions=impressions)
 
 
-def _hide(raw: DataFrame | None, erased: ErasureList) -> DataFrame | None:
-    if raw is None:
-        return None
+def _hide(raw: DataFrame, erased: ErasureList) -> DataFrame:
     is_theirs = F.coalesce(erased.holds(F.col(c.USER_ID)), F.lit(False))
     # In a row that could not be read, whose it is may stand anywhere.
     is_unreadable = F.col(PROBLEM).isNotNull() | F.col(c.USER_ID).isNull()
