@@ -29,7 +29,7 @@ demo: install ## Run the whole night on the grocery data and print where the rep
 	$(BIN)/python jobs/run_night.py --config $(CONFIG)
 
 test: install lint types contracts ## Lint, check types and import contracts, run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-faults: install ## Run the tests that kill, corrupt, fill disks, or take minutes
 	$(BIN)/python -m pytest -m faults

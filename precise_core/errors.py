@@ -5,6 +5,7 @@ PreciseError
 ├── DataError            the data is wrong
 │   ├── SchemaError      a column is missing or of another type
 │   ├── MissingTableError a table is not there yet
+│   ├── HistoryGoneError an older version of a table cannot be read any more
 │   ├── RowCountError    rows were lost or made up
 │   ├── NothingToEvaluateError no truth in the test period
 │   └── ValidationError  an expectation on a table failed
@@ -41,6 +42,10 @@ class SchemaError(DataError):
 
 class MissingTableError(DataError):
     """A table a job needs is not there yet; the message names the job that writes it."""
+
+
+class HistoryGoneError(DataError):
+    """An older version of a table, or what changed since, cannot be read any more; the current one can."""
 
 
 class RowCountError(DataError):

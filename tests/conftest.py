@@ -13,6 +13,13 @@ from precise_core.spark.session import get_session
 from tests.night import run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together on one process what shares a fixture: the tests of the night, and those of a file."""
+    for item in items:
+        shares_night = "night" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("night" if shares_night else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     warehouse = tmp_path_factory.mktemp("spark-warehouse")
@@ -29,6 +36,17 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = get_session("precise-tests", config)
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="module")
+def interpreting_spark(spark: SparkSession) -> Iterator[SparkSession]:
+    """The session without compiled queries: a query over a few rows is over before its compiled version is ready."""
+    settings = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    yield spark
+    for key in settings:
+        spark.conf.unset(key)
 
 
 @pytest.fixture(scope="session")

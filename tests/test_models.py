@@ -170,9 +170,13 @@ def reference_experts(moe: MixtureOfExperts, x: torch.Tensor, count: int) -> tor
 def test_experts_equal_the_paper_s_formula(seed: int, count: int, top_k: int) -> None:
     torch.manual_seed(seed)
     moe = MixtureOfExperts(FusionConfig(token_width=6, num_experts=4, top_k=top_k)).eval()
-    x = torch.randn(1, 5, 6)
-    ours = moe(x, torch.arange(5)[None] < count)
-    torch.testing.assert_close(ours[0], reference_experts(moe, x[0], count), rtol=1e-4, atol=1e-5)
+    x, others = torch.randn(5, 6), torch.randn(9, 6)
+    counts = torch.tensor([2, count, 0, 7])
+    rows = torch.cat([torch.arange(5, 7), torch.arange(count), torch.arange(7, 14)])
+    ours = moe(torch.cat([x, others]), rows, counts)
+    torch.testing.assert_close(ours[1], reference_experts(moe, x, count), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours[3], reference_experts(moe, others[2:], 7), rtol=1e-4, atol=1e-5)
+    assert not ours[2].any()
 
 
 def test_expert_load_counts_texts_per_expert() -> None:

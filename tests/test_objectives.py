@@ -69,9 +69,11 @@ def test_positions_predict_items_of_the_next_instant(
         assert drawn.item_indices_BL[row][drawn.valid_mask_BL[row]].tolist() == seen  # the last instant is not an input
         assert (drawn.item_indices_BL[row][~drawn.valid_mask_BL[row]] == 0).all()
         if groups:
-            moved = L - groups[-1][0]
+            moved = drawn.item_indices_BL.shape[1] - groups[-1][0]
             for (start, _), (_, following) in zip(groups[1:], groups[1:], strict=True):
                 expected[row, start - 1 + moved] = following
+    longest = int(drawn.valid_mask_BL.sum(dim=1).max())
+    assert drawn.item_indices_BL.shape[1] == max(longest, 1)  # no column is padding alone
     for place, (all_entries, real) in found.items():
         following = expected[place]
         known = {item for item in following if item >= 2}
@@ -86,8 +88,8 @@ def test_positions_predict_items_of_the_next_instant(
 def test_without_ties_every_position_predicts_the_next_item() -> None:
     items, times = torch.tensor([[0, 2, 3, 4, 5]]), torch.tensor([[0, 10, 20, 30, 40]])
     drawn = next_instant_targets(items, times, items > 0, 2, generator())
-    assert drawn.item_indices_BL.tolist() == [[0, 0, 2, 3, 4]]
-    assert drawn.positions_P.tolist() == [2, 3, 4]
+    assert drawn.item_indices_BL.tolist() == [[2, 3, 4]]
+    assert drawn.positions_P.tolist() == [0, 1, 2]
     assert drawn.targets_PM[:, 0].tolist() == [3, 4, 5]
     assert drawn.target_mask_PM.tolist() == [[True, False]] * 3
 
@@ -224,6 +226,31 @@ def test_eq_5_with_several_positives_accidental_hits_and_correction() -> None:
     assert float(ours) == pytest.approx(expected, rel=1e-5)
     apart = candidate_softmax(logits, candidates, targets, mask, (logits - log_q).gather(1, targets - 10))
     assert float(apart) == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(positions=st.integers(1, 40), corrected=st.booleans(), partly=st.booleans(), seed=st.integers(0, 99))
+def test_the_gradient_is_that_of_the_formula_also_over_several_chunks(
+    positions: int, corrected: bool, partly: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    C = 9_000  # 29 rows of candidates make a chunk
+    logits = torch.randn(positions, C, requires_grad=True)
+    negative = torch.rand(C) < 0.5 if partly else None
+    candidates = Candidates(torch.arange(C), torch.rand(C).log() if corrected else None, negative)
+    targets = torch.randint(0, C, (positions, 2))
+    mask = torch.rand(positions, 2) < 0.7
+    mask[0] = True
+    hidden = torch.randint(0, C, (positions, 3))
+    s = logits if candidates.log_q_C is None else logits - candidates.log_q_C
+    never = torch.zeros(positions, C, dtype=torch.bool) if negative is None else (~negative).expand(positions, C)
+    never = never.scatter(1, torch.cat([targets, hidden], dim=1), True)
+    others = s.masked_fill(never, float("-inf")).logsumexp(dim=1, keepdim=True)
+    expected = F.softplus(others - s.gather(1, targets))[mask].mean()
+    ours = candidate_softmax(logits, candidates, targets, mask, hidden_PH=hidden)
+    torch.testing.assert_close(ours, expected)
+    (gradient,), (wanted,) = torch.autograd.grad(ours, logits), torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(gradient, wanted)
 
 
 def test_targets_outside_the_candidates_hide_none_of_them() -> None:

@@ -34,6 +34,7 @@ from benchmarks.peers.protocol import (
 from precise_core.feed.config import FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.inference.encoding import encode_catalog, encode_users
+from precise_core.inference.top_items import top_items
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
@@ -41,8 +42,6 @@ from precise_core.training.config import UniversalConfig
 from precise_core.training.universal import train_universal
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
-
-_USERS_PER_BLOCK = 1024
 
 
 class ClockProgress:
@@ -92,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: Any, data: LeaveOneOut, clock: TrainingClock, catalog: ItemCatalog, folder: Path) -> Checkpoint:
     path = folder / TRAINING_WINDOWS.name
-    _write_windows(path, data.learned, None, arguments.length)
-    _write_windows(path, data.train, data.validation, arguments.length)
+    write_windows(path, _tried_out(data.learned, arguments), None, arguments.length)
+    write_windows(path, data.train, data.validation, arguments.length)
     encoder = {
         "kind": arguments.encoder,
         "layers": arguments.blocks,
@@ -127,13 +126,20 @@ def _train(arguments: Any, data: LeaveOneOut, clock: TrainingClock, catalog: Ite
     )
 
 
+def _tried_out(learned: pd.DataFrame, arguments: Any) -> pd.DataFrame:
+    """All events, or those of as many users as ``--max-steps`` steps read."""
+    if arguments.max_steps is None:
+        return learned
+    return learned[learned["user"].isin(learned["user"].unique()[: arguments.max_steps * arguments.batch])]
+
+
 def _catalog(items: int) -> ItemCatalog:
     """Items without any text, numbered as the model numbers them."""
     rows = items + FIRST_ITEM
     return ItemCatalog(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.int32), "none")
 
 
-def _write_windows(path: Path, events: pd.DataFrame, truth: pd.DataFrame | None, length: int) -> None:
+def write_windows(path: Path, events: pd.DataFrame, truth: pd.DataFrame | None, length: int) -> None:
     """One window per user: the newest ``length`` events; with ``truth``, what is to be predicted from them."""
     sequences = _sequences(events)
     targets = None if truth is None else truth.set_index("user")["item"] + FIRST_ITEM
@@ -179,9 +185,7 @@ def _predict(
         model = checkpoint.load_model()
         items_ND = encode_catalog(model, catalog, np.arange(FIRST_ITEM, catalog.num_rows))
         users_UD = encode_users(model, catalog, users, arguments.length, batch=arguments.prediction_batch)
-        blocks = torch.from_numpy(users_UD).split(_USERS_PER_BLOCK)
-        items_DN = torch.from_numpy(items_ND).T
-        recommended_UK = torch.cat([(block @ items_DN).topk(CUTOFF).indices for block in blocks]).numpy()
+        recommended_UK = top_items(users_UD, items_ND, CUTOFF)
         seconds.append(perf_counter() - start)
     return recommended_UK, seconds
 

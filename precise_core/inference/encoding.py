@@ -97,23 +97,28 @@ def encode_users(
         max_length: Positions the model was trained with.
         batch: Users per forward pass; users of similar length share one.
     """
-    lengths_B = np.array([min(len(sequence), max_length) for sequence in sequences])
-    if len(lengths_B) and lengths_B.min() < 1:
-        raise ModelError(f"{int((lengths_B < 1).sum())} users have no history to encode")
+    counts_B = np.fromiter(map(len, sequences), np.int64, len(sequences))
+    if len(counts_B) and counts_B.min() < 1:
+        raise ModelError(f"{int((counts_B < 1).sum())} users have no history to encode")
     vectors_BD = np.zeros((len(sequences), model.config.fusion.width), np.float32)
+    lengths_B, ends_B = np.minimum(counts_B, max_length), counts_B.cumsum()
+    items_E = np.concatenate(sequences) if len(sequences) else np.zeros(0, np.int64)
     order = np.argsort(lengths_B, kind="stable")
     with torch.inference_mode():
         for start in range(0, len(order), batch):
             users = order[start : start + batch]
-            longest = int(lengths_B[users].max())
-            items_BL = torch.zeros((len(users), longest), dtype=torch.long)
-            for row, user in enumerate(users):
-                newest = sequences[user][-longest:]
-                items_BL[row, longest - len(newest) :] = torch.from_numpy(newest.astype(np.int64))
+            items_BL = torch.from_numpy(_left_padded(items_E, ends_B[users], lengths_B[users]))
             (fused_BLD,) = fuse_distinct(model, catalog, items_BL)
             h_BD = model.user_embeddings(fused_BLD, items_BL > 0)
             vectors_BD[users] = model.serving_user_vectors(h_BD).float().numpy()
     return _finite(vectors_BD, "user")
+
+
+def _left_padded(items_E: np.ndarray, ends_B: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+    """The ``lengths_B`` items before ``ends_B`` of each user, int64 and as wide as the longest; 0 = padding."""
+    from_end_L = np.arange(-int(lengths_B.max()), 0)
+    at_BL = np.maximum(ends_B[:, None] + from_end_L, 0)
+    return np.where(from_end_L >= -lengths_B[:, None], items_E[at_BL], 0).astype(np.int64, copy=False)
 
 
 def _finite(vectors_ND: np.ndarray, what: str) -> np.ndarray:

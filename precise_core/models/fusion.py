@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from precise_core.errors import ModelError
@@ -117,7 +118,7 @@ class ItemFusion(nn.Module):
                 "model.fusion.token_init contextual reads hidden states of whole texts; token ids do not tell them"
             )
         rows_NT = token_rows(self.known_token_ids_W, token_ids_NT)
-        return self.text(self.token_table(rows_NT), _mask(token_counts_N, rows_NT.shape[1]))
+        return self._texts_of_tokens(rows_NT[_mask(token_counts_N, rows_NT.shape[1])], token_counts_N.long())
 
     def catalog_texts(self, catalog: ItemCatalog, texts_X: torch.Tensor) -> torch.Tensor:
         """The semantic embedding of some distinct texts of a catalog (rows of ``catalog.text_items_X``).
@@ -126,21 +127,22 @@ class ItemFusion(nn.Module):
             ModelError: The model reads hidden states and the catalog has none, or of another width.
         """
         counts_X = catalog.text_counts_X[texts_X]
-        # Texts are read up to the longest one at hand: what lies beyond is padding for all of them.
-        longest = max(int(counts_X.max()), 1) if len(counts_X) else 1
-        mask_XT = _mask(counts_X, longest)
         if not self.config.is_contextual:
-            rows_XT = catalog.text_token_rows_XT(self.known_token_ids_W)[texts_X, :longest]
-            return self.text(self.token_table(rows_XT), mask_XT)
+            rows_XT = catalog.text_token_rows_XT(self.known_token_ids_W)[texts_X]
+            return self._texts_of_tokens(rows_XT[_mask(counts_X, rows_XT.shape[1])], counts_X)
         states_SH = catalog.text_states_SH(texts_X)
         if states_SH.shape[1] != self.state_width:
             raise ModelError(
                 f"hidden states of the catalog are {states_SH.shape[1]} wide, the model reads {self.state_width}"
             )
-        x_SD = self.projection(states_SH)
-        x_XTD = x_SD.new_zeros(len(texts_X), longest, x_SD.shape[1])
-        x_XTD[mask_XT] = x_SD
-        return self.text(x_XTD, mask_XT)
+        return self.text(self.projection(states_SH), torch.arange(len(states_SH)), counts_X)
+
+    def _texts_of_tokens(self, rows_S: torch.Tensor, counts_X: torch.Tensor) -> torch.Tensor:
+        table = self.token_table
+        if len(rows_S) >= table.num_embeddings and not table.sparse:
+            return self.text(table.weight, rows_S, counts_X)
+        distinct_W, rows_S = torch.unique(rows_S, return_inverse=True)
+        return self.text(table(distinct_W), rows_S, counts_X)
 
     @property
     def has_token_table(self) -> bool:
@@ -167,15 +169,16 @@ class ItemFusion(nn.Module):
 class MaskedMean(nn.Module):
     """Mean over the real tokens; zero where there are none."""
 
-    def forward(self, x_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
-        return masked_mean(x_NTD, mask_NT)
+    def forward(self, vectors_WD: torch.Tensor, rows_S: torch.Tensor, counts_X: torch.Tensor) -> torch.Tensor:
+        return _mean_of_texts(vectors_WD, rows_S, counts_X)
 
 
 class MixtureOfExperts(nn.Module):
     """Σ_j gate(x)_j · Attn_j(x) with gate(x) = softmax(topk(mean(x) · W_gate)) (eq. 3, 4).
 
-    Attn_j is a learned query over the tokens, a masked softmax, and a value projection. The projection is applied to
-    the pooled vector: the same result by linearity, at a T-th of the cost.
+    Attn_j is a learned query over the tokens, a masked softmax, and a value projection. What is linear is done where it
+    costs least, with the same result: gate and queries meet every distinct token once, the value projection comes
+    after the sum over tokens, and only the chosen experts add tokens up.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -189,17 +192,32 @@ class MixtureOfExperts(nn.Module):
         self.load_K = torch.zeros(K)
         self.balance_loss: torch.Tensor | None = None
 
-    def forward(self, x_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
-        weights_NK = self._gate(masked_mean(x_NTD, mask_NT), mask_NT.any(dim=1))
-        scores_NTK = x_NTD @ self.queries_KD.T
-        scores_NTK = scores_NTK.masked_fill(~mask_NT[:, :, None], torch.finfo(scores_NTK.dtype).min)
-        # An empty text has a uniform softmax over its padding: the mask makes it zero instead.
-        attention_NTK = scores_NTK.softmax(dim=1) * mask_NT[:, :, None]
-        pooled_NKD = attention_NTK.transpose(1, 2) @ x_NTD
-        return torch.einsum("nkd,kde->ne", pooled_NKD * weights_NK[:, :, None], self.values_KDD)
+    def forward(self, vectors_WD: torch.Tensor, rows_S: torch.Tensor, counts_X: torch.Tensor) -> torch.Tensor:
+        """Semantic embeddings of X texts, zero where a text has no token.
 
-    def _gate(self, mean_ND: torch.Tensor, has_text_N: torch.Tensor) -> torch.Tensor:
-        logits_NK = self.gate(mean_ND)
+        Args:
+            vectors_WD: Vectors of tokens.
+            rows_S: Which of them the texts consist of, text after text.
+            counts_X: Tokens of each text.
+        """
+        weights_XK = self._gate(_mean_of_texts(self.gate(vectors_WD), rows_S, counts_X), counts_X > 0)
+        attention_SK = _softmax_of_texts((vectors_WD @ self.queries_KD.T)[rows_S], counts_X)
+        chosen_KX = weights_XK.T > 0
+        experts_Y, texts_Y = chosen_KX.nonzero(as_tuple=True)  # pairs of an expert and a text, expert after expert
+        used_KS = chosen_KX.repeat_interleave(counts_X, dim=1)
+        pooled_YD = F.embedding_bag(
+            rows_S.expand(len(used_KS), -1)[used_KS],
+            vectors_WD,
+            _starts(counts_X[texts_Y]),
+            mode="sum",
+            per_sample_weights=attention_SK.T[used_KS].to(vectors_WD.dtype),
+        )
+        mixed_YD = pooled_YD * weights_XK[texts_Y, experts_Y][:, None]
+        of_expert = mixed_YD.split(chosen_KX.sum(dim=1).tolist())
+        valued_YD = torch.cat([mixed @ value for mixed, value in zip(of_expert, self.values_KDD, strict=True)])
+        return valued_YD.new_zeros(len(counts_X), valued_YD.shape[1]).index_add(0, texts_Y, valued_YD)
+
+    def _gate(self, logits_NK: torch.Tensor, has_text_N: torch.Tensor) -> torch.Tensor:
         top = logits_NK.topk(self.top_k, dim=-1)
         weights_NK = torch.zeros_like(logits_NK).scatter(-1, top.indices, top.values.softmax(dim=-1))
         if self.training:
@@ -219,7 +237,17 @@ def _mask(counts_N: torch.Tensor, longest: int) -> torch.Tensor:
     return torch.arange(longest, device=counts_N.device) < counts_N[:, None]
 
 
-def masked_mean(x_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
-    """Mean over True positions; zero where there are none."""
-    total_ND = (x_NTD * mask_NT[:, :, None]).sum(dim=1)
-    return total_ND / mask_NT.sum(dim=1, keepdim=True).clamp(min=1)
+def _starts(counts_X: torch.Tensor) -> torch.Tensor:
+    return counts_X.cumsum(0) - counts_X
+
+
+def _mean_of_texts(vectors_WD: torch.Tensor, rows_S: torch.Tensor, counts_X: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens of each text; zero where there are none."""
+    return F.embedding_bag(rows_S, vectors_WD, _starts(counts_X), mode="mean")
+
+
+def _softmax_of_texts(scores_SK: torch.Tensor, counts_X: torch.Tensor) -> torch.Tensor:
+    """Softmax over the tokens of each text."""
+    mask_XT = _mask(counts_X, max(1, int(counts_X.max()) if len(counts_X) else 1))
+    scores_XTK = scores_SK.new_full((*mask_XT.shape, scores_SK.shape[1]), torch.finfo(scores_SK.dtype).min)
+    return scores_XTK.index_put((mask_XT,), scores_SK).softmax(dim=1)[mask_XT]

@@ -23,6 +23,7 @@ from precise_core.models.fusion import ItemFusion
 Stage = Literal["universal", "targeted"]
 
 _MASK_STD = 0.02
+_SMALLEST_SQUARE = 1e-24
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1.0
 
 
@@ -114,11 +115,11 @@ class Precise(nn.Module):
 
     def serving_item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
         """Item vectors whose plain dot product with serving user vectors is the score."""
-        return F.normalize(e_ND, dim=-1) if self.config.similarity == "cosine" else e_ND
+        return _unit(e_ND) if self.config.similarity == "cosine" else e_ND
 
     def serving_user_vectors(self, h_BD: torch.Tensor) -> torch.Tensor:
         """User vectors whose plain dot product with serving item vectors is the score."""
-        return F.normalize(h_BD, dim=-1) if self.config.similarity == "cosine" else h_BD
+        return _unit(h_BD) if self.config.similarity == "cosine" else h_BD
 
     def logits(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
         """Scores for a softmax, P x N: the serving score, under cosine divided by the temperature."""
@@ -158,6 +159,11 @@ class ConcatHead(nn.Module):
         missing = self.max_length - h_BLD.shape[1]
         mixed_BD = self.out(self.hidden(F.pad(h_BLD, (0, 0, missing, 0)).flatten(1)))
         return h_BLD[:, -1] + mixed_BD if self.is_residual else mixed_BD
+
+
+def _unit(x_ND: torch.Tensor) -> torch.Tensor:
+    """Vectors of length 1, zero where they are zero; half the cost of ``F.normalize`` and its gradient."""
+    return x_ND * torch.rsqrt(x_ND.square().sum(dim=-1, keepdim=True) + _SMALLEST_SQUARE)
 
 
 def fuse_distinct(model: Precise, catalog: ItemCatalog, *item_indices: torch.Tensor) -> list[torch.Tensor]:

@@ -8,24 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from precise_core.objectives.candidate_scores import negative_and_positive_scores
 from precise_core.objectives.negatives import Candidates
-
-
-def sampled_softmax(
-    positive_PM: torch.Tensor, positive_mask_PM: torch.Tensor, negative_PC: torch.Tensor
-) -> torch.Tensor:
-    """Mean of -log( exp(s_i) / (exp(s_i) + Σ_{j in N} exp(s_j)) ) over the positives i of all positions (eq. 5).
-
-    The paper prints logs where the exponentials belong. A position's positives do not compete. With every other item
-    a negative this is the full softmax.
-
-    Args:
-        positive_PM: s of the positives.
-        positive_mask_PM: True = a real positive.
-        negative_PC: s of the negatives; very small where a candidate is none (``Candidates.hide``).
-    """
-    loss_PM = F.softplus(negative_PC.logsumexp(dim=1)[:, None] - positive_PM)
-    return loss_PM[positive_mask_PM].mean()
 
 
 def candidate_softmax(
@@ -36,7 +20,10 @@ def candidate_softmax(
     target_logits_PM: torch.Tensor | None = None,
     hidden_PH: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """``sampled_softmax`` over drawn candidates: scores corrected, a position's own targets hidden.
+    """Mean of -log( exp(s_i) / (exp(s_i) + Σ_{j in N} exp(s_j)) ) over the positives i of all positions (eq. 5).
+
+    The paper prints logs where the exponentials belong. A position's positives do not compete. With every other item
+    a negative this is the full softmax.
 
     Args:
         logits_PC: Scores of the candidates.
@@ -46,11 +33,12 @@ def candidate_softmax(
         target_logits_PM: Scores of the targets; None where all of them are candidates.
         hidden_PH: More items that are no negatives of a position.
     """
-    s_PC = candidates.corrected(logits_PC)
-    if target_logits_PM is None:
-        target_logits_PM = s_PC.gather(1, candidates.columns(targets_PM))
     hidden_PH = targets_PM if hidden_PH is None else torch.cat([targets_PM, hidden_PH], dim=1)
-    return sampled_softmax(target_logits_PM, target_mask_PM, candidates.hide(s_PC, hidden_PH))
+    negative_P, positive_PM = negative_and_positive_scores(logits_PC, candidates, hidden_PH, targets_PM)
+    if target_logits_PM is not None:
+        positive_PM = target_logits_PM
+    loss_PM = F.softplus(negative_P[:, None] - positive_PM)
+    return loss_PM[target_mask_PM].mean()
 
 
 def bpr_user(scores_EE: torch.Tensor, allowed_EE: torch.Tensor) -> torch.Tensor | None:

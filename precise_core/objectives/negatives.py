@@ -11,9 +11,6 @@ import torch
 
 from precise_core.objectives.config import NegativesConfig
 
-# The score of a candidate that is no negative: a row of nothing else has a finite logarithm, and no gradient.
-HIDDEN = torch.finfo(torch.float32).min
-
 
 @dataclass(frozen=True)
 class Candidates:
@@ -38,13 +35,11 @@ class Candidates:
         logits_PC = logits_PC.float()
         return logits_PC if self.log_q_C is None else logits_PC - self.log_q_C
 
-    def hide(self, s_PC: torch.Tensor, items_PH: torch.Tensor) -> torch.Tensor:
-        """``s_PC`` with ``HIDDEN`` at the given items of a position (accidental hits) and at what is no negative."""
-        if self.is_negative_C is not None:
-            s_PC = s_PC.masked_fill(~self.is_negative_C, HIDDEN)
+    def hits(self, items_PH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and columns of the given items of a position among the candidates (accidental hits)."""
         columns_PH = self.columns(items_PH)
         rows, slots = (self.item_indices_C[columns_PH] == items_PH).nonzero(as_tuple=True)
-        return s_PC.index_put((rows, columns_PH[rows, slots]), s_PC.new_tensor(HIDDEN))
+        return rows, columns_PH[rows, slots]
 
 
 class CandidateSampler:

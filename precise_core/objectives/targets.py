@@ -21,8 +21,9 @@ class PositionTargets:
     """Inputs of a causal encoder and what its positions predict (Universal Training).
 
     Attributes:
-        item_indices_BL: The windows without their last instant, left-padded again: it is only ever predicted, and the
-            newest position must be one that is trained, because serving reads the user vector there.
+        item_indices_BL: The windows without their last instant, left-padded again to the longest of them: it is only
+            ever predicted, and the newest position must be one that is trained, because serving reads the user vector
+            there.
         valid_mask_BL: True = real position.
         rows_P: Window of each loss position.
         positions_P: Its position: the last one of an instant, where the whole instant has been seen.
@@ -80,8 +81,11 @@ def next_instant_targets(
     targets_PM = targets_PM.where(mask_PM, targets_PM.gather(1, mask_PM.long().argmax(dim=1, keepdim=True)))
     last_start_B = torch.where(is_last_BL[:, : L - 1], torch.arange(1, L), 0).amax(dim=1) if L > 1 else end_BL[:, 0] * 0
     shifted_BL, valid_BL = _keep_before(item_indices_BL, valid_mask_BL, last_start_B)
-    moved_P = (positions_P + L - last_start_B[rows_P])[kept_P]
-    return PositionTargets(shifted_BL, valid_BL, rows_P[kept_P], moved_P, targets_PM[kept_P], mask_PM[kept_P])
+    first = L - max(1, int(valid_BL.sum(dim=1).max()))
+    moved_P = (positions_P + L - first - last_start_B[rows_P])[kept_P]
+    return PositionTargets(
+        shifted_BL[:, first:], valid_BL[:, first:], rows_P[kept_P], moved_P, targets_PM[kept_P], mask_PM[kept_P]
+    )
 
 
 def positions_per_row(

@@ -121,13 +121,35 @@ class Job:
             self.say(f"warning: {warning}")
         outcome.raise_on_failure()
 
-    def write(self, table: Table, frame: DataFrame, *, replace: Mapping[str, str] | None = None) -> int:
+    def write(
+        self,
+        table: Table,
+        frame: DataFrame,
+        *,
+        replace: Mapping[str, str] | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> int:
         """Make ``frame`` the table (or the slice ``replace``); returns its rows."""
         started = time.monotonic()
         with spark_progress(self.spark, f"writing {table.name}"):
-            result = self.warehouse.write(self.spark, table, frame, run_id=self.run_id, replace=replace)
+            result = self.warehouse.write(self.spark, table, frame, run_id=self.run_id, replace=replace, note=note)
         self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, replace)
         return result.rows
+
+    def replace_partitions(
+        self, table: Table, frame: DataFrame, partitions: Sequence[Mapping[str, Any]], note: Mapping[str, Any]
+    ) -> int:
+        """Make ``frame`` the content of these partitions; returns the rows written."""
+        started = time.monotonic()
+        with spark_progress(self.spark, f"writing {table.name}"):
+            result = self.warehouse.replace_partitions(table, frame, partitions, run_id=self.run_id, note=note)
+        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, None)
+        return result.rows
+
+    def keep(self, table: Table) -> None:
+        """Nothing to write: the version there is stays, and this run answers for it."""
+        self.output_versions[table.name] = self.warehouse.version(table)
+        self.say(f"{table.name}: unchanged, version {self.output_versions[table.name]} kept")
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add the rows of ``frame``; returns how many."""

@@ -6,6 +6,7 @@ None of it changes a row, and whoever asks whether a table's content has changed
 from __future__ import annotations
 
 import re
+import shutil
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,11 +18,10 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from precise_core.spark.config import TablesConfig
+from precise_core.spark.notes import SAME_ROWS
 
 MIB = 1024 * 1024
 
-# Commits that keep every row as it is.
-_CARE_OPERATIONS = {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"}
 _LOG_RETENTION = "delta.logRetentionDuration"
 # A row group is what a reader decodes, shuffles and shards by.
 _ROW_GROUP_MIB = 16
@@ -42,7 +42,7 @@ def content_changed(path: str, since: int) -> bool:
     if newest < since:
         return True
     later = [commit for commit in table.history(newest - since) if commit["version"] > since] if newest > since else []
-    return len(later) < newest - since or any(commit.get("operation") not in _CARE_OPERATIONS for commit in later)
+    return len(later) < newest - since or any(commit.get("operation") not in SAME_ROWS for commit in later)
 
 
 def live_files(path: str, version: int | None = None) -> dict[str, int]:
@@ -130,6 +130,7 @@ def forget_history(path: str) -> list[str]:
     for version, file in _log_files(path):
         if version < table.version():
             file.unlink()
+    shutil.rmtree(Path(path) / "_change_data", ignore_errors=True)  # what the commits that went have deleted
     return removed
 
 

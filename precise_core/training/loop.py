@@ -17,6 +17,7 @@ from precise_core.feed.lookup import window_ids
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
 from precise_core.training import alternate, distribution
+from precise_core.training.allocator import keep_freed_memory
 from precise_core.training.config import AlternateConfig, LoopConfig
 from precise_core.training.metrics_log import MetricsLog
 from precise_core.training.optimizer import Optimizer, learning_rate_at
@@ -83,6 +84,7 @@ def train(training: Training) -> TrainingResult:
             do not find the same state to continue from.
         NothingToLearnError: No batch of an epoch has a loss.
     """
+    keep_freed_memory()
     run = _Run(training)
     with torch.random.fork_rng(devices=[]):
         try:

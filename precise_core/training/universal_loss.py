@@ -13,10 +13,11 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.objectives.losses import candidate_softmax
 from precise_core.objectives.negatives import CandidateSampler
-from precise_core.objectives.targets import mask_items, next_instant_targets, positions_per_row
+from precise_core.objectives.targets import mask_items, next_instant_targets
 from precise_core.training import distribution
 from precise_core.training.config import UniversalConfig
 from precise_core.training.loop import BatchLoss, LossFunction
+from precise_core.training.row_groups import groups_of_like_length, states_by_groups
 
 
 def universal_loss(
@@ -72,10 +73,13 @@ def universal_loss(
             return None
         candidates = sampler.draw(drawn_from, shared, with_targets=False)
         own = [] if sampler.holds_targets else [targets_PM]
-        e_BLD, e_CD, *e_PMD = fuse_distinct(model, catalog, items_BL, candidates.item_indices_C, *own)
-        at_BQ, slots_P = positions_per_row(rows_P, positions_P, len(items_BL))
-        h_PD = model.position_states(model.masked(e_BLD, masked_BL), valid_BL, at_BQ)[rows_P, slots_P]
-        own_logits_PM = model.pair_logits(h_PD, e_PMD[0]) if e_PMD else None
+        groups = groups_of_like_length(valid_BL)
+        e_CD, *e_parts = fuse_distinct(
+            model, catalog, candidates.item_indices_C, *own, *(group.of(items_BL) for group in groups)
+        )
+        e_PMD = e_parts.pop(0) if own else None
+        h_PD = states_by_groups(model, groups, e_parts, valid_BL, masked_BL, rows_P, positions_P)
+        own_logits_PM = None if e_PMD is None else model.pair_logits(h_PD, e_PMD)
         hidden_PL = items_BL[rows_P] if config.negatives.hide_own_items else None
         nll = candidate_softmax(model.logits(h_PD, e_CD), candidates, targets_PM, mask_PM, own_logits_PM, hidden_PL)
         return BatchLoss(nll + balance_penalty(model), weight=int(mask_PM.sum()))

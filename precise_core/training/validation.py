@@ -15,6 +15,7 @@ NDCG = "validation_ndcg_at_50"
 RECALL = "validation_recall_at_10"
 
 _ITEMS_PER_CHUNK = 8192
+_COUNTED_TARGETS = 2
 
 
 @torch.no_grad()
@@ -65,14 +66,14 @@ def _hits(scores_BV: torch.Tensor, truth_BM: torch.Tensor, k: int) -> torch.Tens
     the k best others need to be found. Padding of ``truth_BM`` is 0, a row that scores -inf.
     """
     truth_scores_BM = scores_BV.gather(1, truth_BM).sort(dim=1, descending=True).values
-    others_BK = scores_BV.scatter(1, truth_BM, float("-inf")).topk(min(k, scores_BV.shape[1])).values
+    others_BX, K = scores_BV.scatter(1, truth_BM, float("-inf")), min(k, scores_BV.shape[1])
+    if truth_BM.shape[1] > _COUNTED_TARGETS:  # comparing all with few is faster than finding the best of all
+        others_BX = others_BX.topk(K).values
     # "Not below" instead of "no less": a NaN is then below nothing, so that it is never a hit.
-    others_before_BM = (~(others_BK[:, None, :] < truth_scores_BM[:, :, None])).sum(dim=2)
+    others_before_BM = (~(others_BX[:, None, :] < truth_scores_BM[:, :, None])).sum(dim=2)
     places_BM = others_before_BM + torch.arange(truth_BM.shape[1], device=scores_BV.device)
-    K = others_BK.shape[1]
-    hits = torch.zeros(
-        len(scores_BV), K + 1, dtype=torch.bool, device=scores_BV.device
-    )  # the last column takes what is beyond
+    # The last column takes what is beyond.
+    hits = torch.zeros(len(scores_BV), K + 1, dtype=torch.bool, device=scores_BV.device)
     return hits.scatter(1, places_BM.clamp(max=K), True)[:, :K]
 
 

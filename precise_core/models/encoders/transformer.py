@@ -29,6 +29,8 @@ class PreNormBlock(Block):
         super().__init__(config, width, nn.GELU())
 
     def forward(self, h_BQD: torch.Tensor, h_BLD: torch.Tensor, mask_B1QL: torch.Tensor) -> torch.Tensor:
-        mixed_BQD = self.attention(self.attention_norm(h_BQD), self.attention_norm(h_BLD), mask_B1QL)
+        x_BLD = self.attention_norm(h_BLD)
+        x_BQD = x_BLD if h_BQD is h_BLD else self.attention_norm(h_BQD)
+        mixed_BQD = self.attention(x_BQD, x_BLD, mask_B1QL)
         h_BQD = h_BQD + self.dropout(mixed_BQD)
         return h_BQD + self.dropout(self.ffn(self.ffn_norm(h_BQD)))
