@@ -44,6 +44,7 @@ def raw_events(spark: SparkSession, rows: list[tuple[str | None, str, str | None
     return RawTables(events=events, items=frame)
 
 
+@pytest.mark.faults
 def test_rows_of_erased_users_are_counted_but_not_kept(spark: SparkSession, tmp_path: Path) -> None:
     erased = ErasureList.of(tmp_path)
     erased.add(["u1", "ü 7"])
@@ -93,6 +94,7 @@ def test_every_table_that_can_hold_a_user_is_known() -> None:
     assert known == holding | {"training_windows", "runs"}
 
 
+@pytest.mark.faults
 def test_a_user_leaves_every_table_and_history_and_does_not_come_back(
     night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,8 @@ from schemas import RUNS, TABLES
 from tests.night import CONFIG, ROOT, copy_of, run
 from tests.test_night import read
 
+pytestmark = pytest.mark.faults
+
 _BOOKKEEPING = {"runs", "validation_results"}
 
 
@@ -120,7 +122,6 @@ def test_an_unknown_run_is_refused_with_the_nights_there_are(night: Path, capsys
     assert f"no such run; the last nights are {last_night(night)}" in said(capsys)
 
 
-@pytest.mark.faults
 def test_a_killed_rollback_is_finished_by_the_same_command(
     night: Path, two_nights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

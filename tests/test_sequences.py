@@ -83,7 +83,7 @@ def test_a_pair_that_never_occurs_together_is_refused(spark: SparkSession) -> No
 
 def test_vocabulary_only_ever_grows(spark: SparkSession) -> None:
     def items(*ids: str) -> DataFrame:
-        return spark.createDataFrame([(one, None) for one in ids], "item_id string, published_ts timestamp")
+        return spark.createDataFrame([(one,) for one in ids], "item_id string")
 
     first = grow_vocabulary(items("b", "c", "a"), None, AS_OF)
     assert first.columns == ITEM_VOCABULARY.column_names
@@ -94,11 +94,3 @@ def test_vocabulary_only_ever_grows(spark: SparkSession) -> None:
     assert {row["item_id"]: row["item_index"] for row in rows} == {"A": 5, "d": 6}
     assert {row["micros"] for row in rows} == {oracles.micros(AS_OF + timedelta(days=1))}
     assert grow_vocabulary(items("a", "b"), first, AS_OF).count() == 0
-
-
-def test_new_items_stand_in_the_vocabulary_by_publication_then_by_id(spark: SparkSession) -> None:
-    days = {"a": 3, "d": 1, "b": 3, "c": 2, "z": None}
-    rows = [(item, day and AS_OF + timedelta(days=day)) for item, day in days.items()]
-    items = spark.createDataFrame(rows, "item_id string, published_ts timestamp")
-    grown = grow_vocabulary(items, None, AS_OF).orderBy("item_index").collect()
-    assert [row["item_id"] for row in grown] == ["z", "d", "c", "a", "b"]

@@ -29,8 +29,8 @@ def day_files(folder: Path, day: int, rng: np.random.Generator, earlier: list[pd
     folder.mkdir(parents=True, exist_ok=True)
     start = FIRST_DAY + timedelta(days=day)
     first = day * ITEMS_A_DAY
-    # The ids run against the order of publication, so that sorting by id alone would show.
-    names = [f"n{900 - number:03d}" for number in range(first + ITEMS_A_DAY)]
+    # Later items have larger ids: a night's new items come into the vocabulary in the order of their ids.
+    names = [f"n{number:03d}" for number in range(first + ITEMS_A_DAY)]
     recipes = pd.DataFrame({"recipe no": names[first:], "out": start.isoformat()})
     recipes["name"] = [f"Dish of day {day} with herb {number}" for number in range(ITEMS_A_DAY)]
     recipes.to_csv(folder / f"catalog-{day}.csv", index=False)

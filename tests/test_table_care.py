@@ -52,6 +52,7 @@ def rows(path: str, version: int | None = None) -> set[str]:
     return {item for file in files for item in pq.read_table(file)[c.ITEM_ID].to_pylist()}
 
 
+@pytest.mark.faults
 def test_compaction_merges_files_and_is_no_news(spark: SparkSession, table: str) -> None:
     before, version = rows(table), DeltaTable(table).version()
     assert small_files(table, CONFIG).files == 4
@@ -67,6 +68,7 @@ def test_compaction_merges_files_and_is_no_news(spark: SparkSession, table: str)
     assert content_changed(table, version)
 
 
+@pytest.mark.faults
 def test_vacuum_removes_what_no_version_needs_and_leftovers_of_killed_writers(spark: SparkSession, table: str) -> None:
     version = DeltaTable(table).version()
     compact(spark, table, CONFIG)
@@ -80,6 +82,7 @@ def test_vacuum_removes_what_no_version_needs_and_leftovers_of_killed_writers(sp
     assert not content_changed(table, version)
 
 
+@pytest.mark.faults
 def test_old_log_entries_go_and_the_table_stays_readable(spark: SparkSession, table: str) -> None:
     long_ago = time.time() - 90 * 86_400
     for file in (Path(table) / "_delta_log").glob("*.json"):
@@ -93,6 +96,7 @@ def test_old_log_entries_go_and_the_table_stays_readable(spark: SparkSession, ta
     assert len(rows(table)) == 41
 
 
+@pytest.mark.faults
 def test_a_table_without_history_is_a_table(spark: SparkSession, table: str) -> None:
     compact(spark, table, CONFIG)
     assert len(forget_history(table)) == 4
@@ -143,6 +147,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
+@pytest.mark.faults
 def test_vacuum_never_undercuts_a_registered_reader(
     spark: SparkSession, table: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +163,7 @@ def test_vacuum_never_undercuts_a_registered_reader(
     assert len(list(Path(table).glob("*.parquet"))) == 1
 
 
+@pytest.mark.faults
 def test_a_reader_that_did_not_register_fails_loudly(spark: SparkSession, table: str) -> None:
     warehouse, version = Path(table).parents[1], DeltaTable(table).version()
     compact(spark, table, CONFIG)
@@ -168,6 +174,7 @@ def test_a_reader_that_did_not_register_fails_loudly(spark: SparkSession, table:
     assert re.search(r"FileNotFoundError: .*\.parquet", error)
 
 
+@pytest.mark.faults
 def test_a_killed_reader_holds_nothing_back(
     spark: SparkSession, table: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +204,7 @@ def test_retention_below_the_minimum_is_refused(tmp_path: Path, capsys: pytest.C
     assert "retention of 3 h is below tables.min_retention_hours 24" in said(capsys)
 
 
+@pytest.mark.faults
 def test_care_after_a_night_changes_no_row_and_is_no_news(
     night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +228,7 @@ def test_care_after_a_night_changes_no_row_and_is_no_news(
     assert "small files" not in out and "files older" not in out
 
 
+@pytest.mark.faults
 def test_what_is_in_use_or_recent_is_kept(night: Path) -> None:
     house = Warehouse(str(night))
     runs = house.read_arrow(RUNS, house.version(RUNS)).to_pylist()

@@ -17,25 +17,24 @@ FIRST_ITEM_INDEX = 2
 
 
 def grow_vocabulary(items: DataFrame, existing: DataFrame | None, as_of: datetime) -> DataFrame:
-    """Only the new rows of ``schemas.ITEM_VOCABULARY``: items that ``existing`` lacks, by publication, then by id.
+    """Only the new rows of ``schemas.ITEM_VOCABULARY``: items that ``existing`` lacks, in the order of their ids.
 
-    Indexes continue after the largest one ever given (from 2 on), so a row once trained keeps its meaning. Where every
-    night's new items were published after those of the nights before, any number of nights gives the same indexes. One
-    task sorts the new ids; after the first night they are few.
+    Indexes continue after the largest one ever given (from 2 on), so a row once trained keeps its meaning. One task
+    sorts the new ids; after the first night they are few.
 
     Args:
         items: ``schemas.ITEMS``; deleted items keep their row.
         existing: The vocabulary so far; None on the first night.
         as_of: Recorded as ``first_seen``.
     """
-    ids = items.groupBy(c.ITEM_ID).agg(F.min(c.PUBLISHED_TS).alias(c.PUBLISHED_TS))
+    ids = items.select(c.ITEM_ID).distinct()
     offset = F.lit(FIRST_ITEM_INDEX - 1)
     if existing is not None:
         ids = ids.join(existing.select(c.ITEM_ID), on=c.ITEM_ID, how="left_anti")
         last = existing.agg(F.coalesce(F.max(c.ITEM_INDEX), offset).alias("last_index"))
         ids = ids.crossJoin(F.broadcast(last))
         offset = F.col("last_index")
-    index = F.row_number().over(Window.orderBy(F.col(c.PUBLISHED_TS).asc_nulls_first(), c.ITEM_ID)) + offset
+    index = F.row_number().over(Window.orderBy(c.ITEM_ID)) + offset
     rows = ids.select(c.ITEM_ID, index.cast("int").alias(c.ITEM_INDEX), instant(as_of).alias(c.FIRST_SEEN))
     return rows.select(*ITEM_VOCABULARY.column_names)
 
