@@ -105,6 +105,7 @@ def test_a_clock_that_steps_back_skips_nothing(world: World) -> None:
     assert not world.night().was_full
 
 
+@pytest.mark.faults
 def test_history_that_is_gone_means_a_full_build(world: World) -> None:
     old = set(DeltaTable(world.events_path).file_uris())
     world.put(event(100, "u1", -1), moved(BASE[3], item_id="i5"))
@@ -123,6 +124,7 @@ def test_without_a_change_feed_the_files_are_compared(world: World) -> None:
     assert not world.night().was_full
 
 
+@pytest.mark.faults
 def test_rows_that_others_changed_are_put_right(world: World) -> None:
     version = world.warehouse.version(USER_SEQUENCES)
     DeltaTable(world.sequences_path).delete("user_id = 'u1' OR (user_id = 'u2' AND task = 'all')")
