@@ -22,7 +22,7 @@ from precise_core.feed.config import FeedConfig
 from precise_core.models.config import DCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
-from precise_core.spark.config import SparkConfig
+from precise_core.spark.config import SparkConfig, TablesConfig
 from precise_core.text.config import TextConfig
 from precise_core.training.config import RankerConfig, TargetedConfig, UniversalConfig
 
@@ -37,6 +37,7 @@ class Settings(Config):
     source: Source
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
     spark: SparkConfig = SparkConfig()
+    tables: TablesConfig = TablesConfig()
     text: TextConfig = TextConfig()
     sequences: SequencesConfig = SequencesConfig()
     windows: WindowsConfig = WindowsConfig()

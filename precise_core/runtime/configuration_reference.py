@@ -55,6 +55,7 @@ _MEANINGS = {
     "Settings.source": "Where the raw rows come from; `kind` chooses one of the source classes below.",
     "Settings.tasks": "Target tasks by name (letters, digits, `_`); `all` is always there.",
     "Settings.spark": "How Spark is started.",
+    "Settings.tables": "How long what is kept, and what is compacted (`maintain_tables`).",
     "Settings.text": "Item text and the language model that reads it.",
     "Settings.sequences": "Length and partitions of `user_sequences`.",
     "Settings.windows": "Training windows and the users held out for validation.",

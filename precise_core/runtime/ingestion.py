@@ -22,11 +22,13 @@ from precise_core.features.cleaning import (
     clean_items,
     count_changed_texts,
 )
+from precise_core.features.erasures import hide_erased
 from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.intake import Arrival, Intake, Policy, take_stock, with_file_order
 from precise_core.sources.read import naming_unreadable_files, read_source
+from precise_core.spark.erasure_list import ErasureList
 from precise_core.spark.upsert import replace_values, upsert
 from schemas import (
     EVENTS,
@@ -93,7 +95,8 @@ class Ingestion:
             ConfigError: A task has no event, neither new nor stored.
         """
         batches = self._intake.batches if isinstance(self._job.settings.source, FilesSource) else None
-        raw = read_source(self._job.spark, self._job.settings.source, batches)
+        read = read_source(self._job.spark, self._job.settings.source, batches)
+        raw = hide_erased(read, ErasureList.of(self._job.folder))
         parts: list[Part] = []
         items = self._stored(ITEMS)
         if raw.items is not None:

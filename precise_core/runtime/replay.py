@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
+from precise_core.features.erasures import ERASED
 from precise_core.runtime.ingestion import NEWEST_BY, REJECTED, stamped
 from precise_core.runtime.job import Job
 from precise_core.sources.cells import Need
@@ -88,7 +89,7 @@ class Replay:
 
     @property
     def _is_final(self) -> Column:
-        return F.col(c.REASON).isin(MALFORMED_ROW, _DUPLICATE[self.table.name])
+        return F.col(c.REASON).isin(MALFORMED_ROW, ERASED, _DUPLICATE[self.table.name])
 
     @cached_property
     def _raw(self) -> DataFrame:

@@ -127,7 +127,7 @@ class Increment:
             None if self._foreign_since is None else self._users_of_foreign_changes(self._foreign_since),
         ]
         found = [users for users in sources if users is not None]
-        return reduce(DataFrame.unionByName, found).distinct().persist() if found else None
+        return reduce(lambda one, other: one.unionByName(other), found).distinct().persist() if found else None
 
     def _users_of_moved_items(self) -> DataFrame | None:
         """Users with an event on an item whose index is new, gone or another one."""
