@@ -123,7 +123,7 @@ def measure_trainer(windows: DeltaSnapshot, length: int, seed: int) -> float:
     tokens_VT = torch.zeros(FIRST_ITEM + _ITEMS, 1, dtype=torch.int32)
     catalog = ItemCatalog(tokens_VT, torch.zeros(len(tokens_VT), dtype=torch.int32), "none")
     frequencies_V = item_frequencies(windows, "all", catalog.num_rows)
-    model = Precise(_sasrec(length), catalog.num_rows, catalog.known_token_ids, "universal", catalog.max_token_length)
+    model = Precise(sasrec(length), catalog.num_rows, catalog.known_token_ids, "universal", catalog.max_token_length)
     model.fusion.set_trained_items(frequencies_V > 0)
     config = UniversalConfig.model_validate({"batch_size": _BATCH, "negatives": {"uniform": 256}})
     loss_of = universal_loss(model, catalog, config, frequencies_V)
@@ -159,7 +159,8 @@ def write_figures(measured: Measured, results: Path, rows: int, length: int, see
         record(results, f"feed over trainer: {reader}", ratio, "x", goal, ratio >= GOAL, data, seed, command)
 
 
-def _sasrec(length: int) -> ModelConfig:
+def sasrec(length: int) -> ModelConfig:
+    """A small model by id alone."""
     fusion = {"mode": "id", "id_width": 64}
     encoder = {"layers": 2, "heads": 2, "ffn_width": 64, "max_length": length}
     return ModelConfig.model_validate({"fusion": fusion, "encoder": encoder})

@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: Any, data: LeaveOneOut, clock: TrainingClock, catalog: ItemCatalog, folder: Path) -> Checkpoint:
     path = folder / TRAINING_WINDOWS.name
-    _write_windows(path, data.learned, None, arguments.length)
-    _write_windows(path, data.train, data.validation, arguments.length)
+    write_windows(path, _tried_out(data.learned, arguments), None, arguments.length)
+    write_windows(path, data.train, data.validation, arguments.length)
     encoder = {
         "kind": arguments.encoder,
         "layers": arguments.blocks,
@@ -126,13 +126,20 @@ def _train(arguments: Any, data: LeaveOneOut, clock: TrainingClock, catalog: Ite
     )
 
 
+def _tried_out(learned: pd.DataFrame, arguments: Any) -> pd.DataFrame:
+    """All events, or those of as many users as ``--max-steps`` steps read."""
+    if arguments.max_steps is None:
+        return learned
+    return learned[learned["user"].isin(learned["user"].unique()[: arguments.max_steps * arguments.batch])]
+
+
 def _catalog(items: int) -> ItemCatalog:
     """Items without any text, numbered as the model numbers them."""
     rows = items + FIRST_ITEM
     return ItemCatalog(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.int32), "none")
 
 
-def _write_windows(path: Path, events: pd.DataFrame, truth: pd.DataFrame | None, length: int) -> None:
+def write_windows(path: Path, events: pd.DataFrame, truth: pd.DataFrame | None, length: int) -> None:
     """One window per user: the newest ``length`` events; with ``truth``, what is to be predicted from them."""
     sequences = _sequences(events)
     targets = None if truth is None else truth.set_index("user")["item"] + FIRST_ITEM
