@@ -19,8 +19,8 @@ class FusionConfig(Config):
     ``mode``: `id` (PRECISE-ID), `llm` (PRECISE-LLM), `pool` (PRECISE-Pool), `moe` (PRECISE). ``token_init``: `vocab`
     (token table from language-model states averaged per token), `input` (token table from the model's input
     embeddings), `contextual` (no table: every text keeps its own frozen states, a projection is trained), `random`.
-    ``id_dropout`` is the probability that an item's id row is replaced by the shared unknown row during training,
-    ``token_dropout`` that a token of a text is left out; 0 = the paper.
+    ``id_dropout`` is the probability that an item's id row is replaced by the shared unknown row during training; 0 =
+    the paper.
     """
 
     mode: Literal["id", "llm", "pool", "moe"] = "moe"
@@ -31,7 +31,6 @@ class FusionConfig(Config):
     balance_weight: float = Field(0.01, ge=0)
     token_init: TokenInitMode = "vocab"
     id_dropout: float = Field(0.1, ge=0, lt=1)
-    token_dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> FusionConfig:

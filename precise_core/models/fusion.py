@@ -135,24 +135,14 @@ class ItemFusion(nn.Module):
             raise ModelError(
                 f"hidden states of the catalog are {states_SH.shape[1]} wide, the model reads {self.state_width}"
             )
-        rows_S, counts_X = self._with_token_dropout(torch.arange(len(states_SH)), counts_X)
-        return self.text(self.projection(states_SH), rows_S, counts_X)
+        return self.text(self.projection(states_SH), torch.arange(len(states_SH)), counts_X)
 
     def _texts_of_tokens(self, rows_S: torch.Tensor, counts_X: torch.Tensor) -> torch.Tensor:
         table = self.token_table
-        rows_S, counts_X = self._with_token_dropout(rows_S, counts_X)
         if len(rows_S) >= table.num_embeddings and not table.sparse:
             return self.text(table.weight, rows_S, counts_X)
         distinct_W, rows_S = torch.unique(rows_S, return_inverse=True)
         return self.text(table(distinct_W), rows_S, counts_X)
-
-    def _with_token_dropout(self, rows_S: torch.Tensor, counts_X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """While training, the tokens without a random share of them: no text looks the same in two batches."""
-        if not (self.training and self.config.token_dropout):
-            return rows_S, counts_X
-        kept_S = torch.rand(len(rows_S), device=rows_S.device) >= self.config.token_dropout
-        texts_S = torch.arange(len(counts_X), device=rows_S.device).repeat_interleave(counts_X)
-        return rows_S[kept_S], torch.bincount(texts_S[kept_S], minlength=len(counts_X))
 
     @property
     def has_token_table(self) -> bool:
