@@ -1,34 +1,52 @@
 """Build the last N events of every user, over all scenes and per task (S_u and S'_u, Fig. 3).
 
-Reads events and item_vocabulary. Writes user_sequences.
+Reads events and item_vocabulary. Writes user_sequences: the stored sequences are brought forward by what has changed in
+events since they were written, and give the same rows as a build from all events.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any
 
-from precise_core.features.sequences import build_user_sequences, sequence_balance
 from precise_core.runtime.job import Job, run_job
-from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES
+from precise_core.runtime.sequences import check_sequences, prepare_sequences, write_sequences
+from schemas import USER_SEQUENCES
 from validation.gate import gate
 
 
 def build(job: Job) -> None:
-    settings = job.settings
-    events, vocabulary = job.read(EVENTS), job.read(ITEM_VOCABULARY)
-    sequences = build_user_sequences(events, vocabulary, settings.tasks, settings.as_of, settings.sequences).persist()
+    settings, arguments = job.settings, job.arguments
+    with job.watching("finding what has changed"):
+        update = prepare_sequences(job, full=arguments.full)
+    if arguments.check:
+        with job.watching("comparing with a full build"):
+            check_sequences(job, update, arguments.check)
+    if update is None:
+        job.keep(USER_SEQUENCES)
+        job.balance("events of the sequences touched", rows_in=0, rows_out=0)
+        return
     limits: dict[str, Any] = {"max_length": settings.sequences.max_length, "tasks": settings.task_names}
     with job.watching("building and checking user_sequences"):
-        outcome = gate(USER_SEQUENCES, sequences, run_id=job.run_id, **limits)
+        outcome = gate(USER_SEQUENCES, update.rows, run_id=job.run_id, as_of=settings.as_of, **limits)
     job.check(outcome)
-    job.write(USER_SEQUENCES, sequences)
+    write_sequences(job, update)
 
-    written = job.read_written(USER_SEQUENCES)
-    balance = sequence_balance(events, written, settings.tasks, settings.as_of, settings.sequences)
-    job.balance("events of all tasks", rows_in=balance.events, rows_out=balance.kept, rows_rejected=balance.trimmed)
+
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--full", action="store_true", help="build everything from all events")
+    parser.add_argument(
+        "--check",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="BUCKETS",
+        help="build so many buckets (1) from all events and stop where they differ",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("build_sequences", __doc__, build, argv)
+    return run_job("build_sequences", __doc__, build, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,22 @@ from pyspark.sql import functions as F
 from precise_core.inference.spark import embed_users
 from precise_core.runtime.checkpoints import latest_checkpoint, save_item_catalog, trained_tasks
 from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.sequences import as_of_sequences
 from schemas import USER_EMBEDDINGS, USER_SEQUENCES
 from schemas import columns as c
 from validation.gate import gate
 
 
 def embed(job: Job) -> None:
-    sequences = job.read(USER_SEQUENCES)
+    sequences, as_of = job.read(USER_SEQUENCES), as_of_sequences(job)
     checkpoints = {task: latest_checkpoint(job, task) for task in trained_tasks(job, job.arguments.task)}
     catalog_file = save_item_catalog(job, *checkpoints.values())
     users, written = 0, 0
     for task, checkpoint in checkpoints.items():
         model, of_task = checkpoint.manifest.model, sequences.where(F.col(c.TASK) == task)
-        vectors = embed_users(job.spark, of_task, checkpoint.folder, catalog_file, model.encoder.max_length).persist()
+        vectors = embed_users(
+            job.spark, of_task, checkpoint.folder, catalog_file, model.encoder.max_length, as_of
+        ).persist()
         users += of_task.count()
         limits: dict[str, Any] = {"width": model.fusion.width, "tasks": [task]}
         with job.watching(f"{task}: encoding users"):

@@ -13,9 +13,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
+from precise_core.features.erasures import hide_erased
 from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job, run_job
 from precise_core.sources.read import describe_source, read_source, source_fingerprint
+from precise_core.spark.erasure_list import ErasureList
 from schemas import (
     EVENTS,
     EVENTS_REJECTED,
@@ -36,7 +38,7 @@ def ingest(job: Job) -> None:
     settings, now = job.settings, datetime.now(UTC)
     job.say(describe_source(settings.source))
     job.input_fingerprints["source"] = source_fingerprint(settings.source)
-    raw = read_source(job.spark, settings.source)
+    raw = hide_erased(read_source(job.spark, settings.source), ErasureList.of(job.folder))
 
     # Each half of the rows is asked for several times: every source row is read and checked once.
     items = clean_items(raw.items)

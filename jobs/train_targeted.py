@@ -52,6 +52,7 @@ def train(job: Job) -> None:
         except NothingToLearnError as error:
             # A checkpoint of an earlier night must not stand in for tonight's.
             unpublish(checkpoint_folder(job), task)
+            job.artefacts[f"checkpoint:{task}"] = ""
             if job.arguments.task:
                 raise
             job.say(f"{task}: skipped, {error}")

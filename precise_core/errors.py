@@ -5,6 +5,7 @@ PreciseError
 ├── DataError            the data is wrong
 │   ├── SchemaError      a column is missing or of another type
 │   ├── MissingTableError a table is not there yet
+│   ├── HistoryGoneError an older version of a table cannot be read any more
 │   ├── RowCountError    rows were lost or made up
 │   ├── NothingToEvaluateError no truth in the test period
 │   └── ValidationError  an expectation on a table failed
@@ -16,6 +17,8 @@ PreciseError
 │           └── NothingNewError a continued training learnt nothing: the checkpoint in use stays
 ├── EnvironmentProblem   Java, Python, jars or memory are not what is needed
 └── WarehouseBusyError   another run holds the warehouse
+    ├── ReaderError      files that a reader needs would be removed
+    └── InterruptedRollbackError a rollback has to be finished first
 
 A message names the object, the value and what is allowed, in one line that a person can act on.
 """
@@ -39,6 +42,10 @@ class SchemaError(DataError):
 
 class MissingTableError(DataError):
     """A table a job needs is not there yet; the message names the job that writes it."""
+
+
+class HistoryGoneError(DataError):
+    """An older version of a table, or what changed since, cannot be read any more; the current one can."""
 
 
 class RowCountError(DataError):
@@ -83,3 +90,11 @@ class EnvironmentProblem(PreciseError):
 
 class WarehouseBusyError(PreciseError):
     """Another run holds the warehouse."""
+
+
+class ReaderError(WarehouseBusyError):
+    """Files that a living reader needs would be removed."""
+
+
+class InterruptedRollbackError(WarehouseBusyError):
+    """A rollback was interrupted and has to be finished first."""

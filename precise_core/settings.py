@@ -21,7 +21,7 @@ from precise_core.feed.config import FeedConfig
 from precise_core.models.config import DCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
-from precise_core.spark.config import SparkConfig
+from precise_core.spark.config import SparkConfig, TablesConfig
 from precise_core.text.config import TextConfig
 from precise_core.training.config import RankerConfig, TargetedConfig, UniversalConfig
 
@@ -36,6 +36,7 @@ class Settings(Config):
     source: Source
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
     spark: SparkConfig = SparkConfig()
+    tables: TablesConfig = TablesConfig()
     text: TextConfig = TextConfig()
     sequences: SequencesConfig = SequencesConfig()
     windows: WindowsConfig = WindowsConfig()
@@ -54,6 +55,8 @@ class Settings(Config):
     @field_validator("as_of")
     @classmethod
     def _utc(cls, value: datetime) -> datetime:
+        if value.microsecond:
+            raise ValueError(f"whole seconds are needed, it is {value.isoformat()}: evaluations count in seconds")
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
     @field_validator("warehouse")
@@ -76,6 +79,9 @@ class Settings(Config):
         unknown = sorted(set(self.ranking_features.tasks) - set(self.task_names))
         if unknown:
             raise ValueError(f"ranking_features.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
+        unknown = sorted(set(self.sequences.max_lengths) - set(self.task_names))
+        if unknown:
+            raise ValueError(f"sequences.max_lengths: unknown task {unknown}; declared are {list(self.task_names)}")
         if self.windows.length > self.model.encoder.max_length:
             raise ValueError(
                 f"windows.length {self.windows.length} is above "

@@ -3,7 +3,6 @@
 from schemas import columns as c
 from schemas.table import Column, Table
 
-_AS_OF = Column(name=c.AS_OF, type="timestamp", doc="The instant the row knows the world up to (exclusive), UTC.")
 _TASK = Column(name=c.TASK, type="string", doc="`all` for every event, otherwise a task of the configuration.")
 
 ITEM_VOCABULARY = Table(
@@ -68,6 +67,7 @@ TEXT_STATES = Table(
 
 USER_SEQUENCES = Table(
     name="user_sequences",
+    # `as_of` is one value for the whole table and stands in its commits: as a column it would change every row nightly.
     doc="The last N events of one user for one task, oldest first (S_u and S'_u of the paper).",
     key=(c.USER_ID, c.TASK),
     written_by="build_sequences",
@@ -80,7 +80,6 @@ USER_SEQUENCES = Table(
         Column(name=c.EVENT_TS, type="array<timestamp>", doc="Time of each event, parallel, never decreasing, UTC."),
         Column(name=c.LENGTH, type="int", doc="Length of the three arrays, at least 1."),
         Column(name=c.LAST_EVENT_TS, type="timestamp", doc="Time of the newest event, before `as_of`, UTC."),
-        _AS_OF,
         Column(name=c.BUCKET, type="int", doc="pmod(xxhash64(user_id), buckets)."),
     ),
 )

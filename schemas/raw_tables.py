@@ -9,6 +9,7 @@ EVENTS = Table(
     key=(c.EVENT_ID,),
     written_by="ingest",
     partition_by=(c.EVENT_DATE,),
+    has_change_feed=True,
     columns=(
         Column(name=c.EVENT_ID, type="string", doc="Identity of the event; ties in time are broken by it."),
         Column(name=c.USER_ID, type="string", doc="Who acted."),

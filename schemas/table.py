@@ -55,6 +55,7 @@ class Table:
         columns: All columns in order, key columns included.
         partition_by: Columns that become folders; they are not inside the Parquet files.
         written_by: The job that writes the table.
+        has_change_feed: Delta keeps which rows each version changed, so that a reader need not compare versions.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Table:
     columns: tuple[Column, ...]
     written_by: str
     partition_by: tuple[str, ...] = ()
+    has_change_feed: bool = False
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]

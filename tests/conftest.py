@@ -38,6 +38,17 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture(scope="module")
+def interpreting_spark(spark: SparkSession) -> Iterator[SparkSession]:
+    """The session without compiled queries: a query over a few rows is over before its compiled version is ready."""
+    settings = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    yield spark
+    for key in settings:
+        spark.conf.unset(key)
+
+
 @pytest.fixture(scope="session")
 def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The warehouse after one whole night on the small synthetic world; copy it before changing anything."""

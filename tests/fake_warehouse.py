@@ -110,7 +110,7 @@ def sequences(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             mine = mine[user % 17 :]
             if mine:
                 yield {
-                    c.USER_ID: f"user-{user}", c.TASK: task, c.LENGTH: len(mine), c.AS_OF: AS_OF, c.BUCKET: user % 4,
+                    c.USER_ID: f"user-{user}", c.TASK: task, c.LENGTH: len(mine), c.BUCKET: user % 4,
                     c.ITEM_INDICES: [int(row[c.ITEM_ID][1:]) + 2 for row in mine],
                     c.SCENES: [row[c.SCENE] for row in mine], c.EVENT_TS: [row[c.EVENT_TS] for row in mine],
                     c.LAST_EVENT_TS: mine[-1][c.EVENT_TS],

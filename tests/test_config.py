@@ -88,6 +88,9 @@ def test_tasks_keep_the_order_of_the_file(file: Path) -> None:
         ("source.user=3", "source.user: unknown key"),
         ("name=../x", "name: .*pattern"),
         ("as_of=soon", "as_of: .*datetime"),
+        ("as_of=2024-03-01T00:00:00.5Z", "as_of: .*whole seconds are needed, it is 2024-03-01T00:00:00.500000"),
+        ("sequences={max_length: 5, max_lengths: {all: 6}}", "max_lengths .'all': 6. are above max_length 5"),
+        ("sequences={max_lengths: {share: 6}}", "sequences.max_lengths: unknown task .'share'.; declared are"),
         ("spark.driver_memory=lots", "spark.driver_memory: .*pattern"),
     ],
 )

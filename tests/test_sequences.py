@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import ConfigError
 from precise_core.features.config import SequencesConfig, TaskConfig
-from precise_core.features.sequences import build_user_sequences, sequence_balance
+from precise_core.features.sequences import build_user_sequences
 from precise_core.features.tasks import check_tasks
 from precise_core.features.vocabulary import grow_vocabulary
 from schemas import ITEM_VOCABULARY, USER_SEQUENCES
@@ -56,22 +56,9 @@ def test_neither_the_future_nor_the_order_of_rows_matters(spark: SparkSession) -
     assert first == second
 
 
-def test_balance_counts_events_kept_and_trimmed(spark: SparkSession) -> None:
-    sequences = build(spark, EVENTS)
-    balance = sequence_balance(oracles.events_frame(spark, EVENTS), sequences, TASKS, AS_OF, CONFIG)
-    lines = oracles.of_user_and_task([event for event in EVENTS if event.ts < AS_OF]).values()
-    assert balance.events == sum(len(line) for line in lines)
-    assert balance.events == balance.kept + balance.trimmed
-    lost = sequences.where("task = 'all' and user_id <> 'heavy'")
-    broken = sequence_balance(oracles.events_frame(spark, EVENTS), lost, TASKS, AS_OF, CONFIG)
-    assert broken.events != broken.kept + broken.trimmed
-
-
 def test_no_events_give_no_sequences(spark: SparkSession) -> None:
     late = [event for event in EVENTS if event.ts >= AS_OF]
     assert build(spark, late).count() == 0
-    balance = sequence_balance(oracles.events_frame(spark, late), build(spark, late), TASKS, AS_OF, CONFIG)
-    assert (balance.events, balance.kept, balance.trimmed) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ HAS_NO_NULL_ELEMENT = "has_no_null_element"
 SMALLEST_ITEM_INDEX = "smallest_item_index"
 IS_IN_TIME_ORDER = "is_in_time_order"
 LAST_EVENT_IS_NEWEST = "last_event_is_newest"
-IS_BEFORE_AS_OF = "is_before_as_of"
 WIDTH = "width"
 NORM = "norm"
 
@@ -44,7 +43,6 @@ def sequence_facts(frame: DataFrame) -> DataFrame:
             SMALLEST_ITEM_INDEX: F.array_min(c.ITEM_INDICES),
             IS_IN_TIME_ORDER: _certainly(times == F.sort_array(times)),
             LAST_EVENT_IS_NEWEST: _certainly(F.col(c.LAST_EVENT_TS) == F.array_max(times)),
-            IS_BEFORE_AS_OF: _certainly(F.col(c.LAST_EVENT_TS) < F.col(c.AS_OF)),
         }
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime, timedelta
 
 from schemas import USER_SEQUENCES
 from schemas import columns as c
@@ -12,12 +13,15 @@ from validation.checks import Check, between, declared, holds, not_blank, one_of
 TABLE = USER_SEQUENCES
 derive = derived.sequence_facts
 
+_TICK = timedelta(microseconds=1)  # the resolution of a timestamp
 
-def suite(*, max_length: int, tasks: Collection[str] | None = None) -> list[Check]:
+
+def suite(*, max_length: int, as_of: datetime, tasks: Collection[str] | None = None) -> list[Check]:
     """Checks of `user_sequences`.
 
     Args:
         max_length: Events a sequence may have at most (``sequences.max_length``).
+        as_of: The instant that every event must lie before.
         tasks: The tasks allowed (``Settings.task_names``); any by default.
     """
     checks = [
@@ -30,6 +34,6 @@ def suite(*, max_length: int, tasks: Collection[str] | None = None) -> list[Chec
         holds(derived.HAS_NO_NULL_ELEMENT, "no array holds a null"),
         holds(derived.IS_IN_TIME_ORDER, f"{c.EVENT_TS} never decreases"),
         holds(derived.LAST_EVENT_IS_NEWEST, f"{c.LAST_EVENT_TS} is the newest of {c.EVENT_TS}"),
-        holds(derived.IS_BEFORE_AS_OF, f"{c.LAST_EVENT_TS} is before {c.AS_OF}"),
+        between(c.LAST_EVENT_TS, None, as_of - _TICK, f"{c.LAST_EVENT_TS} is before as_of"),
     ]
     return checks if tasks is None else [*checks, one_of(c.TASK, tasks)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,10 +26,25 @@ class TaskConfig(Config):
 
 
 class SequencesConfig(Config):
-    """`user_sequences`: the last `max_length` events per user and task, in `buckets` partitions."""
+    """`user_sequences`: the last `max_length` events per user and task, in `buckets` partitions.
+
+    `max_lengths` (task: number) shortens single tasks; none may be longer than `max_length`.
+    """
 
     max_length: int = Field(200, ge=1)
+    max_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     buckets: int = Field(4, ge=1)
+
+    @model_validator(mode="after")
+    def _within_the_common_maximum(self) -> SequencesConfig:
+        longer = {task: length for task, length in self.max_lengths.items() if length > self.max_length}
+        if longer:
+            raise ValueError(f"max_lengths {longer} are above max_length {self.max_length}, the maximum of every task")
+        return self
+
+    def length_of(self, task: str) -> int:
+        """N of a task."""
+        return self.max_lengths.get(task, self.max_length)
 
 
 class WindowsConfig(Config):

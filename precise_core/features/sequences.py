@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame, Window
@@ -12,25 +11,13 @@ from pyspark.sql import functions as F
 from precise_core.features.config import SequencesConfig, TaskConfig
 from precise_core.features.tasks import events_before, task_events
 from precise_core.features.vocabulary import with_item_index
-from precise_core.sources.times import instant
 from schemas import USER_SEQUENCES
 from schemas import columns as c
 
+EVENTS_OF_SEQUENCES = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EVENT_TS)
+
 _PLACE = "place"
 _ENTRIES = "entries"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceBalance:
-    """What became of the events, each counted once per task it belongs to.
-
-    ``kept`` is counted in the sequences and ``trimmed`` in the events, so ``events`` = ``kept`` + ``trimmed`` is a
-    check and not a definition.
-    """
-
-    events: int
-    kept: int
-    trimmed: int
 
 
 def build_user_sequences(
@@ -39,14 +26,24 @@ def build_user_sequences(
     tasks: Mapping[str, TaskConfig],
     as_of: datetime,
     config: SequencesConfig,
+    only: Collection[str] | None = None,
 ) -> DataFrame:
-    """``schemas.USER_SEQUENCES``: the last ``max_length`` events strictly before ``as_of``, oldest first.
+    """``schemas.USER_SEQUENCES``: the last N events strictly before ``as_of``, oldest first.
 
-    Ties in time are broken by event_id. Memory per user is bounded by ``max_length``, however many events the user has.
+    Ties in time are broken by event_id. Memory per user is bounded by N, however many events the user has.
+
+    Args:
+        events: ``schemas.EVENTS``.
+        vocabulary: ``schemas.ITEM_VOCABULARY``; an item it lacks gets the unknown row.
+        tasks: Declared tasks; `all` is added.
+        as_of: The instant up to which the sequences know the world, exclusive.
+        config: N of every task, and the number of buckets.
+        only: Names of the tasks wanted; every task by default.
     """
-    recent = _last_events(task_events(_narrow(events_before(events, as_of)), tasks), config.max_length)
+    visible = events_before(events, as_of).select(*EVENTS_OF_SEQUENCES)
+    recent = _last_events(task_events(visible, tasks, only), config)
     entry = F.struct(c.EVENT_TS, c.EVENT_ID, c.ITEM_INDEX, c.SCENE)
-    # collect_list promises no order; the sort is bounded by max_length.
+    # collect_list promises no order; the sort is bounded by N.
     entries = F.sort_array(F.collect_list(entry)).alias(_ENTRIES)
     sequences = with_item_index(recent, vocabulary).groupBy(c.USER_ID, c.TASK).agg(entries)
     columns = {
@@ -55,25 +52,25 @@ def build_user_sequences(
         c.EVENT_TS: F.col(_ENTRIES)[c.EVENT_TS],
         c.LENGTH: F.size(_ENTRIES),
         c.LAST_EVENT_TS: F.element_at(_ENTRIES, -1)[c.EVENT_TS],
-        c.AS_OF: instant(as_of),
         c.BUCKET: user_bucket(config.buckets),
     }
     return sequences.select(*[columns.get(name, F.col(name)).alias(name) for name in USER_SEQUENCES.column_names])
 
 
-def sequence_balance(
-    events: DataFrame,
-    sequences: DataFrame,
-    tasks: Mapping[str, TaskConfig],
-    as_of: datetime,
-    config: SequencesConfig,
-) -> SequenceBalance:
-    """Events before ``as_of``, those in the built ``sequences``, and those beyond ``max_length``; counts, no sort."""
-    counts = task_events(_narrow(events_before(events, as_of)), tasks).groupBy(c.USER_ID, c.TASK).count()
-    trimmed = F.greatest(F.col(c.COUNT) - config.max_length, F.lit(0))
-    before = counts.agg(F.sum(c.COUNT).alias("events"), F.sum(trimmed).alias("trimmed")).collect()[0]
-    kept = sequences.agg(F.sum(c.LENGTH).alias("kept")).collect()[0]["kept"]
-    return SequenceBalance(events=before["events"] or 0, kept=kept or 0, trimmed=before["trimmed"] or 0)
+def events_per_sequence(
+    events: DataFrame, tasks: Mapping[str, TaskConfig], only: Collection[str] | None = None
+) -> DataFrame:
+    """user_id, task and the ``count`` of the user's events that belong to the task."""
+    narrow = events.select(c.USER_ID, c.SCENE, c.ACTION)
+    return task_events(narrow, tasks, only).groupBy(c.USER_ID, c.TASK).agg(F.count("*").alias(c.COUNT))
+
+
+def length_limit(config: SequencesConfig) -> Column:
+    """N of the row's task."""
+    limit = F.lit(config.max_length)
+    for task, length in config.max_lengths.items():
+        limit = F.when(F.col(c.TASK) == task, length).otherwise(limit)
+    return limit
 
 
 def user_bucket(buckets: int) -> Column:
@@ -81,12 +78,11 @@ def user_bucket(buckets: int) -> Column:
     return F.pmod(F.xxhash64(c.USER_ID), F.lit(buckets)).cast("int")
 
 
-def _narrow(events: DataFrame) -> DataFrame:
-    return events.select(c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EVENT_TS)
-
-
-def _last_events(events: DataFrame, count: int) -> DataFrame:
+def _last_events(events: DataFrame, config: SequencesConfig) -> DataFrame:
     # A filter directly on row_number lets Spark drop older events before the shuffle (SPARK-37099).
     newest_first = Window.partitionBy(c.USER_ID, c.TASK).orderBy(F.desc(c.EVENT_TS), F.desc(c.EVENT_ID))
     placed = events.withColumn(_PLACE, F.row_number().over(newest_first))
-    return placed.where(F.col(_PLACE) <= count).drop(_PLACE)
+    is_kept = F.col(_PLACE) <= config.max_length
+    if config.max_lengths:
+        is_kept = is_kept & (F.col(_PLACE) <= length_limit(config))
+    return placed.where(is_kept).drop(_PLACE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
@@ -26,9 +26,16 @@ def task_filter(task: TaskConfig) -> Column:
     return is_task
 
 
-def task_events(events: DataFrame, tasks: Mapping[str, TaskConfig]) -> DataFrame:
-    """Every event once per task it belongs to, `all` included, with a ``task`` column at the end."""
-    names = [F.lit(ALL_TASK), *[F.when(task_filter(task), F.lit(name)) for name, task in tasks.items()]]
+def task_events(events: DataFrame, tasks: Mapping[str, TaskConfig], only: Collection[str] | None = None) -> DataFrame:
+    """Every event once per task it belongs to, with a ``task`` column at the end.
+
+    Args:
+        events: ``schemas.EVENTS``, or at least its scene and action.
+        tasks: Declared tasks; `all` is added.
+        only: Names of the tasks wanted; every task by default.
+    """
+    belongs = {ALL_TASK: F.lit(True)} | {name: task_filter(task) for name, task in tasks.items()}
+    names = [F.when(is_task, F.lit(name)) for name, is_task in belongs.items() if only is None or name in only]
     return events.select("*", F.explode(F.array_compact(F.array(*names))).alias(c.TASK))
 
 

@@ -17,6 +17,7 @@ from precise_core.inference.shipping import ship, shipped
 from precise_core.inference.text import fixed_lists, float_lists
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise
+from precise_core.sources.times import instant
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
@@ -52,15 +53,17 @@ def embed_items(
 
 
 def embed_users(
-    spark: SparkSession, sequences: DataFrame, checkpoint: Path, catalog_file: Path, max_length: int
+    spark: SparkSession, sequences: DataFrame, checkpoint: Path, catalog_file: Path, max_length: int, as_of: datetime
 ) -> DataFrame:
-    """`user_sequences` of one task to `user_embeddings` under one checkpoint."""
+    """`user_sequences` of one task, built as of ``as_of``, to `user_embeddings` under one checkpoint."""
     version, _ = load_encoder(checkpoint)
-    encoded = sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES, c.AS_OF).mapInArrow(
+    encoded = sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES).mapInArrow(
         _user_encoder(ship(spark, checkpoint), ship(spark, catalog_file), max_length),
-        f"{c.USER_ID} string, {c.TASK} string, {c.EMBEDDING} array<float>, {c.AS_OF} timestamp",
+        f"{c.USER_ID} string, {c.TASK} string, {c.EMBEDDING} array<float>",
     )
-    return encoded.select(c.USER_ID, c.TASK, F.lit(version).alias(c.MODEL_VERSION), c.EMBEDDING, c.AS_OF)
+    return encoded.select(
+        c.USER_ID, c.TASK, F.lit(version).alias(c.MODEL_VERSION), c.EMBEDDING, instant(as_of).alias(c.AS_OF)
+    )
 
 
 def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_Batches], _Batches]:
@@ -109,8 +112,8 @@ def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> C
                 continue
             vectors_BD = encode_users(model, catalog, ragged_rows(batch.column(c.ITEM_INDICES)), max_length)
             yield pa.RecordBatch.from_arrays(
-                [batch.column(c.USER_ID), batch.column(c.TASK), float_lists(vectors_BD), batch.column(c.AS_OF)],
-                names=[c.USER_ID, c.TASK, c.EMBEDDING, c.AS_OF],
+                [batch.column(c.USER_ID), batch.column(c.TASK), float_lists(vectors_BD)],
+                names=[c.USER_ID, c.TASK, c.EMBEDDING],
             )
 
     return apply

@@ -26,5 +26,7 @@ class Dropout(nn.Module):
         if not self.training or not self.dropped_steps:
             return x
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped_steps
-        return x * kept.to(x.dtype).mul_(_STEPS / (_STEPS - self.dropped_steps))
+        bytes_N = words.view(torch.uint8)[: x.numel()].view(x.shape)
+        # Compared right into numbers: by way of booleans it takes seven times as long.
+        kept = torch.ge(bytes_N, self.dropped_steps, out=torch.empty_like(x, requires_grad=False))
+        return x * kept.mul_(_STEPS / (_STEPS - self.dropped_steps))

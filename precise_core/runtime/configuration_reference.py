@@ -33,6 +33,8 @@ is kept as JSON with every run in the table [`runs`](tables.md#runs).
 
 Rules across keys are checked as well:
 
+- `as_of` is a whole second;
+- `sequences.max_lengths` names declared tasks (or `all`), and none of them is above `sequences.max_length`;
 - `windows.stride` is at most `windows.length`, or events between windows would be lost;
 - `windows.train_includes_validation` needs `windows.split: leave_one_out`;
 - `windows.length` is at most `model.encoder.max_length`;
@@ -53,6 +55,7 @@ _MEANINGS = {
     "Settings.source": "Where the raw rows come from; `kind` chooses one of the source classes below.",
     "Settings.tasks": "Target tasks by name (letters, digits, `_`); `all` is always there.",
     "Settings.spark": "How Spark is started.",
+    "Settings.tables": "How long what is kept, and what is compacted (`maintain_tables`).",
     "Settings.text": "Item text and the language model that reads it.",
     "Settings.sequences": "Length and partitions of `user_sequences`.",
     "Settings.windows": "Training windows and the users held out for validation.",
@@ -68,7 +71,8 @@ _MEANINGS = {
     "Settings.evaluation": "The offline evaluation.",
     "TaskConfig.scene": "Only events of this scene; every scene where omitted.",
     "TaskConfig.action": "Only events of this action; every action where omitted.",
-    "SequencesConfig.max_length": "Newest events kept per user and task.",
+    "SequencesConfig.max_length": "Newest events kept per user and task; no task keeps more.",
+    "SequencesConfig.max_lengths": "Tasks that keep fewer: name -> number; a smaller number later only trims.",
     "SequencesConfig.buckets": "Partitions by hash of the user, per task.",
     "WindowsConfig.length": "Positions of a training window.",
     "WindowsConfig.stride": "Events between the starts of two windows of a user.",

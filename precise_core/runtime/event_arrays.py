@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from precise_core.evaluation.references import TrainingLog
 from precise_core.features.config import TaskConfig
+from precise_core.features.tasks import events_before
+from schemas import columns as c
 
 _HELD_OUT = 2  # leave-one-out: the last event tests, the one before it selects
 
@@ -48,6 +55,37 @@ class EventArrays:
         by_user = chosen[np.argsort(self.user_rows_E[chosen], kind="stable")]
         user_rows, starts = np.unique(self.user_rows_E[by_user], return_index=True)
         return user_rows, np.split(self.item_indices_E[by_user], starts[1:]) if len(user_rows) else []
+
+
+def event_arrays(events: DataFrame, vocabulary: DataFrame, end: datetime) -> EventArrays:
+    """The events strictly before ``end`` on items of the vocabulary, in this process.
+
+    Args:
+        events: ``schemas.EVENTS``.
+        vocabulary: ``schemas.ITEM_VOCABULARY``.
+        end: End of the time that is asked for, exclusive.
+    """
+    index = vocabulary.select(c.ITEM_ID, c.ITEM_INDEX)
+    seconds = F.unix_seconds(c.EVENT_TS).alias("seconds")
+    table = (
+        events_before(events, end)
+        .join(index, on=c.ITEM_ID, how="inner")
+        .select(c.USER_ID, c.ITEM_INDEX, c.EVENT_TS, seconds, c.SCENE, c.ACTION, c.EVENT_ID)
+        .toArrow()
+    )
+    # By the whole time stamp, as windows are ordered: within a second, seconds would call another event the last one.
+    table = table.sort_by([(c.EVENT_TS, "ascending"), (c.EVENT_ID, "ascending")])
+    user_ids = sorted(pc.unique(table[c.USER_ID]).to_pylist())
+    last_index = index.agg(F.max(c.ITEM_INDEX).alias(c.ITEM_INDEX)).collect()[0][c.ITEM_INDEX]
+    return EventArrays(
+        user_ids=user_ids,
+        user_rows_E=pc.index_in(table[c.USER_ID], pa.array(user_ids)).to_numpy().astype(np.int64),
+        item_indices_E=table[c.ITEM_INDEX].to_numpy().astype(np.int64),
+        seconds_E=table["seconds"].to_numpy(),
+        scenes_E=np.asarray(table[c.SCENE].to_pandas()),
+        actions_E=np.asarray(table[c.ACTION].to_pandas()),
+        num_rows=last_index + 1,
+    )
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,18 @@ from typing import Any, Protocol
 from pyspark.sql import DataFrame, SparkSession
 
 from precise_core.config import config_hash, load_config
-from precise_core.errors import PreciseError, RowCountError
+from precise_core.errors import InterruptedRollbackError, PreciseError, RowCountError
 from precise_core.runtime.code_version import code_version
 from precise_core.runtime.progress import StepProgress, console, spark_progress
 from precise_core.settings import Settings
-from precise_core.spark.lock import warehouse_lock
+from precise_core.spark.leases import Lease, reader_lease
+from precise_core.spark.lock import Holder, warehouse_lock
 from precise_core.spark.session import get_session
 from precise_core.spark.warehouse import Warehouse
 from schemas import RUNS, VALIDATION_RESULTS, Table
 
 EXIT_FAILED = 2
+ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
 
 
 class GateOutcome(Protocol):
@@ -70,6 +72,7 @@ class Job:
         self.metrics: dict[str, float] = {}
         self.artefacts: dict[str, str] = {}
         self.rows = {"rows_in": 0, "rows_out": 0, "rows_rejected": 0, "row_unit": "rows"}
+        self.lease: Lease | None = None
 
     @cached_property
     def spark(self) -> SparkSession:
@@ -91,6 +94,8 @@ class Job:
         """The version of ``table`` this run reads, the same however often it asks."""
         if table.name not in self.input_versions:
             self.input_versions[table.name] = self.warehouse.version(table)
+            if self.lease:
+                self.lease.pin(table.name, self.input_versions[table.name])
         return self.input_versions[table.name]
 
     def read(self, table: Table) -> DataFrame:
@@ -116,13 +121,35 @@ class Job:
             self.say(f"warning: {warning}")
         outcome.raise_on_failure()
 
-    def write(self, table: Table, frame: DataFrame, *, replace: Mapping[str, str] | None = None) -> int:
+    def write(
+        self,
+        table: Table,
+        frame: DataFrame,
+        *,
+        replace: Mapping[str, str] | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> int:
         """Make ``frame`` the table (or the slice ``replace``); returns its rows."""
         started = time.monotonic()
         with spark_progress(self.spark, f"writing {table.name}"):
-            result = self.warehouse.write(self.spark, table, frame, run_id=self.run_id, replace=replace)
+            result = self.warehouse.write(self.spark, table, frame, run_id=self.run_id, replace=replace, note=note)
         self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, replace)
         return result.rows
+
+    def replace_partitions(
+        self, table: Table, frame: DataFrame, partitions: Sequence[Mapping[str, Any]], note: Mapping[str, Any]
+    ) -> int:
+        """Make ``frame`` the content of these partitions; returns the rows written."""
+        started = time.monotonic()
+        with spark_progress(self.spark, f"writing {table.name}"):
+            result = self.warehouse.replace_partitions(table, frame, partitions, run_id=self.run_id, note=note)
+        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, None)
+        return result.rows
+
+    def keep(self, table: Table) -> None:
+        """Nothing to write: the version there is stays, and this run answers for it."""
+        self.output_versions[table.name] = self.warehouse.version(table)
+        self.say(f"{table.name}: unchanged, version {self.output_versions[table.name]} kept")
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add the rows of ``frame``; returns how many."""
@@ -210,10 +237,35 @@ def run_job(
     try:
         settings = load_config(arguments.config, Settings, overrides_of(arguments))
         job = Job(name, settings, arguments)
-        with warehouse_lock(settings.warehouse):
-            return _run(job, body)
+        with warehouse_lock(settings.warehouse) as stale:
+            tell_of_stale(stale)
+            require_no_rollback(job)
+            with reader_lease(settings.warehouse, name) as job.lease:
+                return _run(job, body)
     except PreciseError as error:
         return _report(name, error)
+
+
+def tell_of_stale(stale: Holder | None) -> None:
+    """Say that the writer before this one was killed, and that nothing has to be done about it."""
+    if stale:
+        console.print(
+            f"  the last writer, {stale}, was killed; its lock is void, tables are at whole versions", markup=False
+        )
+
+
+def require_no_rollback(job: Job) -> None:
+    """Refuse to work on tables that an interrupted rollback has left between two states.
+
+    Raises:
+        InterruptedRollbackError: There is a journal of one; only the rollback itself may go on.
+    """
+    journal = job.folder / ROLLBACK_JOURNAL
+    if job.name != "rollback" and journal.is_file():
+        raise InterruptedRollbackError(
+            f"warehouse {job.folder}: a rollback to {json.loads(journal.read_text())['to_run']} was interrupted; "
+            "run jobs/rollback.py with the same --to-run to finish it first"
+        )
 
 
 def _run(job: Job, body: Callable[[Job], None]) -> int:

@@ -35,7 +35,7 @@ from precise_core.inference.encoding import encode_catalog, encode_users
 from precise_core.inference.text import fixed_lists
 from precise_core.models.catalog import ItemCatalog
 from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog, latest_checkpoint
-from precise_core.runtime.event_arrays import EventArrays, Periods
+from precise_core.runtime.event_arrays import EventArrays, Periods, event_arrays
 from precise_core.runtime.job import Job
 from precise_core.sources.config import SyntheticSource
 from precise_core.sources.synthetic import interests
@@ -261,25 +261,12 @@ class OfflineEvaluation:
     def _events(self) -> EventArrays:
         is_by_time = self.settings.windows.split != LEAVE_ONE_OUT
         end = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days if is_by_time else 0)
-        vocabulary = self.job.read(ITEM_VOCABULARY).select(c.ITEM_ID, c.ITEM_INDEX)
-        events = self.job.read(EVENTS).where(F.col(c.EVENT_TS) < F.lit(end)).join(vocabulary, on=c.ITEM_ID, how="inner")
-        seconds = F.unix_seconds(c.EVENT_TS).alias("seconds")
-        table = events.select(c.USER_ID, c.ITEM_INDEX, seconds, c.SCENE, c.ACTION, c.EVENT_ID).toArrow()
-        table = table.sort_by([("seconds", "ascending"), (c.EVENT_ID, "ascending")])
-        if is_by_time and not (table["seconds"].to_numpy() >= self._as_of_seconds).any():
+        events = event_arrays(self.job.read(EVENTS), self.job.read(ITEM_VOCABULARY), end)
+        if is_by_time and not (events.seconds_E >= self._as_of_seconds).any():
             raise NothingToEvaluateError(
                 f"no event in [{self.settings.as_of}, {end}): nothing to evaluate; as_of is too late"
             )
-        user_ids = sorted(pc.unique(table[c.USER_ID]).to_pylist())
-        return EventArrays(
-            user_ids=user_ids,
-            user_rows_E=pc.index_in(table[c.USER_ID], pa.array(user_ids)).to_numpy().astype(np.int64),
-            item_indices_E=table[c.ITEM_INDEX].to_numpy().astype(np.int64),
-            seconds_E=table["seconds"].to_numpy(),
-            scenes_E=np.asarray(table[c.SCENE].to_pandas()),
-            actions_E=np.asarray(table[c.ACTION].to_pandas()),
-            num_rows=int(self._vocabulary[c.ITEM_INDEX].to_numpy().max()) + 1,
-        )
+        return events
 
     @cached_property
     def _vocabulary(self) -> pa.Table:

@@ -24,6 +24,7 @@ from pyspark.sql.types import ArrayType, DataType, MapType
 
 from precise_core.errors import DataError, MissingTableError, SchemaError
 from precise_core.spark.arrow_dataset import arrow_dataset
+from precise_core.spark.notes import Note, commit_text, read_note
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
@@ -98,6 +99,7 @@ class Warehouse:
         *,
         run_id: str,
         replace: Mapping[str, str] | None = None,
+        note: Mapping[str, Any] | None = None,
     ) -> WriteResult:
         """Make ``frame`` the content of the table, or of the slice named by ``replace``, in one commit.
 
@@ -107,6 +109,7 @@ class Warehouse:
             frame: The rows.
             run_id: Kept in the commit.
             replace: Column -> value of the slice the frame replaces; every row must belong to it.
+            note: What the rows were made from (``read_note``), kept in the commit; lost where there is none.
 
         Raises:
             SchemaError: A column is missing, unknown or of another type.
@@ -120,7 +123,7 @@ class Warehouse:
             current = self.read(spark, table, version).where(_slice_filter(replace))
             if new == _fingerprint(current, table):
                 return WriteResult(version, new[0], changed=False)
-            writer = _writer(frame, table, run_id).mode("overwrite")
+            writer = _writer(frame, table, commit_text(run_id, note)).mode("overwrite")
             if replace:
                 _require_inside(frame, table, replace)
                 writer = writer.option("replaceWhere", _slice_sql(replace))
@@ -128,6 +131,43 @@ class Warehouse:
             return WriteResult(self.version(table), new[0], changed=True)
         finally:
             frame.unpersist()
+
+    def replace_partitions(
+        self,
+        table: Table,
+        frame: DataFrame,
+        partitions: Sequence[Mapping[str, Any]],
+        *,
+        run_id: str,
+        note: Mapping[str, Any],
+    ) -> WriteResult:
+        """Make ``frame`` the content of whole partitions in one commit, without looking at what they hold.
+
+        For a caller that knows that they change, has made ``frame`` from a pinned version of them, and has laid it out:
+        every Spark task writes a file into every partition it holds a row of.
+
+        Args:
+            table: A partitioned table that exists.
+            frame: The rows; Delta refuses one that belongs to no partition named.
+            partitions: Values of (some of) the partition columns, one mapping per partition or group of partitions.
+            run_id: Kept in the commit.
+            note: What the rows were made from, kept in the commit.
+        """
+        writer = conform(frame, table).write.format("delta").option("userMetadata", commit_text(run_id, note))
+        condition = " OR ".join(f"({_slice_sql(partition)})" for partition in partitions)
+        writer.mode("overwrite").option("replaceWhere", condition).save(self.path(table))
+        return WriteResult(self.version(table), self._rows_in_last_write(table), changed=True)
+
+    def table_id(self, table: Table) -> str:
+        """Tells a table from another one that was made anew at the same place."""
+        return str(DeltaTable(self.path(table)).metadata().id)
+
+    def note(self, table: Table, version: int) -> Note | None:
+        """What the rows of a version were made from, where their writer has said so."""
+        return read_note(self.path(table), version)
+
+    def _rows_in_last_write(self, table: Table) -> int:
+        return int(DeltaTable(self.path(table)).history(1)[0]["operationMetrics"]["numOutputRows"])
 
     def append(self, spark: SparkSession, table: Table, frame: DataFrame, *, run_id: str) -> WriteResult:
         """Add rows in one commit; no commit where there are none."""
@@ -172,13 +212,14 @@ class Warehouse:
             return
         builder = SparkDeltaTable.createIfNotExists(spark).location(self.path(table)).comment(table.doc)
         builder = builder.addColumns(table.spark_schema()).partitionedBy(*table.partition_by)
-        for key, value in _TABLE_PROPERTIES.items():
+        feed = {"delta.enableChangeDataFeed": "true"} if table.has_change_feed else {}
+        for key, value in (_TABLE_PROPERTIES | feed).items():
             builder = builder.property(key, value)
         builder.execute()
 
 
-def _writer(frame: DataFrame, table: Table, run_id: str) -> DataFrameWriter:
-    writer = frame.write.format("delta").option("userMetadata", run_id)
+def _writer(frame: DataFrame, table: Table, about: str) -> DataFrameWriter:
+    writer = frame.write.format("delta").option("userMetadata", about)
     # Without it every task writes a file into every partition it holds a row of.
     return writer.option("optimizeWrite", "true") if table.partition_by else writer
 
@@ -256,9 +297,14 @@ def _slice_filter(replace: Mapping[str, str] | None) -> Column:
     return reduce(lambda left, right: left & right, conditions, F.lit(True))
 
 
-def _slice_sql(replace: Mapping[str, str]) -> str:
-    quoted = {name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in replace.items()}
-    return " AND ".join(f"{name} = '{value}'" for name, value in quoted.items())
+def _slice_sql(replace: Mapping[str, Any]) -> str:
+    return " AND ".join(f"{name} = {_sql_literal(value)}" for name, value in replace.items())
+
+
+def _sql_literal(value: Any) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _require_inside(frame: DataFrame, table: Table, replace: Mapping[str, str]) -> None:

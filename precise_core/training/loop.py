@@ -232,7 +232,8 @@ class _Run:
         # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
         # the draws of candidates, and have dropout of their own.
         place = (self.t.seed, self.at.epoch, self.at.batch_in_epoch)
-        torch.manual_seed(hash((*place, distribution.rank())) % 2**63)
+        # The generator of the CPU alone: torch.manual_seed asks every other kind of device too.
+        torch.default_generator.manual_seed(hash((*place, distribution.rank())) % 2**63)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.t.config.precision == "bf16"):
             return self.t.loss(batch, torch.Generator().manual_seed(hash(place) % 2**63))
 

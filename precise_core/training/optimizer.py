@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,13 +74,19 @@ class Optimizer:
             names = [name for name, value in norms.items() if not value.isfinite()] or list(norms)
             raise TrainingError(f"gradient is not finite: {', '.join(names[:3])}")
         scale = min(1 / divide_by, self._config.clip_norm / (norm + 1e-6 * divide_by))
-        if scale != 1.0:
-            for _, values in self._gradients():
-                values.mul_(scale)
+        self._scale_gradients(scale)
         for part in self._parts.values():
             for group in part.param_groups:
                 group["lr"] = learning_rate
             part.step()
+
+    def _scale_gradients(self, scale: float) -> None:
+        """Dense ones within the update itself, as for a GradScaler, which spares a pass over all of them."""
+        dense: Any = self._parts["dense"]
+        dense.grad_scale = torch.tensor(1 / scale)
+        for parameter in self._model.parameters():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad.values().mul_(scale)
 
     def _gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name and values of every gradient; of a sparse one, those of its rows, each row once."""
