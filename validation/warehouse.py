@@ -72,7 +72,7 @@ def _gate(job: Job, table: Table, frame: DataFrame, part: str) -> GateResult:
 def _parameters(job: Job, table: Table, frame: DataFrame) -> dict[str, Any]:
     settings = job.settings
     if table is USER_SEQUENCES:
-        return {"max_length": settings.sequences.max_length}
+        return {"max_length": settings.sequences.max_length, "as_of": settings.as_of}
     if table is ITEM_TOKENS:
         return {"max_tokens": settings.text.max_tokens}
     if table is TRAINING_WINDOWS:
