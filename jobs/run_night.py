@@ -7,6 +7,7 @@ left out. Ranking jobs are left out where the source has no impressions. The fir
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from jobs import (
     build_index,
@@ -30,8 +31,17 @@ from jobs import (
 from precise_core.config import load_config
 from precise_core.errors import PreciseError
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, night_parser, overrides_of
+from precise_core.runtime.job import (
+    EXIT_FAILED,
+    Job,
+    night_parser,
+    overrides_of,
+    require_no_rollback,
+    tell_of_stale,
+)
 from precise_core.runtime.progress import console
+from precise_core.runtime.rollback import NIGHT as NIGHT_NAME
+from precise_core.runtime.rollback import whole_state
 from precise_core.settings import Settings
 from precise_core.sources.read import has_impressions
 from precise_core.spark.lock import warehouse_lock
@@ -65,11 +75,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = overrides_of(arguments)
     try:
         settings = load_config(arguments.config, Settings, overrides)
-        with warehouse_lock(settings.warehouse):
-            return _night(settings, arguments.config, overrides, arguments.skip_up_to_date)
+        night = Job(NIGHT_NAME, settings, arguments)
+        with warehouse_lock(settings.warehouse) as stale:
+            tell_of_stale(stale)
+            require_no_rollback(night)
+            return _recorded(night, overrides)
     except PreciseError as error:
         console.print(f"run_night failed: {error}", style="bold red", markup=False)
         return EXIT_FAILED
+
+
+def _recorded(night: Job, overrides: list[str]) -> int:
+    """The night, and its row in `runs`: every version and everything in use, so that one can go back to it."""
+    started_at, started = datetime.now(UTC), time.monotonic()
+    arguments = night.arguments
+    code = _night(night.settings, arguments.config, overrides, arguments.skip_up_to_date)
+    whole_state(night)
+    error = f"stopped with exit code {code}; the run of the job says why" if code else None
+    night.record("failed" if code else "succeeded", started_at, time.monotonic() - started, error)
+    console.print(f"run_night: {night.run_id}", markup=False)
+    return code
 
 
 def _night(settings: Settings, config: str, overrides: list[str], skip: bool) -> int:

@@ -17,6 +17,8 @@ PreciseError
 │           └── NothingNewError a continued training learnt nothing: the checkpoint in use stays
 ├── EnvironmentProblem   Java, Python, jars or memory are not what is needed
 └── WarehouseBusyError   another run holds the warehouse
+    ├── ReaderError      files that a reader needs would be removed
+    └── InterruptedRollbackError a rollback has to be finished first
 
 A message names the object, the value and what is allowed, in one line that a person can act on.
 """
@@ -88,3 +90,11 @@ class EnvironmentProblem(PreciseError):
 
 class WarehouseBusyError(PreciseError):
     """Another run holds the warehouse."""
+
+
+class ReaderError(WarehouseBusyError):
+    """Files that a living reader needs would be removed."""
+
+
+class InterruptedRollbackError(WarehouseBusyError):
+    """A rollback was interrupted and has to be finished first."""

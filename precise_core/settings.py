@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
+from precise_core.config.gates import GatesConfig
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
 from precise_core.features.config import (
     ALL_TASK,
@@ -21,7 +22,7 @@ from precise_core.feed.config import FeedConfig
 from precise_core.models.config import DCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
-from precise_core.spark.config import SparkConfig
+from precise_core.spark.config import SparkConfig, TablesConfig
 from precise_core.text.config import TextConfig
 from precise_core.training.config import RankerConfig, TargetedConfig, UniversalConfig
 
@@ -36,6 +37,7 @@ class Settings(Config):
     source: Source
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
     spark: SparkConfig = SparkConfig()
+    tables: TablesConfig = TablesConfig()
     text: TextConfig = TextConfig()
     sequences: SequencesConfig = SequencesConfig()
     windows: WindowsConfig = WindowsConfig()
@@ -49,6 +51,7 @@ class Settings(Config):
     dcn: DCNConfig = DCNConfig()
     ranker: RankerConfig = RankerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
     experiment: ExperimentConfig = Field(ExperimentConfig(), description="Systems that `run_experiment` compares.")
 
     @field_validator("as_of")

@@ -207,7 +207,11 @@ RUNS = Table(
         Column(name="rows_rejected", type="bigint", doc="Rows it refused; rows_in = rows_out + rows_rejected."),
         Column(name="row_unit", type="string", doc="What a row is in the three counts."),
         Column(name="metrics", type="map<string,double>", doc="Figures the job reports."),
-        Column(name="artefacts", type="map<string,string>", doc="Checkpoints and indexes it made, by name."),
+        Column(
+            name="artefacts",
+            type="map<string,string>",
+            doc="Checkpoints and indexes it made, by name; empty = none in use now.",
+        ),
         Column(name="error", type="string", nullable=True, doc="Message of a failed run."),
         Column(name="configuration", type="string", doc="The resolved configuration as JSON."),
     ),

@@ -132,10 +132,25 @@ def test_a_second_process_is_turned_away(tmp_path: Path) -> None:
     )
     with subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline().strip() == "held"
-        with pytest.raises(WarehouseBusyError, match=f"in use by process {process.pid}"), warehouse_lock(str(tmp_path)):
+        message = rf"in use by process {process.pid} on .+ \(-c .+\), since 2\d+.*; wait for it to end"
+        with pytest.raises(WarehouseBusyError, match=message), warehouse_lock(str(tmp_path)):
             pass
         process.kill()
-    with warehouse_lock(str(tmp_path)), warehouse_lock(str(tmp_path)):  # a killed holder leaves nothing; re-entrant
+    with warehouse_lock(str(tmp_path)) as stale, warehouse_lock(str(tmp_path)):  # re-entrant
+        assert stale is not None and stale.pid == process.pid  # the kernel let go of it, and it is told
+    with warehouse_lock(str(tmp_path)) as stale:
+        assert stale is None  # who ends well leaves nothing to tell
+
+
+def test_a_holder_on_another_host_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """On some shares a lock does not leave its host, so that only a person can say that nothing runs there."""
+    lock = tmp_path / ".lock"
+    lock.write_text('{"pid": 12, "host": "elsewhere", "command": "run_night.py", "since": "2024-02-20 01:00:00 UTC"}')
+    message = r"last held by process 12 on elsewhere \(run_night.py\), since 2024-02-20.*remove .*\.lock"
+    with pytest.raises(WarehouseBusyError, match=message), warehouse_lock(str(tmp_path)):
+        pass
+    lock.unlink()
+    with warehouse_lock(str(tmp_path)):
         pass
 
 

@@ -65,6 +65,7 @@ def write_items(spark: SparkSession, folder: Path, count: int, seed: int) -> tup
     """Items of which several share a text, and their vocabulary, as Parquet."""
     source = source_of(100 * count, seed)
     raw = read_synthetic(spark, source.model_copy(update={"items": count // _ITEMS_PER_TEXT})).items
+    assert raw is not None
     copies = F.explode(F.sequence(F.lit(0), F.lit(_ITEMS_PER_TEXT - 1))).alias("copy")
     number = F.substring_index("item_id", "-", -1).cast("bigint") * _ITEMS_PER_TEXT + F.col("copy")
     items = raw.select("*", copies).withColumn("item_id", F.concat(F.lit("item-"), number.cast("string")))

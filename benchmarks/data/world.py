@@ -49,6 +49,7 @@ def end_of(source: SyntheticSource) -> datetime:
 def events_of(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     """The world's events as rows of ``schemas.EVENTS``."""
     events = read_synthetic(spark, source).events
+    assert events is not None
     dated = events.withColumn(c.EVENT_DATE, F.to_date(c.EVENT_TS))
     return dated.select(*EVENTS.column_names)
 

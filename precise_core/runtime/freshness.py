@@ -14,8 +14,9 @@ from precise_core.errors import PreciseError
 from precise_core.runtime.code_version import code_version
 from precise_core.settings import Settings
 from precise_core.sources.read import source_fingerprint
+from precise_core.spark.care import content_changed
 from precise_core.spark.warehouse import Warehouse
-from schemas import RUNS, TABLES
+from schemas import RUNS, TABLES, Table
 
 _TABLES = {table.name: table for table in TABLES}
 
@@ -38,15 +39,20 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
     if not _is_configured_alike(last, settings, parts) or last["code_version"] != code_version():
         return False
     seen = {**dict(last["input_versions"]), **dict(last["output_versions"])}
-    if not all(_artefact(settings, key, value).is_dir() for key, value in dict(last["artefacts"]).items()):
+    if not all(_artefact(settings, key, value).is_dir() for key, value in dict(last["artefacts"]).items() if value):
         return False
     fingerprints = json.loads(last["input_fingerprint"] or "{}")
     try:
-        return all(warehouse.version(_TABLES[name]) == version for name, version in seen.items()) and all(
+        return all(_is_unmoved(warehouse, _TABLES[name], version) for name, version in seen.items()) and all(
             _current_fingerprint(settings, name) == value for name, value in fingerprints.items()
         )
     except PreciseError:  # a table or checkpoint is gone
         return False
+
+
+def _is_unmoved(warehouse: Warehouse, table: Table, version: int) -> bool:
+    """Compaction and the like are commits too, but no news."""
+    return warehouse.version(table) == version or not content_changed(warehouse.path(table), version)
 
 
 def _is_configured_alike(run: dict[str, Any], settings: Settings, parts: Sequence[str] | None) -> bool:

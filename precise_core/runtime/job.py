@@ -13,21 +13,24 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame, SparkSession
 
 from precise_core.config import config_hash, load_config
-from precise_core.errors import PreciseError, RowCountError
+from precise_core.errors import InterruptedRollbackError, PreciseError, RowCountError
 from precise_core.runtime.code_version import code_version
 from precise_core.runtime.progress import StepProgress, console, spark_progress
 from precise_core.settings import Settings
-from precise_core.spark.lock import warehouse_lock
+from precise_core.spark.leases import Lease, reader_lease
+from precise_core.spark.lock import Holder, warehouse_lock
 from precise_core.spark.session import get_session
+from precise_core.spark.upsert import UpsertResult
 from precise_core.spark.warehouse import Warehouse
 from schemas import RUNS, VALIDATION_RESULTS, Table
 
 EXIT_FAILED = 2
+ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
 
 
 class GateOutcome(Protocol):
@@ -38,6 +41,11 @@ class GateOutcome(Protocol):
 
     @property
     def warnings(self) -> list[str]: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    def with_levels(self, levels: Mapping[str, Literal["fail", "warn"]]) -> GateOutcome: ...
 
     def raise_on_failure(self) -> None: ...
 
@@ -70,6 +78,7 @@ class Job:
         self.metrics: dict[str, float] = {}
         self.artefacts: dict[str, str] = {}
         self.rows = {"rows_in": 0, "rows_out": 0, "rows_rejected": 0, "row_unit": "rows"}
+        self.lease: Lease | None = None
 
     @cached_property
     def spark(self) -> SparkSession:
@@ -91,6 +100,8 @@ class Job:
         """The version of ``table`` this run reads, the same however often it asks."""
         if table.name not in self.input_versions:
             self.input_versions[table.name] = self.warehouse.version(table)
+            if self.lease:
+                self.lease.pin(table.name, self.input_versions[table.name])
         return self.input_versions[table.name]
 
     def read(self, table: Table) -> DataFrame:
@@ -110,7 +121,9 @@ class Job:
         return spark_progress(self.spark, description)
 
     def check(self, outcome: GateOutcome) -> None:
-        """Record what a validation gate found; stop where it failed."""
+        """Record what a validation gate found and what it cost; stop where it failed."""
+        outcome = outcome.with_levels(self.settings.gates.levels)
+        self.metrics["gate_seconds"] = self.metrics.get("gate_seconds", 0.0) + outcome.seconds
         self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
         for warning in outcome.warnings:
             self.say(f"warning: {warning}")
@@ -145,6 +158,15 @@ class Job:
         """Nothing to write: the version there is stays, and this run answers for it."""
         self.output_versions[table.name] = self.warehouse.version(table)
         self.say(f"{table.name}: unchanged, version {self.output_versions[table.name]} kept")
+
+    def added(self, table: Table, result: UpsertResult) -> None:
+        """Write down what an upsert did to a table."""
+        self.output_versions[table.name] = result.version
+        counts = {"new": result.new, "corrected": result.corrected, "already_stored": result.kept}
+        self.metrics |= {f"{table.name}/{name}": float(rows) for name, rows in counts.items()}
+        told = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in counts.items())
+        state = f"version {result.version}" if result.changed else f"unchanged, version {result.version} kept"
+        self.say(f"{table.name}: {told}; {state}")
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add the rows of ``frame``; returns how many."""
@@ -232,10 +254,35 @@ def run_job(
     try:
         settings = load_config(arguments.config, Settings, overrides_of(arguments))
         job = Job(name, settings, arguments)
-        with warehouse_lock(settings.warehouse):
-            return _run(job, body)
+        with warehouse_lock(settings.warehouse) as stale:
+            tell_of_stale(stale)
+            require_no_rollback(job)
+            with reader_lease(settings.warehouse, name) as job.lease:
+                return _run(job, body)
     except PreciseError as error:
         return _report(name, error)
+
+
+def tell_of_stale(stale: Holder | None) -> None:
+    """Say that the writer before this one was killed, and that nothing has to be done about it."""
+    if stale:
+        console.print(
+            f"  the last writer, {stale}, was killed; its lock is void, tables are at whole versions", markup=False
+        )
+
+
+def require_no_rollback(job: Job) -> None:
+    """Refuse to work on tables that an interrupted rollback has left between two states.
+
+    Raises:
+        InterruptedRollbackError: There is a journal of one; only the rollback itself may go on.
+    """
+    journal = job.folder / ROLLBACK_JOURNAL
+    if job.name != "rollback" and journal.is_file():
+        raise InterruptedRollbackError(
+            f"warehouse {job.folder}: a rollback to {json.loads(journal.read_text())['to_run']} was interrupted; "
+            "run jobs/rollback.py with the same --to-run to finish it first"
+        )
 
 
 def _run(job: Job, body: Callable[[Job], None]) -> int:

@@ -1,6 +1,8 @@
-"""Configuration of the Spark session."""
+"""Configuration of the Spark session and of the care of tables."""
 
-from pydantic import Field
+from __future__ import annotations
+
+from pydantic import Field, model_validator
 
 from precise_core.config import Config
 
@@ -12,3 +14,28 @@ class SparkConfig(Config):
     driver_memory: str = Field("4g", pattern=r"^\d+[gm]$")
     shuffle_partitions: int = Field(8, ge=1)
     conf: dict[str, str] = Field(default_factory=dict)
+
+
+class TablesConfig(Config):
+    """How `maintain_tables` cares for tables, checkpoints and indexes."""
+
+    retention_hours: int = Field(
+        168, ge=0, description="A file that no version needs any more is kept this long: how far back one can go."
+    )
+    min_retention_hours: int = Field(24, ge=0, description="The least that `retention_hours` may be.")
+    log_retention_days: int = Field(30, ge=1, description="Entries of the tables' logs are kept this long.")
+    small_file_mib: int = Field(16, ge=1, description="Files below this size are merged.")
+    compact_from_files: int = Field(8, ge=2, description="A table is compacted from this many in one partition on.")
+    target_file_mib: int = Field(128, ge=1, description="Merged files are at most about this large.")
+    keep_artefacts: int = Field(
+        7, ge=1, description="Checkpoints, indexes and ranking models of this many trainings of each kind are kept."
+    )
+
+    @model_validator(mode="after")
+    def _log_outlives_files(self) -> TablesConfig:
+        if self.log_retention_days * 24 < self.retention_hours:
+            raise ValueError(
+                f"log_retention_days {self.log_retention_days} is shorter than retention_hours {self.retention_hours}: "
+                "versions whose files are there could not be found any more"
+            )
+        return self

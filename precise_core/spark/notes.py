@@ -14,7 +14,7 @@ from typing import Any
 from deltalake import DeltaTable
 
 # Operations of Delta that leave the rows as they are.
-_SAME_ROWS = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES")
+SAME_ROWS = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES")
 _NOTE = "note"
 
 
@@ -45,7 +45,7 @@ def read_note(path: str, version: int) -> Note | None:
         if commit["operation"] == "RESTORE":
             at = _restored(commit, at)
             continue
-        is_current = is_current and commit["operation"] in _SAME_ROWS
+        is_current = is_current and commit["operation"] in SAME_ROWS
         at -= 1
     return None
 

@@ -43,6 +43,8 @@ SOURCES: tuple[tuple[Table, Table], ...] = (
     (IMPRESSIONS, IMPRESSIONS_REJECTED),
 )
 
+# They write down what a night left behind, or look after it; their seconds are not a step of it.
+_NO_STEP_OF_A_NIGHT = ("run_night", "maintain_tables", "erase_user", "rollback")
 _UNTRAINED = "latest-untrained"  # kept for comparison only: nothing was trained, nothing is served from it
 
 
@@ -129,6 +131,7 @@ class Night:
         """The latest run of every job; of a job that ran once per task, the latest of each under that configuration."""
         columns = [name for name in RUNS.column_names if name != "configuration"]
         frame = self.tables.frame(RUNS, columns).sort_values(["started_at", c.RUN_ID], ignore_index=True)
+        frame = frame[~frame[c.JOB].isin(_NO_STEP_OF_A_NIGHT)].reset_index(drop=True)
         for name in ("metrics", "artefacts", "input_versions", "output_versions"):
             frame[name] = [dict(value) if value is not None else {} for value in frame[name]]
         frame["product"] = [" ".join(sorted(artefacts)) for artefacts in frame["artefacts"]]

@@ -1,0 +1,68 @@
+"""Take users out of the warehouse: every table, and with --purge-history every older version; with proof.
+
+Writes who was erased as a salted hash, so that ingest rejects their rows (reason `erased`) if they come again, and a
+report of every table, every file that was read, and every model that was trained with them.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from precise_core.errors import DataError
+from precise_core.runtime.erasure import (
+    erase_from_tables,
+    look_for_traces,
+    purge_history,
+    remove_report,
+    trained_with,
+    users_asked_for,
+    write_report,
+)
+from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.maintenance import require_no_reader
+from precise_core.spark.erasure_list import ErasureList
+
+
+def erase(job: Job) -> None:
+    user_ids, purge = users_asked_for(job.arguments), job.arguments.purge_history
+    if purge:
+        require_no_reader(job, 0)
+    trained = trained_with(job, user_ids)  # asked while the rows are there
+    erased = ErasureList.of(job.folder)
+    erased.add(user_ids)  # before the rows go: from here on they cannot come back
+    done = erase_from_tables(job, user_ids)
+    remove_report(job)
+    if purge:
+        purge_history(job)
+    traces = look_for_traces(job, user_ids, done)
+    report = write_report(job, erased, user_ids, done, traces, trained, is_purged=purge)
+    for model, answer in trained.items():
+        job.say(f"{model}: trained with them: {answer}")
+    job.say("indexes: hold items only")
+    job.say(f"report: {report}")
+    before, after = (sum(getattr(rows, name) for rows in done.values()) for name in ("rows_before", "rows_after"))
+    job.balance("rows of tables with users", rows_in=before, rows_out=after, rows_rejected=before - after)
+    if left := sum(found.left for found in traces.values()):
+        if purge:
+            raise DataError(f"{left} values still name them, see {report}; run jobs/erase_user.py again")
+        job.say(
+            f"{left} values in older versions still name them; they go with jobs/maintain_tables.py, files after "
+            "tables.retention_hours, log entries after tables.log_retention_days, or now with --purge-history"
+        )
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--user-id", action="append", metavar="ID", help="whom to erase; repeatable")
+    parser.add_argument("--ids", metavar="FILE", help="a file with one user id a line")
+    parser.add_argument(
+        "--purge-history",
+        action="store_true",
+        help="remove older versions now, whatever tables.min_retention_hours says; never under a reader",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("erase_user", __doc__, erase, argv, add_flags)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,43 @@
+"""Care for the tables: merge small files, remove old files and log entries, and artefacts that nothing refers to.
+
+No row changes, and no other job takes it for news. Refuses to remove what a reader at work may still need. Run it after
+the night; --dry-run only says what it would do.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.maintenance import care_for, remove_old_artefacts, require_safe_retention
+from schemas import RUNS, TABLES
+
+
+def maintain(job: Job) -> None:
+    dry_run, asked = job.arguments.dry_run, job.arguments.retention_hours
+    hours = job.settings.tables.retention_hours if asked is None else asked
+    require_safe_retention(job, hours)
+    tables = [table for table in TABLES if job.warehouse.exists(table)]
+    with_work = sum(care_for(job, table, hours, dry_run) for table in tables)
+    if RUNS in tables:
+        remove_old_artefacts(job, dry_run)
+    job.balance(
+        "tables (the second figure has nothing to do)",
+        rows_in=len(tables),
+        rows_out=with_work,
+        rows_rejected=len(tables) - with_work,
+    )
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument(
+        "--retention-hours", type=int, metavar="N", help="in place of tables.retention_hours of the configuration"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("maintain_tables", __doc__, maintain, argv, add_flags)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

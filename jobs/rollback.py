@@ -1,0 +1,58 @@
+"""Go back to the state after a run: tables, vocabulary, checkpoints in use, ranking models and indexes together.
+
+First everything that state consists of is looked at: the files of every table's version, the SHA-256 of every
+checkpoint and index. Where one is missing nothing is touched. A rollback that is killed is finished by the same
+command; until then no other job works on the warehouse. `runs` and `validation_results` are history and stay.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from jobs import build_index
+from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.rollback import (
+    begin,
+    end,
+    interrupted,
+    point_back,
+    restore_tables,
+    stale_indexes,
+    state_after,
+    verify,
+    whole_state,
+)
+
+
+def roll_back(job: Job) -> None:
+    state = interrupted(job)
+    if state is None:
+        state = state_after(job, job.arguments.to_run)
+    for line in verify(job, state):
+        job.say(line)
+    if job.arguments.dry_run:
+        job.say("dry run: all of it is there, nothing was changed")
+        job.balance("tables", rows_in=len(state.tables), rows_out=len(state.tables))
+        return
+    begin(job, state)
+    point_back(job, state)
+    changed = restore_tables(job, state)
+    if stale := stale_indexes(job, state):
+        job.say(f"indexes built anew since, for {', '.join(stale)}: built again from the restored vectors")
+        build_index.build(Job("build_index", job.settings, Namespace(task=stale)))
+    end(job)
+    whole_state(job)
+    job.balance("tables (the rest is unchanged)", rows_in=len(job.output_versions), rows_out=len(changed),
+                rows_rejected=len(job.output_versions) - len(changed))  # fmt: skip
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--to-run", required=True, metavar="RUN_ID", help="a run_id of the table runs")
+    parser.add_argument("--dry-run", action="store_true", help="only look whether all of that state is still there")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("rollback", __doc__, roll_back, argv, add_flags)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,242 @@
+"""Back to the state after a named run: tables, vocabulary, checkpoints in use, ranking models and indexes together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from precise_core.artefacts import verify_sums
+from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
+from precise_core.retrieval.index import VectorIndex
+from precise_core.runtime.job import ROLLBACK_JOURNAL, Job
+from precise_core.runtime.old_artefacts import FOLDERS, pointers
+from precise_core.spark.care import live_files
+from precise_core.spark.erasure_list import ErasureList
+from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
+from schemas import ITEM_EMBEDDINGS, ITEMS, RUNS, TABLES, VALIDATION_RESULTS, Table
+from schemas import columns as c
+
+NIGHT = "run_night"
+# What has happened has happened: these are never taken back.
+_HISTORY = {RUNS.name, VALIDATION_RESULTS.name}
+
+
+@dataclass
+class State:
+    """What a warehouse consisted of after a run.
+
+    Attributes:
+        to_run: The run.
+        tables: Table -> version; a table that is not here did not exist.
+        artefacts: `checkpoint:<task>`, `index:<task>` and `ranker:<system>` -> version.
+    """
+
+    to_run: str
+    tables: dict[str, int] = field(default_factory=dict)
+    artefacts: dict[str, str] = field(default_factory=dict)
+
+    def take(self, run: Mapping[str, Any]) -> None:
+        """Go on by one run."""
+        whole = run["job"] in (NIGHT, "rollback") and run["status"] == "succeeded"  # these write down everything
+        if whole:
+            self.tables, self.artefacts = {}, {}
+        self.tables |= {name: version for name, version in run["output_versions"] if name not in _HISTORY}
+        if run["job"] == "train_ranker" and run["status"] == "succeeded":  # its pointer is replaced as a whole
+            self.artefacts = {key: value for key, value in self.artefacts.items() if not key.startswith("ranker:")}
+        self.artefacts |= dict(run["artefacts"])
+        self.artefacts = {key: value for key, value in self.artefacts.items() if value}
+
+
+def state_after(job: Job, run_id: str) -> State:
+    """What `runs` says about the state after ``run_id``.
+
+    Raises:
+        ConfigError: There is no such run, or it failed; the message names runs there are.
+        DataError: Users were erased since: going back would bring them back.
+    """
+    rows = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS)).to_pylist()
+    rows.sort(key=_end)
+    found = next((row for row in rows if row["run_id"] == run_id), None)
+    if found is None or found["status"] != "succeeded":
+        nights = [row["run_id"] for row in rows if row["job"] == NIGHT and row["status"] == "succeeded"]
+        raise ConfigError(
+            f"--to-run {run_id}: {'no such run' if found is None else 'that run failed'}; the last nights are "
+            f"{', '.join(nights[-5:]) or '(none)'}; every run is in the table runs"
+        )
+    erased = ErasureList.of(job.folder).newest
+    if erased is not None and erased > _end(found):
+        raise DataError(
+            f"--to-run {run_id}: users were erased at {erased:%Y-%m-%d %H:%M} UTC, after that run; going back would "
+            "bring them back"
+        )
+    state = State(run_id)
+    for row in rows[: rows.index(found) + 1]:
+        state.take(row)
+    return state
+
+
+def _end(run: Mapping[str, Any]) -> datetime:
+    started: datetime = run["started_at"]
+    return started + timedelta(seconds=run["seconds"])
+
+
+def whole_state(job: Job) -> None:
+    """Write down every table's version and everything in use, so that this run can be gone back to."""
+    existing = [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
+    job.output_versions = {table.name: job.warehouse.version(table) for table in existing}
+    in_use = pointers(job.folder)
+    indexes = {
+        f"index:{key.partition(':')[2]}": version
+        for key, version in in_use.items()
+        if key.startswith("checkpoint:") and (job.folder / FOLDERS["index"] / version).is_dir()
+    }
+    job.artefacts = in_use | indexes
+
+
+def verify(job: Job, state: State) -> list[str]:
+    """Make sure that all of the state is there, before anything is touched; returns what was looked at.
+
+    Raises:
+        DataError: A file of a table's version is gone or has another size.
+        CheckpointError: A checkpoint, an index or a ranking model is gone or changed.
+    """
+    seen = []
+    for table in _tables(job):
+        if table.name in state.tables:
+            files = _verify_table(job.warehouse.path(table), table.name, state.tables[table.name])
+            seen.append(f"{table.name} version {state.tables[table.name]}: {files} files are there")
+    for key, version in sorted(state.artefacts.items()):
+        folder = job.folder / FOLDERS[key.partition(":")[0]] / version
+        Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(folder)
+        seen.append(f"{key} {version}: SHA-256 as written")
+    return seen
+
+
+def _verify_table(path: str, name: str, version: int) -> int:
+    try:
+        files = live_files(path, version)
+    except (DeltaError, OSError) as error:
+        raise DataError(
+            f"table {name}: version {version} is no longer in its log; it cannot be gone back to"
+        ) from error
+    for file, size in files.items():
+        found = Path(path) / unquote(file)
+        if not found.is_file() or found.stat().st_size != size:
+            problem = "has another size" if found.is_file() else "is gone"
+            raise DataError(
+                f"table {name}: version {version} needs {found.name}, which {problem}; no way back to it "
+                "(maintain_tables removes files after tables.retention_hours)"
+            )
+    return len(files)
+
+
+def begin(job: Job, state: State) -> None:
+    """Leave the journal: from here on no other job works on the warehouse until the rollback is finished."""
+    journal = job.folder / ROLLBACK_JOURNAL
+    draft = journal.with_suffix(".writing")
+    with draft.open("w", encoding="utf-8") as handle:
+        json.dump({"to_run": state.to_run, "tables": state.tables, "artefacts": state.artefacts}, handle, indent=2)
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.replace(journal)
+
+
+def interrupted(job: Job) -> State | None:
+    """The state that an interrupted rollback was on its way to.
+
+    Raises:
+        InterruptedRollbackError: It was on its way to another run than asked for now.
+    """
+    journal = job.folder / ROLLBACK_JOURNAL
+    if not journal.is_file():
+        return None
+    state = State(**json.loads(journal.read_text(encoding="utf-8")))
+    if state.to_run != job.arguments.to_run:
+        raise InterruptedRollbackError(
+            f"--to-run {job.arguments.to_run}: a rollback to {state.to_run} was interrupted; finish that one first"
+        )
+    return state
+
+
+def point_back(job: Job, state: State) -> None:
+    """Checkpoints and ranking models in use; first, since the vectors they made are still in the tables."""
+    checkpoints, rankers = job.folder / FOLDERS["checkpoint"], job.folder / FOLDERS["ranker"] / "latest.json"
+    wanted = {key: version for key, version in state.artefacts.items() if not key.startswith("index:")}
+    for key in sorted(pointers(job.folder).keys() - wanted.keys()):
+        if key.startswith("checkpoint:"):
+            unpublish(checkpoints, key.partition(":")[2])
+            job.say(f"{key}: none in use, as then")
+    for key, version in sorted(wanted.items()):
+        if key.startswith("checkpoint:"):
+            publish_latest(checkpoints, key.partition(":")[2], Checkpoint.open(checkpoints / version))
+            job.say(f"{key}: {version}")
+    systems = {key.partition(":")[2]: version for key, version in wanted.items() if key.startswith("ranker:")}
+    if systems or rankers.is_file():
+        draft = rankers.with_suffix(".writing")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(systems, indent=2), encoding="utf-8")
+        draft.replace(rankers)
+
+
+def restore_tables(job: Job, state: State) -> Sequence[str]:
+    """Every table to its version, in one commit each, and none where it has the same files already.
+
+    Returns the tables that changed.
+    """
+    changed = []
+    for table in _tables(job):
+        path, version = job.warehouse.path(table), state.tables.get(table.name)
+        if version is None:
+            _empty(path)
+        elif live_files(path) != live_files(path, version):
+            DeltaTable(path).restore(version)
+        else:
+            continue
+        changed.append(table.name)
+        job.say(f"{table.name}: {'emptied, it was not there then' if version is None else f'as in version {version}'}")
+    return changed
+
+
+def _empty(path: str) -> None:
+    if live_files(path):
+        DeltaTable(path).delete()
+
+
+def end(job: Job) -> None:
+    """The rollback is complete: other jobs may work again."""
+    (job.folder / ROLLBACK_JOURNAL).unlink()
+
+
+def _tables(job: Job) -> list[Table]:
+    return [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
+
+
+def stale_indexes(job: Job, state: State) -> list[str]:
+    """Tasks whose index was built anew since and does not hold the item vectors of the restored tables."""
+    tasks = [key.partition(":")[2] for key in state.artefacts if key.startswith("index:")]
+    return sorted(task for task in tasks if not _index_fits(job, state.artefacts[f"index:{task}"]))
+
+
+def _index_fits(job: Job, version: str) -> bool:
+    index = VectorIndex.open(job.folder / FOLDERS["index"] / version, version)
+    items = job.warehouse.read_arrow(ITEMS, job.warehouse.version(ITEMS), [c.ITEM_ID, c.IS_DELETED])
+    living = items.filter(pc.invert(items[c.IS_DELETED]))[c.ITEM_ID]
+    columns, where = [c.ITEM_ID, c.EMBEDDING], {c.MODEL_VERSION: version}
+    vectors = job.warehouse.read_arrow(ITEM_EMBEDDINGS, job.warehouse.version(ITEM_EMBEDDINGS), columns, where)
+    vectors = vectors.filter(pc.is_in(vectors[c.ITEM_ID], living.combine_chunks())).sort_by(c.ITEM_ID)
+    order = np.argsort(np.array(index.item_ids, dtype=object), kind="stable")
+    if vectors[c.ITEM_ID].to_pylist() != [index.item_ids[row] for row in order]:
+        return False
+    found = np.stack(vectors[c.EMBEDDING].to_numpy()) if len(vectors) else np.empty((0, index.width))
+    return bool(np.array_equal(found.astype(np.float32), index.vectors_ND[order]))

@@ -1,0 +1,155 @@
+"""A user leaves: every table, every older version, the log, and does not come back with the same files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.features.erasures import ERASED, hide_erased
+from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json
+from precise_core.spark.erasure_list import ErasureList
+from precise_core.spark.leases import reader_lease
+from precise_core.spark.traces import find_traces
+from precise_core.spark.warehouse import Warehouse
+from schemas import RUNS, TABLES
+from schemas import columns as c
+from tests.night import copy_of, run
+from tests.test_night import read
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+def raw_events(spark: SparkSession, rows: list[tuple[str | None, str, str | None]]) -> RawTables:
+    """(user, item, problem) as a source would hand them over."""
+    frame = spark.createDataFrame(rows, f"{c.USER_ID} string, {c.ITEM_ID} string, bad string")
+    columns = {c.USER_ID: F.col(c.USER_ID), c.ITEM_ID: F.col(c.ITEM_ID)}
+    raw = row_as_json(F.col(c.USER_ID), F.col(c.ITEM_ID), F.col("bad"))
+    events = raw_frame(
+        frame,
+        RAW_EVENT_TYPES,
+        columns,
+        raw=raw,
+        source_file=F.lit("f"),
+        problem=F.when(F.col("bad") != "", F.col("bad")),
+    )
+    return RawTables(events=events, items=frame)
+
+
+@pytest.mark.faults
+def test_rows_of_erased_users_are_counted_but_not_kept(spark: SparkSession, tmp_path: Path) -> None:
+    erased = ErasureList.of(tmp_path)
+    erased.add(["u1", "ü 7"])
+    rows = [
+        ("u1", "i", ""),
+        ("u10", "i", ""),
+        ("ü 7", "i", ""),
+        (None, "u1", ""),
+        (None, "i", "u1"),
+        (None, "u10", "x"),
+    ]
+    hidden = hide_erased(raw_events(spark, rows), ErasureList.of(tmp_path)).events.collect()
+    assert [row["problem"] for row in hidden] == [ERASED, None, ERASED, ERASED, ERASED, "x"]
+    assert [bool(row[c.RAW]) for row in hidden] == [False, True, False, False, False, True]
+
+
+def test_the_list_keeps_no_id_and_the_time_of_the_first_erasure(tmp_path: Path) -> None:
+    erased = ErasureList.of(tmp_path)
+    erased.add(["somebody"])
+    first = dict(erased.users)
+    again = ErasureList.of(tmp_path)
+    again.add(["somebody", "another"])
+    assert ErasureList.of(tmp_path).users == first | again.users and len(again.users) == 2
+    text = again.file.read_text()
+    assert "somebody" not in text and again.file.stat().st_mode & 0o077 == 0
+    other = ErasureList.of(tmp_path / "other")
+    assert other.hash_of("somebody") not in text  # another salt, another hash
+
+
+def test_traces_are_found_in_live_files_in_older_ones_and_in_the_log(tmp_path: Path) -> None:
+    path = str(tmp_path / "t")
+    for users in (["u1", "u2"], ["u3"]):
+        write_deltalake(path, pa.table({c.USER_ID: users, c.ITEM_ID: ["u1"] * len(users)}), mode="append")
+    found = find_traces(path, ["u1"])
+    assert (found.live_values, found.older_values, found.elsewhere) == (1, 0, 3)  # items of that name are no users
+    assert found.log_values >= 2  # u1 is the smallest value of its file
+    write_deltalake(path, pa.table({c.USER_ID: ["u2", "u3"], c.ITEM_ID: ["i", "i"]}), mode="overwrite")
+    found = find_traces(path, ["u1"])
+    assert (found.live_values, found.older_values) == (0, 1) and found.log_values > 0
+
+
+def test_every_table_that_can_hold_a_user_is_known() -> None:
+    from precise_core.spark.erase import erases
+
+    known = {table.name for table in TABLES if erases(table)}
+    holding = {table.name for table in TABLES if {c.USER_ID, c.IMPRESSION_ID, c.RAW} & set(table.column_names)}
+    assert known == holding | {"training_windows", "runs"}
+
+
+@pytest.mark.faults
+def test_a_user_leaves_every_table_and_history_and_does_not_come_back(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    events = read(warehouse, "events")
+    user, other = events[c.USER_ID].value_counts().index[:2]
+    theirs = int((events[c.USER_ID] == user).sum())
+    impressions = set(read(warehouse, "impressions").set_index(c.USER_ID).loc[[user], c.IMPRESSION_ID])
+    assert run("ingest", warehouse, "--set", "source.users=151") == 0  # older versions to be found in
+
+    assert run("erase_user", warehouse, "--user-id", user) == 0
+    assert "values in older versions still name them" in said(capsys)
+    (report,) = (warehouse / "erasures").glob("erase_user-*.json")
+    first = json.loads(report.read_text())
+    assert first["tables"]["events"]["rows_before"] - first["tables"]["events"]["rows_after"] == theirs
+    assert first["values_left"] > 0 and user not in report.read_text()
+    assert "yes" in first["trained_with_them"].values()
+    assert not first["history_removed"]
+
+    assert run("erase_user", warehouse, "--user-id", user, "--purge-history") == 0
+    for table in TABLES:
+        folder = warehouse / "tables" / table.name
+        if folder.exists():
+            assert find_traces(str(folder), [user]).left == 0, table.name
+            assert not any(user.encode() in file.read_bytes() for file in (folder / "_delta_log").glob("*.json"))
+    assert not impressions & set(read(warehouse, "ranking_scores")[c.IMPRESSION_ID])
+    assert other in set(read(warehouse, "user_sequences")[c.USER_ID])
+    assert not (warehouse.parent / "report.html").exists()
+
+    assert run("ingest", warehouse, "--set", "source.users=151") == 0  # the same files again
+    rejected = read(warehouse, "events_rejected")
+    hidden = rejected[rejected[c.REASON] == ERASED]
+    assert len(hidden) >= theirs and set(hidden[c.RAW]) == {""}
+    for job in ("build_sequences", "build_windows"):
+        assert run(job, warehouse) == 0
+    for name in ("events", "user_sequences", "training_windows", "events_rejected"):
+        assert find_traces(str(warehouse / "tables" / name), [user]).left == 0
+    capsys.readouterr()
+    runs = Warehouse(str(warehouse)).read_arrow(RUNS, Warehouse(str(warehouse)).version(RUNS)).to_pylist()
+    earlier = min(runs, key=lambda row: row["started_at"])["run_id"]
+    assert run("rollback", warehouse, "--to-run", earlier) == 2
+    assert "would bring them back" in said(capsys)
+
+
+def test_history_is_not_purged_under_a_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with reader_lease(tmp_path, "export") as lease:
+        text = lease.file.read_text().replace(lease.host, "elsewhere")  # type: ignore[union-attr]
+    (tmp_path / "readers" / "other.json").write_text(text)
+    assert run("erase_user", tmp_path, "--user-id", "x", "--purge-history") == 2
+    assert "retention of 0 h would remove files that a reader needs" in said(capsys)
+    assert not ErasureList.of(tmp_path).users  # refused before anything happened
+
+
+def test_nobody_to_erase(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("erase_user", tmp_path) == 2
+    assert "give --user-id X, or --ids FILE" in said(capsys)
+    assert run("erase_user", tmp_path, "--ids", str(tmp_path / "none")) == 2
+    assert "No such file" in said(capsys)
