@@ -16,7 +16,7 @@ preflight: ## Check Python, Java, memory and disk, and say what to do
 
 install: preflight $(STAMP) ## Create .venv with everything the project needs, and fetch Spark's jars
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements.lock precise_core/spark/install.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[demo,dev]'

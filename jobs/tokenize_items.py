@@ -1,17 +1,18 @@
 """Give every item a row in the vocabulary and tokenize its text (section III).
 
-Reads items. Writes item_vocabulary (append-only) and item_tokens. With text.published_only an item waits until it is
-published.
+Reads items, and item_tokens of the night before: only texts that are new or have changed are tokenized. Writes
+item_vocabulary (append-only) and item_tokens. With text.published_only an item waits until it is published.
 """
 
 from collections.abc import Sequence
 
 from precise_core.features.vocabulary import grow_vocabulary, published_before
-from precise_core.inference.text import tokenize_items
+from precise_core.inference.text import tokenize_items, unknown_texts
 from precise_core.runtime.job import Job, run_job
 from precise_core.text.language_model import tokenizer_id
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS
 from schemas import columns as c
+from validation.gate import gate
 
 
 def tokenize(job: Job) -> None:
@@ -24,7 +25,13 @@ def tokenize(job: Job) -> None:
     job.say(f"vocabulary: {new:,} new items")
 
     vocabulary = job.read_written(ITEM_VOCABULARY)
-    written = job.write(ITEM_TOKENS, tokenize_items(items, vocabulary, settings.text))
+    tokenized = job.read_optional(ITEM_TOKENS)
+    texts = unknown_texts(items, settings.text, tokenized).count()
+    job.metrics["texts_tokenized"] = texts
+    job.say(f"texts: {texts:,} are new or have changed, the tokens of all others are kept")
+    tokens = tokenize_items(items, vocabulary, settings.text, tokenized).persist()
+    job.check(gate(ITEM_TOKENS, tokens, run_id=job.run_id, max_tokens=settings.text.max_tokens))
+    written = job.write(ITEM_TOKENS, tokens)
     unknown = items.join(vocabulary, on=c.ITEM_ID, how="left_anti").count()
     job.balance("items", rows_in=items.count(), rows_out=written, rows_rejected=unknown)
 

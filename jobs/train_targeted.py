@@ -21,12 +21,13 @@ from precise_core.runtime.checkpoints import (
 from precise_core.runtime.job import Job, run_job
 from precise_core.training.checkpoint import latest, publish_latest, unpublish
 from precise_core.training.targeted import train_targeted
-from schemas import TRAINING_WINDOWS
+from schemas import ITEM_VOCABULARY, TRAINING_WINDOWS
 
 
 def train(job: Job) -> None:
     universal = latest_checkpoint(job, ALL_TASK)
     catalog = item_catalog(job, universal)
+    job.pin(ITEM_VOCABULARY)
     windows, rows, skipped = pinned_snapshot(job, TRAINING_WINDOWS), 0, 0
     for task in select_tasks(job, job.arguments.task, tuple(job.settings.tasks)):
         try:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
+from precise_core.config.gates import GatesConfig
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
 from precise_core.features.config import (
     ALL_TASK,
@@ -50,6 +51,7 @@ class Settings(Config):
     dcn: DCNConfig = DCNConfig()
     ranker: RankerConfig = RankerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
     experiment: ExperimentConfig = Field(ExperimentConfig(), description="Systems that `run_experiment` compares.")
 
     @field_validator("as_of")

@@ -28,6 +28,7 @@ from schemas.raw_tables import (
     IMPRESSIONS_REJECTED,
     ITEMS,
     ITEMS_REJECTED,
+    SOURCE_FILES,
 )
 from schemas.table import Column, Table
 
@@ -38,6 +39,7 @@ TABLES: tuple[Table, ...] = (
     EVENTS_REJECTED,
     ITEMS_REJECTED,
     IMPRESSIONS_REJECTED,
+    SOURCE_FILES,
     ITEM_VOCABULARY,
     ITEM_TOKENS,
     TOKEN_EMBEDDINGS,

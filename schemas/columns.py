@@ -33,6 +33,10 @@ REASON = "reason"
 SOURCE_FILE = "source_file"
 REJECTED_AT = "rejected_at"
 
+# files taken
+TABLE_NAME = "table_name"
+PATH = "path"
+
 # vocabulary and text
 FIRST_SEEN = "first_seen"
 TOKEN_ID = "token_id"

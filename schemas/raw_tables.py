@@ -1,4 +1,4 @@
-"""Tables that come from outside: events, items, impressions and what was refused of them."""
+"""Tables that come from outside: events, items, impressions, what was refused of them, and which files were read."""
 
 from schemas import columns as c
 from schemas.table import Column, Table
@@ -74,3 +74,22 @@ def _rejected(of: Table) -> Table:
 EVENTS_REJECTED = _rejected(EVENTS)
 ITEMS_REJECTED = _rejected(ITEMS)
 IMPRESSIONS_REJECTED = _rejected(IMPRESSIONS)
+
+SOURCE_FILES = Table(
+    name="source_files",
+    doc="A file, Delta table or database table of an own source, as it was when it was last taken.",
+    key=(c.TABLE_NAME, c.PATH),
+    written_by="ingest",
+    columns=(
+        Column(name=c.TABLE_NAME, type="string", doc="The table its rows went into."),
+        Column(name=c.PATH, type="string", doc="The file, the Delta folder, or the JDBC address and table."),
+        Column(name="size_bytes", type="bigint", doc="Its size; 0 for a database table."),
+        Column(name="modified_at", type="timestamp", doc="When it was last changed on disk, UTC."),
+        Column(name="checksum", type="string", doc="SHA-256 of a file, `version <n>` of a Delta table, or empty."),
+        Column(name="columns", type="map<string,string>", doc="Its columns and their types, as far as it tells them."),
+        Column(name="rows", type="bigint", doc="Raw rows in it, accepted or not."),
+        Column(name="sequence", type="bigint", doc="Order of taking; of two versions of an event the later one stays."),
+        Column(name=c.RUN_ID, type="string", volatile=True, doc="The run that took it."),
+        Column(name="taken_at", type="timestamp", volatile=True, doc="When, UTC."),
+    ),
+)

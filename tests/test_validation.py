@@ -16,14 +16,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StructField, StructType
 
-from precise_core.errors import ConfigError, ValidationError
+from precise_core.errors import ValidationError
 from precise_core.spark.warehouse import Warehouse
 from schemas import (
     EVENTS,
     IMPRESSIONS,
     ITEM_EMBEDDINGS,
     ITEMS,
-    RUNS,
     USER_EMBEDDINGS,
     USER_SEQUENCES,
     VALIDATION_RESULTS,
@@ -378,11 +377,6 @@ def test_an_error_of_the_frame_is_raised_as_it_is(spark: SparkSession) -> None:
     frame = frame_of(spark, EVENTS, [event(0)]).withColumn("user_id", F.raise_error(F.lit("disk full")).cast("string"))
     with pytest.raises(SparkRuntimeException, match="disk full"):
         gate(EVENTS, frame, run_id="r1")
-
-
-def test_a_table_without_a_suite_is_refused_by_name(spark: SparkSession) -> None:
-    with pytest.raises(ConfigError, match=r"table runs has no validation suite; .*'user_sequences'"):
-        gate(RUNS, spark.range(1), run_id="r1")
 
 
 def test_nothing_invalid_is_written_but_the_verdict_is(spark: SparkSession, tmp_path: Path) -> None:

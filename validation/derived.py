@@ -28,7 +28,7 @@ def nothing(frame: DataFrame) -> DataFrame:
 
 def event_facts(frame: DataFrame) -> DataFrame:
     """Whether the partition is the day of the event."""
-    return frame.withColumn(DATE_IS_OF_TIME, _certainly(F.col(c.EVENT_DATE) == F.to_date(c.EVENT_TS)))
+    return frame.withColumn(DATE_IS_OF_TIME, certainly(F.col(c.EVENT_DATE) == F.to_date(c.EVENT_TS)))
 
 
 def sequence_facts(frame: DataFrame) -> DataFrame:
@@ -38,11 +38,11 @@ def sequence_facts(frame: DataFrame) -> DataFrame:
     same_length = [F.size(name) == F.col(c.LENGTH) for name in arrays]
     return frame.withColumns(
         {
-            ARRAYS_HAVE_LENGTH: _certainly(same_length[0] & same_length[1] & same_length[2]),
-            HAS_NO_NULL_ELEMENT: _has_no_null_element(frame, arrays),
+            ARRAYS_HAVE_LENGTH: certainly(same_length[0] & same_length[1] & same_length[2]),
+            HAS_NO_NULL_ELEMENT: has_no_null_element(frame, arrays),
             SMALLEST_ITEM_INDEX: F.array_min(c.ITEM_INDICES),
-            IS_IN_TIME_ORDER: _certainly(times == F.sort_array(times)),
-            LAST_EVENT_IS_NEWEST: _certainly(F.col(c.LAST_EVENT_TS) == F.array_max(times)),
+            IS_IN_TIME_ORDER: certainly(times == F.sort_array(times)),
+            LAST_EVENT_IS_NEWEST: certainly(F.col(c.LAST_EVENT_TS) == F.array_max(times)),
         }
     )
 
@@ -59,9 +59,24 @@ def embedding_facts(frame: DataFrame) -> DataFrame:
         {
             WIDTH: F.coalesce(F.size(vector), F.lit(-1)),
             NORM: F.coalesce(largest.cast("double"), F.lit(float("nan"))),
-            HAS_NO_NULL_ELEMENT: _has_no_null_element(frame, [c.EMBEDDING]),
+            HAS_NO_NULL_ELEMENT: has_no_null_element(frame, [c.EMBEDDING]),
         }
     )
+
+
+def vector_facts(frame: DataFrame) -> DataFrame:
+    """Largest absolute component of ``vector``; as ``embedding_facts``."""
+    vector = F.col(c.VECTOR)
+    largest = F.greatest(F.array_max(vector), -F.array_min(vector))
+    return frame.withColumn(NORM, F.coalesce(largest.cast("double"), F.lit(float("nan"))))
+
+
+def with_reference(frame: DataFrame, column: str, other: DataFrame, other_column: str, name: str) -> DataFrame:
+    """``frame`` with ``name``: whether the value of ``column`` occurs in ``other_column`` of ``other``."""
+    known = other.select(F.col(other_column).alias(column), F.lit(True).alias(name)).distinct()
+    columns = frame.columns
+    joined = frame.join(known, on=column, how="left")
+    return joined.select(*columns, certainly(F.col(name)).alias(name))
 
 
 def state_facts(frame: DataFrame) -> DataFrame:
@@ -71,7 +86,7 @@ def state_facts(frame: DataFrame) -> DataFrame:
         {
             WIDTH: F.coalesce(F.try_divide(F.size(vector), F.col(c.TOKEN_COUNT)), F.lit(-1.0)),
             NORM: F.coalesce(F.greatest(F.array_max(vector), -F.array_min(vector)).cast("double"), F.lit(float("nan"))),
-            HAS_NO_NULL_ELEMENT: _has_no_null_element(frame, [c.STATES]),
+            HAS_NO_NULL_ELEMENT: has_no_null_element(frame, [c.STATES]),
         }
     )
 
@@ -89,15 +104,17 @@ def _presence(name: str) -> Column:
     return F.when(F.col(name).isNotNull(), F.lit(True)).alias(name)
 
 
-def _certainly(condition: Column) -> Column:
+def certainly(condition: Column) -> Column:
+    """``condition``, false where it cannot be decided."""
     # Great Expectations skips nulls: what cannot be decided must not pass.
     return F.coalesce(condition, F.lit(False))
 
 
-def _has_no_null_element(frame: DataFrame, arrays: Sequence[str]) -> Column:
+def has_no_null_element(frame: DataFrame, arrays: Sequence[str]) -> Column:
+    """Whether none of these arrays holds a null; not asked where the type rules it out."""
     holds = F.lit(True)
     for name in arrays:
         data_type = frame.schema[name].dataType
         if isinstance(data_type, ArrayType) and data_type.containsNull:
             holds = holds & ~F.exists(name, F.isnull)
-    return _certainly(holds)
+    return certainly(holds)

@@ -8,33 +8,38 @@ warehouse.write(spark, USER_SEQUENCES, frame, run_id=run_id)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from types import ModuleType
-from typing import Any
+from time import monotonic
+from typing import Any, cast
 
 from pyspark.sql import DataFrame
 
-from precise_core.errors import ConfigError, ValidationError
-from schemas import Table
+from precise_core.errors import ValidationError
+from schemas import TABLES, Table
 from schemas import columns as c
 from validation import (
     derived,
     events,
+    features,
     impressions,
     item_embeddings,
     items,
+    products,
     text_states,
     user_embeddings,
     user_sequences,
 )
-from validation.checks import Check, columns_in_order, types
+from validation.checks import Check, Level, columns_in_order, types
 from validation.engine import Outcome, evaluate
+from validation.suites import Suite, declared_only
 
-_SUITES: dict[str, ModuleType] = {
-    module.TABLE.name: module
-    for module in (events, items, impressions, text_states, user_sequences, item_embeddings, user_embeddings)
+_MODULES = (events, items, impressions, text_states, user_sequences, item_embeddings, user_embeddings)
+_SUITES: dict[str, Suite] = {
+    **{table.name: declared_only(table) for table in TABLES},
+    **{suite.table.name: suite for suite in (*features.SUITES, *products.SUITES)},
+    **{module.TABLE.name: cast(Suite, module) for module in _MODULES},
 }
 
 
@@ -43,13 +48,45 @@ class GateResult:
     """What the gate saw.
 
     ``records`` are rows of `validation_results`; ``failures`` and ``warnings`` say in words what broke and how often,
-    never with a value of the data.
+    never with a value of the data. ``seconds`` is what the pass took, with the reading of a frame that nobody kept.
     """
 
     table: Table
-    records: list[dict[str, Any]]
-    failures: list[str]
-    warnings: list[str]
+    outcomes: tuple[Outcome, ...]
+    run_id: str
+    part: str
+    checked_at: datetime
+    seconds: float
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [_record(self, outcome) for outcome in self.outcomes]
+
+    @property
+    def failures(self) -> list[str]:
+        return self._broken("fail")
+
+    @property
+    def warnings(self) -> list[str]:
+        return self._broken("warn")
+
+    def with_levels(self, levels: Mapping[str, Level]) -> GateResult:
+        """The same outcomes with other levels: `table/expectation/column` -> `fail` or `warn`."""
+        return replace(self, outcomes=tuple(self._leveled(outcome, levels) for outcome in self.outcomes))
+
+    def _leveled(self, outcome: Outcome, levels: Mapping[str, Level]) -> Outcome:
+        check = outcome.check
+        level = levels.get(f"{self.table.name}/{check.name}/{check.column}", check.level)
+        return replace(outcome, check=replace(check, level=level))
+
+    def _broken(self, level: Level) -> list[str]:
+        broken = [outcome for outcome in self.outcomes if not outcome.success]
+        return [outcome.in_words for outcome in broken if outcome.check.level == level]
+
+    @property
+    def rows(self) -> int:
+        """Rows that were looked at."""
+        return max((outcome.element_count for outcome in self.outcomes), default=0)
 
     @property
     def is_valid(self) -> bool:
@@ -64,7 +101,15 @@ class GateResult:
             )
 
 
-def gate(table: Table, frame: DataFrame, *, run_id: str, part: str = "", **parameters: Any) -> GateResult:
+def gate(
+    table: Table,
+    frame: DataFrame,
+    *,
+    run_id: str,
+    part: str = "",
+    also: Sequence[Check] = (),
+    **parameters: Any,
+) -> GateResult:
     """Check ``frame`` before it becomes ``table``, in one pass over its rows.
 
     The frame is neither cached nor collected; only counts reach the driver.
@@ -74,19 +119,18 @@ def gate(table: Table, frame: DataFrame, *, run_id: str, part: str = "", **param
         frame: The rows, with the declared columns.
         run_id: The run that checks.
         part: The slice that ``frame`` is (a task), where one run checks several.
+        also: Further checks, of further columns of ``frame``.
         **parameters: What the table's ``suite`` asks for, for example ``width`` of an embedding.
-
-    Raises:
-        ConfigError: The table has no suite.
     """
-    module = _SUITES.get(table.name)
-    if module is None:
-        raise ConfigError(f"table {table.name} has no validation suite; tables that have one: {sorted(_SUITES)}")
-    checks = module.suite(**parameters)
-    outcomes = _structure_outcomes(table, frame)
+    started = monotonic()
+    known = _SUITES.get(table.name, declared_only(table))
+    checks = [*known.suite(**parameters), *also]
+    further = {check.column for check in also}
+    own = frame.select(*[name for name in frame.columns if name not in further]) if also else frame
+    outcomes = _structure_outcomes(table, own)
     if all(outcome.success for outcome in outcomes):
-        outcomes += evaluate(_prepared(module.derive(frame), table, checks), checks)
-    return _result(table, outcomes, run_id, part)
+        outcomes += evaluate(_prepared(known.derive(frame), table, checks), checks)
+    return result_of(table, outcomes, run_id, part, monotonic() - started)
 
 
 def _structure_outcomes(table: Table, frame: DataFrame) -> list[Outcome]:
@@ -97,30 +141,26 @@ def _structure_outcomes(table: Table, frame: DataFrame) -> list[Outcome]:
 
 def _prepared(frame: DataFrame, table: Table, checks: Sequence[Check]) -> DataFrame:
     read = {check.column for check in checks if check.name != "expect_column_values_to_not_be_null"}
-    return derived.with_key_count(frame, table.key, read)
+    return derived.with_key_count(frame, table.key, read) if table.key else frame
 
 
-def _result(table: Table, outcomes: Sequence[Outcome], run_id: str, part: str) -> GateResult:
-    checked_at = datetime.now(UTC)
-    broken = [outcome for outcome in outcomes if not outcome.success]
+def result_of(table: Table, outcomes: Sequence[Outcome], run_id: str, part: str, seconds: float = 0.0) -> GateResult:
+    """Outcomes as what a gate saw."""
     return GateResult(
-        table=table,
-        records=[_record(table, outcome, run_id, part, checked_at) for outcome in outcomes],
-        failures=[outcome.in_words for outcome in broken if outcome.check.level == "fail"],
-        warnings=[outcome.in_words for outcome in broken if outcome.check.level == "warn"],
+        table=table, outcomes=tuple(outcomes), run_id=run_id, part=part, checked_at=datetime.now(UTC), seconds=seconds
     )
 
 
-def _record(table: Table, outcome: Outcome, run_id: str, part: str, checked_at: datetime) -> dict[str, Any]:
+def _record(result: GateResult, outcome: Outcome) -> dict[str, Any]:
     return {
-        c.RUN_ID: run_id,
-        "table_name": table.name,
-        "part": part,
+        c.RUN_ID: result.run_id,
+        "table_name": result.table.name,
+        "part": result.part,
         "expectation": outcome.check.name,
         "column": outcome.check.column,
         "level": outcome.check.level,
         "success": outcome.success,
         "element_count": outcome.element_count,
         "unexpected_count": outcome.unexpected_count,
-        "checked_at": checked_at,
+        "checked_at": result.checked_at,
     }

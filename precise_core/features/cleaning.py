@@ -16,7 +16,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.sources.raw import INVALID_TIME, INVALID_VALUE, PROBLEM
+from precise_core.sources.raw import FILE_ORDER, INVALID_TIME, INVALID_VALUE, PROBLEM
 from precise_core.sources.times import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
 from schemas import columns as c
@@ -53,7 +53,8 @@ def clean_items(raw: DataFrame) -> Cleaned:
     Text loses NUL characters and invalid UTF-8 and is cut at ``MAX_TEXT_CHARS``; missing text is empty.
     """
     rules = [("missing_item_id", _is_blank(c.ITEM_ID)), ("invalid_id", _is_hostile(c.ITEM_ID))]
-    order = [F.col(c.UPDATED_TS).desc_nulls_last(), F.col(c.PUBLISHED_TS).desc_nulls_last(), F.col(c.RAW)]
+    order = [F.col(c.UPDATED_TS).desc_nulls_last(), F.col(c.PUBLISHED_TS).desc_nulls_last()]
+    order += [*_newest_file(raw), F.col(c.RAW)]
     checked = _mark_duplicates(_check(raw, rules), c.ITEM_ID, order, "duplicate_item")
     columns = {
         c.TITLE: _clean_text(F.col(c.TITLE)),
@@ -63,6 +64,17 @@ def clean_items(raw: DataFrame) -> Cleaned:
         c.IS_DELETED: F.coalesce(F.col(c.IS_DELETED), F.lit(False)),
     }
     return _split(checked, ITEMS, columns)
+
+
+def count_changed_texts(raw: DataFrame) -> tuple[int, int]:
+    """Raw items whose title or description is cut, and those that lose NUL characters or invalid UTF-8."""
+    is_cut, is_repaired = F.lit(False), F.lit(False)
+    for name in (c.TITLE, c.DESCRIPTION):
+        text = F.coalesce(F.col(name), F.lit(""))
+        is_cut = is_cut | (F.length(text) > MAX_TEXT_CHARS)
+        is_repaired = is_repaired | text.contains(_NUL) | ~F.is_valid_utf8(text)
+    row = raw.agg(F.count_if(is_cut), F.count_if(is_repaired)).collect()[0]
+    return row[0], row[1]
 
 
 def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cleaned:
@@ -91,7 +103,7 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cl
         ),
     ]
     checked = _check(_with_known_items(_with_id(raw, c.EVENT_ID, said), items), rules)
-    checked = _mark_duplicates(checked, c.EVENT_ID, _stable_order(c.EVENT_TS), "duplicate_event")
+    checked = _mark_duplicates(checked, c.EVENT_ID, _stable_order(raw, c.EVENT_TS), "duplicate_event")
     return _split(checked, EVENTS, {c.EVENT_DATE: F.to_date(c.EVENT_TS)})
 
 
@@ -108,7 +120,7 @@ def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime) 
         ("invalid_label", F.col(c.LABEL).isNull() | ~F.col(c.LABEL).isin(0, 1)),
     ]
     checked = _check(_with_known_items(_with_id(raw, c.IMPRESSION_ID, said), items), rules)
-    checked = _mark_duplicates(checked, c.IMPRESSION_ID, _stable_order(c.IMPRESSION_TS), "duplicate_impression")
+    checked = _mark_duplicates(checked, c.IMPRESSION_ID, _stable_order(raw, c.IMPRESSION_TS), "duplicate_impression")
     return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
 
 
@@ -129,8 +141,12 @@ def _mark_duplicates(checked: DataFrame, key: str, order: Sequence[Column], reas
     return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW)))
 
 
-def _stable_order(time: str) -> list[Column]:
-    return [F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
+def _stable_order(raw: DataFrame, time: str) -> list[Column]:
+    return [*_newest_file(raw), F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
+
+
+def _newest_file(raw: DataFrame) -> list[Column]:
+    return [F.col(FILE_ORDER).desc()] if FILE_ORDER in raw.columns else []
 
 
 def _split(checked: DataFrame, table: Table, columns: dict[str, Column]) -> Cleaned:

@@ -31,21 +31,50 @@ _TEXT = "text"
 _PARTIAL = "partial"
 
 
-def tokenize_items(items: DataFrame, vocabulary: DataFrame, config: TextConfig) -> DataFrame:
-    """`items` and `item_vocabulary` to `item_tokens`. A text shared by many items is tokenized once."""
+def tokenize_items(
+    items: DataFrame, vocabulary: DataFrame, config: TextConfig, known: DataFrame | None = None
+) -> DataFrame:
+    """`items` and `item_vocabulary` to `item_tokens`. A text shared by many items is tokenized once.
+
+    Args:
+        items: ``schemas.ITEMS``.
+        vocabulary: ``schemas.ITEM_VOCABULARY``; items that it lacks are left out.
+        config: The tokenizer, and which fields make the text.
+        known: `item_tokens` of an earlier night; a text in it that this tokenizer cut is not tokenized again.
+    """
     language_model_folder(config.language_model)  # a wrong name fails here, not in a worker
-    texts = items.select(c.ITEM_ID, item_text(config.fields, config.max_characters).alias(_TEXT))
-    texts = texts.withColumn(c.TEXT_HASH, F.sha2(F.col(_TEXT), 256))
-    distinct = texts.select(c.TEXT_HASH, _TEXT).distinct()
-    tokens = distinct.mapInArrow(
+    texts = _texts(items, config)
+    tokens = unknown_texts(items, config, known).mapInArrow(
         _tokenizer(config), f"{c.TEXT_HASH} string, {c.TOKEN_IDS} array<int>, {c.TOKEN_COUNT} int"
     )
+    if known is not None:
+        tokens = tokens.unionByName(_known_tokens(known, config))
     return (
         texts.join(tokens, on=c.TEXT_HASH, how="inner")
         .join(vocabulary.select(c.ITEM_ID, c.ITEM_INDEX), on=c.ITEM_ID, how="inner")
         .withColumn(c.TOKENIZER_ID, F.lit(tokenizer_id(config.language_model)))
         .select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH, c.TOKENIZER_ID)
     )
+
+
+def unknown_texts(items: DataFrame, config: TextConfig, known: DataFrame | None) -> DataFrame:
+    """The distinct texts (text_hash, text) of ``items`` that ``known`` tokens do not cover."""
+    distinct = _texts(items, config).select(c.TEXT_HASH, _TEXT).distinct()
+    if known is None:
+        return distinct
+    return distinct.join(_known_tokens(known, config), on=c.TEXT_HASH, how="left_anti")
+
+
+def _texts(items: DataFrame, config: TextConfig) -> DataFrame:
+    texts = items.select(c.ITEM_ID, item_text(config.fields, config.max_characters).alias(_TEXT))
+    return texts.withColumn(c.TEXT_HASH, F.sha2(F.col(_TEXT), 256))
+
+
+def _known_tokens(known: DataFrame, config: TextConfig) -> DataFrame:
+    is_alike = (F.col(c.TOKENIZER_ID) == tokenizer_id(config.language_model)) & (
+        F.size(c.TOKEN_IDS) == config.max_tokens
+    )
+    return known.where(is_alike).select(c.TEXT_HASH, c.TOKEN_IDS, c.TOKEN_COUNT).dropDuplicates([c.TEXT_HASH])
 
 
 def embed_tokens(item_tokens: DataFrame, config: TextConfig, partitions: int) -> DataFrame:

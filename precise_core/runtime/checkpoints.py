@@ -12,7 +12,8 @@ from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import ItemCatalog
 from precise_core.runtime.job import Job
 from precise_core.training.checkpoint import Checkpoint, is_published, latest
-from schemas import ITEM_TOKENS, TEXT_STATES, Table
+from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, Table
+from schemas import columns as c
 
 CATALOG_FILE = "item_catalog.safetensors"
 
@@ -93,7 +94,28 @@ def item_catalog(job: Job, *checkpoints: Checkpoint) -> ItemCatalog:
     catalog = load_item_catalog(pinned_snapshot(job, ITEM_TOKENS), states)
     for checkpoint in checkpoints:
         checkpoint.require_fit(catalog)
+        require_vocabulary(job, checkpoint)
     return catalog
+
+
+def require_vocabulary(job: Job, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint whose rows mean other items than the vocabulary says; one that has grown since is fine.
+
+    Raises:
+        CheckpointError: An item that the checkpoint knows has another index, or none.
+    """
+    then = checkpoint.manifest.input_versions.get(ITEM_VOCABULARY.name)
+    if then is None or then == job.pin(ITEM_VOCABULARY):
+        return
+    now = job.pin(ITEM_VOCABULARY)
+    columns = [c.ITEM_ID, c.ITEM_INDEX]
+    old, new = (job.warehouse.read_arrow(ITEM_VOCABULARY, version, columns) for version in (then, now))
+    moved = old.join(new, keys=columns, join_type="left anti").num_rows
+    if moved:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.model_version}: {moved} of its items have another index in item_vocabulary "
+            f"version {now} than in version {then}, which it was trained with; restore that version, or train again"
+        )
 
 
 def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -25,6 +25,7 @@ from precise_core.settings import Settings
 from precise_core.spark.leases import Lease, reader_lease
 from precise_core.spark.lock import Holder, warehouse_lock
 from precise_core.spark.session import get_session
+from precise_core.spark.upsert import UpsertResult
 from precise_core.spark.warehouse import Warehouse
 from schemas import RUNS, VALIDATION_RESULTS, Table
 
@@ -40,6 +41,11 @@ class GateOutcome(Protocol):
 
     @property
     def warnings(self) -> list[str]: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    def with_levels(self, levels: Mapping[str, Literal["fail", "warn"]]) -> GateOutcome: ...
 
     def raise_on_failure(self) -> None: ...
 
@@ -115,7 +121,9 @@ class Job:
         return spark_progress(self.spark, description)
 
     def check(self, outcome: GateOutcome) -> None:
-        """Record what a validation gate found; stop where it failed."""
+        """Record what a validation gate found and what it cost; stop where it failed."""
+        outcome = outcome.with_levels(self.settings.gates.levels)
+        self.metrics["gate_seconds"] = self.metrics.get("gate_seconds", 0.0) + outcome.seconds
         self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
         for warning in outcome.warnings:
             self.say(f"warning: {warning}")
@@ -150,6 +158,15 @@ class Job:
         """Nothing to write: the version there is stays, and this run answers for it."""
         self.output_versions[table.name] = self.warehouse.version(table)
         self.say(f"{table.name}: unchanged, version {self.output_versions[table.name]} kept")
+
+    def added(self, table: Table, result: UpsertResult) -> None:
+        """Write down what an upsert did to a table."""
+        self.output_versions[table.name] = result.version
+        counts = {"new": result.new, "corrected": result.corrected, "already_stored": result.kept}
+        self.metrics |= {f"{table.name}/{name}": float(rows) for name, rows in counts.items()}
+        told = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in counts.items())
+        state = f"version {result.version}" if result.changed else f"unchanged, version {result.version} kept"
+        self.say(f"{table.name}: {told}; {state}")
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add the rows of ``frame``; returns how many."""

@@ -19,7 +19,7 @@ from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.continuation import newest_before, seconds_of
 from precise_core.training.progress import Progress
 from precise_core.training.universal import train_universal
-from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
+from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
 from schemas import columns as c
 
 
@@ -42,6 +42,7 @@ def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
         else:
             job.say(f"no item has text: fusion mode `id` instead of `{settings.model.fusion.mode}`")
             settings = _by_id_alone(settings)
+    needed.append(ITEM_VOCABULARY)  # not read here: its version says what the rows of the model mean
     tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
     out = checkpoint_folder(job).resolve()
     parent = checkpoint_to_go_on_from(job)

@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.sources.config import AmazonTitlesSource
-from precise_core.sources.file_formats import parquet_frame
 from precise_core.sources.known_files import KnownFile, known_content
 from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
+from precise_core.sources.typed_formats import parquet_frame
 from schemas import columns as c
 
 ACTION = "review"

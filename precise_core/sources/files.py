@@ -1,22 +1,25 @@
-"""Own data: CSV, JSON Lines or Parquet with any column names (docs/your_data.md)."""
+"""Own data: files, Delta or a database with any column names (docs/your_data.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import TimestampType
 
+from precise_core.sources.cells import Batch, Need, Role, cell
 from precise_core.sources.config import (
     ColumnOrConstant,
     EventsInput,
+    FileInput,
     FilesSource,
     ImpressionsInput,
     ItemsInput,
     TimeReading,
 )
-from precise_core.sources.file_formats import Need, Role, cell, read_cells
+from precise_core.sources.formats import has_types, read_cells, whole
 from precise_core.sources.raw import (
     INVALID_FLAG,
     INVALID_TIME,
@@ -36,34 +39,71 @@ _TRUE = ("true", "1", "yes", "t", "y", "1.0")
 _FALSE = ("false", "0", "no", "f", "n", "0.0")
 
 
-def read_files(spark: SparkSession, source: FilesSource) -> RawTables:
-    """The files of ``source`` in the raw shape; the catalog is derived from the events where there is none.
+# The cells of some needs, wherever they come from: files, or rows that were rejected once.
+ReadCells = Callable[[Sequence[Need], bool], DataFrame]
+
+
+def read_files(
+    spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequence[Batch]] | None = None
+) -> RawTables:
+    """The rows of ``source`` in the raw shape; the catalog is derived from the events where there is none.
+
+    Args:
+        spark: The session.
+        source: What is where, and which column is what.
+        batches: Only these, by table name; a table without any has no rows. Everything by default.
 
     Raises:
         DataError: No file matches, or a file is empty or truncated.
         SchemaError: A named column is not there, or cannot be read as what it is needed for.
         ConfigError: A time pattern is not one.
     """
-    events = _read_events(spark, source.events)
-    items = items_of_events(events) if source.items is None else _read_items(spark, source.items)
-    impressions = None if source.impressions is None else _read_impressions(spark, source.impressions)
-    return RawTables(events=events, items=items, impressions=impressions)
+    frames: dict[str, DataFrame | None] = dict.fromkeys(inputs_of(source))
+    for name, spec in inputs_of(source).items():
+        parts = [
+            read_mapped(spark, spec, _reader(spark, spec, batch))
+            for batch in (whole(spec) if batches is None else batches.get(name, ()))
+        ]
+        frames[name] = reduce(DataFrame.unionByName, parts) if parts else None
+    events, items = frames.get("events"), frames.get("items")
+    if source.items is None and events is not None:
+        items = items_of_events(events)
+    return RawTables(events=events, items=items, impressions=frames.get("impressions"))
 
 
-def input_paths(source: FilesSource) -> list[str]:
-    """The paths of the configuration, wildcards unresolved."""
-    inputs = (source.events, source.items, source.impressions)
-    return [one.path for one in inputs if one is not None]
+def inputs_of(source: FilesSource) -> dict[str, EventsInput | ItemsInput | ImpressionsInput]:
+    """What the configuration names, by the table it goes into."""
+    named = {"events": source.events, "items": source.items, "impressions": source.impressions}
+    return {name: spec for name, spec in named.items() if spec is not None}
 
 
-def _read_events(spark: SparkSession, spec: EventsInput) -> DataFrame:
+def read_mapped(spark: SparkSession, spec: FileInput, read: ReadCells) -> DataFrame:
+    """Cells in the raw shape of the table that ``spec`` describes.
+
+    Raises:
+        ConfigError: A time pattern is not one.
+        SchemaError: A named column is not there, or cannot be read as what it is needed for.
+    """
+    if isinstance(spec, EventsInput):
+        return _map_events(spark, spec, read)
+    if isinstance(spec, ItemsInput):
+        return _map_items(spark, spec, read)
+    assert isinstance(spec, ImpressionsInput)
+    return _map_impressions(spark, spec, read)
+
+
+def _reader(spark: SparkSession, spec: FileInput, batch: Batch) -> ReadCells:
+    return lambda needs, multi_line: read_cells(spark, spec, batch, needs, multi_line=multi_line)
+
+
+def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
     needs = [
         *_needs("id", spec.user, spec.item, spec.event_id, spec.scene.column, spec.action.column),
         *_needs("time", spec.time),
         *_needs("number", spec.value),
     ]
-    cells = read_cells(spark, spec, needs)
+    cells = read(needs, False)
     value = None if spec.value is None else _number(spec.value)
     columns = {
         c.EVENT_ID: _optional(spec.event_id),
@@ -71,14 +111,14 @@ def _read_events(spark: SparkSession, spec: EventsInput) -> DataFrame:
         c.ITEM_ID: cell(spec.item),
         c.SCENE: _cell_or_constant(spec.scene),
         c.ACTION: _cell_or_constant(spec.action),
-        c.EVENT_TS: _time(cells, spec.time, spec.time_reading),
+        c.EVENT_TS: _time(cells, spec.time, spec),
         c.VALUE: F.lit(None) if value is None else value,
     }
     problems = [] if value is None or spec.value is None else [_unreadable(spec.value, value, INVALID_VALUE)]
     return _to_raw(cells, RAW_EVENT_TYPES, columns, problems)
 
 
-def _read_items(spark: SparkSession, spec: ItemsInput) -> DataFrame:
+def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
     needs = [
         *_needs("id", spec.item),
@@ -86,8 +126,8 @@ def _read_items(spark: SparkSession, spec: ItemsInput) -> DataFrame:
         *_needs("texts", *spec.categories),
         *_needs("time", spec.published, spec.updated),
     ]
-    cells = read_cells(spark, spec, needs, multi_line=True)
-    times = {name: _time(cells, name, spec.time_reading) for name in (spec.published, spec.updated) if name is not None}
+    cells = read(needs, True)
+    times = {name: _time(cells, name, spec) for name in (spec.published, spec.updated) if name is not None}
     deleted = None if spec.deleted is None else _flag(spec.deleted)
     columns = {
         c.ITEM_ID: cell(spec.item),
@@ -105,7 +145,7 @@ def _read_items(spark: SparkSession, spec: ItemsInput) -> DataFrame:
     return _to_raw(cells, RAW_ITEM_TYPES, columns, problems)
 
 
-def _read_impressions(spark: SparkSession, spec: ImpressionsInput) -> DataFrame:
+def _map_impressions(spark: SparkSession, spec: ImpressionsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
     needs = [
         *_needs("id", spec.user, spec.item, spec.impression_id),
@@ -113,12 +153,12 @@ def _read_impressions(spark: SparkSession, spec: ImpressionsInput) -> DataFrame:
         *_needs("number", spec.label),
         *_needs("text", *spec.context),
     ]
-    cells = read_cells(spark, spec, needs)
+    cells = read(needs, False)
     columns = {
         c.IMPRESSION_ID: _optional(spec.impression_id),
         c.USER_ID: cell(spec.user),
         c.ITEM_ID: cell(spec.item),
-        c.IMPRESSION_TS: _time(cells, spec.time, spec.time_reading),
+        c.IMPRESSION_TS: _time(cells, spec.time, spec),
         c.LABEL: _flag(spec.label).cast("int"),
         c.CONTEXT: _map(spec.context),
     }
@@ -144,9 +184,12 @@ def _cell_or_constant(spec: ColumnOrConstant) -> Column:
     return F.lit(spec.constant) if spec.column is None else cell(spec.column)
 
 
-def _time(cells: DataFrame, name: str, reading: TimeReading) -> Column:
-    is_timestamp = isinstance(cells.select(cell(name)).schema[0].dataType, TimestampType)
-    return cell(name) if is_timestamp else read_time(cell(name), reading)
+def _time(cells: DataFrame, name: str, spec: EventsInput | ItemsInput | ImpressionsInput) -> Column:
+    if isinstance(cells.select(cell(name)).schema[0].dataType, TimestampType):
+        return cell(name)
+    text = read_time(cell(name), spec.time_reading)
+    # A row that was rejected shows the time of a typed column in ISO 8601, whatever the reading says.
+    return F.coalesce(text, read_time(cell(name), TimeReading())) if has_types(spec) else text
 
 
 def _number(name: str) -> Column:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from precise_core.errors import ConfigError, DataError
@@ -41,6 +42,13 @@ def _data_files(path: Path) -> list[Path]:
 
 
 def sha256_of(file: Path) -> str:
+    """SHA-256 of the content; asked for again, an unchanged file is not read again."""
+    status = file.stat()
+    return _sha256_of(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _sha256_of(file: Path, _size: int, _modified_ns: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -19,6 +19,8 @@ from pyspark.sql import functions as F
 from schemas import columns as c
 
 PROBLEM = "problem"
+# Where files are taken over many nights: their order. Of two versions of a row the one of the later file stays.
+FILE_ORDER = "file_order"
 
 # Reasons a reader can know; the rules of precise_core/features/cleaning.py add theirs.
 MALFORMED_ROW = "malformed_row"
@@ -57,16 +59,18 @@ RAW_IMPRESSION_TYPES: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RawTables:
-    """What a source holds. ``items`` is always there: a source without a catalog derives it from its events.
+    """What a source holds, or what is new in it; a table of which nothing was read is None.
+
+    A source without a catalog derives its items from its events.
 
     Args:
         events: Columns of ``RAW_EVENT_TYPES``, then problem, raw, source_file.
         items: Columns of ``RAW_ITEM_TYPES``, then the same three.
-        impressions: Columns of ``RAW_IMPRESSION_TYPES``, then the same three; None where the source has none.
+        impressions: Columns of ``RAW_IMPRESSION_TYPES``, then the same three.
     """
 
-    events: DataFrame
-    items: DataFrame
+    events: DataFrame | None
+    items: DataFrame | None
     impressions: DataFrame | None = None
 
 
@@ -94,7 +98,8 @@ def raw_frame(
 
 def row_as_json(*columns: Column) -> Column:
     """The columns as one JSON object, nulls shown."""
-    return F.to_json(F.struct(*columns), {"ignoreNullFields": "false"})
+    options = {"ignoreNullFields": "false", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
+    return F.to_json(F.struct(*columns), options)
 
 
 def items_of_events(events: DataFrame) -> DataFrame:

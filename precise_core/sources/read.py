@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from precise_core.errors import DataError
 from precise_core.sources import amazon_sequences, amazon_titles, completejourney, movielens, synthetic
+from precise_core.sources.cells import Batch
 from precise_core.sources.config import (
     AmazonSequencesSource,
     AmazonTitlesSource,
     CompleteJourneySource,
+    FileInput,
     FilesSource,
     MovieLensSource,
     Source,
     SyntheticSource,
 )
-from precise_core.sources.files import input_paths, read_files
+from precise_core.sources.files import inputs_of, read_files
+from precise_core.sources.formats import format_in_use
 from precise_core.sources.listing import fingerprint_files, list_files
 from precise_core.sources.raw import RawTables
+from precise_core.sources.typed_formats import delta_version, jdbc_label
+
+_UNREADABLE = re.compile(r"error while reading file (?:file:)?/*(/\S+?)\.?\s")
 
 
-def read_source(spark: SparkSession, source: Source) -> RawTables:
-    """The rows of ``source`` in the raw shape (precise_core/sources/raw.py).
+def read_source(spark: SparkSession, source: Source, batches: Mapping[str, Sequence[Batch]] | None = None) -> RawTables:
+    """The rows of ``source`` in the raw shape (precise_core/sources/raw.py); of own files only ``batches``, if given.
 
     Raises:
         DataError: A file is missing, empty, cut off, or not the one it should be.
@@ -32,7 +45,7 @@ def read_source(spark: SparkSession, source: Source) -> RawTables:
         ConfigError: A path or time pattern is impossible.
     """
     if isinstance(source, FilesSource):
-        return read_files(spark, source)
+        return read_files(spark, source, batches)
     if isinstance(source, CompleteJourneySource):
         return completejourney.read_completejourney(spark, source)
     if isinstance(source, AmazonTitlesSource):
@@ -44,6 +57,24 @@ def read_source(spark: SparkSession, source: Source) -> RawTables:
     return synthetic.read_synthetic(spark, source)
 
 
+@contextmanager
+def naming_unreadable_files() -> Iterator[None]:
+    """Turn Spark's failure to read a file into an error that names it.
+
+    Raises:
+        DataError: A file is damaged: cut off, a page whose checksum does not hold, or gone meanwhile.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        told = f"{error}\n{getattr(error, '_stackTrace', '')}"
+        found = _UNREADABLE.search(told)
+        if found is None:
+            raise
+        why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged or cut off"
+        raise DataError(f"{found.group(1)}: cannot be read, {why}; fetch the file again") from error
+
+
 def source_fingerprint(source: Source) -> str:
     """SHA-256 over the source's configuration and its files' names, sizes and contents: equal input, equal hash.
 
@@ -51,13 +82,15 @@ def source_fingerprint(source: Source) -> str:
         DataError: A file is missing or empty.
     """
     content = synthetic.GENERATOR if isinstance(source, SyntheticSource) else fingerprint_files(_input_files(source))
+    if isinstance(source, FilesSource):
+        content += "".join(_table_state(spec) for spec in inputs_of(source).values())
     text = json.dumps(source.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(f"{text}\n{content}".encode()).hexdigest()
 
 
 def _input_files(source: Source) -> list[Path]:
     if isinstance(source, FilesSource):
-        return [file for path in input_paths(source) for file in list_files(path)]
+        return [file for path in _file_paths(source) for file in _files_there(path)]
     if isinstance(source, CompleteJourneySource):
         return completejourney.input_files(source)
     if isinstance(source, AmazonTitlesSource):
@@ -65,6 +98,25 @@ def _input_files(source: Source) -> list[Path]:
     if isinstance(source, AmazonSequencesSource):
         return amazon_sequences.input_files(source)
     return movielens.input_files(source) if isinstance(source, MovieLensSource) else []
+
+
+def _file_paths(source: FilesSource) -> list[str]:
+    specs = inputs_of(source).values()
+    return [spec.path for spec in specs if spec.path is not None and format_in_use(spec) != "delta"]
+
+
+def _files_there(path: str) -> list[Path]:
+    try:
+        return list_files(path)
+    except DataError:
+        return []  # taken files may be archived; whether that is right is asked where they are read
+
+
+def _table_state(spec: FileInput) -> str:
+    if spec.jdbc is not None:
+        return datetime.now(UTC).isoformat()  # what a database holds is only known by asking: never up to date
+    is_delta = spec.path is not None and format_in_use(spec) == "delta"
+    return f"{spec.path} version {delta_version(Path(str(spec.path)))}" if is_delta else ""
 
 
 def has_impressions(source: Source) -> bool:
@@ -79,7 +131,8 @@ def has_impressions(source: Source) -> bool:
 def describe_source(source: Source) -> str:
     """One sentence for reports: what the data is and where it comes from."""
     if isinstance(source, FilesSource):
-        return f"Own data from {', '.join(Path(path).name for path in input_paths(source))}."
+        names = [jdbc_label(s.jdbc) if s.jdbc else Path(str(s.path)).name for s in inputs_of(source).values()]
+        return f"Own data from {', '.join(names)}."
     if isinstance(source, CompleteJourneySource):
         kept = "all households" if source.households is None else f"{source.households} households"
         return (

@@ -1,4 +1,4 @@
-"""Fetch the Delta jars once, so that every later start needs no network: `python -m precise_core.spark.install`.
+"""Fetch the jars of Delta and PostgreSQL once, for starts without network: `python -m precise_core.spark.install`.
 
 The jars are kept beside pip's PySpark and named in its own spark-defaults.conf: `spark.jars.packages` cannot be set
 any more once spark-submit has started its JVM, and resolving it again on every start takes seconds.
@@ -14,18 +14,20 @@ from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
 from precise_core.spark.config import SparkConfig
-from precise_core.spark.session import get_session, has_installed_jars
+from precise_core.spark.session import DRIVERS, get_session, has_installed_jars
+
+_KEPT = ("io.delta_", "io.unitycatalog_", "org.postgresql_")
 
 
-def delta_package() -> str:
-    """Maven coordinates of the Delta build for the installed Spark line."""
-    builder = configure_spark_with_delta_pip(SparkSession.builder)
+def packages() -> str:
+    """Maven coordinates of the Delta build for the installed Spark line, and of the JDBC drivers."""
+    builder = configure_spark_with_delta_pip(SparkSession.builder, extra_packages=list(DRIVERS))
     return str(builder._options["spark.jars.packages"])
 
 
 def submit_flags() -> list[str]:
-    """What spark-submit needs beside the job: nothing where the jars are installed, else the Delta package."""
-    return [] if has_installed_jars() else ["--packages", delta_package()]
+    """What spark-submit needs beside the job: nothing where the jars are installed, else the packages."""
+    return [] if has_installed_jars() else ["--packages", packages()]
 
 
 def install() -> list[str]:
@@ -42,9 +44,7 @@ def install() -> list[str]:
     folder = home / "delta-jars"
     folder.mkdir(exist_ok=True)
     # What Delta brings beside its own and Unity Catalog's jars is in Spark's distribution, in the version Spark wants.
-    kept = [
-        Path(shutil.copy2(jar, folder)) for jar in resolved if jar.name.startswith(("io.delta_", "io.unitycatalog_"))
-    ]
+    kept = [Path(shutil.copy2(jar, folder)) for jar in resolved if jar.name.startswith(_KEPT)]
     defaults.parent.mkdir(exist_ok=True)
     defaults.write_text(
         f"spark.jars {','.join(map(str, kept))}\nspark.driver.memory 4g\nspark.ui.enabled false\n", encoding="utf-8"

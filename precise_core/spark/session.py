@@ -14,6 +14,9 @@ from pyspark.sql import SparkSession
 from precise_core.errors import EnvironmentProblem
 from precise_core.spark.config import SparkConfig
 
+# JDBC drivers that come with an installation, for sources in a database.
+DRIVERS = ("org.postgresql:postgresql:42.7.7",)
+
 # What every session of ours must have, whoever starts it.
 _SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -53,7 +56,7 @@ def get_session(app_name: str, config: SparkConfig) -> SparkSession:
         # Everything is in this process: no need to be reachable, nor to guess an address.
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         if not has_installed_jars():
-            builder = configure_spark_with_delta_pip(builder)
+            builder = configure_spark_with_delta_pip(builder, extra_packages=list(DRIVERS))
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("WARN")
     _require_delta(session)

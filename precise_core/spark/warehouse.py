@@ -98,7 +98,7 @@ class Warehouse:
         frame: DataFrame,
         *,
         run_id: str,
-        replace: Mapping[str, str] | None = None,
+        replace: Mapping[str, str | Sequence[str]] | None = None,
         note: Mapping[str, Any] | None = None,
     ) -> WriteResult:
         """Make ``frame`` the content of the table, or of the slice named by ``replace``, in one commit.
@@ -108,7 +108,7 @@ class Warehouse:
             table: The declaration; the frame must have exactly its columns and types.
             frame: The rows.
             run_id: Kept in the commit.
-            replace: Column -> value of the slice the frame replaces; every row must belong to it.
+            replace: Column -> value (or values) of the slice the frame replaces; every row must belong to it.
             note: What the rows were made from (``read_note``), kept in the commit; lost where there is none.
 
         Raises:
@@ -118,7 +118,7 @@ class Warehouse:
         frame = conform(frame, table).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             new = _fingerprint(frame, table)
-            self._create_if_missing(spark, table)
+            self.create_if_missing(spark, table)
             version = self.version(table)
             current = self.read(spark, table, version).where(_slice_filter(replace))
             if new == _fingerprint(current, table):
@@ -174,7 +174,7 @@ class Warehouse:
         frame = conform(frame, table).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             rows = frame.count()
-            self._create_if_missing(spark, table)
+            self.create_if_missing(spark, table)
             if rows:
                 _writer(frame, table, run_id).mode("append").save(self.path(table))
             return WriteResult(self.version(table), rows, changed=rows > 0)
@@ -207,7 +207,8 @@ class Warehouse:
         )
         return self.version(table)
 
-    def _create_if_missing(self, spark: SparkSession, table: Table) -> None:
+    def create_if_missing(self, spark: SparkSession, table: Table) -> None:
+        """Version 0 of a table: its schema and no rows."""
         if self.exists(table):
             return
         builder = SparkDeltaTable.createIfNotExists(spark).location(self.path(table)).comment(table.doc)
@@ -250,11 +251,10 @@ def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:
     Raises:
         DataError: A column that may not be null, or a list in it, holds a null.
     """
-    columns = [part for name in table.stable_columns for part in _hashable(frame.schema[name].dataType, name)]
     required = [column.name for column in table.columns if not column.nullable]
     nulls = [F.count_if(_has_null(frame.schema[name].dataType, name)).alias(f"null_{name}") for name in required]
     row = (
-        frame.withColumn("_hash", F.xxhash64(*columns))
+        frame.withColumn("_hash", row_hash(frame, table))
         .agg(
             F.count("_hash").alias("rows"),
             F.bit_xor("_hash").alias("xor"),
@@ -267,6 +267,12 @@ def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:
     if broken:
         raise DataError(f"table {table.name}: rows with a null where none is allowed, by column: {broken}")
     return row["rows"], row["xor"], row["total"]
+
+
+def row_hash(frame: DataFrame, table: Table) -> Column:
+    """64 bits of what a row of ``frame`` says, without bookkeeping."""
+    parts = [part for name in table.stable_columns for part in _hashable(frame.schema[name].dataType, name)]
+    return F.xxhash64(*parts)
 
 
 def _has_null(data_type: DataType, name: str) -> Column:
@@ -292,13 +298,14 @@ def _hashable(data_type: DataType, name: str) -> list[Column]:
     return [column.isNull(), column]
 
 
-def _slice_filter(replace: Mapping[str, str] | None) -> Column:
-    conditions = [F.col(name) == value for name, value in (replace or {}).items()]
+def _slice_filter(replace: Mapping[str, str | Sequence[str]] | None) -> Column:
+    conditions = [F.col(name).isin(*_listed(value)) for name, value in (replace or {}).items()]
     return reduce(lambda left, right: left & right, conditions, F.lit(True))
 
 
 def _slice_sql(replace: Mapping[str, Any]) -> str:
-    return " AND ".join(f"{name} = {_sql_literal(value)}" for name, value in replace.items())
+    literals = {name: ", ".join(map(_sql_literal, _listed(value))) for name, value in replace.items()}
+    return " AND ".join(f"{name} IN ({values})" for name, values in literals.items())
 
 
 def _sql_literal(value: Any) -> str:
@@ -307,7 +314,11 @@ def _sql_literal(value: Any) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _require_inside(frame: DataFrame, table: Table, replace: Mapping[str, str]) -> None:
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def _require_inside(frame: DataFrame, table: Table, replace: Mapping[str, str | Sequence[str]]) -> None:
     outside = frame.where(~_slice_filter(replace)).count()
     if outside:
         raise DataError(f"table {table.name}: {outside} rows lie outside the slice {dict(replace)} they would replace")

@@ -15,6 +15,7 @@ from precise_core.features.config import ALL_TASK
 from precise_core.runtime.report import (
     example_section,
     formats,
+    gate_sections,
     input_sections,
     job_sections,
     metric_sections,
@@ -42,6 +43,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Night], list[Block]]], ...] = (
     ("recall", "Recall", metric_sections.recall),
     ("ranking", "Ranking", metric_sections.ranking),
     ("examples", "Examples", example_section.examples),
+    ("gates", "Checks", gate_sections.gates),
     ("jobs", "Jobs", job_sections.jobs),
     ("versions", "Versions", job_sections.versions),
 )

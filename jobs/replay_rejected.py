@@ -1,0 +1,42 @@
+"""Judge rejected rows again, after a fix: of the catalog, of the configuration, or because their time has come.
+
+Reads items_rejected, events_rejected, impressions_rejected. Rows that pass now move into their table and leave the
+quarantine; the others stay, with the reason of today.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from precise_core.errors import ConfigError
+from precise_core.runtime.ingestion import REJECTED
+from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.replay import Replay
+from precise_core.sources.config import FilesSource
+from precise_core.sources.files import inputs_of
+from schemas import EVENTS, IMPRESSIONS, ITEMS
+from validation.gate import gate
+
+
+def replay_rejected(job: Job) -> None:
+    source, now = job.settings.source, datetime.now(UTC)
+    if not isinstance(source, FilesSource):
+        raise ConfigError(f"source.kind {source.kind} is read whole every night: run jobs/ingest.py instead")
+    totals = [0, 0, 0]
+    for table in (ITEMS, EVENTS, IMPRESSIONS):
+        spec = inputs_of(source).get(table.name)
+        if spec is None or not job.warehouse.exists(REJECTED[table.name]):
+            continue
+        replay = Replay(job=job, table=table, spec=spec, now=now)
+        until: dict[str, Any] = {} if table is ITEMS else {"latest": now}
+        job.check(gate(table, replay.cleaned.accepted, run_id=job.run_id, **until))
+        totals = [total + rows for total, rows in zip(totals, replay.move(), strict=True)]
+    job.balance("rejected rows", rows_in=totals[0], rows_out=totals[1], rows_rejected=totals[2])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("replay_rejected", __doc__, replay_rejected, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,58 @@
+"""Check every table of the warehouse as it stands, one pass per table, and across tables.
+
+Writes validation_results; build_report shows them. Fails after all tables are checked where an expectation of level
+`fail` does not hold.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from precise_core.errors import ConfigError, ValidationError
+from precise_core.runtime.job import Job, run_job
+from schemas import EVENTS, TABLES
+from validation.gate import GateResult
+from validation.volume import gate_volume
+from validation.warehouse import gates_of
+
+
+def validate(job: Job) -> None:
+    names, gates = job.arguments.table or [], job.settings.gates
+    unknown = sorted(set(names) - {table.name for table in TABLES})
+    if unknown:
+        raise ConfigError(f"--table {unknown[0]}: unknown; tables are {[table.name for table in TABLES]}")
+    results: list[GateResult] = []
+    for table in TABLES:
+        if (names and table.name not in names) or not job.warehouse.exists(table):
+            continue
+        with job.watching(f"checking {table.name}"):
+            results += gates_of(job, table)
+        if table is EVENTS:
+            limits = gates.model_dump(include={"largest_volume_ratio", "smallest_mix_overlap", "trailing_days"})
+            results.append(gate_volume(job.read(table), run_id=job.run_id, newest_days=gates.newest_days, **limits))
+    failures = [failure for result in results for failure in _checked(job, result)]
+    rows = sum(result.rows for result in results)
+    job.balance("rows looked at", rows_in=rows, rows_out=rows)
+    if failures:
+        raise ValidationError(f"{len(failures)} expectations failed: " + "; ".join(failures))
+
+
+def _checked(job: Job, result: GateResult) -> list[str]:
+    try:
+        job.check(result)
+    except ValidationError as error:
+        job.say(str(error))
+        failures = result.with_levels(job.settings.gates.levels).failures
+        return [f"table {result.table.name}: {failure}" for failure in failures]
+    return []
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--table", action="append", help="only this table; repeatable; all by default")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("validate_tables", __doc__, validate, argv, add_flags)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,36 @@
+"""Configuration of the validation gates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from precise_core.config.base import Config
+from schemas import TABLES
+
+
+class GatesConfig(Config):
+    """How strict the gates are. Every check has a level of its own; `levels` overrides it."""
+
+    levels: dict[str, Literal["fail", "warn"]] = Field(
+        default_factory=dict,
+        description="`table/expectation/column`, as in `validation_results`, to `fail` or `warn`.",
+    )
+    trailing_days: int = Field(7, ge=1, description="Days that a day's events are compared with.")
+    newest_days: int = Field(7, ge=1, description="Days that are compared.")
+    largest_volume_ratio: float = Field(
+        3.0, gt=1, description="A day with more than so many times the trailing mean is warned of, or with so few."
+    )
+    smallest_mix_overlap: float = Field(
+        0.7, ge=0, le=1, description="Share of scenes and actions that a day must have in common with them."
+    )
+
+    @field_validator("levels")
+    @classmethod
+    def _known_tables(cls, value: dict[str, str]) -> dict[str, str]:
+        tables = {table.name for table in TABLES}
+        for key in value:
+            if key.count("/") != 2 or key.partition("/")[0] not in tables:
+                raise ValueError(f"{key!r}: must be table/expectation/column; tables are {sorted(tables)}")
+        return value

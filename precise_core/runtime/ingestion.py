@@ -1,0 +1,238 @@
+"""One night's intake: rows read and checked against what is stored, and how each kind of rows is put away.
+
+Own files are taken once (precise_core/sources/intake.py): new rows are added, corrected ones replaced. Other sources
+are read whole, and so are own files with --full: the table becomes what the source says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property, reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from precise_core.errors import DataError
+from precise_core.features.cleaning import (
+    Cleaned,
+    clean_events,
+    clean_impressions,
+    clean_items,
+    count_changed_texts,
+)
+from precise_core.features.erasures import hide_erased
+from precise_core.features.tasks import check_tasks
+from precise_core.runtime.job import Job
+from precise_core.sources.config import FilesSource
+from precise_core.sources.intake import Arrival, Intake, Policy, take_stock, with_file_order
+from precise_core.sources.read import naming_unreadable_files, read_source
+from precise_core.spark.erasure_list import ErasureList
+from precise_core.spark.upsert import replace_values, upsert
+from schemas import (
+    EVENTS,
+    EVENTS_REJECTED,
+    IMPRESSIONS,
+    IMPRESSIONS_REJECTED,
+    ITEMS,
+    ITEMS_REJECTED,
+    SOURCE_FILES,
+    Table,
+)
+from schemas import columns as c
+
+REJECTED: Mapping[str, Table] = {
+    EVENTS.name: EVENTS_REJECTED,
+    ITEMS.name: ITEMS_REJECTED,
+    IMPRESSIONS.name: IMPRESSIONS_REJECTED,
+}
+# Of two versions of an item the one that was updated last stays, whichever file says so.
+NEWEST_BY: Mapping[str, tuple[str, ...]] = {ITEMS.name: (c.UPDATED_TS, c.PUBLISHED_TS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The rows of one table: as they came, and what became of them."""
+
+    table: Table
+    raw: DataFrame
+    cleaned: Cleaned
+    arrivals: list[Arrival] = field(default_factory=list)
+
+    @cached_property
+    def rows_by_file(self) -> dict[str, int]:
+        """Raw rows by file; the first time this is asked, all rows are read, checked and kept."""
+        with naming_unreadable_files():
+            counted = self.cleaned.checked.groupBy(c.SOURCE_FILE).count().collect()
+        return {row[c.SOURCE_FILE]: row["count"] for row in counted}
+
+
+class Ingestion:
+    """What one run of `ingest` reads and where it goes.
+
+    Args:
+        job: The run.
+        now: Rows later than this are rejected.
+        policy: What the command line says about files.
+    """
+
+    def __init__(self, job: Job, now: datetime, policy: Policy) -> None:
+        self._job, self._now, self._policy = job, now, policy
+        source = job.settings.source
+        self._is_increment = isinstance(source, FilesSource) and not policy.full
+        self._known = self._read_known()
+        self._intake = Intake()
+        if isinstance(source, FilesSource):
+            self._intake = take_stock(job.spark, source, self._known, policy)
+            for line in self._intake.said:
+                job.say(line)
+
+    def read(self) -> list[Part]:
+        """Items, events, impressions: those that bring something tonight, each source row read and checked once.
+
+        Raises:
+            ConfigError: A task has no event, neither new nor stored.
+        """
+        batches = self._intake.batches if isinstance(self._job.settings.source, FilesSource) else None
+        read = read_source(self._job.spark, self._job.settings.source, batches)
+        raw = hide_erased(read, ErasureList.of(self._job.folder))
+        parts: list[Part] = []
+        items = self._stored(ITEMS)
+        if raw.items is not None:
+            parts.append(self._part(ITEMS, raw.items, clean_items(self._ordered(ITEMS, raw.items))))
+            accepted = parts[0].cleaned.accepted
+            items = accepted if items is None else _ids(accepted).union(_ids(items)).distinct()
+        if items is None:
+            raise DataError("no catalog: `items` was never taken and none of its files is there")
+        for table, frame, clean in (
+            (EVENTS, raw.events, clean_events),
+            (IMPRESSIONS, raw.impressions, clean_impressions),
+        ):
+            if frame is not None:
+                cleaned = clean(self._ordered(table, frame), items, not_after=self._now)
+                parts.append(self._part(table, frame, cleaned))
+        for part in parts:
+            with self._job.watching(f"reading {part.table.name}"):
+                self._job.say(f"{part.table.name}: {sum(part.rows_by_file.values()):,} raw rows")
+        self._check_tasks(parts)
+        return parts
+
+    def store(self, parts: list[Part]) -> list[tuple[int, int, int]]:
+        """Put the rows away; returns rows in, accepted, rejected of every part.
+
+        Raises:
+            DataError: A full reading has no acceptable row for a table that has some; nothing was written.
+        """
+        if not self._is_increment:
+            for part in parts:
+                self._refuse_to_wipe(part)
+        return [self._store(part) for part in parts]
+
+    def _store(self, part: Part) -> tuple[int, int, int]:
+        if part.table is ITEMS:
+            cut, repaired = count_changed_texts(part.cleaned.checked)
+            self._job.metrics |= {"items/texts_cut": cut, "items/texts_repaired": repaired}
+        rejected = stamped(part.cleaned.rejected, self._job.run_id, self._now)
+        if self._is_increment:
+            accepted_rows = self._add(part)
+            rejected_rows = self._replace_rejected(part, rejected)
+        else:
+            accepted_rows = self._job.write(part.table, part.cleaned.accepted)
+            rejected_rows = self._job.write(REJECTED[part.table.name], rejected)
+        return part.raw.count(), accepted_rows, rejected_rows
+
+    def remember(self, parts: list[Part]) -> None:
+        """Write down which files were taken. Last: a run that dies before takes them again, which changes nothing."""
+        if not isinstance(self._job.settings.source, FilesSource):
+            return
+        records = {(record[c.TABLE_NAME], record[c.PATH]): dict(record) for record in self._known}
+        for part in parts:
+            for arrival in part.arrivals:
+                rows = part.rows_by_file.get(arrival.path, 0)
+                key = (part.table.name, arrival.path)
+                records[key] = arrival.record(part.table.name, rows, self._job.run_id, self._now)
+        self._job.write_records(SOURCE_FILES, list(records.values()))
+
+    def _read_known(self) -> list[dict[str, object]]:
+        warehouse = self._job.warehouse
+        if not warehouse.exists(SOURCE_FILES):
+            return []
+        records = warehouse.read_arrow(SOURCE_FILES, self._job.pin(SOURCE_FILES)).to_pylist()
+        return [{**record, "columns": dict(record["columns"])} for record in records]
+
+    def _stored(self, table: Table) -> DataFrame | None:
+        """What earlier nights left, where tonight only adds to it."""
+        return self._job.read_optional(table) if self._is_increment else None
+
+    def _ordered(self, table: Table, raw: DataFrame) -> DataFrame:
+        arrivals = self._intake.arrivals.get(table.name, [])
+        return with_file_order(self._job.spark, raw, arrivals) if len(arrivals) > 1 else raw
+
+    def _part(self, table: Table, raw: DataFrame, cleaned: Cleaned) -> Part:
+        cleaned.checked.persist()
+        return Part(table=table, raw=raw, cleaned=cleaned, arrivals=self._intake.arrivals.get(table.name, []))
+
+    def _check_tasks(self, parts: list[Part]) -> None:
+        new = [part.cleaned.accepted for part in parts if part.table is EVENTS]
+        if not new:
+            return
+        stored = self._stored(EVENTS)
+        known = [frame.select(c.SCENE, c.ACTION) for frame in (*new, stored) if frame is not None]
+        check_tasks(reduce(DataFrame.union, known), self._job.settings.tasks)
+
+    def _add(self, part: Part) -> int:
+        newest_by = NEWEST_BY.get(part.table.name, ())
+        with self._job.watching(f"adding to {part.table.name}"):
+            result = upsert(
+                self._job.warehouse,
+                self._job.spark,
+                part.table,
+                part.cleaned.accepted,
+                run_id=self._job.run_id,
+                newest_by=newest_by,
+                key_fixes_partition=part.table is EVENTS and self._ids_are_made(),
+            )
+        self._job.added(part.table, result)
+        return result.rows
+
+    def _ids_are_made(self) -> bool:
+        """Whether an event's id is made from what it says, its time included."""
+        source = self._job.settings.source
+        return isinstance(source, FilesSource) and source.events.event_id is None
+
+    def _replace_rejected(self, part: Part, rejected: DataFrame) -> int:
+        # By file: a file that is taken again takes its old rejections with it.
+        table = REJECTED[part.table.name]
+        files = [arrival.path for arrival in part.arrivals] or sorted(part.rows_by_file)
+        rows = replace_values(
+            self._job.warehouse,
+            self._job.spark,
+            table,
+            rejected,
+            c.SOURCE_FILE,
+            files,
+            run_id=self._job.run_id,
+        )
+        self._job.output_versions[table.name] = self._job.warehouse.version(table)
+        self._job.say(f"{table.name}: {rows:,} rows of tonight's files")
+        return rows
+
+    def _refuse_to_wipe(self, part: Part) -> None:
+        warehouse = self._job.warehouse
+        if not warehouse.exists(part.table) or not part.cleaned.accepted.isEmpty():
+            return
+        version = warehouse.version(part.table)
+        if not warehouse.read(self._job.spark, part.table, version).isEmpty():
+            raise DataError(
+                f"table {part.table.name}: the source has no acceptable row for it; version {version} and its rows stay"
+            )
+
+
+def _ids(items: DataFrame) -> DataFrame:
+    return items.select(c.ITEM_ID)
+
+
+def stamped(rejected: DataFrame, run_id: str, now: datetime) -> DataFrame:
+    """Rejected rows as rows of their table."""
+    return rejected.withColumns({c.RUN_ID: F.lit(run_id), c.REJECTED_AT: F.lit(now)})

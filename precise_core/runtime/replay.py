@@ -1,0 +1,109 @@
+"""Rows of a quarantine judged again by today's catalog, clock and configuration, from the JSON kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
+from precise_core.features.erasures import ERASED
+from precise_core.runtime.ingestion import NEWEST_BY, REJECTED, stamped
+from precise_core.runtime.job import Job
+from precise_core.sources.cells import Need
+from precise_core.sources.config import FileInput
+from precise_core.sources.files import read_mapped
+from precise_core.sources.raw import MALFORMED_ROW, PROBLEM
+from precise_core.sources.text_formats import json_cells
+from precise_core.spark.upsert import CORRECTED, STATE, compare, upsert
+from schemas import ITEMS, Table
+from schemas import columns as c
+
+_DUPLICATE = {"events": "duplicate_event", "items": "duplicate_item", "impressions": "duplicate_impression"}
+_IS_STORED = "is_stored_otherwise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """The quarantine of one table.
+
+    A malformed row cannot become another one, and a duplicate stays one; all others are asked again.
+
+    Args:
+        job: The run.
+        table: The table that rows may move into.
+        spec: How its rows are read, as configured today.
+        now: Rows later than this stay.
+    """
+
+    job: Job
+    table: Table
+    spec: FileInput
+    now: datetime
+
+    @cached_property
+    def cleaned(self) -> Cleaned:
+        """The rows that are asked again, accepted or not; one that is stored in another version is a duplicate."""
+        first = self._clean(self._raw)
+        stored = self.job.read_optional(self.table)
+        if stored is None or self.table is ITEMS:  # the newer version of an item replaces the stored one
+            cleaned = first
+        else:
+            key = self.table.key[0]
+            compared = compare(stored, first.accepted, self.table)
+            others = compared.where(F.col(STATE) == CORRECTED).select(key, F.lit(True).alias(_IS_STORED))
+            marked = self._raw.join(others, on=key, how="left")
+            problem = F.when(F.col(_IS_STORED), F.lit(_DUPLICATE[self.table.name]))
+            marked = marked.withColumn(PROBLEM, F.coalesce(PROBLEM, problem)).select(*self._raw.columns)
+            cleaned = self._clean(marked)
+        cleaned.checked.persist()
+        return cleaned
+
+    def move(self) -> tuple[int, int, int]:
+        """Add the rows that pass to the table, then leave them out of the quarantine; returns rows in, moved, staying.
+
+        A run that dies between the two commits has lost nothing: the rows are found stored by the next one.
+        """
+        rows_in = self._rejected.count()
+        result = upsert(
+            self.job.warehouse,
+            self.job.spark,
+            self.table,
+            self.cleaned.accepted,
+            run_id=self.job.run_id,
+            newest_by=NEWEST_BY.get(self.table.name, ()),
+        )
+        self.job.added(self.table, result)
+        still = stamped(self.cleaned.rejected, self.job.run_id, self.now).unionByName(
+            self._rejected.where(self._is_final)
+        )
+        return rows_in, result.rows, self.job.write(REJECTED[self.table.name], still)
+
+    @cached_property
+    def _rejected(self) -> DataFrame:
+        return self.job.read(REJECTED[self.table.name])
+
+    @property
+    def _is_final(self) -> Column:
+        return F.col(c.REASON).isin(MALFORMED_ROW, ERASED, _DUPLICATE[self.table.name])
+
+    @cached_property
+    def _raw(self) -> DataFrame:
+        asked = self._rejected.where(~self._is_final)
+
+        def read(needs: Sequence[Need], _multi_line: bool) -> DataFrame:
+            return json_cells(asked, needs, F.col(c.RAW), F.col(c.SOURCE_FILE))
+
+        return read_mapped(self.job.spark, self.spec, read)
+
+    def _clean(self, raw: DataFrame) -> Cleaned:
+        if self.table is ITEMS:
+            return clean_items(raw)
+        written = ITEMS.name in self.job.output_versions
+        items = self.job.read_written(ITEMS) if written else self.job.read(ITEMS)
+        clean = clean_events if self.table.name == "events" else clean_impressions
+        return clean(raw, items, not_after=self.now)

@@ -1,0 +1,75 @@
+"""Cells: the one form in which every format hands over its rows to the mapping of columns (files.py).
+
+A frame of cells has one column per requested name (text; a timestamp where the format knows one), reached by
+``cell(name)``, and problem, raw, source_file as in ``precise_core/sources/raw.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from precise_core.errors import SchemaError
+from precise_core.sources.raw import MALFORMED_ROW, PROBLEM
+from schemas import columns as c
+
+# What a column is used for decides which types it may have.
+Role = Literal["id", "time", "text", "texts", "number"]
+Need = tuple[str, Role]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is read together.
+
+    Args:
+        files: Files with the same columns, or the folder of a Delta table; empty for a database table.
+        version: Of the Delta table.
+    """
+
+    files: tuple[Path, ...] = ()
+    version: int | None = None
+
+
+def cell(name: str) -> Column:
+    """The cell of the source's column ``name``."""
+    return F.col(quoted(cell_name(name)))
+
+
+def cell_name(name: str) -> str:
+    return f"cell:{name}"
+
+
+def quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def names_of(needs: Sequence[Need]) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in needs))
+
+
+def path_of_row() -> Column:
+    """The path of the file that a row came from, as it is on disk."""
+    uri = F.regexp_replace(F.col("_metadata.file_path"), "^file:/+", "/")
+    return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B"))).alias(c.SOURCE_FILE)
+
+
+def problem_where(is_malformed: Column) -> Column:
+    return F.when(is_malformed, F.lit(MALFORMED_ROW)).alias(PROBLEM)
+
+
+def require_columns(source: object, needs: Sequence[Need], present: Sequence[str]) -> None:
+    """Refuse a source that lacks a needed column, or has it twice.
+
+    Raises:
+        SchemaError: The message names the source, the column and those that are there.
+    """
+    for name in names_of(needs):
+        if present.count(name) != 1:
+            what = "no column" if name not in present else "more than one column"
+            raise SchemaError(f"{source}: {what} {name!r}; the columns there are {list(present)}")

@@ -1,0 +1,241 @@
+"""What of an own source is taken tonight, whether its columns have drifted, and what is kept in mind of it.
+
+A file is taken once. What was taken is a row of `source_files`; a file of the same size and time is trusted, any other
+one is compared by its SHA-256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.errors import DataError, SchemaError
+from precise_core.sources.cells import Batch
+from precise_core.sources.config import FileInput, FilesSource
+from precise_core.sources.files import inputs_of
+from precise_core.sources.formats import columns_of, format_in_use
+from precise_core.sources.listing import list_files, sha256_of
+from precise_core.sources.raw import FILE_ORDER
+from precise_core.sources.typed_formats import delta_version, jdbc_label
+from schemas import columns as c
+
+Record = Mapping[str, Any]  # a row of `source_files`
+
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the command line says about files.
+
+    Args:
+        full: Take every file again, whether it was taken or not.
+        evolve: Accept columns that are new, gone or of another type.
+        reread: Take a file again whose content has changed, whatever `changed_files` says.
+    """
+
+    full: bool = False
+    evolve: bool = False
+    reread: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """A file (or Delta table, or database table) that is read tonight."""
+
+    path: str
+    size_bytes: int = 0
+    modified_at: datetime = _NO_TIME
+    checksum: str = ""
+    columns: Mapping[str, str]
+    sequence: int
+    version: int | None = None
+
+    def record(self, table_name: str, rows: int, run_id: str, taken_at: datetime) -> dict[str, Any]:
+        """The row of `source_files` that says it was taken."""
+        return {
+            c.TABLE_NAME: table_name,
+            c.PATH: self.path,
+            "size_bytes": self.size_bytes,
+            "modified_at": self.modified_at,
+            "checksum": self.checksum,
+            "columns": dict(self.columns),
+            "rows": rows,
+            "sequence": self.sequence,
+            c.RUN_ID: run_id,
+            "taken_at": taken_at,
+        }
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What is read tonight, by table name, and what is worth saying about the rest."""
+
+    arrivals: dict[str, list[Arrival]] = field(default_factory=dict)
+    batches: dict[str, list[Batch]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+def take_stock(spark: SparkSession, source: FilesSource, known: Sequence[Record], policy: Policy) -> Intake:
+    """Decide what of ``source`` is read tonight.
+
+    Args:
+        spark: The session, for the columns of Delta and database tables.
+        source: What the configuration names.
+        known: The rows of `source_files`.
+        policy: What the command line asks for.
+
+    Raises:
+        DataError: No file matches and none ever has, a file is empty, or a file changed since it was taken.
+        SchemaError: Columns have drifted and ``policy.evolve`` is off.
+    """
+    intake = Intake()
+    for name, spec in inputs_of(source).items():
+        own = {record[c.PATH]: record for record in known if record[c.TABLE_NAME] == name}
+        arrivals, said = _arrivals(spark, spec, own, policy)
+        arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
+        skipped = len(own.keys() - {arrival.path for arrival in arrivals})
+        intake.arrivals[name] = arrivals
+        intake.batches[name] = _batches(spec, arrivals)
+        intake.said.extend(f"{name}: {line}" for line in [*said, *accepted])
+        intake.said.append(f"{name}: {len(arrivals)} to read, {skipped} taken before")
+    return intake
+
+
+def with_file_order(spark: SparkSession, raw: DataFrame, arrivals: Sequence[Arrival]) -> DataFrame:
+    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays."""
+    order = spark.createDataFrame(
+        [(arrival.path, arrival.sequence) for arrival in arrivals], f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
+    )
+    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
+    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
+
+
+def _arrivals(
+    spark: SparkSession, spec: FileInput, known: Mapping[str, Record], policy: Policy
+) -> tuple[list[Arrival], list[str]]:
+    """What is read, in the order of taking: what was taken keeps its place, what is new comes after it, by path."""
+    first = max((record["sequence"] for record in known.values()), default=0) + 1
+    if spec.jdbc is not None:
+        label = jdbc_label(spec.jdbc)
+        sequence = known[label]["sequence"] if label in known else first
+        return [Arrival(path=label, columns=columns_of(spark, spec, None), sequence=sequence)], []
+    if format_in_use(spec) == "delta":
+        return _delta_arrivals(spark, spec, known, first, policy), []
+    arrivals, said = [], []
+    for file in _files(spec, known, policy):
+        record = known.get(str(file))
+        is_changed = record is not None and _has_changed(file, record)
+        if record is not None and is_changed:
+            _require_permission(file, record, spec, policy)
+            said.append(f"{file.name} has changed since it was taken and is read again")
+        if record is None or is_changed:
+            arrivals.append(_arrival_of(spark, spec, file, first))
+            first += 1
+        elif policy.full:
+            arrivals.append(_arrival_of(spark, spec, file, record["sequence"]))
+    return sorted(arrivals, key=lambda arrival: arrival.sequence), said
+
+
+def _require_permission(file: Path, record: Record, spec: FileInput, policy: Policy) -> None:
+    if not (policy.full or policy.reread or spec.changed_files == "read_again"):
+        raise DataError(
+            f"{file}: has changed since run {record[c.RUN_ID]} took it; a file is taken once: put what is new into "
+            "another file, or read this one again with --reread (always: `changed_files: read_again`)"
+        )
+
+
+def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int) -> Arrival:
+    status = file.stat()
+    return Arrival(
+        path=str(file),
+        size_bytes=status.st_size,
+        modified_at=_modified_at(file),
+        checksum=sha256_of(file),
+        columns=columns_of(spark, spec, file),
+        sequence=sequence,
+    )
+
+
+def _delta_arrivals(
+    spark: SparkSession, spec: FileInput, known: Mapping[str, Record], sequence: int, policy: Policy
+) -> list[Arrival]:
+    folder = Path(str(spec.path)).resolve()
+    version = delta_version(folder)
+    checksum = f"version {version}"
+    if not policy.full and str(folder) in known and known[str(folder)]["checksum"] == checksum:
+        return []
+    columns = columns_of(spark, spec, folder)
+    return [Arrival(path=str(folder), checksum=checksum, columns=columns, sequence=sequence, version=version)]
+
+
+def _files(spec: FileInput, known: Mapping[str, Record], policy: Policy) -> list[Path]:
+    try:
+        return list_files(str(spec.path))
+    except DataError:
+        # Files that were taken may be archived; then there is simply nothing new.
+        if policy.full or not known or any(Path(path).exists() for path in known):
+            raise
+        return []
+
+
+def _has_changed(file: Path, record: Record) -> bool:
+    is_alike = file.stat().st_size == record["size_bytes"] and _modified_at(file) == record["modified_at"]
+    return not is_alike and sha256_of(file) != record["checksum"]
+
+
+def _modified_at(file: Path) -> datetime:
+    return _NO_TIME + timedelta(microseconds=file.stat().st_mtime_ns // 1000)
+
+
+def _with_checked_columns(
+    spec: FileInput, known: Mapping[str, Record], arrivals: Sequence[Arrival], evolve: bool
+) -> tuple[list[Arrival], list[str]]:
+    """The arrivals with the columns to keep in mind, after each was compared with the file before it."""
+    last = max(known.values(), key=lambda record: record["sequence"], default=None)
+    before = None if last is None else dict(last["columns"])
+    checked, accepted = [], []
+    for arrival in arrivals:
+        differences = [] if before is None else _differences(before, arrival.columns, _is_open(spec))
+        if differences and not evolve:
+            raise SchemaError(
+                f"{arrival.path}: its columns differ from those taken before: {'; '.join(differences)}; "
+                "correct the file, or accept them with --evolve"
+            )
+        accepted += [f"{Path(arrival.path).name}: {difference}, accepted" for difference in differences]
+        # A JSON object may leave a key out: what was seen once belongs to the source from then on.
+        before = {**before, **arrival.columns} if before is not None and _is_open(spec) else dict(arrival.columns)
+        checked.append(replace(arrival, columns=before))
+    return checked, accepted
+
+
+def _is_open(spec: FileInput) -> bool:
+    return format_in_use(spec) == "jsonl"
+
+
+def _differences(before: Mapping[str, str], now: Mapping[str, str], is_open: bool) -> list[str]:
+    extra = [f"column {name!r} is new" for name in now if name not in before]
+    missing = [f"column {name!r} is gone" for name in before if name not in now and not is_open]
+    retyped = [
+        f"column {name!r} was {before[name]} and is {kind}"
+        for name, kind in now.items()
+        if name in before and before[name] != kind and "any" not in (before[name], kind)
+    ]
+    return [*extra, *missing, *retyped]
+
+
+def _batches(spec: FileInput, arrivals: Sequence[Arrival]) -> list[Batch]:
+    """Parquet files of one schema are read together; other formats sort that out themselves."""
+    if spec.jdbc is not None:
+        return [Batch() for _ in arrivals]
+    groups: dict[Any, list[Arrival]] = {}
+    for arrival in arrivals:
+        schema = frozenset(arrival.columns.items()) if format_in_use(spec) == "parquet" else None
+        groups.setdefault((arrival.version, schema), []).append(arrival)
+    return [Batch(tuple(Path(one.path) for one in group), group[0].version) for group in groups.values()]

@@ -1,0 +1,227 @@
+"""Parquet, Delta and databases to cells: formats whose columns have types."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_type
+from pyspark.sql.types import LongType
+
+from precise_core.errors import ConfigError, DataError, SchemaError
+from precise_core.sources.cells import (
+    Need,
+    Role,
+    cell_name,
+    names_of,
+    path_of_row,
+    problem_where,
+    quoted,
+    require_columns,
+)
+from precise_core.sources.config import JdbcTable
+from precise_core.sources.raw import row_as_json
+from schemas import columns as c
+
+
+def read_parquet(spark: SparkSession, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:
+    """The needed columns of Parquet files that have them in the same types.
+
+    Raises:
+        DataError: A file is not Parquet, or was cut off.
+        SchemaError: A column is missing, of a type that its role cannot have, or of two types.
+    """
+    first = parquet_schema(files[0])
+    _require_types(files[0], needs, dict(zip(first.names, first.types, strict=True)))
+    for file in files[1:]:
+        schema = parquet_schema(file)
+        _require_types(file, needs, dict(zip(schema.names, schema.types, strict=True)))
+        for name in names_of(needs):
+            if schema.field(name).type != first.field(name).type:
+                raise SchemaError(
+                    f"{file}: column {name!r} is {schema.field(name).type}, but {first.field(name).type} in {files[0]}"
+                )
+    types = {field.name: field.type for field in first}
+    return _typed_cells(parquet_frame(spark, files), needs, types, path_of_row())
+
+
+def read_delta(spark: SparkSession, folder: Path, version: int | None, needs: Sequence[Need]) -> DataFrame:
+    """The needed columns of one version of a Delta table; the newest by default."""
+    number = delta_version(folder) if version is None else version
+    frame = spark.read.format("delta").option("versionAsOf", number).load(str(folder))
+    return _typed_frame_cells(frame, needs, str(folder))
+
+
+def delta_version(folder: Path) -> int:
+    """The newest version of a Delta table.
+
+    Raises:
+        DataError: There is none.
+    """
+    try:
+        return DeltaTable(str(folder)).version()
+    except DeltaError as error:
+        raise DataError(f"{folder}: not a Delta table ({error})") from error
+
+
+def read_jdbc(spark: SparkSession, source: JdbcTable, needs: Sequence[Need]) -> DataFrame:
+    """The needed columns of a database table or query. Kept, so that everything in a run sees the same answer."""
+    return _typed_frame_cells(jdbc_frame(spark, source), needs, jdbc_label(source)).persist()
+
+
+def jdbc_frame(spark: SparkSession, source: JdbcTable) -> DataFrame:
+    """The table or query as it is.
+
+    Raises:
+        ConfigError: An environment variable is not set.
+        DataError: The database cannot be reached or refuses the question.
+    """
+    asked = {"dbtable": source.table} if source.table is not None else {"query": source.query}
+    # A time without a zone is UTC; read the usual way it would be in the zone of the JVM.
+    options: dict[str, Any] = {"url": source.url, "driver": source.driver, "preferTimestampNTZ": True}
+    options["fetchsize"] = source.fetch_rows
+    try:
+        return spark.read.format("jdbc").options(**options, **asked, **_credentials(source)).load()
+    except (PySparkException, Py4JJavaError) as error:
+        raise DataError(f"{jdbc_label(source)}: {_cause(error)}") from error
+
+
+def jdbc_label(source: JdbcTable) -> str:
+    """What stands for the table in messages and in `source_file`: address and table, never a password."""
+    return f"{source.url.partition('?')[0]} {source.table or source.query}"
+
+
+def typed_columns(frame: DataFrame) -> dict[str, str]:
+    """Columns and types of a Delta or database table, in Spark's spelling."""
+    return {field.name: field.dataType.simpleString() for field in frame.schema}
+
+
+def _credentials(source: JdbcTable) -> dict[str, str]:
+    named = {"user": source.user_env, "password": source.password_env}
+    missing = [variable for variable in named.values() if variable is not None and variable not in os.environ]
+    if missing:
+        raise ConfigError(f"{jdbc_label(source)}: environment variable {missing[0]} is not set")
+    return {option: os.environ[variable] for option, variable in named.items() if variable is not None}
+
+
+def _cause(error: Exception) -> str:
+    if "ClassNotFoundException" in str(error):
+        return "the driver's jar is not on Spark's class path; `make install` adds PostgreSQL's, --jars any other"
+    lines = str(getattr(error, "java_exception", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _typed_frame_cells(frame: DataFrame, needs: Sequence[Need], label: str) -> DataFrame:
+    require_columns(label, needs, frame.columns)
+    types = {name: to_arrow_type(frame.schema[name].dataType) for name in names_of(needs)}
+    _require_types(label, needs, types)
+    return _typed_cells(frame, needs, types, F.lit(label).alias(c.SOURCE_FILE))
+
+
+def _typed_cells(
+    frame: DataFrame, needs: Sequence[Need], types: Mapping[str, pa.DataType], source_file: Column
+) -> DataFrame:
+    cells = [_typed_cell(frame, name, types[name]).alias(cell_name(name)) for name in names_of(needs)]
+    # A nanosecond time arrives as a number; shown as a time, a rejected row can be read again.
+    shown = [_shown(frame, name, types.get(name)).alias(name) for name in frame.columns]
+    return frame.select(*cells, problem_where(F.lit(False)), row_as_json(*shown).alias(c.RAW), source_file)
+
+
+def _shown(frame: DataFrame, name: str, kind: pa.DataType | None) -> Column:
+    is_time = kind is not None and pa.types.is_timestamp(_plain(kind))
+    return parquet_time(frame, name) if is_time else F.col(quoted(name))
+
+
+def parquet_frame(spark: SparkSession, files: Sequence[Path]) -> DataFrame:
+    """Parquet files as they are, but timestamps in nanoseconds (pandas' default) arrive as bigint."""
+    # Spark refuses TIMESTAMP(NANOS) otherwise; the setting is read again when the query runs, so it stays set.
+    spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    return spark.read.parquet(*[str(file) for file in files])
+
+
+def parquet_time(frame: DataFrame, name: str) -> Column:
+    """A day or instant of ``parquet_frame`` as a timestamp; pyarrow's schema does not tell how it was stored."""
+    column = F.col(quoted(name))
+    if isinstance(frame.schema[name].dataType, LongType):
+        return F.timestamp_micros(F.floor(column / 1000).cast("bigint"))
+    return column.cast("timestamp")
+
+
+def parquet_schema(file: Path) -> pa.Schema:
+    """The footer's schema.
+
+    Raises:
+        DataError: The file is not Parquet or was cut off; the message names it.
+    """
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: not a Parquet file, or cut off ({error})") from error
+
+
+def _require_types(source: object, needs: Sequence[Need], types: Mapping[str, pa.DataType]) -> None:
+    require_columns(source, needs, list(types))
+    for name, role in needs:
+        if not _fits(role, _plain(types[name])):
+            raise SchemaError(f"{source}: column {name!r} is {types[name]}; allowed is {_ALLOWED[role]}")
+
+
+_ALLOWED = {
+    "id": "text or whole numbers",
+    "time": "a timestamp, a date, a number or text",
+    "text": "text, a number, a date or a boolean",
+    "texts": "text, or a list of text",
+    "number": "a number, a boolean or text",
+}
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without dictionary encoding (pandas' categories)."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _is_day_or_instant(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _is_list_of_text(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(is_list and _is_text(_plain(kind.value_type)))
+
+
+def _fits(role: Role, kind: pa.DataType) -> bool:
+    is_boolean = bool(pa.types.is_boolean(kind))
+    if role == "id":
+        return _is_text(kind) or bool(pa.types.is_integer(kind))
+    if role == "time":
+        return _is_text(kind) or _is_number(kind) or _is_day_or_instant(kind)
+    if role == "number":
+        return _is_text(kind) or _is_number(kind) or is_boolean
+    is_scalar = _is_text(kind) or _is_number(kind) or _is_day_or_instant(kind) or is_boolean
+    return is_scalar or (role == "texts" and _is_list_of_text(kind))
+
+
+def _typed_cell(frame: DataFrame, name: str, kind: pa.DataType) -> Column:
+    if _is_day_or_instant(_plain(kind)):
+        return parquet_time(frame, name)
+    column = F.col(quoted(name))
+    # A large double prints as 1.7E9, which a cast to decimal reads back.
+    return F.to_json(column) if _is_list_of_text(kind) else column.cast("string")

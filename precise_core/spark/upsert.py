@@ -1,0 +1,168 @@
+"""New and changed rows into a table by its key, in one commit that rewrites only the partitions it must.
+
+Rows that are there already are left alone, so that taking the same file twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+
+from delta.tables import DeltaTable as SparkDeltaTable
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.spark.warehouse import Warehouse, conform, row_hash
+from schemas import Table
+
+STATE = "state"
+NEW, CORRECTED, KEPT = "new", "corrected", "kept"
+
+_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+_STORED = "stored_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsertResult:
+    """Rows added, rows that replaced a stored one, and rows that were there already or are older than what is there."""
+
+    version: int
+    new: int
+    corrected: int
+    kept: int
+
+    @property
+    def changed(self) -> bool:
+        return self.new + self.corrected > 0
+
+    @property
+    def rows(self) -> int:
+        return self.new + self.corrected + self.kept
+
+
+def upsert(
+    warehouse: Warehouse,
+    spark: SparkSession,
+    table: Table,
+    frame: DataFrame,
+    *,
+    run_id: str,
+    newest_by: Sequence[str] = (),
+    key_fixes_partition: bool = False,
+) -> UpsertResult:
+    """Add rows whose key is new, replace those that say something else now; no commit where nothing does.
+
+    Args:
+        warehouse: Where the table lies.
+        spark: The session.
+        table: The declaration; its key says which rows are one.
+        frame: The rows, each key once.
+        run_id: Kept in the commit.
+        newest_by: Columns that tell which version of a row is newer; ``frame``'s, where they do not.
+        key_fixes_partition: Two rows of one key lie in one partition: the stored keys of other partitions are not read.
+
+    Raises:
+        SchemaError: A column is missing, unknown or of another type.
+    """
+    frame = conform(frame, table).persist(StorageLevel.MEMORY_AND_DISK)
+    warehouse.create_if_missing(spark, table)
+    stored = warehouse.read(spark, table, warehouse.version(table))
+    try:
+        if key_fixes_partition:
+            stored = stored.where(_in_places(_places(frame, table), table, ""))
+        near, condition = _possible_matches(stored, frame, table)
+        compared = compare(near, frame, table, newest_by).persist(StorageLevel.MEMORY_AND_DISK)
+        counts = {row[STATE]: row["count"] for row in compared.groupBy(STATE).count().collect()}
+        rows = compared.where(F.col(STATE) != KEPT).select(*table.column_names)
+        if counts.get(CORRECTED):
+            _merge(spark, warehouse.path(table), table, rows, condition, run_id)
+        elif counts.get(NEW):
+            warehouse.append(spark, table, rows, run_id=run_id)
+        compared.unpersist()
+        found = {state: counts.get(state, 0) for state in (NEW, CORRECTED, KEPT)}
+        return UpsertResult(version=warehouse.version(table), **found)
+    finally:
+        frame.unpersist()
+
+
+def compare(stored: DataFrame, frame: DataFrame, table: Table, newest_by: Sequence[str] = ()) -> DataFrame:
+    """``frame`` with ``state``: `new`, `corrected` (another row of this key is stored), or `kept`."""
+    now, then = "hash_now", "hash_then"
+    known = stored.select(
+        *table.key, row_hash(stored, table).alias(then), *[F.col(name).alias(_STORED + name) for name in newest_by]
+    )
+    joined = frame.withColumn(now, row_hash(frame, table)).join(known, on=list(table.key), how="left")
+    is_kept = F.col(now) == F.col(then)
+    if newest_by:
+        # Spark orders structs field by field, nulls first: an unknown time is older than any.
+        newest = F.struct(*[F.col(name).alias(name) for name in newest_by])
+        is_kept = is_kept | (F.struct(*[F.col(_STORED + name).alias(name) for name in newest_by]) > newest)
+    state = F.when(F.col(then).isNull(), NEW).when(is_kept, KEPT).otherwise(CORRECTED)
+    return joined.withColumn(STATE, state).select(*table.column_names, STATE)
+
+
+def replace_values(
+    warehouse: Warehouse,
+    spark: SparkSession,
+    table: Table,
+    frame: DataFrame,
+    column: str,
+    values: Sequence[str],
+    *,
+    run_id: str,
+) -> int:
+    """Make ``frame`` all rows of the table whose ``column`` is one of ``values``, in one commit; returns its rows.
+
+    Nothing is committed where both are empty.
+    """
+    warehouse.create_if_missing(spark, table)
+    stored = warehouse.read(spark, table, warehouse.version(table))
+    if stored.where(F.col(column).isin(*values)).isEmpty():
+        return warehouse.append(spark, table, frame, run_id=run_id).rows
+    return warehouse.write(spark, table, frame, run_id=run_id, replace={column: values}).rows
+
+
+def _possible_matches(stored: DataFrame, frame: DataFrame, table: Table) -> tuple[DataFrame, Column]:
+    """The stored rows that a key of ``frame`` can meet, and what says so of the target of a merge.
+
+    Reads the keys and partitions only; on a usual night no key is stored, and nothing else is read.
+    """
+    keys = frame.select(*table.key)
+    met = stored.select(*{*table.key, *table.partition_by}).join(keys, on=list(table.key), how="left_semi")
+    if not table.partition_by:
+        return (stored.limit(0) if met.isEmpty() else stored), F.lit(True)
+    places = _places(met, table)
+    return stored.where(_in_places(places, table, "")), _in_places(places, table, "stored.")
+
+
+def _places(frame: DataFrame, table: Table) -> list[Row]:
+    return frame.select(*table.partition_by).distinct().collect()
+
+
+def _in_places(places: Sequence[Row], table: Table, prefix: str) -> Column:
+    """True in these partitions (and where two of them cross): what lets Delta leave out the files of all others."""
+    return _all([F.col(prefix + name).isin([row[name] for row in places]) for name in table.partition_by])
+
+
+def _all(conditions: Sequence[Column]) -> Column:
+    return reduce(lambda left, right: left & right, conditions)
+
+
+def _merge(spark: SparkSession, path: str, table: Table, rows: DataFrame, place: Column, run_id: str) -> None:
+    same = [F.col(f"stored.{name}") == F.col(f"new.{name}") for name in table.key]
+    merge = SparkDeltaTable.forPath(spark, path).alias("stored").merge(rows.alias("new"), _all([place, *same]))
+    with _user_metadata(spark, run_id):
+        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+
+
+@contextmanager
+def _user_metadata(spark: SparkSession, run_id: str) -> Iterator[None]:
+    # A merge has no options of its own.
+    spark.conf.set(_USER_METADATA, run_id)
+    try:
+        yield
+    finally:
+        spark.conf.unset(_USER_METADATA)

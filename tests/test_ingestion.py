@@ -1,0 +1,175 @@
+"""Files are taken once, night after night: what is new is added, what was corrected is replaced, nothing else moves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.ingest_world import COLUMNS, Shop, told
+from tests.night import ROOT
+
+pytestmark = pytest.mark.usefixtures("spark")
+
+ONE = ("1", "ann", "a", "2024-03-01T08:00:00Z", "click")
+TWO = ("2", "bob", "b", "2024-03-01T09:00:00Z", "click")
+THREE = ("3", "ann", "b", "2024-03-02T10:00:00Z", "click")
+FOUR = ("4", "cat", "c", "2024-03-03T11:00:00Z", "click")
+TWO_CORRECTED = ("2", "bob", "c", "2024-03-02T09:00:00Z", "click")
+
+
+def test_nights_add_up_to_one_full_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = Shop(tmp_path)
+    first = shop.day("1", ONE, TWO, ONE)
+    assert shop.run("ingest") == 0
+    assert set(shop.events()) == {"1", "2"} and shop.reasons() == {"duplicate_event": 1}
+    taken = shop.rows("source_files").set_index("path")
+    assert taken.loc[str(first), "rows"] == 3 and len(taken.loc[str(first), "checksum"]) == 64
+
+    versions = {name: shop.version(name) for name in ("events", "items", "events_rejected", "source_files")}
+    assert shop.run("ingest") == 0
+    assert {name: shop.version(name) for name in versions} == versions
+    assert told(capsys, "events: 0 to read, 1 taken before")
+
+    # A second night: one file of the log is archived, one is new. Only the new one is read.
+    archived = first.read_bytes()
+    first.unlink()
+    old_files = shop.files("events")
+    shop.day("2", THREE, ONE, ("9", "ann", "a", "2999-01-01T00:00:00Z", "click"), ("8", "ann", "zzz", ONE[3], "click"))
+    assert shop.run("ingest") == 0
+    assert set(shop.events()) == {"1", "2", "3"}
+    assert shop.version("events") == versions["events"] + 1
+    assert old_files < shop.files("events")  # appended; nothing that was there is rewritten
+    assert shop.reasons() == {"duplicate_event": 1, "future_time": 1, "unknown_item": 1}
+    metrics, run = shop.metrics(), shop.last_run()
+    assert (metrics["events/new"], metrics["events/corrected"], metrics["events/already_stored"]) == (1, 0, 1)
+    assert (run["rows_in"], run["rows_out"], run["rows_rejected"]) == (4, 2, 2)
+
+    # A third: a correction moves an event to another day; the day that nobody speaks of keeps its files.
+    shop.day("3", FOUR)
+    assert shop.run("ingest") == 0
+    third_of_march = {file for file in shop.files("events") if "2024-03-03" in file}
+    before = shop.version("events")
+    shop.day("4", TWO_CORRECTED)
+    assert shop.run("ingest") == 0
+    assert shop.events()["2"] == ("bob", "c", "02 09:00")
+    assert shop.version("events") == before + 1 and third_of_march < shop.files("events")
+    assert shop.metrics()["events/corrected"] == 1
+
+    # All files back: one full reading in the order of taking gives the same table, so nothing is written.
+    first.write_bytes(archived)
+    before = shop.version("events")
+    assert shop.run("ingest", "--full") == 0
+    assert shop.version("events") == before
+    assert shop.rows("source_files")["sequence"].tolist().count(1) == 2  # the log's first file and the catalog
+
+
+def test_a_changed_file_is_refused_or_read_again_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = Shop(tmp_path)
+    shop.day("1", ONE)
+    assert shop.run("ingest") == 0
+    shop.day("1", ONE, TWO)
+    assert shop.run("ingest") == 2
+    assert told(capsys, "1.csv: has changed since run ingest-")
+    assert set(shop.events()) == {"1"}
+    assert shop.run("ingest", "--reread") == 0
+    assert set(shop.events()) == {"1", "2"}
+
+
+def test_columns_that_drift_are_refused_or_accepted_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = Shop(tmp_path)
+    shop.day("1", ONE)
+    assert shop.run("ingest") == 0
+    shop.day("2", (*TWO, "web"), columns=[*COLUMNS, "channel"])
+    assert shop.run("ingest") == 2
+    assert told(capsys, "2.csv: its columns differ from those taken before: column 'channel' is new")
+    assert shop.run("ingest", "--evolve") == 0
+    assert set(shop.events()) == {"1", "2"}
+    shop.day("3", THREE)  # without the column again
+    assert shop.run("ingest") == 2
+    assert told(capsys, "column 'channel' is gone")
+    shop.day("3", ("3", "ann", "b", "click"), columns=["id", "who", "what", "did"])  # a column that is needed
+    assert shop.run("ingest", "--evolve") == 2
+    assert told(capsys, "3.csv: no column 'at'")
+
+
+@pytest.mark.faults
+def test_an_empty_reading_never_wipes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = Shop(tmp_path)
+    shop.day("1", ONE)
+    assert shop.run("ingest") == 0
+    shop.day("1")
+    assert shop.run("ingest", "--full") == 2
+    assert told(capsys, "no acceptable row")
+    assert set(shop.events()) == {"1"}
+
+
+def test_rejected_rows_move_once_their_cause_is_gone(tmp_path: Path, spark: SparkSession) -> None:
+    shop = Shop(tmp_path)
+    late = ("5", "ann", "new", "2024-03-01T08:30:00.123456Z", "click")
+    shop.day("1", ONE, late, late, ("6", "ann", "newer", ONE[3], "click"), ("7", "", "new", ONE[3], "click"))
+    assert shop.run("ingest") == 0
+    assert shop.reasons() == {"unknown_item": 3, "missing_user_id": 1}
+    assert shop.run("replay_rejected") == 0
+    assert shop.reasons() == {"unknown_item": 3, "missing_user_id": 1}
+
+    shop.catalog(("a", "Apple", ""), ("b", "Bread", ""), ("c", "Cheese", ""), ("new", "New", ""))
+    assert shop.run("ingest") == 0
+    before = shop.version("events"), shop.version("events_rejected")
+    assert shop.run("replay_rejected") == 0
+    assert shop.events()["5"] == ("ann", "new", "01 08:30")
+    assert shop.rows("events")["event_ts"].dt.microsecond.max() == 123456
+    assert shop.reasons() == {"unknown_item": 1, "missing_user_id": 1, "duplicate_event": 1}
+    assert (shop.version("events"), shop.version("events_rejected")) == (before[0] + 1, before[1] + 1)
+    run = shop.last_run()
+    assert (run["rows_in"], run["rows_out"], run["rows_rejected"]) == (4, 1, 3)
+
+    # Killed between the two commits: the quarantine is the old one, the table has the row already.
+    path = str(shop.warehouse / "tables" / "events_rejected")
+    spark.sql(f"RESTORE TABLE delta.`{path}` TO VERSION AS OF {before[1]}")
+    assert shop.run("replay_rejected") == 0
+    assert shop.reasons() == {"unknown_item": 1, "missing_user_id": 1, "duplicate_event": 1}
+    assert sorted(shop.events()) == ["1", "5"] and shop.version("events") == before[0] + 1
+
+    # A rejected version of an event never replaces one that is stored.
+    shop.day("2", ("6", "ann", "a", ONE[3], "click"))
+    assert shop.run("ingest") == 0
+    shop.catalog(("newer", "Newer", ""))
+    assert shop.run("ingest") == 0
+    assert shop.run("replay_rejected") == 0
+    assert shop.events()["6"][1] == "a"
+    assert shop.reasons() == {"missing_user_id": 1, "duplicate_event": 2}
+
+
+@pytest.mark.faults
+def test_a_run_killed_before_it_wrote_down_what_it_took_takes_it_again_without_harm(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.day("1", ONE, TWO)
+    assert shop.run("ingest") == 0
+    before = shop.version("events")
+    shop.day("2", THREE, ONE, TWO_CORRECTED, ("7", "", "a", ONE[3], "click"))
+    commit = shop.warehouse / "tables" / "events" / "_delta_log" / f"{before + 1:020}.json"
+    command = [sys.executable, "jobs/ingest.py", "--config", str(tmp_path / "shop.yaml")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 240
+        while process.poll() is None and not commit.is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert shop.version("events") == before + 1
+    assert len(shop.rows("source_files")) == 2  # the catalog and the first day: the second is not written down
+    events = shop.events()
+    assert shop.run("ingest") == 0
+    assert shop.events() == events and shop.version("events") == before + 1
+    assert shop.metrics()["events/already_stored"] == 3
+    assert len(shop.rows("source_files")) == 3 and shop.reasons() == {"missing_user_id": 1}
