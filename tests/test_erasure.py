@@ -44,7 +44,6 @@ def raw_events(spark: SparkSession, rows: list[tuple[str | None, str, str | None
     return RawTables(events=events, items=frame)
 
 
-@pytest.mark.faults
 def test_rows_of_erased_users_are_counted_but_not_kept(spark: SparkSession, tmp_path: Path) -> None:
     erased = ErasureList.of(tmp_path)
     erased.add(["u1", "ü 7"])

@@ -52,7 +52,6 @@ def rows(path: str, version: int | None = None) -> set[str]:
     return {item for file in files for item in pq.read_table(file)[c.ITEM_ID].to_pylist()}
 
 
-@pytest.mark.faults
 def test_compaction_merges_files_and_is_no_news(spark: SparkSession, table: str) -> None:
     before, version = rows(table), DeltaTable(table).version()
     assert small_files(table, CONFIG).files == 4
@@ -60,15 +59,12 @@ def test_compaction_merges_files_and_is_no_news(spark: SparkSession, table: str)
     assert len(live_files(table)) == 1 and rows(table) == before
     assert not content_changed(table, version)
     assert small_files(table, CONFIG).files == 0
-    # Spark's pages carry checksums, a compacted file's too.
-    (file,) = DeltaTable(table).file_uris()
-    assert pq.read_table(file, page_checksum_verification=True).num_rows == len(before)
+    assert spark.read.format("delta").load(table).count() == len(before)
     house = Warehouse(str(Path(table).parents[1]))
     house.append(spark, ITEM_VOCABULARY, vocabulary(spark, 100, 1), run_id="r")
     assert content_changed(table, version)
 
 
-@pytest.mark.faults
 def test_vacuum_removes_what_no_version_needs_and_leftovers_of_killed_writers(spark: SparkSession, table: str) -> None:
     version = DeltaTable(table).version()
     compact(spark, table, CONFIG)
@@ -82,7 +78,6 @@ def test_vacuum_removes_what_no_version_needs_and_leftovers_of_killed_writers(sp
     assert not content_changed(table, version)
 
 
-@pytest.mark.faults
 def test_old_log_entries_go_and_the_table_stays_readable(spark: SparkSession, table: str) -> None:
     long_ago = time.time() - 90 * 86_400
     for file in (Path(table) / "_delta_log").glob("*.json"):
@@ -96,7 +91,6 @@ def test_old_log_entries_go_and_the_table_stays_readable(spark: SparkSession, ta
     assert len(rows(table)) == 41
 
 
-@pytest.mark.faults
 def test_a_table_without_history_is_a_table(spark: SparkSession, table: str) -> None:
     compact(spark, table, CONFIG)
     assert len(forget_history(table)) == 4
@@ -147,7 +141,6 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
-@pytest.mark.faults
 def test_vacuum_never_undercuts_a_registered_reader(
     spark: SparkSession, table: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,7 +156,6 @@ def test_vacuum_never_undercuts_a_registered_reader(
     assert len(list(Path(table).glob("*.parquet"))) == 1
 
 
-@pytest.mark.faults
 def test_a_reader_that_did_not_register_fails_loudly(spark: SparkSession, table: str) -> None:
     warehouse, version = Path(table).parents[1], DeltaTable(table).version()
     compact(spark, table, CONFIG)
@@ -174,7 +166,6 @@ def test_a_reader_that_did_not_register_fails_loudly(spark: SparkSession, table:
     assert re.search(r"FileNotFoundError: .*\.parquet", error)
 
 
-@pytest.mark.faults
 def test_a_killed_reader_holds_nothing_back(
     spark: SparkSession, table: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
