@@ -3,10 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFIG ?= conf/demo.yaml
+MILLIONS ?= 10
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test test-faults lint format types contracts figures experiment results references clean
+.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data experiment results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,14 @@ contracts: install ## Check the import contracts (who may import whom)
 	$(BIN)/lint-imports
 
 figures: install ## Render benchmarks/results/*.jsonl to docs/figures.md
+	$(BIN)/python -m benchmarks.figures
+
+bench-data: install ## Measure the data plane: MILLIONS=10 (events); benchmarks/data/README.md
+	$(BIN)/python -m benchmarks.data.sequences --millions $(if $(filter 1,$(MILLIONS)),1,1 $(MILLIONS))
+	$(BIN)/python -m benchmarks.data.peers --millions $(MILLIONS)
+	$(BIN)/python -m benchmarks.sequence_night --events $(MILLIONS)000000
+	$(BIN)/python -m benchmarks.data.tokenization
+	$(BIN)/python -m benchmarks.data.gates --millions $(MILLIONS)
 	$(BIN)/python -m benchmarks.figures
 
 experiment: $(if $(EXPERIMENT),install) ## Train and compare the systems of one file: NAME=beauty DATA=folder

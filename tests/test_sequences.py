@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.errors import ConfigError
+from precise_core.features import sequence_pass
 from precise_core.features.config import SequencesConfig, TaskConfig
 from precise_core.features.sequences import build_user_sequences
 from precise_core.features.tasks import check_tasks
@@ -49,6 +50,16 @@ def test_equal_a_brute_force_build_with_ties_in_time(spark: SparkSession) -> Non
     assert {row["bucket"] for row in built.values()} <= {0, 1, 2}
 
 
+def test_heavy_users_are_cut_before_the_shuffle_and_nothing_else_changes(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence_pass, "_SAMPLED", 1)
+    monkeypatch.setattr(sequence_pass, "_SAMPLES_OF_HEAVY", 30)
+    built = by_user_and_task(build(spark, EVENTS))
+    expected = oracles.user_sequences(EVENTS, VOCABULARY, CONFIG.max_length)
+    assert {key: (row["item_indices"], row["scenes"], row["micros"]) for key, row in built.items()} == expected
+
+
 def test_neither_the_future_nor_the_order_of_rows_matters(spark: SparkSession) -> None:
     shuffled = oracles.poisoned(EVENTS, AS_OF)
     random.Random(5).shuffle(shuffled)
@@ -59,6 +70,13 @@ def test_neither_the_future_nor_the_order_of_rows_matters(spark: SparkSession) -
 def test_no_events_give_no_sequences(spark: SparkSession) -> None:
     late = [event for event in EVENTS if event.ts >= AS_OF]
     assert build(spark, late).count() == 0
+
+
+def test_more_tasks_than_bits_are_refused(spark: SparkSession) -> None:
+    tasks = {f"task_{number}": TaskConfig(action="click") for number in range(63)}
+    frame = oracles.events_frame(spark, EVENTS[:5])
+    with pytest.raises(ConfigError, match="sequences of 64 tasks are asked for, at most 63 can be"):
+        build_user_sequences(frame, oracles.vocabulary_frame(spark, VOCABULARY), tasks, AS_OF, CONFIG)
 
 
 @pytest.mark.parametrize(

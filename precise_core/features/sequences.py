@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.features.config import SequencesConfig, TaskConfig
+from precise_core.features.config import ALL_TASK, SequencesConfig, TaskConfig
+from precise_core.features.sequence_pass import last_sequences
 from precise_core.features.tasks import events_before, task_events
-from precise_core.features.vocabulary import with_item_index
 from schemas import USER_SEQUENCES
 from schemas import columns as c
 
 EVENTS_OF_SEQUENCES = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EVENT_TS)
-
-_PLACE = "place"
-_ENTRIES = "entries"
 
 
 def build_user_sequences(
@@ -40,21 +37,10 @@ def build_user_sequences(
         config: N of every task, and the number of buckets.
         only: Names of the tasks wanted; every task by default.
     """
-    visible = events_before(events, as_of).select(*EVENTS_OF_SEQUENCES)
-    recent = _last_events(task_events(visible, tasks, only), config)
-    entry = F.struct(c.EVENT_TS, c.EVENT_ID, c.ITEM_INDEX, c.SCENE)
-    # collect_list promises no order; the sort is bounded by N.
-    entries = F.sort_array(F.collect_list(entry)).alias(_ENTRIES)
-    sequences = with_item_index(recent, vocabulary).groupBy(c.USER_ID, c.TASK).agg(entries)
-    columns = {
-        c.ITEM_INDICES: F.col(_ENTRIES)[c.ITEM_INDEX],
-        c.SCENES: F.col(_ENTRIES)[c.SCENE],
-        c.EVENT_TS: F.col(_ENTRIES)[c.EVENT_TS],
-        c.LENGTH: F.size(_ENTRIES),
-        c.LAST_EVENT_TS: F.element_at(_ENTRIES, -1)[c.EVENT_TS],
-        c.BUCKET: user_bucket(config.buckets),
-    }
-    return sequences.select(*[columns.get(name, F.col(name)).alias(name) for name in USER_SEQUENCES.column_names])
+    names = [name for name in (ALL_TASK, *tasks) if only is None or name in only]
+    max_lengths = {name: config.length_of(name) for name in names}
+    sequences = last_sequences(events_before(events, as_of), vocabulary, tasks, max_lengths)
+    return sequences.withColumn(c.BUCKET, user_bucket(config.buckets)).select(*USER_SEQUENCES.column_names)
 
 
 def events_per_sequence(
@@ -76,13 +62,3 @@ def length_limit(config: SequencesConfig) -> Column:
 def user_bucket(buckets: int) -> Column:
     """The partition of a user, the same every night."""
     return F.pmod(F.xxhash64(c.USER_ID), F.lit(buckets)).cast("int")
-
-
-def _last_events(events: DataFrame, config: SequencesConfig) -> DataFrame:
-    # A filter directly on row_number lets Spark drop older events before the shuffle (SPARK-37099).
-    newest_first = Window.partitionBy(c.USER_ID, c.TASK).orderBy(F.desc(c.EVENT_TS), F.desc(c.EVENT_ID))
-    placed = events.withColumn(_PLACE, F.row_number().over(newest_first))
-    is_kept = F.col(_PLACE) <= config.max_length
-    if config.max_lengths:
-        is_kept = is_kept & (F.col(_PLACE) <= length_limit(config))
-    return placed.where(is_kept).drop(_PLACE)

@@ -38,7 +38,7 @@ from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog, la
 from precise_core.runtime.event_arrays import EventArrays, Periods, event_arrays
 from precise_core.runtime.job import Job
 from precise_core.sources.config import SyntheticSource
-from precise_core.sources.synthetic import interests
+from precise_core.sources.synthetic import days_after_start, interests
 from precise_core.sources.synthetic_truth import item_probabilities, topic_probabilities
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from schemas import (
@@ -94,9 +94,10 @@ class OfflineEvaluation:
         """What the synthetic world itself would recommend in the middle of the test period."""
         config = self.settings.tasks.get(task)
         action, scene = (None, None) if config is None else (config.action, config.scene)
-        known = {row[c.USER_ID]: (row["first"], row["second"]) for row in interests(self.job.spark, source).collect()}
-        topics_UT = np.stack([topic_probabilities(source, *known[user], action) for user in self._events.user_ids])
         middle = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days / 2)
+        users = interests(self.job.spark, source, days_after_start(source, middle)).collect()
+        known = {row[c.USER_ID]: (row["first"], row["second"]) for row in users}
+        topics_UT = np.stack([topic_probabilities(source, *known[user], action) for user in self._events.user_ids])
         items = self.job.read(ITEMS).select(c.ITEM_ID, (F.col(c.PUBLISHED_TS) <= F.lit(middle)).alias("is_published"))
         table = items.toArrow()
         numbers = [int(item_id.rpartition("-")[2]) for item_id in table[c.ITEM_ID].to_pylist()]

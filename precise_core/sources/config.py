@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -195,6 +195,22 @@ class SyntheticSource(Config):
     impressions_per_user: int = Field(10, ge=0)
     start: date = date(2024, 1, 1)
     seed: int = 17
+    drift_share: float = Field(
+        0.0, ge=0, le=1, description="Share of the users whose two interests move to other topics on some day."
+    )
+    heavy_user_share: float = Field(0.0, ge=0, lt=1, description="Share of all events that `user-0` has.")
+    duplicate_share: float = Field(0.0, ge=0, le=1, description="Share of the events that are delivered twice.")
+    late_share: float = Field(0.0, ge=0, le=1, description="Share of the deliveries that come late.")
+    late_days: float = Field(3.0, gt=0, description="Mean delay of a late delivery.")
+    delivered_before: datetime | None = Field(
+        None, description="Only what was delivered before this instant; everything by default."
+    )
+
+    @model_validator(mode="after")
+    def _has_somebody_else(self) -> SyntheticSource:
+        if self.heavy_user_share and self.users < 2:
+            raise ValueError(f"heavy_user_share {self.heavy_user_share} needs at least 2 users, there is {self.users}")
+        return self
 
 
 Source = Annotated[

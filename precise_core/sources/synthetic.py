@@ -10,12 +10,17 @@ partitioning, and nothing is held in the driver.
 - An item is at home in a scene (its rank modulo the number of scenes); 80 % of a scene's events are with items at home
   there.
 - An event is a share with ``share_rate``, else a click; 70 % of the shares are of the second interest.
+- With ``drift_share``, some users' two interests move to other topics on a day of their own.
+- With ``heavy_user_share``, `user-0` has that share of all events, in expectation.
+- An event is delivered at its own time; with ``late_share`` some deliveries come days later, with ``duplicate_share``
+  some events are delivered once more within a day, the same to the letter. ``delivered_before`` cuts the world off
+  there: what it leaves out of the past is what a later night finds new.
 - An impression is taken with 60 % where the item is of the first interest, 35 % of the second, 5 % otherwise.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -82,6 +87,11 @@ def _computed(rows: DataFrame, **columns: Column) -> DataFrame:
     return rows.select("*", F.inline(F.array(F.struct(*fields))))
 
 
+def days_after_start(source: SyntheticSource, when: datetime) -> float:
+    """How many days after the start ``when`` (with a time zone) is."""
+    return (when - datetime.combine(source.start, time(), UTC)) / timedelta(days=1)
+
+
 def _start(source: SyntheticSource) -> Column:
     return instant(datetime.combine(source.start, time(), UTC))
 
@@ -138,22 +148,18 @@ def _user_id(number: Column) -> Column:
 
 
 def _events(spark: SparkSession, source: SyntheticSource) -> DataFrame:
-    # Exponentially distributed: many users with few events, few with many.
-    count = F.greatest(
-        F.lit(1), F.round(-F.log(1 - _uniform(source, "activity", "user")) * source.events_per_user).cast("int")
-    )
-    users = _users(spark, source).withColumn("events", count)
-    rows = users.select("*", F.explode(F.sequence(F.lit(0), F.col("events") - 1)).alias("number"))
+    rows = _event_numbers(spark, source)
     day = (F.col("number") + _uniform(source, "moment", "user", "number")) / F.col("events") * source.days
     session = F.floor(F.col("number") / EVENTS_PER_SESSION)
     is_share = _uniform(source, "share", "user", "number") < source.share_rate
     is_of_second = is_share & (_uniform(source, "share-second", "user", "number") < SHARES_OF_SECOND)
     topic = F.when(is_of_second, F.col("second")).otherwise(_topic(source, "session", session))
     home = _pick(F.pow(_uniform(source, "scene", "user", "number"), 2), len(source.scenes))
-    rows = _computed(rows, day=day, topic=topic, home=home)
+    rows = _with_drift(_computed(rows, day=day), source)
+    rows = _computed(rows, topic=topic, home=home)
     rows = _computed(rows, item=_item(source, "event", F.col("topic"), F.col("home")))
     scene = F.element_at(_scenes(source), F.col("home") + 1)
-    rows = rows.select(
+    rows = _delivered(rows, source).select(
         F.concat(F.lit("event-"), F.concat_ws("-", "user", "number")).alias(c.EVENT_ID),
         _user_id(F.col("user")).alias(c.USER_ID),
         _item_id(F.col("item")).alias(c.ITEM_ID),
@@ -164,21 +170,73 @@ def _events(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     return _as_raw(rows, RAW_EVENT_TYPES)
 
 
+def _event_numbers(spark: SparkSession, source: SyntheticSource) -> DataFrame:
+    """A row per event: user, the two interests, how many ``events`` the user has, and the event's ``number``."""
+    # Exponentially distributed: many users with few events, few with many.
+    count = F.greatest(
+        F.lit(1), F.round(-F.log(1 - _uniform(source, "activity", "user")) * source.events_per_user).cast("int")
+    )
+    users = _users(spark, source).withColumn("events", count)
+    rows = users.select("*", F.explode(F.sequence(F.lit(0), F.col("events") - 1)).alias("number"))
+    if not source.heavy_user_share:
+        return rows
+    others = (source.users - 1) * source.events_per_user
+    events = max(1, round(others * source.heavy_user_share / (1 - source.heavy_user_share)))
+    # A range of its own: no task holds a list of the user's events, and all cores share them.
+    numbers = spark.range(events).select(F.lit(0).cast("bigint").alias("user"), F.col("id").cast("int").alias("number"))
+    heavy = _with_interests(numbers, source).withColumn("events", F.lit(events))
+    return rows.where(F.col("user") != 0).unionByName(heavy)
+
+
+def _delivered(rows: DataFrame, source: SyntheticSource) -> DataFrame:
+    """Each row as often as it is delivered, without the deliveries that are still to come."""
+    if source.duplicate_share:
+        is_again = _uniform(source, "again", "user", "number") < source.duplicate_share
+        copies = F.sequence(F.lit(0), is_again.cast("int"))
+        rows = rows.select("*", F.explode(copies).alias("copy"))
+    else:
+        rows = rows.withColumn("copy", F.lit(0))
+    if source.delivered_before is None:
+        return rows
+    is_late = _uniform(source, "late", "user", "number", "copy") < source.late_share
+    delay = -F.log(1 - _uniform(source, "delay", "user", "number", "copy")) * source.late_days
+    # What is sent again is sent within a day.
+    again = F.col("copy") * _uniform(source, "sent-again", "user", "number")
+    delivered = _at(source, F.col("day") + again + F.when(is_late, delay).otherwise(0.0))
+    return rows.where(delivered < instant(source.delivered_before))
+
+
 def _scenes(source: SyntheticSource) -> Column:
     return F.array(*[F.lit(scene) for scene in source.scenes])
 
 
-def interests(spark: SparkSession, source: SyntheticSource) -> DataFrame:
-    """The truth behind a user's events: user_id, first and second interest."""
-    return _users(spark, source).select(_user_id(F.col("user")).alias(c.USER_ID), "first", "second")
+def interests(spark: SparkSession, source: SyntheticSource, day: float = 0.0) -> DataFrame:
+    """The truth behind a user's events: user_id, first and second interest ``day`` days after the start."""
+    users = _with_drift(_users(spark, source).withColumn("day", F.lit(day)), source)
+    return users.select(_user_id(F.col("user")).alias(c.USER_ID), "first", "second")
 
 
 def _users(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     """user, first and second interest (two different topics)."""
+    return _with_interests(spark.range(source.users).select(F.col("id").alias("user")), source)
+
+
+def _with_interests(rows: DataFrame, source: SyntheticSource) -> DataFrame:
     first = _pick(_uniform(source, "first", "user"), source.topics)
     step = _pick(_uniform(source, "second", "user"), source.topics - 1) + 1
-    users = spark.range(source.users).select(F.col("id").alias("user"))
-    return users.select("user", first.alias("first"), ((first + step) % source.topics).alias("second"))
+    return rows.select("*", first.alias("first"), ((first + step) % source.topics).alias("second"))
+
+
+def _with_drift(rows: DataFrame, source: SyntheticSource) -> DataFrame:
+    """The interests as they are on ``day``; both move by the same step, so that they stay two."""
+    if not source.drift_share:
+        return rows
+    has_moved = (_uniform(source, "drift", "user") < source.drift_share) & (
+        F.col("day") >= _uniform(source, "drift-day", "user") * source.days
+    )
+    step = F.when(has_moved, _pick(_uniform(source, "drift-step", "user"), source.topics - 1) + 1).otherwise(0)
+    moved = {name: (F.col(name) + step) % source.topics for name in ("first", "second")}
+    return rows.withColumns(moved)
 
 
 def _topic(source: SyntheticSource, name: str, row: Column) -> Column:
@@ -219,7 +277,7 @@ def _impressions(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     # Every second impression shows something of the user's interests, the others anything.
     anything = _pick(_uniform(source, "shown-any", "user", "number"), source.topics)
     topic = F.when(F.col("number") % 2 == 0, _topic(source, "shown-topic", F.col("number"))).otherwise(anything)
-    rows = _computed(rows, day=day, topic=topic)
+    rows = _computed(_with_drift(_computed(rows, day=day), source), topic=topic)
     home = _pick(_uniform(source, "shown-home", "user", "number"), len(source.scenes))
     rows = _computed(rows, item=_item(source, "shown", F.col("topic"), home))
     affinity = (

@@ -1,0 +1,96 @@
+"""Run a command and watch it: wall clock, peak memory of its JVM and of its other processes, its last line as JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+_PERIOD_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``seconds`` as the command itself reports them; peaks in GiB of resident memory, shared pages counted once
+    per process."""
+
+    seconds: float
+    jvm_gib: float
+    workers_gib: float
+    peak_gib: float
+    reported: dict[str, Any]
+
+
+def run_module(module: str, *arguments: str, python: str = sys.executable) -> Measured:
+    """Run ``python -m module`` from the root of the repository.
+
+    Raises:
+        RuntimeError: It failed; the message ends with what it wrote last.
+    """
+    command = [python, "-m", module, *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peaks = _Peaks(process.pid)
+    peaks.start()
+    out, err = process.communicate()
+    peaks.stop()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {err[-2000:]}")
+    reported = json.loads(out.strip().splitlines()[-1])
+    return Measured(reported["seconds"], peaks.jvm, peaks.workers, peaks.together, reported)
+
+
+class _Peaks(threading.Thread):
+    """Resident memory of a process tree, sampled: the JVM, everything else, and both at the same moment."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.jvm = self.workers = self.together = 0.0
+        self._root = psutil.Process(pid)
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        while not self._is_over.wait(_PERIOD_SECONDS):
+            jvm = workers = 0
+            for process in self._tree():
+                try:
+                    resident = process.memory_info().rss
+                    if process.name() == "java":
+                        jvm += resident
+                    else:
+                        workers += resident
+                except psutil.Error:
+                    continue  # it has ended since
+            self.jvm, self.workers = max(self.jvm, jvm / 2**30), max(self.workers, workers / 2**30)
+            self.together = max(self.together, (jvm + workers) / 2**30)
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self.join()
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            return [self._root, *self._root.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+
+def content_of(out: Path) -> tuple[int, int, int]:
+    """Rows of a folder of sequences, and two sums over the hashes of the rows that do not depend on their order."""
+    query = f"""
+        SELECT count(*), bit_xor(h), sum(h::HUGEINT)
+        FROM (
+            SELECT hash(user_id, task, item_indices, scenes, list_transform(event_ts, lambda t: epoch_us(t))) AS h
+            FROM read_parquet('{out}/*.parquet')
+        )"""
+    database = duckdb.connect()
+    database.execute("SET threads = 2")
+    rows, together, total = database.execute(query).fetchall()[0]
+    return int(rows), int(together or 0), int(total or 0)
