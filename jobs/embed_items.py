@@ -1,7 +1,7 @@
 """Encode every item with the current checkpoints (Fig. 5: hourly item prediction).
 
-Reads item_tokens, text_states where a checkpoint is contextual, and checkpoints. Writes item_embeddings, one slice per
-model_version.
+Reads items, item_tokens, item_vocabulary, text_states where a checkpoint is contextual, and checkpoints. Writes
+item_embeddings, one slice per model_version.
 """
 
 from argparse import ArgumentParser
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from precise_core.inference.spark import embed_items
-from precise_core.runtime.checkpoints import latest_checkpoint, save_item_catalog, trained_tasks
+from precise_core.runtime.checkpoints import latest_checkpoint, require_vocabulary, save_item_catalog, trained_tasks
 from precise_core.runtime.job import Job, run_job
 from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, ITEMS
 from schemas import columns as c
@@ -24,6 +24,7 @@ def embed(job: Job) -> None:
     items, written = tokens.count(), 0
     for task in tasks:
         checkpoint = latest_checkpoint(job, task)
+        require_vocabulary(job, checkpoint)
         catalog_file = save_item_catalog(job, checkpoint) if checkpoint.reads_states else None
         vectors = embed_items(job.spark, tokens, checkpoint.folder, datetime.now(UTC), catalog_file).persist()
         width = checkpoint.manifest.model.fusion.width

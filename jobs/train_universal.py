@@ -13,7 +13,7 @@ from precise_core.features.config import ALL_TASK
 from precise_core.runtime.checkpoints import checkpoint_folder
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.universal import train, windows_offered
-from precise_core.training.checkpoint import latest, publish_latest
+from precise_core.training.checkpoint import UNTRAINED, latest, publish_latest
 
 
 def train_universal(job: Job) -> None:
@@ -27,6 +27,8 @@ def train_universal(job: Job) -> None:
         return
     publish_latest(checkpoint_folder(job), ALL_TASK, checkpoint)
     job.describe_checkpoint(ALL_TASK, checkpoint)
+    if parent is None:  # from scratch: the untrained model was published beside it
+        job.artefacts[f"checkpoint:{UNTRAINED}"] = str(checkpoint.manifest.parent)
     # The feed counts every epoch against the snapshot and fails on a difference.
     rows, offered = windows_offered(job, parent)
     job.balance("windows per epoch", rows_in=rows, rows_out=offered, rows_rejected=rows - offered)

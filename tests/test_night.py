@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from precise_core.spark.warehouse import Warehouse
-from schemas import TABLES, TEXT_STATES, TRAINING_DAYS, Table
+from schemas import SOURCE_FILES, TABLES, TEXT_STATES, TRAINING_DAYS, Table
 from schemas import columns as c
 from tests.night import copy_of, run
 
@@ -23,8 +23,8 @@ def read(warehouse: Path, name: str) -> pd.DataFrame:
     return duckdb.read_parquet(files, hive_partitioning=True).df()
 
 
-# The one is written with model.fusion.token_init: contextual only, the other by simulated days.
-NOT_OF_THIS_NIGHT = {TEXT_STATES, TRAINING_DAYS}
+# Written with model.fusion.token_init: contextual only, by simulated days, and for own files.
+NOT_OF_THIS_NIGHT = {TEXT_STATES, TRAINING_DAYS, SOURCE_FILES}
 NIGHTLY = [table for table in TABLES if table not in NOT_OF_THIS_NIGHT]
 
 

@@ -14,6 +14,7 @@ FOLDERS = {"checkpoint": "checkpoints", "index": "indexes", "ranker": "rankers"}
 _PARENTS = ("parent", "previous", "universal")  # of a checkpoint's manifest: what it was made from
 _LEFTOVERS = ("checkpoints/.writing-*", "indexes/.*.tmp", "indexes/.*.old", "rankers/.*.tmp", "rankers/.*.old")
 _LEFTOVER_SECONDS = 86_400
+_SUMS = ("sums.json", "SHA256SUMS")  # what makes a folder an artefact: `checkpoints/logs` is none
 
 
 def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int) -> list[Path]:
@@ -34,7 +35,7 @@ def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int)
         folder
         for place in FOLDERS.values()
         for folder in sorted((warehouse / place).glob("[!.]*"))
-        if folder.is_dir() and folder.name not in kept
+        if folder.name not in kept and any((folder / sums).is_file() for sums in _SUMS)
     ]
     return [*unused, *_old_catalogs(warehouse, keep), *_leftovers(warehouse)]
 

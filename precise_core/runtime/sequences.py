@@ -134,7 +134,8 @@ def _state(job: Job) -> SequenceState:
 
 
 def _pinned(job: Job, table: Table) -> TableVersion:
-    return TableVersion(table_id=job.warehouse.table_id(table), version=job.pin(table))
+    version = job.pin(table)  # first: it names the job to run where there is no table
+    return TableVersion(table_id=job.warehouse.table_id(table), version=version)
 
 
 def _everything(job: Job, now: SequenceState, why: str) -> SequenceUpdate:
