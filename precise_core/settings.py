@@ -19,6 +19,7 @@ from precise_core.features.config import (
     WindowsConfig,
 )
 from precise_core.feed.config import FeedConfig
+from precise_core.inference.config import ScoringConfig
 from precise_core.models.config import DCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
@@ -47,6 +48,7 @@ class Settings(Config):
     targeted: TargetedConfig = TargetedConfig()
     index: IndexConfig = IndexConfig()
     recall: RecallConfig = RecallConfig()
+    scoring: ScoringConfig = Field(ScoringConfig(), description="Scores of candidate pairs.")
     ranking_features: RankingFeaturesConfig = RankingFeaturesConfig()
     dcn: DCNConfig = DCNConfig()
     ranker: RankerConfig = RankerConfig()

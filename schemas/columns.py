@@ -65,6 +65,7 @@ EMBEDDED_AT = "embedded_at"
 IS_COLD = "is_cold"
 SCORE = "score"
 RANK = "rank"
+MERGED_RANK = "merged_rank"
 SOURCE = "source"
 SEED_ITEM_ID = "seed_item_id"
 

@@ -29,11 +29,13 @@ from precise_core.evaluation.references import (
     build_references,
     pair_matrix,
 )
+from precise_core.evaluation.sources import source_figures
 from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.features.eligibility import excluded_items
 from precise_core.inference.encoding import encode_catalog, encode_users
 from precise_core.inference.text import fixed_lists
 from precise_core.models.catalog import ItemCatalog
+from precise_core.retrieval.config import POPULAR
 from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog, latest_checkpoint
 from precise_core.runtime.event_arrays import EventArrays, Periods, event_arrays
 from precise_core.runtime.job import Job
@@ -53,6 +55,7 @@ from schemas import (
 from schemas import columns as c
 
 PRECISE_UT, PRECISE, PRECISE_UNTRAINED = "PRECISE-UT", "PRECISE", "PRECISE-UT untrained"
+MERGED = "merged"
 
 
 class OfflineEvaluation:
@@ -142,22 +145,25 @@ class OfflineEvaluation:
         return self._scorer(rows, items_ND, user_rows, users_BD, fallback)
 
     def recall(self, task: str) -> list[dict[str, Any]]:
-        """Rows of `evaluation_metrics` for the recalled candidates of a task, per source (Table VIII)."""
+        """Rows of `evaluation_metrics` for the recalled candidates of a task, per source and merged (Table VIII)."""
         version = latest_checkpoint(self.job, task).model_version
         candidates = self._slice(RECALL_CANDIDATES, version)
         user_rows, known_C = self._user_rows(candidates[c.USER_ID])
         item_indices = self._index_of(candidates[c.ITEM_ID])
-        ranks, sources = candidates[c.RANK].to_numpy(), np.array(candidates[c.SOURCE].to_pylist())
-        lists, longest = {}, int(ranks.max(initial=1))
-        for source in sorted(set(sources)):
-            chosen = known_C & (sources == source)
-            ranked_UK = np.full((len(self._events.user_ids), longest), -1, np.int64)
-            ranked_UK[user_rows[chosen], ranks[chosen] - 1] = item_indices[chosen]
-            lists[source] = ranked_UK
+        sources, places = (
+            np.array(candidates[c.SOURCE].to_pylist()),
+            (len(self._events.user_ids), self.settings.recall.k),
+        )
+        lists = {
+            source: _lists(places, user_rows, item_indices, candidates[c.RANK], known_C & (sources == source))
+            for source in sorted(set(sources) - {POPULAR})  # a fallback of few users; it is in the merged list
+        }
         user_filter = "new" if self.settings.recall.filter_seen else "all"
         question = self.question(task)
+        between = source_figures(lists, question, user_filter=user_filter, model_version=version)
+        lists[MERGED] = _lists(places, user_rows, item_indices, candidates[c.MERGED_RANK], known_C)
         versions = dict.fromkeys(lists, version)
-        return evaluate_lists(lists, question, user_filter=user_filter, model_versions=versions).rows
+        return evaluate_lists(lists, question, user_filter=user_filter, model_versions=versions).rows + between
 
     def question(self, task: str) -> EvaluationTask:
         """What is asked of every system: the test period, or with `windows.split: leave_one_out` the last event.
@@ -300,3 +306,14 @@ class OfflineEvaluation:
 
 def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
     return fixed_lists(column.combine_chunks(), width).astype(np.float32)
+
+
+def _lists(
+    shape: tuple[int, int], user_rows_C: np.ndarray, items_C: np.ndarray, ranks_C: pa.ChunkedArray, chosen_C: np.ndarray
+) -> np.ndarray:
+    """Candidates as one list of items per user, best first, -1 = nothing; a candidate without a rank is in none."""
+    ranked_UK = np.full(shape, -1, np.int64)
+    ranks_C = pc.fill_null(ranks_C, 0).to_numpy()
+    chosen_C = chosen_C & (ranks_C > 0) & (ranks_C <= shape[1])
+    ranked_UK[user_rows_C[chosen_C], ranks_C[chosen_C] - 1] = items_C[chosen_C]
+    return ranked_UK

@@ -12,7 +12,18 @@ from schemas import EVALUATION_METRICS, IMPRESSIONS
 from schemas import columns as c
 
 _GROUPS = {"hot": "hot items", "cold": "cold items", "rare": "rare items (1 to 4 events)", "unseen": "unseen items"}
-_METRIC_ORDER = ("recall", "ndcg", "hit_rate", "coverage", "novelty", "auc", "gauc", "log_loss")
+_METRIC_ORDER = (
+    "recall",
+    "ndcg",
+    "hit_rate",
+    "unique_hit_rate",
+    "overlap",
+    "coverage",
+    "novelty",
+    "auc",
+    "gauc",
+    "log_loss",
+)
 
 
 def retrieval(night: Night) -> list[Block]:
@@ -25,7 +36,11 @@ def retrieval(night: Night) -> list[Block]:
 def recall(night: Night) -> list[Block]:
     """U2I and U2I2I candidates (Table VIII)."""
     metrics = _asked(night, v.RECALL, "no recall figure is recorded (jobs/recall.py, jobs/evaluate.py)")
-    legend = "U2I searches with the user's vector, U2I2I collects neighbours of recent items."
+    legend = (
+        "U2I searches with the user's vector, U2I2I collects neighbours of recent items; merged is the one list of both, "
+        "with what is popular for users without a history. Overlap is the share of a source's candidates that the other "
+        "has too; its own hit rate counts users for whom it finds what the other does not."
+    )
     return [Text(legend), *_lists(metrics, v.RECALL)]
 
 
