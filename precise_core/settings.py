@@ -20,7 +20,7 @@ from precise_core.features.config import (
 )
 from precise_core.feed.config import FeedConfig
 from precise_core.inference.config import ScoringConfig
-from precise_core.models.config import DCNConfig, ModelConfig
+from precise_core.models.config import DCNConfig, LightGCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
 from precise_core.spark.config import SparkConfig, TablesConfig
@@ -54,6 +54,7 @@ class Settings(Config):
     ranker: RankerConfig = RankerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
+    lightgcn: LightGCNConfig = Field(LightGCNConfig(), description="The graph system of experiments (`stage: graph`).")
     experiment: ExperimentConfig = Field(ExperimentConfig(), description="Systems that `run_experiment` compares.")
 
     @field_validator("as_of")
