@@ -10,22 +10,20 @@ _METRIC = "hit_rate"
 _BASELINE = "baseline"
 _SIGNIFICANT = 0.05
 
+_EXPLAINED = (
+    "The lists of a column are of one length. In brackets: the change against the baseline when one more source shares "
+    "its places. ▲ and ▼ as above, against the baseline."
+)
+
 _Rows = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
 def recall_lines(experiment: Mapping[str, Any]) -> list[str]:
     """A table per task; nothing where the experiment has none."""
     parts: list[str] = []
+    what = "share of users who find an item they came to among the first k of a list"
     for task, kinds in experiment.get("recall", {}).items():
-        parts += [
-            f"Recall (Table VIII), task `{task}`: share of users who find an item they came to among the first k.",
-            "",
-        ]
-        parts += [
-            "Every list of a column has the same length; in brackets the difference to the baseline, whose places are shared "
-            "with one more source. ▲ and ▼ as above.",
-            "",
-        ]
+        parts += [f"Recall (Table VIII), task `{task}`: {what}.", "", _EXPLAINED, ""]
         parts += [*_table(kinds), ""]
     return parts
 
