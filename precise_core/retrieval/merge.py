@@ -32,7 +32,8 @@ def merged_ranks(
     """
     merged_C = np.zeros(len(user_rows_C), np.int32)
     chosen = np.flatnonzero(quotas_S[sources_C] > 0)
-    chosen = chosen[_firsts(chosen, user_rows_C, item_rows_C, ranks_C / _at_least_tiny(quotas_S)[sources_C], sources_C)]
+    turns_C = ranks_C / np.where(quotas_S > 0, quotas_S, 1)[sources_C]
+    chosen = chosen[_firsts(chosen, user_rows_C, item_rows_C, turns_C, sources_C)]
     chosen = chosen[np.lexsort((ranks_C[chosen], sources_C[chosen], user_rows_C[chosen]))]
     users, sources = user_rows_C[chosen], sources_C[chosen]
     turns = _numbered(users * len(quotas_S) + sources) / quotas_S[sources]
@@ -56,7 +57,3 @@ def _firsts(
 def _numbered(sorted_keys: np.ndarray) -> np.ndarray:
     """1, 2, 3 ... within each run of equal keys."""
     return np.arange(len(sorted_keys)) - np.searchsorted(sorted_keys, sorted_keys) + 1
-
-
-def _at_least_tiny(quotas_S: np.ndarray) -> np.ndarray:
-    return np.maximum(quotas_S, np.finfo(np.float64).tiny)  # of quota 0 there is no turn, and no division by it
