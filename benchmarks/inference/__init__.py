@@ -1,0 +1,1 @@
+"""Benchmarks of batch inference, scoring and recall."""
