@@ -2,8 +2,8 @@
 
 In a worker: bytes of item and user vectors that `gathered_scores` reads per second, one thread, over what the same
 thread reads at most (a dot product of two long arrays). The item vectors are larger than a processor's caches. End to
-end: users, items and pairs from Parquet to scores in Parquet, by Spark under both plans and by pandas with NumPy, on the
-same files.
+end: users, items and pairs from Parquet to scores in Parquet, by Spark under both plans and by pandas with NumPy, on
+the same files.
 """
 
 from __future__ import annotations
