@@ -135,10 +135,11 @@ def _read_list(job: Job, listed: PairListConfig) -> DataFrame:
     folder = Path(listed.path)
     if not folder.exists():
         raise ConfigError(f"list of pairs {listed.path}: not there; a Delta table or Parquet files are needed")
+    # Whether a list has changed is not known beforehand: a run that read one is never called up to date.
+    job.input_fingerprints[f"pairs:{listed.path}"] = "a list"
     reader = job.spark.read
     if (folder / "_delta_log").is_dir():
         version = DeltaTable(listed.path).version()
-        job.input_fingerprints[f"pairs:{listed.path}"] = str(version)
         frame = reader.format("delta").option("versionAsOf", version).load(listed.path)
     else:
         frame = reader.parquet(listed.path)
