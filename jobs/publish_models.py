@@ -1,0 +1,31 @@
+"""Make the newest checkpoints the published ones, where their vectors and indexes are complete: one commit for all.
+
+Until then everything behind the encoders (recall, scores, ranking, evaluation) reads the old complete version. Reads
+items, item_vocabulary, item_tokens, user_sequences, both tables of vectors, checkpoints and indexes. Writes
+published_models.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.publishing import complete_candidates, publish
+
+
+def publish_models(job: Job) -> None:
+    named = job.arguments.task
+    candidates = complete_candidates(job, named)
+    publish(job, candidates, only_these=bool(named))
+    job.balance("models", rows_in=len(candidates), rows_out=len(candidates))
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--task", action="append", help="only this task's model; repeatable; all by default")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job("publish_models", __doc__, publish_models, argv, add_flags)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
