@@ -96,8 +96,8 @@ def sequence_hash(max_length: int) -> Column:
 
 def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
-        model = _worker_model(checkpoint_name)
-        catalog = _shipped_catalog(catalog_name) if catalog_name else None
+        model = worker_model(checkpoint_name)
+        catalog = shipped_catalog(catalog_name) if catalog_name else None
         trained = model.fusion.is_trained_V.cpu().numpy()
         for batch in batches:
             if not batch.num_rows:
@@ -128,20 +128,20 @@ def _encode_batch(model: Precise, batch: pa.RecordBatch) -> np.ndarray:
     )
 
 
-def _worker_model(checkpoint_name: str) -> Precise:
+def worker_model(checkpoint_name: str) -> Precise:
     """In a worker: the model, with as many threads as the task has cores, so that tasks of a machine do not fight."""
     task = TaskContext.get()
     torch.set_num_threads(task.cpus() if task else 1)
     return load_encoder(shipped(checkpoint_name))[1]
 
 
-def _shipped_catalog(name: str) -> ItemCatalog:
+def shipped_catalog(name: str) -> ItemCatalog:
     return load_catalog(next(shipped(name).iterdir()))
 
 
 def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
-        model, catalog = _worker_model(checkpoint_name), _shipped_catalog(catalog_name)
+        model, catalog = worker_model(checkpoint_name), shipped_catalog(catalog_name)
         for batch in batches:
             if not batch.num_rows:
                 continue

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError as PydanticValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from precise_core.artefacts import file_sum
@@ -173,6 +173,11 @@ class Checkpoint:
                 f"checkpoint {self.model_version} reads states of {manifest.language_model}, {manifest.state_width} "
                 f"wide; text_states has {states.language_model}, {states.width} wide; {advice}"
             )
+
+    def known_token_ids(self) -> torch.Tensor:
+        """int64, sorted: tokens that the model has a vector of their own for."""
+        with safe_open(str(self.folder / _WEIGHTS), framework="pt") as weights:
+            return weights.get_tensor("fusion.known_token_ids_W")
 
     def item_frequencies(self) -> torch.Tensor:
         """int64, training events per vocabulary row; above 0 = the id row carries training."""
