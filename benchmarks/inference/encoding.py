@@ -1,9 +1,9 @@
 """Batch encoding: `python -m benchmarks.inference.encoding [--users N] [--items N] [--share S]`.
 
-Writes a warehouse of N users of the synthetic world and measures, each in a process of its own: encoding on Spark beside
-a bare torch loop with the same batches and as many processes; `embed_items` and `embed_users` as a night runs them, with
-gates and commits, over everything and then where a share of the users and items has changed; the memory of the worker
-processes, also with a tenth of the users; and the padding that is left where each Arrow batch is sorted by length.
+Writes a warehouse of N users of the synthetic world and measures, each in a process of its own: encoding on Spark
+beside a bare torch loop with the same batches and as many processes; `embed_items` and `embed_users` as a night runs
+them, with gates and commits, over everything and then where a share of the users and items has changed; the memory of
+the worker processes, also with a tenth of the users; and the padding that is left where each Arrow batch is sorted.
 """
 
 from __future__ import annotations
