@@ -8,14 +8,14 @@ history of the task gets its most popular items.
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.runtime.checkpoints import latest_checkpoint, trained_tasks
 from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.published import published_checkpoint, published_tasks
 from precise_core.runtime.recalling import recall_task
 
 
 def recall(job: Job) -> None:
-    tasks = trained_tasks(job, job.arguments.task)
-    counts = [recall_task(job, task, latest_checkpoint(job, task).model_version) for task in tasks]
+    tasks = published_tasks(job, job.arguments.task)
+    counts = [recall_task(job, task, published_checkpoint(job, task).model_version) for task in tasks]
     users, served, empty = (sum(column) for column in zip(*counts, strict=True))
     job.balance("users with candidates", rows_in=users, rows_out=served, rows_rejected=empty)
 

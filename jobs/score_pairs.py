@@ -8,15 +8,15 @@ model_version. Pairs without one of the vectors are counted and left out.
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.runtime.checkpoints import latest_checkpoint, trained_tasks
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.pair_scoring import pair_sources, score_task
+from precise_core.runtime.published import published_checkpoint, published_tasks
 
 
 def score(job: Job) -> None:
     sources = pair_sources(job, job.arguments.pairs)
-    tasks = trained_tasks(job, job.arguments.task)
-    counts = [score_task(job, task, latest_checkpoint(job, task), sources) for task in tasks]
+    tasks = published_tasks(job, job.arguments.task)
+    counts = [score_task(job, task, published_checkpoint(job, task), sources) for task in tasks]
     pairs_in, scored, without_vector = (sum(column) for column in zip(*counts, strict=True))
     job.balance("pairs", rows_in=pairs_in, rows_out=scored, rows_rejected=without_vector)
 

@@ -1,1 +1,1 @@
-"""Benchmarks of batch inference, scoring and recall."""
+"""Measurements of batch inference: encoding, nights where little has changed, scoring of pairs, recall."""
