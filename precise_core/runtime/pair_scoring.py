@@ -18,6 +18,7 @@ from precise_core.inference.config import PairListConfig
 from precise_core.inference.scores import choose_plan, one_version, score_pairs
 from precise_core.inference.spark import embed_items
 from precise_core.inference.text import tokenize_items
+from precise_core.retrieval.config import POPULAR
 from precise_core.runtime.job import Job
 from precise_core.text.language_model import tokenizer_id
 from precise_core.training.checkpoint import Checkpoint
@@ -85,11 +86,9 @@ def score_task(job: Job, task: str, checkpoint: Checkpoint, sources: Sequence[Da
 
 
 def _distinct(sources: Sequence[DataFrame], version: str) -> DataFrame:
-    """Distinct pairs: this checkpoint's recall candidates and every pair of the other lists."""
-    own = [
-        frame.where(F.col(c.MODEL_VERSION) == version) if c.MODEL_VERSION in frame.columns else frame
-        for frame in sources
-    ]
+    """Distinct pairs: this checkpoint's recall candidates, without those of users it has no vector of, and all others."""
+    is_scored = (F.col(c.MODEL_VERSION) == version) & (F.col(c.SOURCE) != POPULAR)
+    own = [frame.where(is_scored) if c.SOURCE in frame.columns else frame for frame in sources]
     return reduce(DataFrame.unionByName, [frame.select(c.USER_ID, c.ITEM_ID) for frame in own]).distinct()
 
 
