@@ -86,7 +86,7 @@ def score_task(job: Job, task: str, checkpoint: Checkpoint, sources: Sequence[Da
 
 
 def _distinct(sources: Sequence[DataFrame], version: str) -> DataFrame:
-    """Distinct pairs: this checkpoint's recall candidates, without those of users it has no vector of, and all others."""
+    """Distinct pairs: this checkpoint's candidates, but not the fallback's, and every pair of the other lists."""
     is_scored = (F.col(c.MODEL_VERSION) == version) & (F.col(c.SOURCE) != POPULAR)
     own = [frame.where(is_scored) if c.SOURCE in frame.columns else frame for frame in sources]
     return reduce(DataFrame.unionByName, [frame.select(c.USER_ID, c.ITEM_ID) for frame in own]).distinct()
