@@ -139,10 +139,10 @@ def test_compressed_vectors_are_ranked_again_by_whole_ones() -> None:
     found = {}
     for rerank in (1, 8):
         index = make_index(stored, kind="ivf_pq", lists=20, probes=20, rerank=rerank, min_recall=0)
-        found[rerank] = measure_recall(index, queries, 10)
+        found[rerank] = measure_recall(index, queries, 100)
         rows, scores = index.search(queries, 10)
         np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, stored[rows]), rtol=1e-4, atol=1e-6)
-    assert found[1] < 0.95 < found[8]
+    assert found[1] < 0.95 < 0.99 < found[8]
 
 
 def test_every_build_is_measured_on_a_thousand_queries_of_users_and_items() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.inference.vectors import clustered, described
 from benchmarks.record import record
 from precise_core.retrieval.config import IndexConfig
-from precise_core.retrieval.engine import build_engine, faiss, is_exact
+from precise_core.retrieval.engine import build_engine, faiss, is_exact, set_probes
 from precise_core.retrieval.index import VectorIndex, measure_recall
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +80,7 @@ def _widen(index: VectorIndex, engine: Any, queries_QD: np.ndarray) -> tuple[str
         if index.kind == "hnsw":
             engine.hnsw.efSearch, setting = max(width, K), f"efSearch {max(width, K)}"
         else:
-            engine.nprobe, setting = width, f"{width} of {engine.nlist} lists"
+            setting = f"{width} of {set_probes(engine, width)} lists"
         found = measure_recall(index, queries_QD, K)
         print(f"{index.kind}, {setting}: recall {found:.4f}", flush=True)
         if found >= _GOAL_RECALL:

@@ -18,7 +18,7 @@ FLAT_BELOW_ITEMS = 20_000  # `auto`: at 92,000 items exact U2I2I recall of 2,500
 COMPRESSED_FROM_ITEMS = 2_000_000  # `auto`: from here on a second copy of all vectors in memory is dear
 _POINTS_PER_LIST = 39  # FAISS's own minimum for training one centroid
 _CODE_BITS = 4  # what FAISS's fast scan reads; 16 centroids for every few dimensions
-_DIMENSIONS_PER_CODE = 2
+_SEARCHED_DIMENSIONS = 64  # of wider vectors: the directions that hold most of them; the rest is for the re-ranking
 _HNSW_LINKS = 32
 _HNSW_SEARCH_WIDTH = 256
 
@@ -37,8 +37,13 @@ def build_engine(kind: str, vectors: np.ndarray, config: IndexConfig, seed: int)
     width = vectors.shape[1]
     if kind == "flat":
         engine = faiss.IndexFlatIP(width)
-    elif kind in ("ivf", "ivf_pq"):
-        engine = _train_lists(kind, vectors, config, seed)
+    elif kind == "ivf":
+        lists, quantizer = _lists(config, len(vectors)), faiss.IndexFlatIP(width)
+        engine = _trained(
+            faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT), vectors, config, seed
+        )
+    elif kind == "ivf_pq":
+        engine = _compressed(vectors, config, seed)
     else:
         engine = faiss.IndexHNSWFlat(width, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         engine.hnsw.rng = faiss.RandomGenerator(seed)
@@ -48,26 +53,43 @@ def build_engine(kind: str, vectors: np.ndarray, config: IndexConfig, seed: int)
     return engine
 
 
-def _train_lists(kind: str, vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
-    lists = config.lists or round(4 * len(vectors) ** 0.5)
-    lists = max(1, min(lists, len(vectors) // _POINTS_PER_LIST))
-    width = vectors.shape[1]
-    quantizer = faiss.IndexFlatIP(width)
-    if kind == "ivf":
-        engine = faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT)
-    else:
-        metric, codes = faiss.METRIC_INNER_PRODUCT, _codes(width)
-        engine = faiss.IndexIVFPQFastScan(quantizer, width, lists, codes, _CODE_BITS, metric)
-        engine.pq.cp.seed = seed
+def _lists(config: IndexConfig, items: int) -> int:
+    lists = config.lists or round(4 * items**0.5)
+    return max(1, min(lists, items // _POINTS_PER_LIST))
+
+
+def _trained(engine: Any, vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
     engine.cp.seed = seed
-    engine.nprobe = min(config.probes, lists)
+    engine.nprobe = min(config.probes, engine.nlist)
     engine.train(vectors)
     return engine
 
 
-def _codes(width: int) -> int:
-    """Codes of one vector; FAISS wants the width divisible by them."""
-    return next(codes for codes in range(max(1, width // _DIMENSIONS_PER_CODE), 0, -1) if width % codes == 0)
+def _compressed(vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
+    """Inverted lists of half a byte per principal direction, behind the rotation into these."""
+    width = min(vectors.shape[1], _SEARCHED_DIMENSIONS)
+    rotation = _principal_directions(vectors, width)
+    lists, metric = _lists(config, len(vectors)), faiss.METRIC_INNER_PRODUCT
+    engine = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(width), width, lists, width, _CODE_BITS, metric)
+    engine.pq.cp.seed = seed
+    _trained(engine, rotation.apply(vectors), config, seed)
+    return faiss.IndexPreTransform(rotation, engine)
+
+
+def _principal_directions(vectors: np.ndarray, width: int) -> Any:
+    """The rotation that keeps most of all inner products in ``width`` dimensions; unlike PCA it subtracts nothing."""
+    _, directions = np.linalg.eigh(vectors.T @ vectors)  # ascending
+    rotation = faiss.LinearTransform(vectors.shape[1], width, False)
+    faiss.copy_array_to_vector(np.ascontiguousarray(directions[:, ::-1][:, :width].T, np.float32).ravel(), rotation.A)
+    rotation.is_trained = True
+    return rotation
+
+
+def set_probes(engine: Any, probes: int) -> int:
+    """Search so many inverted lists from now on; returns how many there are."""
+    lists = faiss.extract_index_ivf(engine)
+    lists.nprobe = min(probes, lists.nlist)
+    return int(lists.nlist)
 
 
 def is_exact(kind: str) -> bool:
@@ -106,6 +128,9 @@ def search_parameters(engine: Any, allowed: np.ndarray | None) -> Any:
     if len(allowed) != engine.ntotal:
         raise ModelError(f"mask of allowed rows has {len(allowed)} entries, the index {engine.ntotal} rows")
     selector = faiss.IDSelectorBitmap(np.packbits(np.asarray(allowed, bool), bitorder="little"))
+    if isinstance(engine, faiss.IndexPreTransform):
+        inner = faiss.SearchParametersIVF(sel=selector, nprobe=faiss.extract_index_ivf(engine).nprobe)
+        return faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(engine, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=engine.nprobe)
     if isinstance(engine, faiss.IndexHNSW):
