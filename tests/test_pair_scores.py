@@ -20,7 +20,7 @@ from precise_core.inference.encoding import encode_items
 from precise_core.inference.scores import ScoringPlan, choose_plan, gathered_scores, score_pairs, unit
 from precise_core.training.checkpoint import latest
 from schemas import columns as c
-from tests.night import copy_of, run
+from tests.night import arrow_table, copy_of, run
 
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 WIDTH = 6
@@ -121,15 +121,16 @@ def put_pairs(folder: Path, rows: list[tuple[str, str]], user: str = c.USER_ID, 
 
 def add_items(warehouse: Path) -> None:
     """Two items that came after the vocabulary was made, one of them without a text."""
-    table = DeltaTable(str(warehouse / "tables" / "items"))
-    known = table.to_pyarrow_table().slice(0, 2).to_pylist()
+    items = arrow_table(warehouse, "items")
+    known = items.slice(0, 2).to_pylist()
     known[0] |= {c.ITEM_ID: NEW_ITEM, c.IS_DELETED: False}
     known[1] |= {c.ITEM_ID: NO_TEXT, c.IS_DELETED: False, c.TITLE: "", c.DESCRIPTION: "", c.CATEGORIES: []}
-    write_deltalake(table.table_uri, pa.Table.from_pylist(known, schema=table.to_pyarrow_table().schema), mode="append")
+    rows = pa.Table.from_pylist(known, schema=items.schema)
+    write_deltalake(str(warehouse / "tables" / "items"), rows, mode="append")
 
 
 def scores(warehouse: Path) -> pd.DataFrame:
-    return DeltaTable(str(warehouse / "tables" / "pair_scores")).to_pandas()
+    return arrow_table(warehouse, "pair_scores").to_pandas()
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +141,8 @@ def warehouse(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def own_list(warehouse: Path, folder: Path) -> str:
-    user = DeltaTable(str(warehouse / "tables" / "user_embeddings")).to_pandas()[c.USER_ID].min()
-    known = DeltaTable(str(warehouse / "tables" / "item_embeddings")).to_pandas()[c.ITEM_ID].min()
+    user = arrow_table(warehouse, "user_embeddings").to_pandas()[c.USER_ID].min()
+    known = arrow_table(warehouse, "item_embeddings").to_pandas()[c.ITEM_ID].min()
     rows = [(user, item) for item in (known, NEW_ITEM, NO_TEXT, GONE)] + [("nobody", known)]
     return put_pairs(folder / "list", rows, "member", "article")
 
@@ -168,16 +169,16 @@ def test_unknown_items_are_scored_by_their_text_where_asked_for(
     out = " ".join(capsys.readouterr().out.split())
     assert "1 items without a vector are scored by their text" in out and "pairs: 5 in = 2 out + 3 rejected" in out
     checkpoint = latest(warehouse / "checkpoints", "all")
-    items = DeltaTable(str(warehouse / "tables" / "items")).to_pandas().set_index(c.ITEM_ID)
+    items = arrow_table(warehouse, "items").to_pandas().set_index(c.ITEM_ID)
     twin = items[items[c.TITLE] == items.loc[NEW_ITEM, c.TITLE]].index.difference([NEW_ITEM])[0]
-    tokens = DeltaTable(str(warehouse / "tables" / "item_tokens")).to_pandas().set_index(c.ITEM_ID).loc[twin]
+    tokens = arrow_table(warehouse, "item_tokens").to_pandas().set_index(c.ITEM_ID).loc[twin]
     vector = encode_items(
         checkpoint.load_model().eval(),
         np.array([1]),
         np.stack([tokens[c.TOKEN_IDS]]),
         np.array([tokens[c.TOKEN_COUNT]]),
     )[0]
-    users = DeltaTable(str(warehouse / "tables" / "user_embeddings")).to_pandas()
+    users = arrow_table(warehouse, "user_embeddings").to_pandas()
     users = users[users[c.MODEL_VERSION] == checkpoint.model_version].set_index(c.USER_ID)[c.EMBEDDING]
     row = scores(warehouse).set_index(c.ITEM_ID).loc[NEW_ITEM]
     assert row[c.SCORE] == pytest.approx(float(vector @ users[row[c.USER_ID]]), abs=1e-5)

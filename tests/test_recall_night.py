@@ -15,13 +15,13 @@ from deltalake import DeltaTable, write_deltalake
 from precise_core.artefacts import write_sums
 from precise_core.training.checkpoint import latest
 from schemas import columns as c
-from tests.night import copy_of, run
+from tests.night import arrow_table, copy_of, run
 
 TASK, NEWCOMER = "click_articles", "newcomer"
 
 
 def table(warehouse: Path, name: str) -> pd.DataFrame:
-    return DeltaTable(str(warehouse / "tables" / name)).to_pandas()
+    return arrow_table(warehouse, name).to_pandas()
 
 
 def candidates(warehouse: Path, task: str = TASK) -> pd.DataFrame:
@@ -46,9 +46,11 @@ def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """The night after the most recalled item was deleted and a newcomer was shown something; and that item."""
     warehouse = copy_of(night, tmp_path_factory.mktemp("recall") / "warehouse")
     gone = str(candidates(warehouse)[c.ITEM_ID].mode()[0])
-    items = DeltaTable(str(warehouse / "tables" / "items"))
-    items.update(predicate=f"{c.ITEM_ID} = '{gone}'", updates={c.IS_DELETED: "true"})
-    impressions = DeltaTable(str(warehouse / "tables" / "impressions")).to_pyarrow_table()
+    items = arrow_table(warehouse, "items")
+    is_deleted = pa.array([item == gone for item in items[c.ITEM_ID].to_pylist()])
+    changed = items.set_column(items.schema.get_field_index(c.IS_DELETED), items.field(c.IS_DELETED), is_deleted)
+    write_deltalake(str(warehouse / "tables" / "items"), changed, mode="overwrite")
+    impressions = arrow_table(warehouse, "impressions")
     shown = impressions.slice(0, 1).to_pylist()[0] | {c.IMPRESSION_ID: "new", c.USER_ID: NEWCOMER}
     rows = pa.Table.from_pylist([shown], schema=impressions.schema)
     write_deltalake(str(warehouse / "tables" / "impressions"), rows, mode="append")
