@@ -113,6 +113,8 @@ class Settings(Config):
                 raise ValueError(f"experiment.systems.{name}: {error}") from error
             if self.experiment.systems[name].blend.weights and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}.blend: needs windows.split: time to choose on")
+            if self.experiment.systems[name].stage == "graph" and self.windows.split == LEAVE_ONE_OUT:
+                raise ValueError(f"experiment.systems.{name}: stage graph needs windows.split: time, to be selected on")
             if own.windows.split != self.windows.split:
                 raise ValueError(f"experiment.systems.{name}.changes.windows.split: every system needs the same split")
         return self

@@ -231,3 +231,9 @@ def test_a_blend_needs_a_test_period(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run_experiment(tmp_path, blended, windows={**TINY["windows"], "split": "leave_one_out"}) == 2
     out = " ".join(capsys.readouterr().out.split())
     assert "experiment.systems.A.blend: needs windows.split: time to choose on" in out
+
+
+def test_a_graph_needs_a_test_period(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = {"reference": "A", "systems": {"A": {"stage": "graph"}}}
+    assert run_experiment(tmp_path, graph, windows={**TINY["windows"], "split": "leave_one_out"}) == 2
+    assert "stage graph needs windows.split: time" in " ".join(capsys.readouterr().out.split())

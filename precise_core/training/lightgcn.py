@@ -86,18 +86,20 @@ def _epochs(
     trained = np.unique(items_P)
     steps = math.ceil(len(users_P) / config.batch_size)
     progress.start(steps * config.epochs, "lightgcn")
-    for epoch in range(1, config.epochs + 1):
-        for chosen in np.array_split(rng.permutation(len(users_P)), steps):
-            users, items = users_P[chosen], items_P[chosen]
-            loss = _loss(model, graph, users, items, _negatives(train_UN, users, trained, rng), config)
-            if not torch.isfinite(loss):
-                raise TrainingError(f"lightgcn: the loss of epoch {epoch} is {loss.item()}; lower the learning rate")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            progress.advance(1, loss=loss.item(), units=float(len(chosen)))
-        yield epoch, graph
-    progress.finish()
+    try:
+        for epoch in range(1, config.epochs + 1):
+            for chosen in np.array_split(rng.permutation(len(users_P)), steps):
+                users, items = users_P[chosen], items_P[chosen]
+                loss = _loss(model, graph, users, items, _negatives(train_UN, users, trained, rng), config)
+                if not torch.isfinite(loss):
+                    raise TrainingError(f"lightgcn: the loss of epoch {epoch} is not finite; lower the learning rate")
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                progress.advance(1, loss=loss.item(), units=float(len(chosen)))
+            yield epoch, graph
+    finally:  # whoever asks for epochs may stop early
+        progress.finish()
 
 
 def _negatives(
