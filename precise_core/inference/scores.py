@@ -38,7 +38,7 @@ _WRITERS = {table.name: table.written_by for table in TABLES}
 
 _BUCKET_MB = 64  # of item vectors that one task of the shuffle holds
 _PAIRS_PER_GROUP = 8192  # a user with more becomes several groups, so that no list grows without bound
-_GATHERED_ROWS = 256  # item vectors gathered at a time: they stay in a core's cache
+_GATHERED_ROWS = 512  # item vectors gathered at a time: they stay in a core's cache
 _SMALLEST_NORM = 1e-12
 _SCORED = f"{c.USER_ID} string, {c.ITEM_ID} string, {c.SCORE} float, {c.AS_OF} timestamp"
 _Batches = Iterable[pa.RecordBatch]
