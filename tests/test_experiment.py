@@ -64,7 +64,7 @@ BY_TIME = {
         },
         "LightGCN": {"stage": "graph", "changes": {"lightgcn": {"width": 8, "epochs": 2, "layers": 1}}},
     },
-    "recall": {"ours": ["PRECISE"], "baseline": ["DSSM", "LightGCN"], "cold_events": 5, "cold_days": 10},
+    "recall": {"ours": ["PRECISE"], "baseline": ["DSSM", "LightGCN"], "cold_events": 11, "cold_days": 10},
 }
 
 
@@ -161,7 +161,9 @@ def test_recall_sources_are_compared_for_all_and_for_cold_start_users(by_time: P
             assert {row["reference"] for row in found["differences"]} == {"baseline"}
             assert figures["baseline", "hit_rate", 10]["mean"] > 0
             users[kind] = figures["baseline", "hit_rate", 10]["users"]
-        assert 0 < users["cold-start users"] < users["all users"]
+        assert 0 < users["cold-start users"] <= users["all users"]
+        if task == "all":  # about twelve events in the ten days: some users have fewer than eleven
+            assert users["cold-start users"] < users["all users"]
     lines = "\n".join(recall_lines(results(by_time)))
     assert lines.count("| baseline + PRECISE U2I2I |") == len(BY_TIME["tasks"]) and "cold-start users, @10" in lines
 
