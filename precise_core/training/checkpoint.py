@@ -55,6 +55,9 @@ class Manifest(Config):
     ``as_of`` is the instant whose earlier events were learnt; ``previous`` is the checkpoint of the same task that this
     one goes on from. ``universal`` and ``warm_up_as_of`` are the universal checkpoint and the night of the last warm-up
     of a targeted checkpoint (IV-E1).
+
+    ``space`` names the checkpoint that opened the vector space: checkpoints that each went on from the one before share
+    one, and a model behind them may read the vectors of all. None = it opened one itself, from scratch.
     """
 
     format_version: Literal[2] = FORMAT_VERSION
@@ -81,8 +84,13 @@ class Manifest(Config):
     previous: str | None = None
     universal: str | None = None
     warm_up_as_of: datetime | None = None
+    space: str | None = None
     seed: int
     training: dict[str, Any]
+
+    @property
+    def vector_space(self) -> str:
+        return self.space or self.model_version
 
 
 @dataclass(frozen=True)
@@ -237,6 +245,13 @@ def write_checkpoint(
         (folder / _SUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
         _move_into_place(folder, out / version, Path(scratch) / "replaced")
     return Checkpoint.open(out / version)
+
+
+def vector_space(checkpoints: Path, model_version: str) -> str:
+    """The space of a checkpoint's vectors (``Manifest.space``); a checkpoint whose folder is gone has its own."""
+    manifest = checkpoints / model_version / _MANIFEST
+    described = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    return str(described.get("space") or model_version)
 
 
 def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
