@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from precise_core.consume.publications import publication_history
+from precise_core.consume.spark import in_use, published_vectors
 from precise_core.errors import NothingToLearnError
 from precise_core.features.ranking import build_ranking_features
 from precise_core.runtime.job import Job
-from precise_core.runtime.vector_history import vector_history
 from precise_core.sources.times import instant
-from schemas import EVENTS, IMPRESSIONS, ITEMS, RANKING_FEATURES
+from schemas import EVENTS, IMPRESSIONS, ITEMS, PUBLISHED_MODELS, RANKING_FEATURES
 from schemas import columns as c
 
 
@@ -33,19 +34,20 @@ class RankingFeatures:
 
     def __init__(self, job: Job, task: str) -> None:
         self._job, self._task = job, task
-        self._vectors = vector_history(job, task)
+        self._history = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
 
     @property
     def rows(self) -> DataFrame:
         """The whole content of the table for the task."""
+        users, items = published_vectors(self._job.spark, self._job.folder, self._history, self._job.say)
         return build_ranking_features(
             self._joined_anew,
             self._job.read(EVENTS),
             self._job.read(ITEMS),
-            self._vectors.users,
-            self._vectors.items,
+            users,
+            items,
             task=self._task,
-            versions=self._vectors.versions,
+            versions=in_use(self._history),
             config=self._job.settings.ranking_features,
             earlier=self._earlier,
         )
@@ -56,7 +58,7 @@ class RankingFeatures:
 
     @property
     def _joined_anew(self) -> DataFrame:
-        return self._shown.where(F.col(c.IMPRESSION_TS) >= instant(self._vectors.versions[0].since))
+        return self._shown.where(F.col(c.IMPRESSION_TS) >= instant(self._history[0].as_of))
 
     @cached_property
     def _shown(self) -> DataFrame:
@@ -71,7 +73,7 @@ class RankingFeatures:
         stored = self._job.read_optional(RANKING_FEATURES)
         if stored is None:
             return None
-        is_earlier = F.col(c.IMPRESSION_TS) < instant(self._vectors.versions[0].since)
+        is_earlier = F.col(c.IMPRESSION_TS) < instant(self._history[0].as_of)
         of_task = stored.where((F.col(c.TASK) == self._task) & is_earlier)
         return of_task.join(self._shown.select(c.IMPRESSION_ID), on=c.IMPRESSION_ID, how="left_semi")
 

@@ -247,13 +247,6 @@ def write_checkpoint(
     return Checkpoint.open(out / version)
 
 
-def vector_space(checkpoints: Path, model_version: str) -> str:
-    """The space of a checkpoint's vectors (``Manifest.space``); a checkpoint whose folder is gone has its own."""
-    manifest = checkpoints / model_version / _MANIFEST
-    described = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    return str(described.get("space") or model_version)
-
-
 def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
     """Make ``checkpoint`` the one in use for ``task_key`` (a task, or ``untrained``), in one step."""
     pointer = _pointer(Path(out), task_key)
