@@ -14,6 +14,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError as PydanticValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from precise_core.artefacts import file_sum
@@ -129,8 +130,12 @@ class Checkpoint:
             raise CheckpointError(f"{folder / _MANIFEST}: not a manifest: {error}") from error
         return cls(folder, manifest)
 
-    def load_model(self) -> Precise:
+    def load_model(self, *, mapped: bool = False) -> Precise:
         """The model in evaluation mode.
+
+        Args:
+            mapped: The weights stay in the file and are mapped into memory page by page, so that all processes of a
+                machine share one copy. For encoding only, and only while nobody writes the file.
 
         Raises:
             CheckpointError: The weights do not fit the manifest.
@@ -138,9 +143,10 @@ class Checkpoint:
         manifest = self.manifest
         known = torch.zeros(manifest.num_known_tokens, dtype=torch.long)  # the ids themselves are among the buffers
         sizes = (manifest.stage, manifest.max_token_length, manifest.state_width)
-        model = Precise(manifest.model, manifest.num_item_rows, known, *sizes)
+        with torch.device("meta") if mapped else nullcontext():  # no memory for weights that are replaced at once
+            model = Precise(manifest.model, manifest.num_item_rows, known, *sizes)
         try:
-            model.load_state_dict(load_file(str(self.folder / _WEIGHTS)))
+            model.load_state_dict(load_file(str(self.folder / _WEIGHTS)), assign=mapped)
         except (SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"{self.folder / _WEIGHTS}: does not fit its manifest: {error}") from error
         return model.eval()
@@ -176,6 +182,11 @@ class Checkpoint:
                 f"wide; text_states has {states.language_model}, {states.width} wide; {advice}"
             )
 
+    def known_token_ids(self) -> torch.Tensor:
+        """int64, sorted: tokens that the model has a vector of their own for."""
+        with safe_open(str(self.folder / _WEIGHTS), framework="pt") as weights:
+            return weights.get_tensor("fusion.known_token_ids_W")
+
     def item_frequencies(self) -> torch.Tensor:
         """int64, training events per vocabulary row; above 0 = the id row carries training."""
         return load_file(str(self.folder / _ITEMS))[_FREQUENCIES]
@@ -197,6 +208,17 @@ class Checkpoint:
         """The lines of metrics.jsonl."""
         text = (self.folder / _METRICS).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
+
+
+def content_sum(folder: Path) -> str:
+    """SHA-256 of a checkpoint's list of sums: tells its content from any other without reading the weights.
+
+    Raises:
+        CheckpointError: The folder has no such list.
+    """
+    if not (folder / _SUMS).is_file():
+        raise CheckpointError(f"checkpoint {folder}: no such folder, or no {_SUMS} in it")
+    return file_sum(folder / _SUMS)
 
 
 def write_checkpoint(
