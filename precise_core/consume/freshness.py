@@ -41,7 +41,8 @@ def freshness(warehouse: str | Path, now: datetime | None = None) -> pd.DataFram
     )
     found["last_status"] = found["job"].map(last)
     found = found.join(succeeded, on="job")
-    return found.assign(age=pd.Timestamp(now or datetime.now(UTC)) - found["as_of"])
+    found["age"] = pd.to_datetime(now or datetime.now(UTC)) - pd.to_datetime(found["as_of"])
+    return found
 
 
 def _size(path: str) -> tuple[int, int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -73,7 +73,10 @@ def join_vectors(
         for name in columns.column_names:
             rows = rows.append_column(name, columns[name])
         return rows
-    return rows.assign(**{name: columns[name].to_pandas().to_numpy() for name in columns.column_names})
+    joined = rows.copy()
+    for name in columns.column_names:
+        joined[name] = columns[name].to_pandas().to_numpy()
+    return joined
 
 
 @dataclass(frozen=True)
@@ -151,13 +154,14 @@ def _at_each_publication(keys: pa.Table, warehouse: str | Path, task: str) -> pa
     """Every row against the tables as they stood at the last publication before its instant."""
     history = publication_history(warehouse, task)
     starts = pa.array([publication.as_of for publication in history], _INSTANT)
-    micros = (column.cast(pa.int64()).to_numpy() for column in (starts, keys["at"]))
-    place = np.maximum(np.searchsorted(*micros, side="right") - 1, 0)
+    starts_P, at_R = (column.cast(pa.int64()).to_numpy() for column in (starts, keys["at"].combine_chunks()))
+    place_R = np.maximum(np.searchsorted(starts_P, at_R, side="right") - 1, 0)
     parts, order = [], []
-    for number in np.unique(place):
-        mine, was = np.flatnonzero(place == number), history[number]
+    for number in np.unique(place_R):
+        mine, was = np.flatnonzero(place_R == number), history[number]
         checkpoint = _Checkpoint(warehouse, task, was.model_version, was.space, was.first)
-        parts.append(_join(keys.take(mine), checkpoint, was.as_of))
+        ended_with = replace(checkpoint, versions=was.last) if was.last != was.first else None
+        parts.append(_join(keys.take(mine), checkpoint, was.as_of, ended_with))
         order.append(mine)
     if not parts:
         return _of_checkpoint(keys, _Checkpoint(warehouse, task, history[-1].model_version, history[-1].space, {}))
@@ -168,8 +172,12 @@ def _of_checkpoint(keys: pa.Table, checkpoint: _Checkpoint) -> pa.Table:
     return _join(keys, checkpoint, checkpoint.since())
 
 
-def _join(keys: pa.Table, checkpoint: _Checkpoint, since: datetime) -> pa.Table:
-    """The added columns; no vector for a row before ``since``."""
+def _join(keys: pa.Table, checkpoint: _Checkpoint, since: datetime, ended_with: _Checkpoint | None = None) -> pa.Table:
+    """The added columns; no vector for a row before ``since``.
+
+    Items that were computed between two nights are only in what the first of them ``ended_with``; they count from the
+    moment they were computed.
+    """
     user_ids, item_ids, at = (keys[name].combine_chunks() for name in ("user", "item", "at"))
     users = checkpoint.users([c.USER_ID, c.EMBEDDING, c.AS_OF], user_ids.unique()).combine_chunks()
     items = checkpoint.items([c.ITEM_ID, c.EMBEDDING], item_ids.unique()).combine_chunks()
@@ -182,6 +190,12 @@ def _join(keys: pa.Table, checkpoint: _Checkpoint, since: datetime) -> pa.Table:
         _column(found, c.EMBEDDING).cast(_VECTOR).take(rows)
         for found, rows in ((users, rows_of_users), (items, rows_of_items))
     )
+    if ended_with is not None:
+        later = ended_with.items([c.ITEM_ID, c.EMBEDDING, c.EMBEDDED_AT], item_ids.unique()).combine_chunks()
+        rows_of_later = _where(is_late_enough, pc.index_in(item_ids, _column(later, c.ITEM_ID)))
+        is_computed = pc.less_equal(_column(later, c.EMBEDDED_AT).take(rows_of_later), at)
+        computed = _column(later, c.EMBEDDING).cast(_VECTOR).take(_where(is_computed, rows_of_later))
+        item_vectors = pc.coalesce(computed, item_vectors)
     return pa.table(
         {
             c.USER_EMBEDDING: user_vectors,

@@ -47,11 +47,9 @@ def auc_difference(
     user_ids_I: np.ndarray, labels_I: np.ndarray, a_I: np.ndarray, b_I: np.ndarray, samples: int, seed: int
 ) -> tuple[float, float, float, float]:
     """(AUC of a - AUC of b, low, high, p-value) over all impressions together; both on the same resampled users."""
-    value = resampled = 0.0
-    for sign, scores_I in ((1, a_I), (-1, b_I)):
-        whole, samples_S = _resampled_auc(user_ids_I, labels_I, scores_I, samples, seed)
-        value, resampled = value + sign * whole, resampled + sign * samples_S
-    return _tested(value, np.asarray(resampled))
+    ours, ours_S = _resampled_auc(user_ids_I, labels_I, a_I, samples, seed)
+    theirs, theirs_S = _resampled_auc(user_ids_I, labels_I, b_I, samples, seed)
+    return _tested(ours - theirs, ours_S - theirs_S)
 
 
 def auc_interval(
