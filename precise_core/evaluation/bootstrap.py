@@ -46,10 +46,20 @@ def paired_difference(
 def auc_difference(
     user_ids_I: np.ndarray, labels_I: np.ndarray, a_I: np.ndarray, b_I: np.ndarray, samples: int, seed: int
 ) -> tuple[float, float, float, float]:
-    """(AUC of a - AUC of b, low, high, p-value) over all impressions together; both on the same resampled users."""
-    ours, ours_S = _resampled_auc(user_ids_I, labels_I, a_I, samples, seed)
-    theirs, theirs_S = _resampled_auc(user_ids_I, labels_I, b_I, samples, seed)
+    """(AUC of a - AUC of b, low, high, p-value) over all impressions together; both on the same resampled users.
+
+    Scores of several trainings, one row each, are compared by the mean of their AUCs.
+    """
+    ours, ours_S = _mean_auc(user_ids_I, labels_I, a_I, samples, seed)
+    theirs, theirs_S = _mean_auc(user_ids_I, labels_I, b_I, samples, seed)
     return _tested(ours - theirs, ours_S - theirs_S)
+
+
+def _mean_auc(
+    user_ids_I: np.ndarray, labels_I: np.ndarray, scores: np.ndarray, samples: int, seed: int
+) -> tuple[float, np.ndarray]:
+    found = [_resampled_auc(user_ids_I, labels_I, of_one_I, samples, seed) for of_one_I in np.atleast_2d(scores)]
+    return float(np.mean([value for value, _ in found])), np.mean([resampled_S for _, resampled_S in found], axis=0)
 
 
 def auc_interval(

@@ -75,12 +75,19 @@ def gains(
 def compare_impressions(
     systems: Mapping[str, np.ndarray], reference: str, task: ImpressionTask
 ) -> list[dict[str, Any]]:
-    """Paired difference of every other system to ``reference`` on auc, gauc and log_loss, by user, with p-value."""
+    """Paired difference of every other system to ``reference`` on auc, gauc and log_loss, by user, with p-value.
+
+    Args:
+        systems: Probabilities by name; of several trainings one row each [S, I], compared by the mean of their figures.
+        reference: The system that the others are compared with.
+        task: The impressions.
+    """
     if reference not in systems:
         raise DataError(f"compare: no system {reference!r}; there are {sorted(systems)}")
     compared = []
     for name, probabilities_I in systems.items():
-        _require_parallel(name, probabilities_I, task)
+        for of_one_I in np.atleast_2d(probabilities_I):
+            _require_parallel(name, of_one_I, task)
         if name == reference:
             continue
         for metric, found in _differences(probabilities_I, systems[reference], task).items():
@@ -96,9 +103,11 @@ def _differences(
     users_I, labels_I = task.user_ids_I, task.labels_I
     found = {"auc": auc_difference(users_I, labels_I, ours_I, theirs_I, task.samples, task.seed)}
     for metric, pieces in (("gauc", auc_by_user), ("log_loss", log_loss_by_user)):
-        _, values, weights = pieces(users_I, labels_I, ours_I)
-        _, against, _ = pieces(users_I, labels_I, theirs_I)
-        found[metric] = paired_difference(values, against, task.samples, task.seed, weights)
+        ours, theirs = (
+            [pieces(users_I, labels_I, of_one_I) for of_one_I in np.atleast_2d(scores)] for scores in (ours_I, theirs_I)
+        )
+        values, against = (np.mean([part[1] for part in parts], axis=0) for parts in (ours, theirs))
+        found[metric] = paired_difference(values, against, task.samples, task.seed, ours[0][2])
     return found
 
 
