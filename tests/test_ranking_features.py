@@ -137,7 +137,7 @@ def test_split_follows_the_time_of_the_impressions_of_a_space(built: dict[str, A
     for space in ("one", "two"):
         rows = {name: row for name, row in built.items() if row["vector_space"] == space}
         assert {name: row["split"] for name, row in rows.items()} == expected_splits(rows)
-        assert {row["split"] for row in rows.values()} == {"train", "validation", "test"}
+        assert {"train", "test"} <= {row["split"] for row in rows.values()}
 
 
 def test_earlier_rows_stay_and_count_for_the_split(spark: SparkSession, built: dict[str, Any]) -> None:
