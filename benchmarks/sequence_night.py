@@ -84,6 +84,7 @@ def settings_of(warehouse: Path, arguments: argparse.Namespace) -> Settings:
     changes = {
         "as_of": _START + timedelta(days=_DAYS),
         "tasks": _TASKS,
+        "ranking_features": {"tasks": ["all"]},
         "sequences": {"max_length": arguments.length, "buckets": arguments.buckets},
         "spark": {"driver_memory": arguments.driver_memory, "shuffle_partitions": 16},
     }

@@ -1,4 +1,4 @@
-"""Seven nights, each with one more day of files, leave the tables that one run of the seventh night leaves."""
+"""Seven nights, of one more day of files or of the demo, leave the tables that one run of the seventh night leaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from schemas import columns as c
-from tests.night import ROOT, run
+from tests.night import ROOT, copy_of, run
 from tests.test_night import read
 
 pytestmark = pytest.mark.faults
@@ -97,3 +97,23 @@ def test_seven_nights_equal_one_run_of_the_seventh(spark: SparkSession, tmp_path
         assert rows_of(nightly, table) == rows_of(at_once, table), table
     for table in ("events_rejected", "items_rejected"):  # a duplicate is counted on the night that brings it
         assert read(nightly, table)["reason"].isin(["duplicate_event"]).all()
+
+
+def test_seven_days_of_the_demo_equal_one_run_of_the_seventh(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert spark is not None
+    demo, nightly = ROOT / "conf" / "demo.yaml", tmp_path / "nightly" / "warehouse"
+    for job in ("ingest", "tokenize_items"):
+        assert run(job, nightly, config=demo) == 0
+    at_once = copy_of(nightly, tmp_path / "at_once" / "warehouse")
+    for day in range(28, 35):
+        as_of = datetime(2017, 11, 1, tzinfo=UTC) + timedelta(days=day - 1)
+        capsys.readouterr()
+        for job in ("build_sequences", "build_windows"):
+            assert run(job, nightly, "--set", f"as_of={as_of:%Y-%m-%dT%H:%M:%SZ}", config=demo) == 0
+        assert ("full build" in capsys.readouterr().out) == (day == 28)
+    for job in ("build_sequences", "build_windows"):
+        assert run(job, at_once, config=demo) == 0  # as of the seventh night
+    for table in ("user_sequences", "training_windows"):
+        assert rows_of(nightly, table) == rows_of(at_once, table), table

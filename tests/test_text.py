@@ -62,6 +62,14 @@ def test_white_space_does_not_make_another_text(tokens: dict[str, dict]) -> None
     assert words == ["red", "wine", "from", "rio", "##ja", "drinks", "wine"]
 
 
+def test_tokens_are_those_of_the_tokenizer_called_plainly() -> None:
+    texts = ["Red wine from Rioja", "", "שלום 🍷", "word " * 50, "a\x00b\tc", "antidisestablishmentarianism" * 20]
+    expected = load_tokenizer(MODEL)(texts, add_special_tokens=False, truncation=True, max_length=8)["input_ids"]
+    token_ids_NT, counts_N = tokenize(MODEL, texts, 8)
+    assert [row[:count].tolist() for row, count in zip(token_ids_NT, counts_N, strict=True)] == expected
+    assert not token_ids_NT[np.arange(8) >= counts_N[:, None]].any()
+
+
 def test_every_row_has_t_tokens_and_an_item_without_text_none(tokens: dict[str, dict]) -> None:  # type: ignore[type-arg]
     assert {len(row["token_ids"]) for row in tokens.values()} == {8}
     assert tokens["c"]["token_count"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -24,6 +25,8 @@ TASKS = {name: TaskConfig.model_validate(condition) for name, condition in engin
 EVENTS_PER_USER = 100
 HEAVY_SHARE = 0.5  # of all events, where one user is to be heavy
 _DAYS = 60
+HEAVY_USER = "user-0"
+_GENERATED_MILLIONS = 10  # a larger world is copies of one of this size, which is quicker
 
 
 def source_of(events: int, seed: int, *, is_skewed: bool = False) -> SyntheticSource:
@@ -79,8 +82,34 @@ def main() -> None:
     name = f"world_{arguments.millions}m_{arguments.seed}{'_skewed' if arguments.skewed else ''}"
     world = arguments.folder.resolve() / name
     if not (world / "events" / "_SUCCESS").exists():
-        _write(world, source_of(arguments.millions * 1_000_000, arguments.seed, is_skewed=arguments.skewed))
+        generated = min(arguments.millions, _GENERATED_MILLIONS)
+        if arguments.millions % generated:
+            parser.error(f"--millions {arguments.millions}: above {generated}, only multiples of it can be made")
+        part = world.with_name(f"{world.name}_part") if generated < arguments.millions else world
+        _write(part, source_of(generated * 1_000_000, arguments.seed, is_skewed=arguments.skewed))
+        if part != world:
+            _copy(part, world, arguments.millions // generated, is_skewed=arguments.skewed)
     print(world)
+
+
+def _copy(part: Path, world: Path, copies: int, *, is_skewed: bool) -> None:
+    """A world of ``copies`` times the events of ``part``: each copy has users of its own, but for the heavy user.
+
+    A copy is some microseconds later than the one before, so that the heavy user's events are not tied.
+    """
+    spark = session("world", 4)
+    copy = F.explode(F.sequence(F.lit(0), F.lit(copies - 1))).alias("copy")
+    own_user = F.concat_ws("-", c.USER_ID, F.col("copy").cast("string"))
+    is_shared = (F.col(c.USER_ID) == HEAVY_USER) & F.lit(is_skewed)
+    changed = {
+        c.USER_ID: F.when(is_shared, F.col(c.USER_ID)).otherwise(own_user),
+        c.EVENT_ID: F.concat_ws("-", c.EVENT_ID, F.col("copy").cast("string")),
+        c.EVENT_TS: F.timestamp_micros(F.unix_micros(c.EVENT_TS) + F.col("copy")),
+    }
+    events = spark.read.parquet(str(part / "events")).select("*", copy).withColumns(changed).drop("copy")
+    events.write.mode("overwrite").parquet(str(world / "events"))
+    shutil.copytree(part / "vocabulary", world / "vocabulary", dirs_exist_ok=True)
+    shutil.rmtree(part)
 
 
 def _write(world: Path, source: SyntheticSource) -> None:

@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from precise_core.errors import ConfigError
-from precise_core.features.config import ALL_TASK, TaskConfig
+from precise_core.features.config import TaskConfig
 from precise_core.features.sequence_chunks import TASK_BITS, USER_HASH, SequencePass
-from precise_core.features.tasks import task_filter
+from precise_core.features.tasks import task_filters
 from precise_core.features.vocabulary import with_item_index
 from schemas import USER_SEQUENCES
 from schemas import columns as c
@@ -65,9 +65,11 @@ def last_sequences(
 
 def _task_bits(tasks: Mapping[str, TaskConfig], names: list[str]) -> Column:
     bits = F.lit(0).cast("bigint")
+    filters = task_filters(tasks)
     for place, name in enumerate(names):
-        is_task = F.lit(True) if name == ALL_TASK else task_filter(tasks[name])
-        bits = bits.bitwiseOR(F.when(is_task, F.lit(1 << place).cast("bigint")).otherwise(F.lit(0).cast("bigint")))
+        bits = bits.bitwiseOR(
+            F.when(filters[name], F.lit(1 << place).cast("bigint")).otherwise(F.lit(0).cast("bigint"))
+        )
     return bits
 
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from precise_core.features.config import ALL_TASK, SequencesConfig, TaskConfig
 from precise_core.features.sequence_pass import last_sequences
-from precise_core.features.tasks import events_before, task_events
+from precise_core.features.tasks import events_before, task_filters
 from schemas import USER_SEQUENCES
 from schemas import columns as c
 
@@ -47,8 +47,15 @@ def events_per_sequence(
     events: DataFrame, tasks: Mapping[str, TaskConfig], only: Collection[str] | None = None
 ) -> DataFrame:
     """user_id, task and the ``count`` of the user's events that belong to the task."""
-    narrow = events.select(c.USER_ID, c.SCENE, c.ACTION)
-    return task_events(narrow, tasks, only).groupBy(c.USER_ID, c.TASK).agg(F.count("*").alias(c.COUNT))
+    filters = task_filters(tasks, only)
+    # A column per task: a row per event and task would be most of the time of a full build.
+    counts = [F.count_if(is_task).alias(f"count_{place}") for place, is_task in enumerate(filters.values())]
+    by_user = events.groupBy(c.USER_ID).agg(*counts)
+    pairs = [
+        F.struct(F.lit(name).alias(c.TASK), F.col(f"count_{place}").alias(c.COUNT))
+        for place, name in enumerate(filters)
+    ]
+    return by_user.select(c.USER_ID, F.inline(F.array(*pairs))).where(F.col(c.COUNT) > 0)
 
 
 def length_limit(config: SequencesConfig) -> Column:

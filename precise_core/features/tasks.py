@@ -34,9 +34,14 @@ def task_events(events: DataFrame, tasks: Mapping[str, TaskConfig], only: Collec
         tasks: Declared tasks; `all` is added.
         only: Names of the tasks wanted; every task by default.
     """
-    belongs = {ALL_TASK: F.lit(True)} | {name: task_filter(task) for name, task in tasks.items()}
-    names = [F.when(is_task, F.lit(name)) for name, is_task in belongs.items() if only is None or name in only]
+    names = [F.when(is_task, F.lit(name)) for name, is_task in task_filters(tasks, only).items()]
     return events.select("*", F.explode(F.array_compact(F.array(*names))).alias(c.TASK))
+
+
+def task_filters(tasks: Mapping[str, TaskConfig], only: Collection[str] | None = None) -> dict[str, Column]:
+    """For `all` and every declared task, or those in ``only``: true for the events of the task."""
+    belongs = {ALL_TASK: F.lit(True)} | {name: task_filter(task) for name, task in tasks.items()}
+    return {name: is_task for name, is_task in belongs.items() if only is None or name in only}
 
 
 def check_tasks(events: DataFrame, tasks: Mapping[str, TaskConfig]) -> None:

@@ -43,18 +43,22 @@ def tokenize_items(
         known: `item_tokens` of an earlier night; a text in it that this tokenizer cut is not tokenized again.
     """
     language_model_folder(config.language_model)  # a wrong name fails here, not in a worker
-    texts = _texts(items, config)
-    tokens = unknown_texts(items, config, known).mapInArrow(
-        _tokenizer(config), f"{c.TEXT_HASH} string, {c.TOKEN_IDS} array<int>, {c.TOKEN_COUNT} int"
-    )
+    # Indexed first: the token ids, far wider than a hash, then go through one join only.
+    texts = _texts(items, config).join(vocabulary.select(c.ITEM_ID, c.ITEM_INDEX), on=c.ITEM_ID, how="inner")
+    tokens = tokenize_texts(unknown_texts(items, config, known), config)
     if known is not None:
         tokens = tokens.unionByName(_known_tokens(known, config))
     return (
         texts.join(tokens, on=c.TEXT_HASH, how="inner")
-        .join(vocabulary.select(c.ITEM_ID, c.ITEM_INDEX), on=c.ITEM_ID, how="inner")
         .withColumn(c.TOKENIZER_ID, F.lit(tokenizer_id(config.language_model)))
         .select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH, c.TOKENIZER_ID)
     )
+
+
+def tokenize_texts(texts: DataFrame, config: TextConfig) -> DataFrame:
+    """(text_hash, text) to text_hash, token_ids and token_count."""
+    schema = f"{c.TEXT_HASH} string, {c.TOKEN_IDS} array<int>, {c.TOKEN_COUNT} int"
+    return texts.mapInArrow(_tokenizer(config), schema)
 
 
 def unknown_texts(items: DataFrame, config: TextConfig, known: DataFrame | None) -> DataFrame:

