@@ -36,7 +36,7 @@ def section(found: Found) -> str:
 def command(found: Found) -> str:
     """What measures it again on the warehouse that a night left."""
     seeds = " ".join(str(seed) for seed in found["seeds"])
-    return f"python -m benchmarks.table_ix --config {found['config']} --seeds {seeds}"
+    return f'make table-ix CONFIG={found["config"]} SEEDS="{seeds}"'
 
 
 def _figures(question: Found) -> list[str]:

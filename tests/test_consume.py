@@ -19,7 +19,8 @@ from pyspark.sql import SparkSession
 
 from precise_core import consume
 from precise_core.consume.spark import join_vectors as join_in_spark
-from precise_core.errors import CheckpointError, MissingTableError, SchemaError, VersionMixError
+from precise_core.consume.spark import still_there
+from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError, SchemaError, VersionMixError
 from schemas import ITEM_EMBEDDINGS, PUBLISHED_MODELS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
@@ -160,6 +161,25 @@ def test_what_was_taken_back_counts_as_if_it_had_never_been(tmp_path: Path) -> N
     world.publish(MONDAY + 2 * DAY, "d", ["u1"], ["i1"])
     history = consume.publication_history(tmp_path)
     assert [(was.model_version, was.as_of) for was in history] == [("a", MONDAY), ("d", MONDAY + 2 * DAY)]
+
+
+def test_publications_whose_files_are_gone_are_left_out(tmp_path: Path, rows: pd.DataFrame) -> None:
+    world = World(tmp_path)
+    for day, version in enumerate(["a", "b", "c"]):
+        world.publish(MONDAY + day * DAY, version, ["u1"], ["i1"])
+    history = consume.publication_history(tmp_path)
+    assert still_there(tmp_path, history) == history
+    path = str(tmp_path / "tables" / "user_embeddings")
+    files = [set(DeltaTable(path, version=version).file_uris()) for version in range(3)]
+    for file in files[1] - files[2]:
+        Path(file).unlink()
+    assert [was.model_version for was in still_there(tmp_path, history)] == ["c"]
+    with pytest.raises(HistoryGoneError, match="files of version 1 are gone"):
+        consume.join_vectors(rows, tmp_path, version=consume.AS_OF, **NAMES)
+    for file in files[2]:
+        Path(file).unlink()
+    with pytest.raises(HistoryGoneError, match="the vectors that were published for 'all' are gone"):
+        still_there(tmp_path, history)
 
 
 def test_no_rows_are_no_fault(world: World, rows: pd.DataFrame) -> None:

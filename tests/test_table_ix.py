@@ -56,5 +56,5 @@ def test_the_page_shows_figures_signs_and_intervals(found: dict[str, Any]) -> No
     assert "| DCN | 0.7000 | 0.7000 | 0.7000 | 0.7000 |" in page
     assert "| DCN + PRECISE-UT | 0.7000 ▲ | 0.7000 | 0.7000 ▼ | 0.7000 |" in page  # more log loss is worse
     assert "+0.0123 [-0.0100, +0.0300], p < .001 |" in page and "p .300 |" in page
-    assert "python -m benchmarks.table_ix --config conf/synthetic.yaml --seeds 1 2" in page
+    assert 'make table-ix CONFIG=conf/synthetic.yaml SEEDS="1 2"' in page
     assert section(found).count("Difference to DCN") == 2

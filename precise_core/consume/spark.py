@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
+from deltalake.exceptions import DeltaError
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.consume.publications import Publication, publication_history
-from precise_core.consume.tables import folder, snapshot
+from precise_core.consume.tables import folder
 from precise_core.errors import HistoryGoneError, SchemaError
 from precise_core.features import vectors
 from precise_core.features.vectors import SINCE, PublishedVersion
@@ -20,8 +20,6 @@ from precise_core.sources.times import instant
 from precise_core.spark.care import live_files
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
-
-log = logging.getLogger(__name__)
 
 _ORDER = "_order"
 
@@ -58,9 +56,25 @@ def join_vectors(
     for name, kind in ((user, "string"), (item, "string"), (at, "timestamp")):
         if found.get(name) != kind:
             raise SchemaError(f"join_vectors: column {name!r} is {found.get(name, 'missing')}, {kind} is needed")
-    history = publication_history(warehouse, task)
+    history = still_there(warehouse, publication_history(warehouse, task))
     users, items = published_vectors(rows.sparkSession, warehouse, history)
     return vectors.join_vectors(rows, users, items, in_use(history), at=at, user=user, item=item)
+
+
+def still_there(warehouse: str | Path, history: Sequence[Publication]) -> list[Publication]:
+    """The publications since the last one whose vectors cannot be read any more.
+
+    Raises:
+        HistoryGoneError: Not even the newest can be read.
+    """
+    kept: list[Publication] = []
+    for was in reversed(history):
+        if not all(_is_there(Path(warehouse), table, was) for table in (USER_EMBEDDINGS, ITEM_EMBEDDINGS)):
+            break
+        kept.insert(0, was)
+    if not kept:
+        raise HistoryGoneError(f"the vectors that were published for {history[-1].task!r} are gone; encode and publish")
+    return kept
 
 
 def in_use(history: Sequence[Publication]) -> list[PublishedVersion]:
@@ -69,28 +83,15 @@ def in_use(history: Sequence[Publication]) -> list[PublishedVersion]:
 
 
 def published_vectors(
-    spark: SparkSession,
-    warehouse: str | Path,
-    history: Sequence[Publication],
-    tell: Callable[[str], None] = log.warning,
+    spark: SparkSession, warehouse: str | Path, history: Sequence[Publication]
 ) -> tuple[DataFrame, DataFrame]:
-    """Every vector of users and of items that was published and can still be read, and since when readers had it.
+    """Every vector of users and of items in some publications (``still_there``), and since when readers had it.
 
     A user's vector counts from its own `as_of`. An item's counts from the `as_of` it was first published with; one
     that came, or whose text changed, between two nights counts from the moment it was computed.
-
-    Args:
-        spark: The session.
-        warehouse: Folder of the warehouse.
-        history: The publications of one task.
-        tell: Told of versions that are gone.
-
-    Raises:
-        HistoryGoneError: No published version of the vectors can be read any more.
     """
-    at = Path(warehouse)
-    users = _Published(spark, at, USER_EMBEDDINGS, c.USER_ID, lambda *_: F.col(c.AS_OF), tell)
-    items = _Published(spark, at, ITEM_EMBEDDINGS, c.ITEM_ID, _item_since, tell)
+    users = _Published(spark, Path(warehouse), USER_EMBEDDINGS, c.USER_ID, lambda *_: F.col(c.AS_OF))
+    items = _Published(spark, Path(warehouse), ITEM_EMBEDDINGS, c.ITEM_ID, _item_since)
     return users.vectors(history), items.vectors(history)
 
 
@@ -108,7 +109,6 @@ class _Published:
     table: Table
     key: str
     since: Callable[[Publication, bool], Column]
-    tell: Callable[[str], None]
 
     def vectors(self, history: Sequence[Publication]) -> DataFrame:
         """key, model_version, `since`, embedding.
@@ -120,14 +120,7 @@ class _Published:
         for was in history:
             first, last = was.first[self.table.name], was.last[self.table.name]
             for version in dict.fromkeys((first, last)):
-                if self._is_there(version, was.model_version):
-                    frames.append(self._slice(was, version, version == first).withColumn(_ORDER, F.lit(len(frames))))
-                else:
-                    self.tell(f"{self.table.name}: version {version}, published {was.as_of:%Y-%m-%d %H:%M}, is gone")
-        if not frames:
-            raise HistoryGoneError(
-                f"{self.table.name}: no published version can be read any more; encode and publish again"
-            )
+                frames.append(self._slice(was, version, version == first).withColumn(_ORDER, F.lit(len(frames))))
         everything = reduce(DataFrame.unionByName, frames)
         if len(frames) == 1:
             return everything.drop(_ORDER)
@@ -140,11 +133,12 @@ class _Published:
         rows = rows.where(F.col(c.MODEL_VERSION) == was.model_version)
         return rows.select(self.key, c.MODEL_VERSION, self.since(was, is_first).alias(SINCE), c.EMBEDDING)
 
-    def _is_there(self, version: int, model_version: str) -> bool:
-        """Whether the version is in the log, and the files of the checkpoint in it are on disk."""
-        path = folder(self.warehouse, self.table)
-        try:
-            names = live_files(path, snapshot(self.warehouse, self.table, version).version())
-        except HistoryGoneError:
-            return False
-        return all((Path(path) / name).is_file() for name in names if f"{c.MODEL_VERSION}={model_version}/" in name)
+
+def _is_there(warehouse: Path, table: Table, was: Publication) -> bool:
+    """Whether the versions are in the log, and the files of the checkpoint in them are on disk."""
+    path, of_checkpoint = Path(folder(warehouse, table)), f"{c.MODEL_VERSION}={was.model_version}/"
+    try:
+        names = {name for version in (was.first, was.last) for name in live_files(str(path), version[table.name])}
+    except DeltaError:
+        return False
+    return all((path / name).is_file() for name in names if of_checkpoint in name)

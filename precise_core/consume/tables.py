@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from precise_core.errors import HistoryGoneError, MissingTableError
 from precise_core.spark.arrow_dataset import arrow_dataset
-from schemas import Table
+from schemas import TABLES, Table
 
 
 def snapshot(warehouse: str | Path, table: Table, version: int | None = None) -> DeltaTable:
@@ -37,6 +37,18 @@ def snapshot(warehouse: str | Path, table: Table, version: int | None = None) ->
 def folder(warehouse: str | Path, table: Table) -> str:
     """The folder of a table."""
     return str(Path(warehouse).resolve() / "tables" / table.name)
+
+
+def read_table(warehouse: str | Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole table, or some of its columns, at its newest version; partition columns included.
+
+    Raises:
+        MissingTableError: There is no such table in the warehouse, or none of that name at all.
+    """
+    tables = {table.name: table for table in TABLES}
+    if name not in tables:
+        raise MissingTableError(f"there is no table {name!r}; the tables are {', '.join(tables)}")
+    return read(warehouse, tables[name], list(columns or tables[name].column_names))
 
 
 def read(

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.consume.publications import publication_history
-from precise_core.consume.spark import in_use, published_vectors
+from precise_core.consume.spark import in_use, published_vectors, still_there
 from precise_core.errors import NothingToLearnError
 from precise_core.features.ranking import build_ranking_features
 from precise_core.runtime.job import Job
@@ -34,12 +34,13 @@ class RankingFeatures:
 
     def __init__(self, job: Job, task: str) -> None:
         self._job, self._task = job, task
-        self._history = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
+        published = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
+        self._history = still_there(job.folder, published)
 
     @property
     def rows(self) -> DataFrame:
         """The whole content of the table for the task."""
-        users, items = published_vectors(self._job.spark, self._job.folder, self._history, self._job.say)
+        users, items = published_vectors(self._job.spark, self._job.folder, self._history)
         return build_ranking_features(
             self._joined_anew,
             self._job.read(EVENTS),

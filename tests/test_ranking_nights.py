@@ -1,0 +1,70 @@
+"""Ranking features over several publications: each impression keeps the vectors of its own night, whatever follows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+from precise_core.spark.warehouse import Warehouse
+from schemas import PUBLISHED_MODELS, RANKING_FEATURES, USER_EMBEDDINGS, Table
+from schemas import columns as c
+from tests.night import copy_of, run
+from tests.test_night import read
+
+FIRST = datetime(2024, 2, 20, tzinfo=UTC)  # as_of of conf/synthetic.yaml
+SECOND = FIRST + timedelta(days=5)
+
+
+def rewrite(house: Warehouse, table: Table, rows: pa.Table) -> int:
+    write_deltalake(house.path(table), rows, mode="overwrite", partition_by=list(table.partition_by) or None)
+    return house.version(table)
+
+
+def publish_second_night(house: Warehouse) -> None:
+    """All user vectors are turned around and published with a later `as_of`, under the same checkpoint."""
+    users = house.read_arrow(USER_EMBEDDINGS, house.version(USER_EMBEDDINGS))
+    turned = [[-value for value in vector] for vector in users[c.EMBEDDING].to_pylist()]
+    columns = {c.EMBEDDING: pa.array(turned, pa.list_(pa.float32())), c.AS_OF: [SECOND] * len(users)}
+    for name, values in columns.items():
+        place = users.column_names.index(name)
+        users = users.set_column(place, users.schema.field(name), pa.array(values, users.schema.field(name).type))
+    version = rewrite(house, USER_EMBEDDINGS, users)
+    rows = house.read_arrow(PUBLISHED_MODELS, house.version(PUBLISHED_MODELS)).to_pylist()
+    for row in rows:
+        versions = dict(row["table_versions"]) | {USER_EMBEDDINGS.name: version}
+        row |= {c.AS_OF: SECOND, "table_versions": list(versions.items())}
+    rewrite(house, PUBLISHED_MODELS, pa.Table.from_pylist(rows, schema=PUBLISHED_MODELS.arrow_schema()))
+
+
+def features(warehouse: Path) -> pd.DataFrame:
+    return read(warehouse, "ranking_features").sort_values([c.TASK, c.IMPRESSION_ID]).reset_index(drop=True)
+
+
+def test_each_impression_keeps_the_vectors_of_its_night(night: Path, tmp_path: Path) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    house = Warehouse(str(warehouse))
+    before, version = features(warehouse), house.version(RANKING_FEATURES)
+    first_users = house.version(USER_EMBEDDINGS)
+
+    publish_second_night(house)
+    assert run("build_ranking_features", warehouse) == 0
+    after = features(warehouse)
+    assert house.version(RANKING_FEATURES) > version
+    is_later = after[c.IMPRESSION_TS] >= SECOND
+    assert 0 < is_later.sum() < len(after) and after[c.PRECISE_SCORE].notna().any()
+    sign = is_later.map({True: -1.0, False: 1.0})
+    pd.testing.assert_series_equal(after[c.PRECISE_SCORE], before[c.PRECISE_SCORE] * sign, check_dtype=False, rtol=1e-5)
+    same = [name for name in before.columns if name not in (c.PRECISE_SCORE, c.USER_EMBEDDING)]
+    pd.testing.assert_frame_equal(after[same], before[same])
+
+    # The files of the first night's vectors go, as VACUUM would have it; what was joined in time stays.
+    live = set(DeltaTable(house.path(USER_EMBEDDINGS)).file_uris())
+    for file in set(DeltaTable(house.path(USER_EMBEDDINGS), version=first_users).file_uris()) - live:
+        Path(file).unlink()
+    version = house.version(RANKING_FEATURES)
+    assert run("build_ranking_features", warehouse) == 0
+    assert house.version(RANKING_FEATURES) == version  # the same rows: no commit
