@@ -87,11 +87,10 @@ class RankingFeaturesConfig(Config):
     """`ranking_features`: which tasks' vectors are joined and how impressions are split by time.
 
     The first `train_share` of the impressions' time span trains, the next `validation_share` selects, the rest tests.
-    The table holds the impressions of the `days` before the newest one.
     """
 
     tasks: tuple[str, ...] = Field((ALL_TASK,), min_length=1)
-    days: int = Field(60, ge=1)
+    days: int = Field(60, ge=1, description="How far back from the newest impression the table goes.")
     train_share: float = Field(0.6, gt=0, lt=1)
     validation_share: float = Field(0.15, gt=0, lt=1)
     popularity_days: int = Field(28, ge=1)
