@@ -159,7 +159,7 @@ def update_vectors(
     with raised_as_ours():
         if counts["changed"] or counts["gone"]:
             _replace(job, inputs, stale, encode(_spread_out(job, inputs, todo)), check, what)
-        elif counts["new"]:
+        elif counts["new"] or not job.warehouse.exists(inputs.table):
             _append(job, inputs, todo, counts["new"], encode, check, what)
         else:
             job.keep(inputs.table)

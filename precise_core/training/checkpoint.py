@@ -24,6 +24,7 @@ import torch
 from pydantic import ValidationError as PydanticValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from precise_core.artefacts import file_sum
 from precise_core.config import Config
@@ -143,7 +144,7 @@ class Checkpoint:
         manifest = self.manifest
         known = torch.zeros(manifest.num_known_tokens, dtype=torch.long)  # the ids themselves are among the buffers
         sizes = (manifest.stage, manifest.max_token_length, manifest.state_width)
-        with torch.device("meta") if mapped else nullcontext():  # no memory for weights that are replaced at once
+        with _NoDraws() if mapped else nullcontext():
             model = Precise(manifest.model, manifest.num_item_rows, known, *sizes)
         try:
             model.load_state_dict(load_file(str(self.folder / _WEIGHTS)), assign=mapped)
@@ -208,6 +209,17 @@ class Checkpoint:
         """The lines of metrics.jsonl."""
         text = (self.folder / _METRICS).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
+
+
+class _NoDraws(TorchFunctionMode):
+    """A module made in this block leaves its weights as they come: they are replaced at once, and its untouched pages
+    take no memory. (``torch.device("meta")`` does the same, after a second of imports.)"""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def content_sum(folder: Path) -> str:
