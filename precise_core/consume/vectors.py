@@ -69,14 +69,11 @@ def join_vectors(
     else:
         space = vector_space(warehouse, version)
         columns = _of_checkpoint(keys, _Checkpoint(warehouse, task, version, space, {}))
-    if isinstance(rows, pa.Table):
-        for name in columns.column_names:
-            rows = rows.append_column(name, columns[name])
-        return rows
-    joined = rows.copy()
+    if isinstance(rows, pd.DataFrame):
+        return rows.assign(**{name: columns[name].to_pandas().to_numpy() for name in columns.column_names})
     for name in columns.column_names:
-        joined[name] = columns[name].to_pandas().to_numpy()
-    return joined
+        rows = rows.append_column(name, columns[name])
+    return rows
 
 
 @dataclass(frozen=True)
