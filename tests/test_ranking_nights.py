@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from precise_core.spark.warehouse import Warehouse
@@ -68,3 +70,20 @@ def test_each_impression_keeps_the_vectors_of_its_night(night: Path, tmp_path: P
     version = house.version(RANKING_FEATURES)
     assert run("build_ranking_features", warehouse) == 0
     assert house.version(RANKING_FEATURES) == version  # the same rows: no commit
+
+
+def test_without_impressions_since_the_first_publication_ranking_is_left_out(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    house = Warehouse(str(warehouse))
+    rows = house.read_arrow(PUBLISHED_MODELS, house.version(PUBLISHED_MODELS)).to_pylist()
+    for table in (PUBLISHED_MODELS, RANKING_FEATURES):
+        shutil.rmtree(house.path(table))
+    later = [
+        row | {c.AS_OF: SECOND + timedelta(days=30), "table_versions": dict(row["table_versions"])} for row in rows
+    ]
+    house.replace_records(PUBLISHED_MODELS, later)
+    for job in ("build_ranking_features", "train_ranker", "score_ranking"):
+        assert run(job, warehouse) == 0
+    assert "no impression lies at or after the as_of" in capsys.readouterr().out.replace("\n", " ")
