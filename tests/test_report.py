@@ -271,7 +271,7 @@ def test_a_paired_gain_says_more_than_two_intervals() -> None:
         row = figures_of("ranking", "all", {"DCN + PRECISE-UT": value}, metric=metric, k=0)[0]
         rows.append([row | {"ci_low": low, "ci_high": 2 * value}])
     assert verdicts(frame(*rows)) == [
-        "DCN + PRECISE-UT beats plain DCN on AUC (.750 against .700, p < .05) "
+        "DCN + PRECISE-UT beats plain DCN on AUC (.750 against .700, paired interval without 0) "
         "and log loss (.410 against .420, may be chance)."
     ]
 

@@ -251,7 +251,7 @@ def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]
 def _chance(gain: Score) -> str:
     """What the paired interval says; it is narrower than the two intervals beside each other."""
     assert gain.low is not None and gain.high is not None
-    return ", may be chance" if gain.low <= 0 <= gain.high else ", p < .05"
+    return ", may be chance" if gain.low <= 0 <= gain.high else ", paired interval without 0"
 
 
 def _listing(items: list[str]) -> str:
