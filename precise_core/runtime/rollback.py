@@ -226,17 +226,14 @@ def restore_tables(job: Job, state: State) -> Sequence[str]:
 
 
 def _may_move_first(job: Job, state: State) -> bool:
+    """Whether the vectors that `published_models` will name are there now; read off the partitions, without a row."""
     version = state.tables.get(PUBLISHED_MODELS.name)
-    if version is None or not job.warehouse.exists(USER_EMBEDDINGS):
+    if version is None:
         return True
     named = {row[c.MODEL_VERSION] for row in publications(job.warehouse, version).values()}
-    return named <= _model_versions(job, ITEM_EMBEDDINGS) & _model_versions(job, USER_EMBEDDINGS)
-
-
-def _model_versions(job: Job, table: Table) -> set[str]:
-    """Read off the partitions, without a row."""
-    partitions = DeltaTable(job.warehouse.path(table)).partitions() if job.warehouse.exists(table) else []
-    return {partition[c.MODEL_VERSION] for partition in partitions}
+    tables = [table for table in (ITEM_EMBEDDINGS, USER_EMBEDDINGS) if table.name in state.tables]
+    found = [DeltaTable(job.warehouse.path(table)).partitions() for table in tables]
+    return all(named <= {partition[c.MODEL_VERSION] for partition in partitions} for partitions in found)
 
 
 def _empty(path: str) -> None:
