@@ -19,6 +19,7 @@ from tests.test_night import read
 
 FIRST = datetime(2024, 2, 20, tzinfo=UTC)  # as_of of conf/synthetic.yaml
 SECOND = FIRST + timedelta(days=5)
+ONE_TASK = ("--set", "ranking_features.tasks=[all]")
 
 
 def rewrite(house: Warehouse, table: Table, rows: pa.Table) -> int:
@@ -43,7 +44,9 @@ def publish_second_night(house: Warehouse) -> None:
 
 
 def features(warehouse: Path) -> pd.DataFrame:
-    return read(warehouse, "ranking_features").sort_values([c.TASK, c.IMPRESSION_ID]).reset_index(drop=True)
+    """Those of task `all`, by impression."""
+    rows = read(warehouse, "ranking_features")
+    return rows[rows[c.TASK] == "all"].sort_values(c.IMPRESSION_ID).reset_index(drop=True)
 
 
 def test_each_impression_keeps_the_vectors_of_its_night(night: Path, tmp_path: Path) -> None:
@@ -53,7 +56,7 @@ def test_each_impression_keeps_the_vectors_of_its_night(night: Path, tmp_path: P
     first_users = house.version(USER_EMBEDDINGS)
 
     publish_second_night(house)
-    assert run("build_ranking_features", warehouse) == 0
+    assert run("build_ranking_features", warehouse, *ONE_TASK) == 0
     after = features(warehouse)
     assert house.version(RANKING_FEATURES) > version
     is_later = after[c.IMPRESSION_TS] >= SECOND
@@ -68,7 +71,7 @@ def test_each_impression_keeps_the_vectors_of_its_night(night: Path, tmp_path: P
     for file in set(DeltaTable(house.path(USER_EMBEDDINGS), version=first_users).file_uris()) - live:
         Path(file).unlink()
     version = house.version(RANKING_FEATURES)
-    assert run("build_ranking_features", warehouse) == 0
+    assert run("build_ranking_features", warehouse, *ONE_TASK) == 0
     assert house.version(RANKING_FEATURES) == version  # the same rows: no commit
 
 
@@ -85,5 +88,5 @@ def test_without_impressions_since_the_first_publication_ranking_is_left_out(
     ]
     house.replace_records(PUBLISHED_MODELS, later)
     for job in ("build_ranking_features", "train_ranker", "score_ranking"):
-        assert run(job, warehouse) == 0
+        assert run(job, warehouse, *ONE_TASK) == 0
     assert "no impression lies at or after the as_of" in capsys.readouterr().out.replace("\n", " ")
