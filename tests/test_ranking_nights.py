@@ -6,6 +6,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -62,7 +63,7 @@ def test_each_impression_keeps_the_vectors_of_its_night(night: Path, tmp_path: P
     is_later = after[c.IMPRESSION_TS] >= SECOND
     assert 0 < is_later.sum() < len(after) and after[c.PRECISE_SCORE].notna().any()
     sign = is_later.map({True: -1.0, False: 1.0})
-    pd.testing.assert_series_equal(after[c.PRECISE_SCORE], before[c.PRECISE_SCORE] * sign, check_dtype=False, rtol=1e-5)
+    np.testing.assert_allclose(after[c.PRECISE_SCORE], before[c.PRECISE_SCORE] * sign, rtol=1e-5)
     same = [name for name in before.columns if name not in (c.PRECISE_SCORE, c.USER_EMBEDDING)]
     pd.testing.assert_frame_equal(after[same], before[same])
 
