@@ -4,13 +4,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONFIG ?= conf/demo.yaml
 MILLIONS ?= 10
+USERS ?= 200000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data experiment results references clean
+.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference experiment results references clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 preflight: ## Check Python, Java, memory and disk, and say what to do
 	@sh precise_core/runtime/preflight.sh $(PYTHON)
@@ -58,6 +59,10 @@ bench-data: install ## Measure the data plane: MILLIONS=10 (events); benchmarks/
 	$(BIN)/python -m benchmarks.sequence_night --events $(MILLIONS)000000
 	$(BIN)/python -m benchmarks.data.tokenization
 	$(BIN)/python -m benchmarks.data.gates --millions $(MILLIONS)
+	$(BIN)/python -m benchmarks.figures
+
+bench-inference: install ## Measure batch inference: USERS=200000; benchmarks/inference
+	$(BIN)/python -m benchmarks.inference.encoding --users $(USERS)
 	$(BIN)/python -m benchmarks.figures
 
 experiment: $(if $(EXPERIMENT),install) ## Train and compare the systems of one file: NAME=beauty DATA=folder

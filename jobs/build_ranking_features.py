@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pyspark.sql import functions as F
 
 from precise_core.features.ranking import build_ranking_features
-from precise_core.runtime.checkpoints import latest_checkpoint
 from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.published import published_checkpoint
 from precise_core.runtime.rankers import ranking_tasks
 from schemas import EVENTS, IMPRESSIONS, ITEM_EMBEDDINGS, ITEMS, RANKING_FEATURES, USER_EMBEDDINGS
 from schemas import columns as c
@@ -26,7 +26,7 @@ def build(job: Job) -> None:
     total, impressions, written = shown.count(), since.count(), 0
     tasks = ranking_tasks(job)
     for task in tasks:
-        version = latest_checkpoint(job, task).model_version
+        version = published_checkpoint(job, task).model_version
         features = build_ranking_features(
             *tables, task=task, model_version=version, as_of=settings.as_of, config=settings.ranking_features
         )

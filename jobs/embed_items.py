@@ -1,43 +1,50 @@
-"""Encode every item with the current checkpoints (Fig. 5: hourly item prediction).
+"""Encode items with the newest checkpoints (Fig. 5: hourly item prediction).
 
-Reads items, item_tokens, item_vocabulary, text_states where a checkpoint is contextual, and checkpoints. Writes
-item_embeddings, one slice per model_version.
+Only items that are new, whose text has changed, or that have no vector of the checkpoint yet are encoded; a new
+checkpoint encodes all. Reads items, item_tokens, item_vocabulary, text_states where a checkpoint is contextual, and
+checkpoints. Writes item_embeddings, one slice per model_version.
 """
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from precise_core.inference.spark import embed_items
-from precise_core.runtime.checkpoints import latest_checkpoint, require_vocabulary, save_item_catalog, trained_tasks
+from precise_core.runtime.checkpoints import (
+    latest_checkpoint,
+    require_tokens,
+    require_vocabulary,
+    save_item_catalog,
+    trained_tasks,
+)
 from precise_core.runtime.job import Job, run_job
-from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, ITEMS
-from schemas import columns as c
+from precise_core.runtime.vectors import item_inputs, stored_rows, update_vectors
+from schemas import ITEM_EMBEDDINGS
 from validation.gate import gate
 
 
 def embed(job: Job) -> None:
-    tokens = job.read(ITEM_TOKENS)
-    living = job.read(ITEMS).where(f"NOT {c.IS_DELETED}").select(c.ITEM_ID)
-    tokens = tokens.join(living, on=c.ITEM_ID, how="left_semi")
-    tasks = trained_tasks(job, job.arguments.task)
-    items, written = tokens.count(), 0
-    for task in tasks:
+    rows_in, rows_out, encoded = 0, 0, 0
+    for task in trained_tasks(job, job.arguments.task):
         checkpoint = latest_checkpoint(job, task)
         require_vocabulary(job, checkpoint)
-        catalog_file = save_item_catalog(job, checkpoint) if checkpoint.reads_states else None
-        vectors = embed_items(job.spark, tokens, checkpoint.folder, datetime.now(UTC), catalog_file).persist()
-        width = checkpoint.manifest.model.fusion.width
-        with job.watching(f"{task}: encoding {items:,} items"):
-            outcome = gate(ITEM_EMBEDDINGS, vectors, run_id=job.run_id, part=task, width=width)
-        job.check(outcome)
-        written += job.write(ITEM_EMBEDDINGS, vectors, replace={c.MODEL_VERSION: checkpoint.model_version})
-        vectors.unpersist()
-    job.balance("items over all checkpoints", rows_in=items * len(tasks), rows_out=written)
+        require_tokens(job, checkpoint)
+        states = save_item_catalog(job, checkpoint) if checkpoint.reads_states else None
+        inputs = item_inputs(job, checkpoint)
+        encode = partial(
+            embed_items, job.spark, checkpoint=checkpoint.folder, embedded_at=datetime.now(UTC), catalog_file=states
+        )
+        check = partial(gate, ITEM_EMBEDDINGS, run_id=job.run_id, width=inputs.width)
+        done = update_vectors(job, inputs, encode, check, task, full=job.arguments.full)
+        rows_in, rows_out, encoded = rows_in + done.wanted, rows_out + stored_rows(job, inputs), encoded + done.encoded
+    job.metrics["encoded"] = float(encoded)
+    job.balance("items over all checkpoints", rows_in=rows_in, rows_out=rows_out)
 
 
 def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--task", action="append", help="only this task's checkpoint; repeatable; all by default")
+    parser.add_argument("--full", action="store_true", help="encode every item again, whatever is stored")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

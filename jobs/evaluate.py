@@ -6,20 +6,20 @@ Reads every published table. Writes evaluation_metrics, where each model stands 
 from collections.abc import Sequence
 
 from precise_core.errors import NothingToEvaluateError
-from precise_core.runtime.checkpoints import trained_tasks
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.offline_evaluation import OfflineEvaluation
+from precise_core.runtime.published import published_tasks
 from precise_core.runtime.ranking_evaluation import ranking_metrics
 from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
 
 
 def evaluate(job: Job) -> None:
     evaluation, rows, done, left_out = OfflineEvaluation(job), [], 0, 0
-    trained, recalled = trained_tasks(job), job.warehouse.exists(RECALL_CANDIDATES)
+    published, recalled = published_tasks(job), job.warehouse.exists(RECALL_CANDIDATES)
     for task in job.settings.task_names:
         try:
             rows += evaluation.retrieval(task)
-            if recalled and task in trained:
+            if recalled and task in published:
                 rows += evaluation.recall(task)
             done += 1
         except NothingToEvaluateError as error:

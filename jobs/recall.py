@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 from precise_core.features.eligibility import excluded_items
 from precise_core.inference.scores import one_version
 from precise_core.retrieval.spark import recall_candidates
-from precise_core.runtime.checkpoints import latest_checkpoint, trained_tasks
 from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.published import published_checkpoint, published_tasks
 from schemas import EVENTS, ITEM_VOCABULARY, ITEMS, RECALL_CANDIDATES, USER_EMBEDDINGS, USER_SEQUENCES
 from schemas import columns as c
 
@@ -24,8 +24,8 @@ def recall(job: Job) -> None:
     vectors, sequences = job.read(USER_EMBEDDINGS), job.read(USER_SEQUENCES)
     catalog = (job.read(EVENTS), job.read(ITEMS), job.read(ITEM_VOCABULARY))
     rows_in, rows_out, without_history = 0, 0, 0
-    for task in trained_tasks(job, job.arguments.task):
-        version = latest_checkpoint(job, task).model_version
+    for task in published_tasks(job, job.arguments.task):
+        version = published_checkpoint(job, task).model_version
         users = one_version(vectors, version, "user_embeddings").where(F.col(c.TASK) == task)
         excluded = (
             excluded_items(*catalog, settings.tasks, settings.as_of, task).toPandas()[c.ITEM_INDEX].to_numpy(np.int64)

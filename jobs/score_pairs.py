@@ -12,8 +12,8 @@ from pyspark.sql import DataFrame
 
 from precise_core.errors import MissingTableError
 from precise_core.inference.scores import score_pairs
-from precise_core.runtime.checkpoints import latest_checkpoint, trained_tasks
 from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.published import published_checkpoint, published_tasks
 from schemas import IMPRESSIONS, ITEM_EMBEDDINGS, PAIR_SCORES, RECALL_CANDIDATES, USER_EMBEDDINGS
 from schemas import columns as c
 
@@ -24,8 +24,8 @@ def score(job: Job) -> None:
     if not sources:
         raise MissingTableError("no candidate pairs: neither recall_candidates nor impressions is in the warehouse")
     pairs_in, scored, without_vector = 0, 0, 0
-    for task in trained_tasks(job, job.arguments.task):
-        version = latest_checkpoint(job, task).model_version
+    for task in published_tasks(job, job.arguments.task):
+        version = published_checkpoint(job, task).model_version
         pairs = _pairs(sources, version).persist()
         pairs_in += pairs.count()
         without_vector += _without_vector(pairs, users, items, version, task)

@@ -9,8 +9,8 @@ from pyspark.sql import functions as F
 
 from precise_core.inference.ranking import score_impressions
 from precise_core.inference.scores import one_version
-from precise_core.runtime.checkpoints import latest_checkpoint
 from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.published import published_checkpoint
 from precise_core.runtime.rankers import current_rankers, ranker_folder, variants
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
@@ -24,7 +24,7 @@ def score(job: Job) -> None:
             job.say(f"{variant.system}: no ranking model was trained, left out")
             continue
         version = rankers[variant.system]
-        model_version = latest_checkpoint(job, variant.task).model_version
+        model_version = published_checkpoint(job, variant.task).model_version
         of_version = one_version(features, model_version, "ranking_features")
         scores = score_impressions(job.spark, of_version, ranker_folder(job) / version)
         rows_out += job.write(RANKING_SCORES, scores, replace={c.RANKER_VERSION: version})

@@ -6,8 +6,8 @@ Reads ranking_features. Writes a checkpoint folder per variant under <warehouse>
 from collections.abc import Sequence
 
 from precise_core.errors import NothingToLearnError
-from precise_core.runtime.checkpoints import latest_checkpoint
 from precise_core.runtime.job import Job, run_job
+from precise_core.runtime.published import published_checkpoint
 from precise_core.runtime.rankers import publish_rankers, ranker_folder, variants
 from precise_core.training.ranker import RankerProgress, train_ranker
 from precise_core.training.ranking_data import RankingData
@@ -27,7 +27,7 @@ def train(job: Job) -> None:
 def train_variants(job: Job) -> None:
     settings, versions, rows, used = job.settings, {}, 0, 0
     for variant in variants(job):
-        model_version = latest_checkpoint(job, variant.task).model_version
+        model_version = published_checkpoint(job, variant.task).model_version
         features = job.warehouse.read_arrow(
             RANKING_FEATURES, job.pin(RANKING_FEATURES), where={c.MODEL_VERSION: model_version}
         )

@@ -19,6 +19,7 @@ from precise_core.features.config import (
     WindowsConfig,
 )
 from precise_core.feed.config import FeedConfig
+from precise_core.inference.config import EncodingConfig
 from precise_core.models.config import DCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
@@ -45,6 +46,7 @@ class Settings(Config):
     model: ModelConfig = ModelConfig()
     universal: UniversalConfig = UniversalConfig()
     targeted: TargetedConfig = TargetedConfig()
+    encoding: EncodingConfig = Field(EncodingConfig(), description="Batch encoding of items and users.")
     index: IndexConfig = IndexConfig()
     recall: RecallConfig = RecallConfig()
     ranking_features: RankingFeaturesConfig = RankingFeaturesConfig()

@@ -20,6 +20,7 @@ ITEM_EMBEDDINGS = Table(
         Column(name=c.EMBEDDING, type="array<float>", doc="The vector; finite and never all zero."),
         Column(name=c.EMBEDDED_AT, type="timestamp", volatile=True, doc="When it was computed, UTC."),
         Column(name=c.IS_COLD, type="boolean", doc="True = no training event; the vector comes from text alone."),
+        Column(name=c.TEXT_HASH, type="string", doc="SHA-256 of the text it was made from, as in `item_tokens`."),
     ),
 )
 
@@ -35,6 +36,39 @@ USER_EMBEDDINGS = Table(
         _MODEL_VERSION,
         Column(name=c.EMBEDDING, type="array<float>", doc="The vector; finite and never all zero."),
         _AS_OF,
+        Column(name=c.SEQUENCE_HASH, type="bigint", doc="Hash of the items it was made from; another one = stale."),
+    ),
+)
+
+PUBLISHED_MODELS = Table(
+    name="published_models",
+    doc="The checkpoint whose vectors are complete and read by everything behind them, one row per task.",
+    key=(c.TASK,),
+    written_by="publish_models",
+    columns=(
+        _TASK,
+        Column(name=c.MODEL_VERSION, type="string", doc="Whose vectors to read; its index is `indexes/<this>`."),
+        Column(
+            name="previous_version",
+            type="string",
+            nullable=True,
+            doc="What was published for the task before; null = nothing.",
+        ),
+        Column(name=c.AS_OF, type="timestamp", doc="Users were encoded with every event before this instant, UTC."),
+        Column(
+            name="table_versions",
+            type="map<string,bigint>",
+            doc="Delta version of each table the publication was checked against; the vectors are complete in it.",
+        ),
+        Column(name=c.TOKENIZER_ID, type="string", doc="Tokenizer of the item texts, name and content hash."),
+        Column(
+            name=c.LANGUAGE_MODEL,
+            type="string",
+            nullable=True,
+            doc="Language model behind the checkpoint, name and content hash; null = none.",
+        ),
+        Column(name=c.RUN_ID, type="string", volatile=True, doc="The run that published it."),
+        Column(name="published_at", type="timestamp", volatile=True, doc="When, UTC."),
     ),
 )
 

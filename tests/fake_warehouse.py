@@ -174,6 +174,10 @@ def put_whole_night(root: Path) -> None:
     put(root, schemas.TRAINING_WINDOWS, windows)
     vectors = [{c.ITEM_ID: f"i{n}", c.MODEL_VERSION: UNIVERSAL, c.IS_COLD: n >= ITEMS - 12} for n in range(ITEMS)]
     put(root, schemas.ITEM_EMBEDDINGS, vectors)
+    published = [
+        {c.TASK: task, c.MODEL_VERSION: version} for task, version in (("all", UNIVERSAL), ("share", TARGETED))
+    ]
+    put(root, schemas.PUBLISHED_MODELS, published)
     put(root, schemas.RECALL_CANDIDATES, list(candidates()))
     put(root, schemas.EVALUATION_METRICS, all_metrics())
     checks = [{"table_name": "events", "expectation": f"rule_{n}", c.RUN_ID: "r0", "success": True} for n in range(9)]

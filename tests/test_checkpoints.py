@@ -51,6 +51,26 @@ def test_a_loaded_model_gives_the_same_vectors(tmp_path: Path, mode: str, stage:
     assert torch.equal(users[0], users[1])
 
 
+def is_in_file(tensor: torch.Tensor, file: Path) -> bool:
+    """Whether the memory of ``tensor`` is a file's, by the kernel's own list."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, _, end = line.split()[0].partition("-")
+        if int(start, 16) <= tensor.data_ptr() < int(end, 16):
+            return str(file) in line
+    return False
+
+
+def test_mapped_weights_stay_in_the_file_and_give_the_same_vectors(tmp_path: Path) -> None:
+    checkpoint, items = write(tmp_path), torch.tensor([[0, 2, 5, 9]])
+    models = [checkpoint.load_model(), checkpoint.load_model(mapped=True)]
+    users = [m.user_embeddings(fuse_distinct(m, world_catalog(), items)[0], items > 0) for m in models]
+    assert torch.equal(users[0], users[1])
+    assert all(
+        is_in_file(tensor, checkpoint.folder / "model.safetensors") for tensor in models[1].state_dict().values()
+    )
+    assert not any(is_in_file(tensor, checkpoint.folder) for tensor in models[0].state_dict().values())
+
+
 def test_a_checkpoint_says_what_it_is(tmp_path: Path) -> None:
     checkpoint = write(tmp_path)
     assert checkpoint.folder.name == checkpoint.model_version

@@ -44,14 +44,14 @@ def build(spark: SparkSession, events: list[Event], **changes: Any) -> DataFrame
         (item, "", "", [CATEGORY[item], "x"] if CATEGORY[item] else [], {}, None, None, False) for item in ITEM_IDS
     ]
     item_vectors = [
-        ("i1", 2, "v1", [1.0, 2.0], AS_OF, False),
-        ("i1", 2, "v2", [9.0, 9.0], AS_OF, False),
-        ("i2", 3, "v1", [3.0, -1.0], AS_OF, False),
+        ("i1", 2, "v1", [1.0, 2.0], AS_OF, False, "h"),
+        ("i1", 2, "v2", [9.0, 9.0], AS_OF, False, "h"),
+        ("i2", 3, "v1", [3.0, -1.0], AS_OF, False, "h"),
     ]
     user_vectors = [
-        ("heavy", "all", "v1", [0.5, 0.25], CHECKPOINT + timedelta(days=3)),
-        ("heavy", "share", "v1", [7.0, 7.0], CHECKPOINT),
-        ("u1", "all", "v1", [1.0, 1.0], CHECKPOINT),
+        ("heavy", "all", "v1", [0.5, 0.25], CHECKPOINT + timedelta(days=3), 7),
+        ("heavy", "share", "v1", [7.0, 7.0], CHECKPOINT, 7),
+        ("u1", "all", "v1", [1.0, 1.0], CHECKPOINT, 7),
     ]
     arguments: dict[str, Any] = {"task": "all", "model_version": "v1", "as_of": CHECKPOINT, "config": CONFIG}
     return build_ranking_features(

@@ -83,7 +83,13 @@ def test_a_whole_night_fills_every_section(page: str) -> None:
         "sequences": ("60 users", "54", "6"),
         "scenes": ("articles", "live $5 & $6", "share"),
         "popularity": ("cold in universal-3f9ac1", "12", "10 %"),
-        "training": (UNIVERSAL, TARGETED, "Training loss: 6.89 at first", "NDCG@50 at best .156", "410 sequences"),
+        "training": (
+            f"{UNIVERSAL}, published",
+            TARGETED,
+            "Training loss: 6.89 at first",
+            "NDCG@50 at best .156",
+            "410 sequences",
+        ),
         "experts": ("the busiest expert takes 40 %",),
         "retrieval": (
             "Recall@10",

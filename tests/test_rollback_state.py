@@ -16,14 +16,23 @@ from precise_core.retrieval.config import IndexConfig
 from precise_core.retrieval.index import build_index
 from precise_core.runtime.job import Job
 from precise_core.runtime.old_artefacts import pointers, unused_artefacts
+from precise_core.runtime.published import published_now
 from precise_core.runtime.rollback import begin, state_after, whole_state
 from precise_core.spark.care import content_changed, live_files
 from precise_core.spark.erasure_list import ErasureList
 from precise_core.spark.warehouse import Warehouse
 from precise_core.training.checkpoint import publish_latest, unpublish
-from schemas import ITEM_EMBEDDINGS, ITEM_VOCABULARY, ITEMS, PAIR_SCORES, RUNS, VALIDATION_RESULTS
+from schemas import (
+    ITEM_EMBEDDINGS,
+    ITEM_VOCABULARY,
+    ITEMS,
+    PAIR_SCORES,
+    PUBLISHED_MODELS,
+    RUNS,
+    VALIDATION_RESULTS,
+)
 from schemas import columns as c
-from tests.fake_warehouse import put, settings_of
+from tests.fake_warehouse import AS_OF, put, settings_of
 from tests.night import run
 from tests.test_checkpoints import make_model, write
 
@@ -58,6 +67,14 @@ def embed(warehouse: Path, items: list[str], version: str) -> None:
     index.save(warehouse / "indexes" / version)
 
 
+def publish(warehouse: Path) -> None:
+    """What is in use for `all` is published."""
+    version = pointers(warehouse)["checkpoint:all"]
+    row = {c.TASK: "all", c.MODEL_VERSION: version, c.AS_OF: AS_OF, "table_versions": {}, c.TOKENIZER_ID: "t"}
+    row |= {c.RUN_ID: "r", "published_at": AS_OF}
+    Warehouse(str(warehouse)).replace_records(PUBLISHED_MODELS, [row])
+
+
 def use_ranker(warehouse: Path, versions: dict[str, str]) -> None:
     (warehouse / "rankers").mkdir(exist_ok=True)
     for version in versions.values():
@@ -79,6 +96,7 @@ def nights(tmp_path: Path) -> tuple[Path, str]:
     put(warehouse, ITEMS, [{c.ITEM_ID: item} for item in "ab"])
     put(warehouse, ITEM_VOCABULARY, [{c.ITEM_ID: item, c.ITEM_INDEX: row} for row, item in enumerate("ab", 2)])
     embed(warehouse, ["a", "b"], train(warehouse, seed=1))
+    publish(warehouse)
     use_ranker(warehouse, {"DCN": "dcn-1"})
     first = job_of(warehouse, "run_night")
     whole_state(first)
@@ -89,11 +107,36 @@ def nights(tmp_path: Path) -> tuple[Path, str]:
     put(
         warehouse, PAIR_SCORES, [{c.ITEM_ID: "n", c.SCORE: 0.5, c.MODEL_VERSION: "v"}]
     )  # a table that the first night did not have
+    publish(warehouse)
     use_ranker(warehouse, {"DCN": "dcn-2", "DCN + PRECISE-UT": "dcn+all-2"})
     second = job_of(warehouse, "run_night")
     whole_state(second)
     end_of(second, datetime(2024, 3, 2, tzinfo=UTC))
     return warehouse, run_id
+
+
+def published(warehouse: Path) -> dict[str, str]:
+    return {task: row[c.MODEL_VERSION] for task, row in published_now(Warehouse(str(warehouse))).items()}
+
+
+def test_what_is_published_moves_too_and_names_vectors_at_every_moment(
+    nights: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse, run_id = nights
+    house = Warehouse(str(warehouse))
+    second = next(night for night in _nights(warehouse) if night != run_id)
+    new = published(warehouse)["all"]
+    capsys.readouterr()
+    assert run("rollback", warehouse, "--to-run", run_id) == 0
+    old = published(warehouse)["all"]
+    assert old != new and old == pointers(warehouse)["checkpoint:all"]
+    out = capsys.readouterr().out
+    assert out.index("published_models: as in") < out.index("item_embeddings: as in")  # its vectors were there already
+    assert house.read_arrow(ITEM_EMBEDDINGS, house.version(ITEM_EMBEDDINGS), where={c.MODEL_VERSION: new}).num_rows == 0
+    assert run("rollback", warehouse, "--to-run", second) == 0
+    assert published(warehouse)["all"] == new
+    out = capsys.readouterr().out
+    assert out.index("published_models: as in") > out.index("item_embeddings: as in")
 
 
 def content(warehouse: Path) -> dict[str, Any]:
@@ -181,7 +224,7 @@ def test_the_state_after_a_single_job_is_put_together_from_the_runs_before(night
     failed.output_versions = {"items": 7}
     end_of(failed, datetime(2024, 3, 2, 3, tzinfo=UTC), status="failed")
     state = state_after(job_of(warehouse, "rollback"), targeted_id)
-    assert state.tables == {table.name: 1 - (table == PAIR_SCORES) for table in TABLES}
+    assert state.tables == {table.name: 1 - (table == PAIR_SCORES) for table in (*TABLES, PUBLISHED_MODELS)}
     assert "checkpoint:share" not in state.artefacts
     rankers = {key: version for key, version in state.artefacts.items() if key.startswith("ranker:")}
     assert rankers == {"ranker:DCN": "dcn-3"}

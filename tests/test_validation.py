@@ -68,12 +68,12 @@ def sequence(number: int, **changes: Any) -> Row:
 
 def item_embedding(number: int, **changes: Any) -> Row:
     row = {"item_id": f"i{number}", "item_index": number + 2, "model_version": "v1", "embedding": [0.5, 0.0, -2.0]}
-    return row | {"embedded_at": NOON, "is_cold": False} | changes
+    return row | {"embedded_at": NOON, "is_cold": False, "text_hash": "h"} | changes
 
 
 def user_embedding(number: int, **changes: Any) -> Row:
     row = {"user_id": f"u{number}", "task": "all", "model_version": "v1", "embedding": [0.5, 0.0, -2.0]}
-    return row | {"as_of": AS_OF} | changes
+    return row | {"as_of": AS_OF, "sequence_hash": 7} | changes
 
 
 PARAMETERS: dict[str, Row] = {

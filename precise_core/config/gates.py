@@ -10,6 +10,27 @@ from precise_core.config.base import Config
 from schemas import TABLES
 
 
+class DriftConfig(Config):
+    """How far a model's vectors may be from the published ones; `publish_models` refuses one that is further."""
+
+    sample: int = Field(2000, ge=2, description="Items, and users, that are compared: the same ones every night.")
+    largest_norm_change: float = Field(
+        0.5, gt=0, description="Largest relative change of a decile of the vectors' lengths."
+    )
+    smallest_cosine: float = Field(
+        0.5,
+        ge=-1,
+        le=1,
+        description="Mean cosine to the published vectors; asked of a checkpoint that goes on from the published one.",
+    )
+    smallest_neighbour_overlap: float = Field(
+        0.1, ge=0, le=1, description="Share of an item's ten nearest items of the sample that stay."
+    )
+    largest_unknown_token_share: float = Field(
+        0.2, ge=0, le=1, description="Share of the tokens of all texts that the checkpoint has no vector for."
+    )
+
+
 class GatesConfig(Config):
     """How strict the gates are. Every check has a level of its own; `levels` overrides it."""
 
@@ -25,6 +46,8 @@ class GatesConfig(Config):
     smallest_mix_overlap: float = Field(
         0.7, ge=0, le=1, description="Share of scenes and actions that a day must have in common with them."
     )
+
+    drift: DriftConfig = Field(DriftConfig(), description="Limits of what is published.")
 
     @field_validator("levels")
     @classmethod

@@ -1,5 +1,7 @@
 """A checkpoint to vectors, in one process: what a Spark worker, the evaluation and a notebook all call.
 
+The model's device decides where it is computed; what goes in and what comes out are NumPy arrays.
+
 B users, N items, L positions, T text tokens, D width.
 """
 
@@ -13,24 +15,32 @@ import torch
 from precise_core.errors import ModelError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
-from precise_core.training.checkpoint import Checkpoint
+from precise_core.training.checkpoint import Checkpoint, content_sum
 
 _loaded: dict[str, tuple[str, Precise]] = {}
 _catalogs: dict[str, ItemCatalog] = {}
 
 
 def load_encoder(folder: str | Path) -> tuple[str, Precise]:
-    """``(model_version, model)`` of a checkpoint, verified and loaded once per process.
+    """``(model_version, model)`` of a checkpoint, verified and loaded once per process, on this machine's device.
+
+    What is loaded is told by its checksum, not by its place. On a CPU the weights are mapped into memory, so that the
+    workers of one machine share them.
 
     Raises:
         CheckpointError: The folder is missing or a file in it was changed.
     """
-    key = str(folder)
+    key = content_sum(Path(folder))
     if key not in _loaded:
         checkpoint = Checkpoint.open(Path(folder))
         _loaded.clear()  # one model per worker: weights of an old checkpoint must not stay resident
-        _loaded[key] = (checkpoint.model_version, checkpoint.load_model().eval())
+        _loaded[key] = (checkpoint.model_version, checkpoint.load_model(mapped=True).to(encoding_device()))
     return _loaded[key]
+
+
+def encoding_device() -> torch.device:
+    """Where this machine encodes: its GPU, or the CPU where it has none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_catalog(file: Path) -> ItemCatalog:
@@ -56,8 +66,8 @@ def encode_catalog(model: Precise, catalog: ItemCatalog, item_indices_N: np.ndar
     with torch.inference_mode():
         for start in range(0, len(item_indices_N), batch):
             indices_N = torch.from_numpy(item_indices_N[start : start + batch].astype(np.int64))
-            (fused_ND,) = fuse_distinct(model, catalog, indices_N)
-            parts.append(model.serving_item_vectors(fused_ND).float().numpy())
+            (fused_ND,) = fuse_distinct(model, catalog, indices_N.to(model.device))
+            parts.append(model.serving_item_vectors(fused_ND).float().cpu().numpy())
     vectors_ND = np.concatenate(parts) if parts else np.zeros((0, model.config.fusion.width), np.float32)
     return _finite(vectors_ND, "item")
 
@@ -76,11 +86,11 @@ def encode_items(
             rows = slice(start, start + batch)
             fused_ND = model.item_embeddings(
                 # Arrow's buffers are read-only, which torch does not know: it gets copies.
-                torch.from_numpy(item_indices_N[rows].astype(np.int64)),
-                torch.from_numpy(token_ids_NT[rows].copy()),
-                torch.from_numpy(token_counts_N[rows].copy()),
+                torch.from_numpy(item_indices_N[rows].astype(np.int64)).to(model.device),
+                torch.from_numpy(token_ids_NT[rows].copy()).to(model.device),
+                torch.from_numpy(token_counts_N[rows].copy()).to(model.device),
             )
-            parts.append(model.serving_item_vectors(fused_ND).float().numpy())
+            parts.append(model.serving_item_vectors(fused_ND).float().cpu().numpy())
     vectors_ND = np.concatenate(parts) if parts else np.zeros((0, model.config.fusion.width), np.float32)
     return _finite(vectors_ND, "item")
 
@@ -107,10 +117,10 @@ def encode_users(
     with torch.inference_mode():
         for start in range(0, len(order), batch):
             users = order[start : start + batch]
-            items_BL = torch.from_numpy(_left_padded(items_E, ends_B[users], lengths_B[users]))
+            items_BL = torch.from_numpy(_left_padded(items_E, ends_B[users], lengths_B[users])).to(model.device)
             (fused_BLD,) = fuse_distinct(model, catalog, items_BL)
             h_BD = model.user_embeddings(fused_BLD, items_BL > 0)
-            vectors_BD[users] = model.serving_user_vectors(h_BD).float().numpy()
+            vectors_BD[users] = model.serving_user_vectors(h_BD).float().cpu().numpy()
     return _finite(vectors_BD, "user")
 
 

@@ -1,4 +1,8 @@
-"""Batch encoding on Spark: Arrow in, Arrow out, one model per Python worker."""
+"""Batch encoding on Spark: Arrow in, Arrow out, one model per Python worker.
+
+A frame is encoded where it is read: give it as many partitions as there are cores. What is read row by row elsewhere
+stays in Arrow buffers here; `precise_core.inference.batch_udf` is the same by Spark's own `predict_batch_udf`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+import torch
+from pyspark import TaskContext
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.inference.encoding import encode_catalog, encode_items, encode_users, load_catalog, load_encoder
@@ -18,6 +24,7 @@ from precise_core.inference.text import fixed_lists, float_lists
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise
 from precise_core.sources.times import instant
+from precise_core.training.checkpoint import Checkpoint
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
@@ -35,12 +42,13 @@ def embed_items(
     ``catalog_file`` is for contextual models, whose texts are hidden states: workers of one machine map one copy of
     them into memory instead of each receiving them row by row.
     """
-    version, _ = load_encoder(checkpoint)  # a missing or changed checkpoint fails before any Spark job
+    version = Checkpoint.open(checkpoint).model_version  # missing or changed: fails before any Spark job
     name = ship(spark, checkpoint)
     catalog_name = ship(spark, catalog_file) if catalog_file else None
-    encoded = item_tokens.select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT).mapInArrow(
+    encoded = item_tokens.select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH).mapInArrow(
         _item_encoder(name, catalog_name),
-        f"{c.ITEM_ID} string, {c.ITEM_INDEX} int, {c.EMBEDDING} array<float>, {c.IS_COLD} boolean",
+        f"{c.ITEM_ID} string, {c.ITEM_INDEX} int, {c.EMBEDDING} array<float>, {c.IS_COLD} boolean, "
+        f"{c.TEXT_HASH} string",
     )
     return encoded.select(
         c.ITEM_ID,
@@ -49,6 +57,7 @@ def embed_items(
         c.EMBEDDING,
         F.lit(embedded_at).alias(c.EMBEDDED_AT),
         c.IS_COLD,
+        c.TEXT_HASH,
     )
 
 
@@ -56,21 +65,40 @@ def embed_users(
     spark: SparkSession, sequences: DataFrame, checkpoint: Path, catalog_file: Path, max_length: int, as_of: datetime
 ) -> DataFrame:
     """`user_sequences` of one task, built as of ``as_of``, to `user_embeddings` under one checkpoint."""
-    version, _ = load_encoder(checkpoint)
-    encoded = sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES).mapInArrow(
+    version = Checkpoint.open(checkpoint).model_version
+    read = sequences.select(
+        c.USER_ID, c.TASK, newest_items(max_length).alias(c.ITEM_INDICES), sequence_hash(max_length)
+    )
+    encoded = read.mapInArrow(
         _user_encoder(ship(spark, checkpoint), ship(spark, catalog_file), max_length),
-        f"{c.USER_ID} string, {c.TASK} string, {c.EMBEDDING} array<float>",
+        f"{c.USER_ID} string, {c.TASK} string, {c.EMBEDDING} array<float>, {c.SEQUENCE_HASH} bigint",
     )
     return encoded.select(
-        c.USER_ID, c.TASK, F.lit(version).alias(c.MODEL_VERSION), c.EMBEDDING, instant(as_of).alias(c.AS_OF)
+        c.USER_ID,
+        c.TASK,
+        F.lit(version).alias(c.MODEL_VERSION),
+        c.EMBEDDING,
+        instant(as_of).alias(c.AS_OF),
+        c.SEQUENCE_HASH,
     )
+
+
+def newest_items(max_length: int) -> Column:
+    """The newest ``max_length`` of `item_indices`: all that a model of that length reads."""
+    beyond = F.size(c.ITEM_INDICES) - F.lit(max_length)
+    return F.slice(F.col(c.ITEM_INDICES), F.greatest(beyond, F.lit(0)) + F.lit(1), F.lit(max_length))
+
+
+def sequence_hash(max_length: int) -> Column:
+    """A hash of what a user's vector is made from: another hash, another vector."""
+    return F.xxhash64(newest_items(max_length)).alias(c.SEQUENCE_HASH)
 
 
 def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
-        _, model = load_encoder(shipped(checkpoint_name))
-        catalog = _shipped_catalog(catalog_name) if catalog_name else None
-        trained = model.fusion.is_trained_V.numpy()
+        model = worker_model(checkpoint_name)
+        catalog = shipped_catalog(catalog_name) if catalog_name else None
+        trained = model.fusion.is_trained_V.cpu().numpy()
         for batch in batches:
             if not batch.num_rows:
                 continue
@@ -84,8 +112,9 @@ def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_
                     batch.column(c.ITEM_INDEX),
                     float_lists(vectors_ND),
                     pa.array(is_cold_N),
+                    batch.column(c.TEXT_HASH),
                 ],
-                names=[c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD],
+                names=[c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD, c.TEXT_HASH],
             )
 
     return apply
@@ -99,21 +128,27 @@ def _encode_batch(model: Precise, batch: pa.RecordBatch) -> np.ndarray:
     )
 
 
-def _shipped_catalog(name: str) -> ItemCatalog:
+def worker_model(checkpoint_name: str) -> Precise:
+    """In a worker: the model, with as many threads as the task has cores, so that tasks of a machine do not fight."""
+    task = TaskContext.get()
+    torch.set_num_threads(task.cpus() if task else 1)
+    return load_encoder(shipped(checkpoint_name))[1]
+
+
+def shipped_catalog(name: str) -> ItemCatalog:
     return load_catalog(next(shipped(name).iterdir()))
 
 
 def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
-        _, model = load_encoder(shipped(checkpoint_name))
-        catalog = _shipped_catalog(catalog_name)
+        model, catalog = worker_model(checkpoint_name), shipped_catalog(catalog_name)
         for batch in batches:
             if not batch.num_rows:
                 continue
             vectors_BD = encode_users(model, catalog, ragged_rows(batch.column(c.ITEM_INDICES)), max_length)
             yield pa.RecordBatch.from_arrays(
-                [batch.column(c.USER_ID), batch.column(c.TASK), float_lists(vectors_BD)],
-                names=[c.USER_ID, c.TASK, c.EMBEDDING],
+                [batch.column(c.USER_ID), batch.column(c.TASK), float_lists(vectors_BD), batch.column(c.SEQUENCE_HASH)],
+                names=[c.USER_ID, c.TASK, c.EMBEDDING, c.SEQUENCE_HASH],
             )
 
     return apply

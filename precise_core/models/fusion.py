@@ -126,16 +126,17 @@ class ItemFusion(nn.Module):
         Raises:
             ModelError: The model reads hidden states and the catalog has none, or of another width.
         """
-        counts_X = catalog.text_counts_X[texts_X]
+        device = self.known_token_ids_W.device
+        counts_X = catalog.text_counts_X[texts_X].to(device)
         if not self.config.is_contextual:
-            rows_XT = catalog.text_token_rows_XT(self.known_token_ids_W)[texts_X]
+            rows_XT = catalog.text_token_rows_XT(self.known_token_ids_W.cpu())[texts_X].to(device)
             return self._texts_of_tokens(rows_XT[_mask(counts_X, rows_XT.shape[1])], counts_X)
-        states_SH = catalog.text_states_SH(texts_X)
+        states_SH = catalog.text_states_SH(texts_X).to(device)
         if states_SH.shape[1] != self.state_width:
             raise ModelError(
                 f"hidden states of the catalog are {states_SH.shape[1]} wide, the model reads {self.state_width}"
             )
-        return self.text(self.projection(states_SH), torch.arange(len(states_SH)), counts_X)
+        return self.text(self.projection(states_SH), torch.arange(len(states_SH), device=device), counts_X)
 
     def _texts_of_tokens(self, rows_S: torch.Tensor, counts_X: torch.Tensor) -> torch.Tensor:
         table = self.token_table

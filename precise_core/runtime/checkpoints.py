@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pyspark.sql import functions as F
+
 from precise_core.errors import CheckpointError, ConfigError
 from precise_core.features.config import ALL_TASK
 from precise_core.feed.catalog import load_item_catalog
@@ -116,6 +118,23 @@ def require_vocabulary(job: Job, checkpoint: Checkpoint) -> None:
             f"checkpoint {checkpoint.model_version}: {moved} of its items have another index in item_vocabulary "
             f"version {now} than in version {then}, which it was trained with; restore that version, or train again"
         )
+
+
+def require_tokens(job: Job, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that reads other tokens than `item_tokens` has.
+
+    Raises:
+        CheckpointError: The texts were cut by another tokenizer, or to another length.
+    """
+    manifest, tokens = checkpoint.manifest, job.read(ITEM_TOKENS)
+    found = tokens.select(c.TOKENIZER_ID, F.size(c.TOKEN_IDS).alias(c.LENGTH)).distinct().collect()
+    for row in found:
+        if (row[c.TOKENIZER_ID], row[c.LENGTH]) != (manifest.tokenizer_id, manifest.max_token_length):
+            raise CheckpointError(
+                f"checkpoint {checkpoint.model_version} reads {manifest.max_token_length} tokens of "
+                f"{manifest.tokenizer_id}, item_tokens has {row[c.LENGTH]} of {row[c.TOKENIZER_ID]}; "
+                "run jobs/train_universal.py first"
+            )
 
 
 def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:

@@ -145,7 +145,11 @@ class Job:
         return result.rows
 
     def replace_partitions(
-        self, table: Table, frame: DataFrame, partitions: Sequence[Mapping[str, Any]], note: Mapping[str, Any]
+        self,
+        table: Table,
+        frame: DataFrame,
+        partitions: Sequence[Mapping[str, Any]],
+        note: Mapping[str, Any] | None = None,
     ) -> int:
         """Make ``frame`` the content of these partitions; returns the rows written."""
         started = time.monotonic()

@@ -34,9 +34,10 @@ from precise_core.features.eligibility import excluded_items
 from precise_core.inference.encoding import encode_catalog, encode_users
 from precise_core.inference.text import fixed_lists
 from precise_core.models.catalog import ItemCatalog
-from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog, latest_checkpoint
+from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog
 from precise_core.runtime.event_arrays import EventArrays, Periods, event_arrays
 from precise_core.runtime.job import Job
+from precise_core.runtime.published import published_checkpoint
 from precise_core.sources.config import SyntheticSource
 from precise_core.sources.synthetic import days_after_start, interests
 from precise_core.sources.synthetic_truth import item_probabilities, topic_probabilities
@@ -143,7 +144,7 @@ class OfflineEvaluation:
 
     def recall(self, task: str) -> list[dict[str, Any]]:
         """Rows of `evaluation_metrics` for the recalled candidates of a task, per source (Table VIII)."""
-        version = latest_checkpoint(self.job, task).model_version
+        version = published_checkpoint(self.job, task).model_version
         candidates = self._slice(RECALL_CANDIDATES, version)
         user_rows, known_C = self._user_rows(candidates[c.USER_ID])
         item_indices = self._index_of(candidates[c.ITEM_ID])
@@ -206,7 +207,7 @@ class OfflineEvaluation:
         return groups | scene_groups(item_indices, events.scenes_E[trained_E], events.num_rows)
 
     def _our_systems(self, task: str, fallback: Scorer) -> tuple[dict[str, Scorer], dict[str, str | None]]:
-        universal = latest_checkpoint(self.job, ALL_TASK)
+        universal = published_checkpoint(self.job, ALL_TASK)
         systems = {PRECISE_UT: self._published(universal, ALL_TASK, fallback)}
         versions: dict[str, str | None] = {PRECISE_UT: universal.model_version}
         if task == ALL_TASK:
@@ -215,9 +216,9 @@ class OfflineEvaluation:
             versions[PRECISE_UNTRAINED] = untrained.model_version
             return systems, versions
         try:
-            targeted = latest_checkpoint(self.job, task)
+            targeted = published_checkpoint(self.job, task)
         except CheckpointError as error:
-            self.job.say(f"{task}: no targeted checkpoint to evaluate, {error}")
+            self.job.say(f"{task}: no targeted model to evaluate, {error}")
             return systems, versions
         systems[PRECISE] = self._published(targeted, task, fallback)
         versions[PRECISE] = targeted.model_version

@@ -9,6 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from precise_core.runtime.published import published_now
+from precise_core.spark.warehouse import Warehouse
+from schemas import columns as c
+
 # What a run calls its products in `runs.artefacts`, and the folder they lie in.
 FOLDERS = {"checkpoint": "checkpoints", "index": "indexes", "ranker": "rankers"}
 _PARENTS = ("parent", "previous", "universal")  # of a checkpoint's manifest: what it was made from
@@ -20,9 +24,9 @@ _SUMS = ("sums.json", "SHA256SUMS")  # what makes a folder an artefact: `checkpo
 def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int) -> list[Path]:
     """Folders that may be removed.
 
-    Kept are what a pointer names, what the last ``keep`` successful runs that made something of the same kind and task
-    made, the checkpoints that these were made from, and the newest ``keep`` catalogs. What a killed process left
-    half-written is unused after a day.
+    Kept are what a pointer names, what is published, what the last ``keep`` successful runs that made something of the
+    same kind and task made, the checkpoints that these were made from, and the newest ``keep`` catalogs. What a killed
+    process left half-written is unused after a day.
 
     Args:
         warehouse: Its root.
@@ -30,6 +34,7 @@ def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int)
         keep: How many of each kind and task.
     """
     kept = _newest(runs, keep) | set(pointers(warehouse).values())
+    kept |= {row[c.MODEL_VERSION] for row in published_now(Warehouse(str(warehouse))).values()}
     kept |= {name for version in sorted(kept) for name in _made_from(warehouse, version)}
     unused = [
         folder

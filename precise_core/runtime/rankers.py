@@ -8,8 +8,8 @@ from pathlib import Path
 
 from precise_core.errors import CheckpointError
 from precise_core.features.config import ALL_TASK
-from precise_core.runtime.checkpoints import trained_tasks
 from precise_core.runtime.job import Job
+from precise_core.runtime.published import published_tasks
 
 _POINTER = "latest.json"
 
@@ -31,9 +31,9 @@ def variants(job: Job) -> list[Variant]:
 
 
 def ranking_tasks(job: Job) -> list[str]:
-    """The tasks of `ranking_features.tasks` that have a checkpoint; never none, since the universal one is needed."""
-    trained = trained_tasks(job)
-    return [task for task in job.settings.ranking_features.tasks if task in trained] or [ALL_TASK]
+    """The tasks of `ranking_features.tasks` that are published; never none, since the universal one is needed."""
+    published = published_tasks(job)
+    return [task for task in job.settings.ranking_features.tasks if task in published] or [ALL_TASK]
 
 
 def _system(task: str) -> str:

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from precise_core.errors import NothingToEvaluateError
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
 from precise_core.features.config import ALL_TASK
-from precise_core.runtime.checkpoints import latest_checkpoint
 from precise_core.runtime.job import Job
+from precise_core.runtime.published import published_checkpoint
 from precise_core.runtime.rankers import current_rankers, ranking_tasks
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
@@ -45,7 +45,7 @@ def ranking_metrics(job: Job) -> list[dict[str, Any]]:
 def _test_impressions(job: Job) -> pa.Table:
     """Impressions of the test split, in a stable order; every variant has the same ones."""
     # Slices of older checkpoints stay in the table; their split belongs to another night.
-    version = latest_checkpoint(job, ranking_tasks(job)[0]).model_version
+    version = published_checkpoint(job, ranking_tasks(job)[0]).model_version
     features = job.warehouse.read_arrow(
         RANKING_FEATURES,
         job.pin(RANKING_FEATURES),

@@ -21,10 +21,20 @@ from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
 from precise_core.retrieval.index import VectorIndex
 from precise_core.runtime.job import ROLLBACK_JOURNAL, Job
 from precise_core.runtime.old_artefacts import FOLDERS, pointers
+from precise_core.runtime.published import publications
 from precise_core.spark.care import live_files
 from precise_core.spark.erasure_list import ErasureList
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
-from schemas import ITEM_EMBEDDINGS, ITEMS, RUNS, TABLES, VALIDATION_RESULTS, Table
+from schemas import (
+    ITEM_EMBEDDINGS,
+    ITEMS,
+    PUBLISHED_MODELS,
+    RUNS,
+    TABLES,
+    USER_EMBEDDINGS,
+    VALIDATION_RESULTS,
+    Table,
+)
 from schemas import columns as c
 
 NIGHT = "run_night"
@@ -120,6 +130,10 @@ def verify(job: Job, state: State) -> list[str]:
         folder = job.folder / FOLDERS[key.partition(":")[0]] / version
         Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(folder)
         seen.append(f"{key} {version}: SHA-256 as written")
+    if PUBLISHED_MODELS.name in state.tables:
+        for task, row in publications(job.warehouse, state.tables[PUBLISHED_MODELS.name]).items():
+            Checkpoint.open(job.folder / FOLDERS["checkpoint"] / row[c.MODEL_VERSION])
+            seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
     return seen
 
 
@@ -192,10 +206,13 @@ def point_back(job: Job, state: State) -> None:
 def restore_tables(job: Job, state: State) -> Sequence[str]:
     """Every table to its version, in one commit each, and none where it has the same files already.
 
+    `published_models` moves first where the vectors it will name are there already, else last: readers outside meet
+    published vectors at every moment.
+
     Returns the tables that changed.
     """
-    changed = []
-    for table in _tables(job):
+    changed, is_first = [], _may_move_first(job, state)
+    for table in sorted(_tables(job), key=lambda table: (table == PUBLISHED_MODELS) != is_first):
         path, version = job.warehouse.path(table), state.tables.get(table.name)
         if version is None:
             _empty(path)
@@ -206,6 +223,17 @@ def restore_tables(job: Job, state: State) -> Sequence[str]:
         changed.append(table.name)
         job.say(f"{table.name}: {'emptied, it was not there then' if version is None else f'as in version {version}'}")
     return changed
+
+
+def _may_move_first(job: Job, state: State) -> bool:
+    """Whether the vectors that `published_models` will name are there now; read off the partitions, without a row."""
+    version = state.tables.get(PUBLISHED_MODELS.name)
+    if version is None:
+        return True
+    named = {row[c.MODEL_VERSION] for row in publications(job.warehouse, version).values()}
+    tables = [table for table in (ITEM_EMBEDDINGS, USER_EMBEDDINGS) if table.name in state.tables]
+    found = [DeltaTable(job.warehouse.path(table)).partitions() for table in tables]
+    return all(named <= {partition[c.MODEL_VERSION] for partition in partitions} for partitions in found)
 
 
 def _empty(path: str) -> None:

@@ -29,6 +29,8 @@ _SETTINGS = {
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
+    # Files of partitioned tables: Delta's own 512 MiB are large for a reader that wants a few of their rows.
+    "spark.databricks.delta.optimizeWrite.binSize": "128m",
     # Tables here have few files: the default of 50 partitions for the log snapshot costs seconds per table.
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.execution.arrow.pyspark.enabled": "true",

@@ -139,7 +139,7 @@ class Warehouse:
         partitions: Sequence[Mapping[str, Any]],
         *,
         run_id: str,
-        note: Mapping[str, Any],
+        note: Mapping[str, Any] | None,
     ) -> WriteResult:
         """Make ``frame`` the content of whole partitions in one commit, without looking at what they hold.
 
@@ -151,7 +151,7 @@ class Warehouse:
             frame: The rows; Delta refuses one that belongs to no partition named.
             partitions: Values of (some of) the partition columns, one mapping per partition or group of partitions.
             run_id: Kept in the commit.
-            note: What the rows were made from, kept in the commit.
+            note: What the rows were made from, kept in the commit, where somebody will ask.
         """
         writer = conform(frame, table).write.format("delta").option("userMetadata", commit_text(run_id, note))
         condition = " OR ".join(f"({_slice_sql(partition)})" for partition in partitions)

@@ -14,6 +14,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +22,9 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError as PydanticValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from precise_core.artefacts import file_sum
 from precise_core.config import Config
@@ -121,8 +123,12 @@ class Checkpoint:
             raise CheckpointError(f"{folder / _MANIFEST}: not a manifest: {error}") from error
         return cls(folder, manifest)
 
-    def load_model(self) -> Precise:
+    def load_model(self, *, mapped: bool = False) -> Precise:
         """The model in evaluation mode.
+
+        Args:
+            mapped: The weights stay in the file and are mapped into memory page by page, so that all processes of a
+                machine share one copy. For encoding only, and only while nobody writes the file.
 
         Raises:
             CheckpointError: The weights do not fit the manifest.
@@ -130,9 +136,10 @@ class Checkpoint:
         manifest = self.manifest
         known = torch.zeros(manifest.num_known_tokens, dtype=torch.long)  # the ids themselves are among the buffers
         sizes = (manifest.stage, manifest.max_token_length, manifest.state_width)
-        model = Precise(manifest.model, manifest.num_item_rows, known, *sizes)
+        with _NoDraws() if mapped else nullcontext():
+            model = Precise(manifest.model, manifest.num_item_rows, known, *sizes)
         try:
-            model.load_state_dict(load_file(str(self.folder / _WEIGHTS)))
+            model.load_state_dict(load_file(str(self.folder / _WEIGHTS)), assign=mapped)
         except (SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"{self.folder / _WEIGHTS}: does not fit its manifest: {error}") from error
         return model.eval()
@@ -168,6 +175,11 @@ class Checkpoint:
                 f"wide; text_states has {states.language_model}, {states.width} wide; {advice}"
             )
 
+    def known_token_ids(self) -> torch.Tensor:
+        """int64, sorted: tokens that the model has a vector of their own for."""
+        with safe_open(str(self.folder / _WEIGHTS), framework="pt") as weights:
+            return weights.get_tensor("fusion.known_token_ids_W")
+
     def item_frequencies(self) -> torch.Tensor:
         """int64, training events per vocabulary row; above 0 = the id row carries training."""
         return load_file(str(self.folder / _ITEMS))[_FREQUENCIES]
@@ -189,6 +201,28 @@ class Checkpoint:
         """The lines of metrics.jsonl."""
         text = (self.folder / _METRICS).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
+
+
+class _NoDraws(TorchFunctionMode):
+    """A module made in this block leaves its weights as they come: they are replaced at once, and its untouched pages
+    take no memory. (``torch.device("meta")`` does the same, after a second of imports.)"""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def content_sum(folder: Path) -> str:
+    """SHA-256 of a checkpoint's list of sums: tells its content from any other without reading the weights.
+
+    Raises:
+        CheckpointError: The folder has no such list.
+    """
+    if not (folder / _SUMS).is_file():
+        raise CheckpointError(f"checkpoint {folder}: no such folder, or no {_SUMS} in it")
+    return file_sum(folder / _SUMS)
 
 
 def write_checkpoint(

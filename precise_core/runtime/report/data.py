@@ -28,6 +28,7 @@ from schemas import (
     ITEM_VOCABULARY,
     ITEMS,
     ITEMS_REJECTED,
+    PUBLISHED_MODELS,
     RECALL_CANDIDATES,
     RUNS,
     TABLES,
@@ -154,7 +155,7 @@ class Night:
 
     @cached_property
     def trainings(self) -> list[Training]:
-        """The checkpoints that are served now: Universal Training first, then by name."""
+        """The newest checkpoint of each task: Universal Training first, then by name."""
         pointers = [path for path in self.checkpoints.glob("latest-*.json") if path.stem != _UNTRAINED]
         pointers.sort(key=lambda path: (path.stem != f"latest-{ALL_TASK}", path.stem))
         return [self._training(pointer) for pointer in pointers]
@@ -169,6 +170,14 @@ class Night:
             manifest=json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {},
             log=read_metric_log(folder / "metrics.jsonl"),
         )
+
+    @cached_property
+    def published(self) -> dict[str, str] | None:
+        """Task -> model_version that is read behind the encoders; None where nothing was ever published."""
+        if not self.tables.exists(PUBLISHED_MODELS):
+            return None
+        rows = self.tables.frame(PUBLISHED_MODELS, [c.TASK, c.MODEL_VERSION])
+        return dict(zip(rows[c.TASK], rows[c.MODEL_VERSION], strict=True))
 
     def table_stats(self) -> list[tuple[Table, int, int, int]]:
         """(table, version, rows, bytes) of every table that exists, in the order of the data flow."""
@@ -214,6 +223,8 @@ class Night:
     @property
     def _served(self) -> set[str]:
         """Model versions that are served; pointers that cannot be read are the training section's to report."""
+        if self.published is not None:
+            return set(self.published.values())
         try:
             return {training.model_version for training in self.trainings}
         except (OSError, ValueError, KeyError):

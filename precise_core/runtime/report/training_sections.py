@@ -1,4 +1,4 @@
-"""The sections about training: curves and expert load of the checkpoints that are served."""
+"""The sections about training: curves and expert load of the newest checkpoints."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _CURVE_POINTS = 200
 
 
 def training(night: Night) -> list[Block]:
-    """Loss and validation curves of every checkpoint that is served."""
+    """Loss and validation curves of the newest checkpoint of every task, and whether it is published."""
     if not night.trainings:
         raise Skip("no checkpoint is served yet (jobs/train_universal.py)")
     blocks: list[Block] = []
     for number, run in enumerate(night.trainings):
-        blocks.append(Heading(f"{run.name}: {run.model_version}"))
+        blocks.append(Heading(f"{run.name}: {run.model_version}{_state(night, run)}"))
         drawn = _curves(run, f"training-{number}")
         blocks.append(Plots(drawn) if drawn else Text("Nothing was logged while this checkpoint trained."))
         facts = [[key, str(value)[:120]] for key, value in run.manifest.items() if isinstance(value, str | int | float)]
@@ -27,6 +27,13 @@ def training(night: Night) -> list[Block]:
                 Grid(f"Manifest of {run.model_version}", ("key", "value"), facts, text_columns=2, folded=True)
             )
     return blocks
+
+
+def _state(night: Night, run: Training) -> str:
+    if night.published is None:
+        return ""
+    published = night.published.get(run.name)
+    return ", published" if published == run.model_version else f", not published; in use is {published or 'none'}"
 
 
 def _curves(run: Training, name: str) -> list[Plot]:
