@@ -144,7 +144,10 @@ EVALUATION_METRICS = Table(
             doc="Truth items that count: all, hot, cold, rare (1-4 events), unseen, scene:<name> (task all).",
         ),
         Column(
-            name="metric", type="string", doc="recall, ndcg, hit_rate, coverage, novelty (bits), auc, gauc, log_loss."
+            name="metric",
+            type="string",
+            doc="recall, ndcg, hit_rate, coverage, novelty (bits), auc, gauc, log_loss, calibration_error, or the "
+            "paired improvement over the plain ranking model: auc_gain, gauc_gain, log_loss_gain.",
         ),
         Column(name="k", type="int", doc="Cut of the ranking; 0 where the metric has none."),
         Column(name="value", type="double", doc="Mean over users."),
