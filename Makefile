@@ -8,7 +8,7 @@ USERS ?= 200000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference experiment results references clean
+.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference experiment table-ix results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ experiment: $(if $(EXPERIMENT),install) ## Train and compare the systems of one 
 	$(BIN)/python jobs/run_experiment.py --config $(EXPERIMENT) $(if $(DATA),--data '$(DATA)') \
 	    --results benchmarks/results/experiments/$(NAME).json
 	$(BIN)/python -m benchmarks.results_page
+
+table-ix: install ## Ranking with and without PRECISE on a warehouse: CONFIG=conf/demo.yaml SEEDS="1 2 3"
+	$(BIN)/python -m benchmarks.table_ix --config $(CONFIG) $(if $(SEEDS),--seeds $(SEEDS))
 
 results: install ## Render benchmarks/results/experiments/*.json to docs/results.md
 	$(BIN)/python -m benchmarks.results_page

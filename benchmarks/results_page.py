@@ -1,6 +1,6 @@
-"""Render benchmarks/results/experiments/*.json to docs/results.md: `make results`. Nothing there is typed by hand.
+"""Render benchmarks/results/{experiments,ranking}/*.json to docs/results.md: `make results`. Nothing is typed by hand.
 
-Each file is what `jobs/run_experiment.py` wrote for one experiment.
+Each file is what `jobs/run_experiment.py` wrote for one experiment, or `benchmarks.table_ix` for one warehouse.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from benchmarks import ranking_page
 from benchmarks.recall_tables import recall_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
+RANKING = ROOT / "benchmarks" / "results" / "ranking"
 TARGET = ROOT / "docs" / "results.md"
 
 Experiment = Mapping[str, Any]
@@ -31,8 +33,8 @@ _OF_GROUPS: tuple[Key, ...] = tuple((group, "recall", k) for group in _GROUPS fo
 _METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 _HEADER = """# Results
 
-Generated from `benchmarks/results/experiments/*.json` by `make results`; do not edit. Each section is one experiment:
-the command writes the file and then this page.
+Generated from `benchmarks/results/experiments/*.json` and `benchmarks/results/ranking/*.json` by `make results`; do not
+edit. Each section is one experiment: the command writes the file and then this page.
 
 How to read it: every system ranks the whole catalog for the same users; [evaluation](evaluation.md) says what a figure
 means. Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap
@@ -42,7 +44,7 @@ most frequent), cold (all others), rare (1 to 4 training events) or unseen (none
 _NOTHING = "No experiment has been run yet: `make experiment` lists the names.\n"
 
 
-def read_experiment(file: Path) -> Experiment:
+def read_experiment(file: Path, fields: Sequence[str] = FIELDS) -> Experiment:
     """One experiment's file.
 
     Raises:
@@ -52,9 +54,9 @@ def read_experiment(file: Path) -> Experiment:
         experiment = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file.name}: not JSON: {error}") from error
-    if not isinstance(experiment, dict) or (missing := sorted(set(FIELDS) - set(experiment))):
+    if not isinstance(experiment, dict) or (missing := sorted(set(fields) - set(experiment))):
         found = f"lacks {missing}" if isinstance(experiment, dict) else f"is a {type(experiment).__name__}"
-        raise ValueError(f"{file.name}: {found}; expected what jobs/run_experiment.py writes")
+        raise ValueError(f"{file.name}: {found}; expected what jobs/run_experiment.py or benchmarks.table_ix writes")
     return experiment
 
 
@@ -63,9 +65,16 @@ def read_experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
     return {file.stem: read_experiment(file) for file in sorted(folder.glob("*.json"))}
 
 
-def render(experiments: Mapping[str, Experiment]) -> str:
-    """One Markdown page: a section per experiment."""
+def read_rankings(folder: Path | None = None) -> list[Experiment]:
+    """All files of `benchmarks.table_ix` in a folder."""
+    files = sorted((folder or RANKING).glob("*.json"))
+    return [read_experiment(file, ranking_page.FIELDS) for file in files]
+
+
+def render(experiments: Mapping[str, Experiment], rankings: Sequence[Experiment] = ()) -> str:
+    """One Markdown page: a section per experiment, then Table IX of each warehouse."""
     sections = [_section(name, experiment) for name, experiment in experiments.items()]
+    sections += [ranking_page.section(found) for found in rankings]
     return "\n".join([_HEADER, *(sections or [_NOTHING])])
 
 
@@ -79,8 +88,9 @@ def command(name: str, root: Path = ROOT) -> str:
 
 def main() -> None:
     experiments = read_experiments()
-    TARGET.write_text(render(experiments), encoding="utf-8")
-    print(f"wrote {TARGET.name}: {len(experiments)} experiments")
+    rankings = read_rankings()
+    TARGET.write_text(render(experiments, rankings), encoding="utf-8")
+    print(f"wrote {TARGET.name}: {len(experiments)} experiments, {len(rankings)} rankings")
 
 
 def _section(name: str, experiment: Experiment) -> str:

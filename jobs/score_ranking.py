@@ -5,13 +5,10 @@ Reads ranking_features and the ranker checkpoints. Writes ranking_scores, one sl
 
 from collections.abc import Sequence
 
-from pyspark.sql import functions as F
-
 from precise_core.inference.ranking import score_impressions
-from precise_core.inference.scores import one_version
 from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.published import published_checkpoint
 from precise_core.runtime.rankers import current_rankers, ranker_folder, variants
+from precise_core.runtime.ranking_tables import is_in_slice, ranking_slice
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
 
@@ -23,12 +20,11 @@ def score(job: Job) -> None:
         if variant.system not in rankers:
             job.say(f"{variant.system}: no ranking model was trained, left out")
             continue
+        of_task = features.where(is_in_slice(ranking_slice(job, variant.task)))
         version = rankers[variant.system]
-        model_version = published_checkpoint(job, variant.task).model_version
-        of_version = one_version(features, model_version, "ranking_features")
-        scores = score_impressions(job.spark, of_version, ranker_folder(job) / version)
+        scores = score_impressions(job.spark, of_task, ranker_folder(job) / version)
         rows_out += job.write(RANKING_SCORES, scores, replace={c.RANKER_VERSION: version})
-        rows_in += features.where(F.col(c.MODEL_VERSION) == model_version).count()
+        rows_in += of_task.count()
     job.balance("impressions over all variants", rows_in=rows_in, rows_out=rows_out)
 
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from precise_core.errors import NothingToLearnError
 from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.published import published_checkpoint
 from precise_core.runtime.rankers import publish_rankers, ranker_folder, variants
+from precise_core.runtime.ranking_tables import ranking_slice, read_slice
 from precise_core.training.ranker import RankerProgress, train_ranker
 from precise_core.training.ranking_data import RankingData
 from schemas import RANKING_FEATURES
-from schemas import columns as c
 
 
 def train(job: Job) -> None:
@@ -27,18 +26,13 @@ def train(job: Job) -> None:
 def train_variants(job: Job) -> None:
     settings, versions, rows, used = job.settings, {}, 0, 0
     for variant in variants(job):
-        model_version = published_checkpoint(job, variant.task).model_version
-        features = job.warehouse.read_arrow(
-            RANKING_FEATURES, job.pin(RANKING_FEATURES), where={c.MODEL_VERSION: model_version}
-        )
-        if not features.num_rows:
-            raise NothingToLearnError(f"{variant.system}: no impression lies after as_of")
-        data = RankingData.from_arrow(features)
+        of_task = ranking_slice(job, variant.task)
+        data = RankingData.from_arrow(read_slice(job, of_task))
         train_rows, validation_rows = data.split("train"), data.split("validation")
         ranker = train_ranker(
             train_rows,
             validation_rows,
-            dcn=settings.dcn,
+            dcn=variant.dcn(settings.dcn),
             config=settings.ranker,
             use_vectors=variant.use_vectors,
             seed=settings.seed,

@@ -80,6 +80,7 @@ DENSE_FEATURES = "dense_features"
 USER_EMBEDDING = "user_embedding"
 ITEM_EMBEDDING = "item_embedding"
 PRECISE_SCORE = "precise_score"
+VECTOR_SPACE = "vector_space"
 
 # bookkeeping
 RUN_ID = "run_id"

@@ -119,7 +119,8 @@ RANKING_FEATURES = Table(
         Column(name=c.USER_ID, type="string", doc="To whom it was shown."),
         Column(name=c.ITEM_ID, type="string", doc="What was shown."),
         Column(name=c.IMPRESSION_TS, type="timestamp", doc="When, UTC."),
-        Column(name=c.SPLIT, type="string", doc="train, validation or test, by time."),
+        _TASK,
+        Column(name=c.SPLIT, type="string", doc="train, validation or test, by time within a vector space."),
         Column(name=c.LABEL, type="int", doc="1 = taken, 0 = passed over."),
         Column(name=c.SPARSE_FEATURES, type="map<string,string>", doc="Categorical features by name, as text."),
         Column(
@@ -138,6 +139,15 @@ RANKING_FEATURES = Table(
             doc="PRECISE item vector; null = the item had none then.",
         ),
         Column(name=c.PRECISE_SCORE, type="float", nullable=True, doc="Dot product of the two; null where either is."),
-        Column(name=c.MODEL_VERSION, type="string", doc="Checkpoint of both vectors; never two in one row."),
+        Column(
+            name=c.MODEL_VERSION,
+            type="string",
+            doc="Checkpoint of both vectors: the one whose vectors were the newest at the instant.",
+        ),
+        Column(
+            name=c.VECTOR_SPACE,
+            type="string",
+            doc="Rows of one space may be trained on together: their checkpoints each went on from the one before.",
+        ),
     ),
 )

@@ -6,35 +6,41 @@ import json
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from tests.ingest_world import Shop, told
 
 pytestmark = pytest.mark.usefixtures("spark")
 
 
-def parquet_day(shop: Shop, name: str, first: int, rows: int = 2000) -> Path:
-    frame = pd.DataFrame({"id": [f"event-{first + number:06}" for number in range(rows)], "who": "ann", "what": "a"})
-    frame = frame.assign(at="2024-03-01T08:00:00Z", did="click")
-    file = shop.folder / "log" / f"{name}.parquet"
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    pq.write_table(table, file, write_page_checksum=True, use_dictionary=False, compression="none")
-    return file
+def parquet_day(spark: SparkSession, shop: Shop, name: str, first: int, rows: int = 2000) -> Path:
+    """A file as Spark writes it, with a checksum per page, and values that can be found in it."""
+    event_id = F.format_string("event-%06d", F.col("id"))
+    frame = spark.range(first, first + rows).select(
+        event_id.alias("id"),
+        *[F.lit(value).alias(key) for key, value in (("who", "ann"), ("what", "a"), ("did", "click"))],
+        F.lit("2024-03-01T08:00:00Z").alias("at"),
+    )
+    written = shop.folder / f"day-{name}"
+    plain = {"compression": "none", "parquet.enable.dictionary": "false"}
+    frame.coalesce(1).write.options(**plain).parquet(str(written))
+    (part,) = written.glob("part-*.parquet")
+    return part.rename(shop.folder / "log" / f"{name}.parquet")
 
 
 @pytest.mark.faults
 def test_a_damaged_parquet_file_is_named_and_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession
 ) -> None:
     shop = Shop(tmp_path)
     shop.spec["path"] = str(shop.folder / "log" / "*.parquet")
-    parquet_day(shop, "1", 0)
+    parquet_day(spark, shop, "1", 0)
     assert shop.run("ingest") == 0
     before = shop.version("events")
 
-    flipped = parquet_day(shop, "2", 2000)
+    flipped = parquet_day(spark, shop, "2", 2000)
     whole = flipped.read_bytes()
     at = whole.index(b"event-002900") + 8
     flipped.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -154,6 +154,7 @@ def test_universal_goes_on_grows_and_remembers_what_it_learnt(world: World) -> N
         first.model_version,
         FIRST + DAY,
     )
+    assert manifest.vector_space == first.manifest.vector_space == first.model_version
     assert set(manifest.copied) == {name for name, _ in second.load_model().named_parameters()}
     assert (first.manifest.num_item_rows, manifest.num_item_rows) == (22, 26)
     is_new = second.is_universal_trained() & ~torch.cat([first.is_universal_trained(), torch.zeros(4).bool()])
@@ -249,6 +250,8 @@ def test_a_warm_up_reloads_everything_but_the_head(world: World) -> None:
     checkpoint = world.targeted(FIRST + DAY, second, previous=first)
     assert torch.equal(checkpoint.is_universal_trained(), second.is_universal_trained())
     assert checkpoint.manifest.previous == first.model_version and set(checkpoint.manifest.kept) == heads
+    spaces = {made.manifest.vector_space for made in (first, checkpoint)}
+    assert spaces == {f"{first.manifest.task}/{universal.model_version}"}  # the second universal goes on from the first
 
 
 def test_between_warm_ups_the_task_goes_on_and_its_memory_of_universal_stays(world: World) -> None:

@@ -12,7 +12,7 @@ import torch
 
 import precise_core.models.dcn as dcn_module
 from precise_core.models.config import DCNConfig
-from precise_core.models.dcn import DCN, CrossNetwork, hash_feature
+from precise_core.models.dcn import DCN, CrossNetwork, hash_feature, look_up_feature
 
 SMALL = DCNConfig(embedding_width=4, hash_buckets=50, deep_widths=(8,), dropout=0.0)
 
@@ -53,7 +53,7 @@ def test_a_cross_layer_learns_a_product_that_no_linear_layer_can() -> None:
 def test_each_injection_changes_the_output_exactly_when_it_is_on(inject_vectors: bool, inject_score: bool) -> None:
     torch.manual_seed(1)
     config = SMALL.model_copy(update={"inject_vectors": inject_vectors, "inject_score": inject_score})
-    model = DCN(3, 2, vector_width=4, config=config)
+    model = DCN([50] * 3, 2, vector_width=4, config=config)
     sparse, dense, vectors, flags, score = inputs()
     before = model(sparse, dense, vectors, flags, score)
     assert (model(sparse, dense, vectors + 1, flags, score) != before).any().item() is inject_vectors
@@ -62,7 +62,7 @@ def test_each_injection_changes_the_output_exactly_when_it_is_on(inject_vectors:
 
 
 def test_the_plain_dcn_reads_neither_vectors_nor_score() -> None:
-    model = DCN(3, 2, vector_width=0, config=SMALL)
+    model = DCN([50] * 3, 2, vector_width=0, config=SMALL)
     sparse, dense, vectors, flags, score = inputs()
     torch.testing.assert_close(
         model(sparse, dense, vectors, flags, score), model(sparse, dense, -vectors, -flags, -score)
@@ -70,19 +70,19 @@ def test_the_plain_dcn_reads_neither_vectors_nor_score() -> None:
 
 
 def test_the_score_meets_only_the_last_layer() -> None:
-    model = DCN(3, 2, vector_width=4, config=SMALL)
+    model = DCN([50] * 3, 2, vector_width=4, config=SMALL)
     sparse, dense, vectors, flags, score = inputs()
     change = model(sparse, dense, vectors, flags, score + 1) - model(sparse, dense, vectors, flags, score)
     torch.testing.assert_close(change, torch.full((6,), model.output.weight[0, -2:].sum().item()))
 
 
 def test_features_do_not_share_rows_of_the_embedding() -> None:
-    model = DCN(3, 2, vector_width=0, config=SMALL)
+    model = DCN([50, 20, 50], 2, vector_width=0, config=SMALL)
     sparse, dense, *rest = inputs(1)
     sparse[:] = 7
     model(sparse, dense, *rest).backward()
     touched = model.embeddings.weight.grad.abs().sum(dim=1).nonzero().squeeze(1)
-    assert touched.tolist() == [7, 57, 107]
+    assert touched.tolist() == [7, 57, 77]
 
 
 def test_missing_values_have_a_bucket_of_their_own() -> None:
@@ -90,6 +90,11 @@ def test_missing_values_have_a_bucket_of_their_own() -> None:
     buckets = hash_feature("scene", values, 20)
     assert buckets[:2].tolist() == [0, 0]
     assert set(buckets[2:]) == set(range(1, 20))
+
+
+def test_a_vocabulary_knows_missing_unknown_and_its_own_values() -> None:
+    values = np.array(["", None, "a", "b", "z"], dtype=object)
+    assert look_up_feature(values, {"a": 2, "b": 3}).tolist() == [0, 0, 2, 3, 1]
 
 
 def test_the_hash_knows_the_feature_and_survives_odd_text() -> None:

@@ -119,16 +119,6 @@ def test_a_checkpoint_that_nobody_has_published_is_not_read(night: Path, tmp_pat
     assert house.version(RECALL_CANDIDATES) == before  # the candidates of the published version, as they were
 
 
-def test_a_night_without_impressions_after_as_of_leaves_ranking_out(
-    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    warehouse = copy_of(night, tmp_path / "warehouse")
-    later = ("--set", "as_of=2024-03-20T00:00:00Z")
-    for job in ("build_ranking_features", "train_ranker", "score_ranking"):
-        assert run(job, warehouse, *later) == 0
-    assert "no impression lies after as_of" in capsys.readouterr().out.replace("\n", " ")
-
-
 def test_an_index_that_is_gone_is_not_up_to_date(night: Path, tmp_path: Path) -> None:
     settings = load_config(CONFIG, Settings, [f"warehouse={night}"])
     assert is_up_to_date(settings, "build_index")

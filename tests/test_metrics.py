@@ -13,7 +13,14 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from precise_core.errors import ModelError
-from precise_core.evaluation.bootstrap import auc_interval, mean_interval, mean_intervals, paired_difference
+from precise_core.evaluation.bootstrap import (
+    auc_difference,
+    auc_interval,
+    mean_interval,
+    mean_intervals,
+    paired_difference,
+)
+from precise_core.evaluation.calibration import calibration, calibration_error
 from precise_core.evaluation.groups import item_groups
 from precise_core.evaluation.metrics import (
     auc,
@@ -209,6 +216,37 @@ def test_auc_interval_is_centred_on_auc_and_repeatable() -> None:
     assert value == pytest.approx(roc_auc_score(labels, scores))
     assert low < value < high
     assert (value, low, high) == auc_interval(users, labels, scores, 200, 1)
+
+
+def test_an_auc_difference_is_paired_by_user_and_not_fooled_by_noise() -> None:
+    random = np.random.default_rng(12)
+    users, labels = random.integers(0, 80, 1200), random.integers(0, 2, 1200)
+    weak = labels * 0.3 + random.random(1200)
+    strong = weak + 0.1 * labels
+    difference, low, high, p_value = auc_difference(users, labels, strong, weak, 300, 1)
+    assert difference == pytest.approx(roc_auc_score(labels, strong) - roc_auc_score(labels, weak))
+    assert 0 < low < difference < high and p_value < 0.01
+    apart = (auc_interval(users, labels, scores, 300, 1) for scores in (strong, weak))
+    assert high - low < 0.5 * sum(interval[2] - interval[1] for interval in apart)
+    noise = [auc_difference(users, labels, *random.random((2, 1200)), 100, trial)[3] for trial in range(60)]
+    assert sum(p < 0.05 for p in noise) <= 9
+    assert auc_difference(users, labels, weak, weak, 100, 1) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_calibration_bins_hold_every_impression_once_and_find_what_is_off() -> None:
+    random = np.random.default_rng(13)
+    probabilities = np.round(random.beta(1, 4, 5000), 2)  # many ties
+    labels = (random.random(5000) < probabilities).astype(int)
+    bins = calibration(labels, probabilities)
+    assert sum(part.impressions for part in bins) == 5000 and len(bins) == 10
+    assert np.average([part.predicted for part in bins], weights=[part.impressions for part in bins]) == pytest.approx(
+        probabilities.mean()
+    )
+    assert [part.predicted for part in bins] == sorted(part.predicted for part in bins)
+    assert calibration_error(labels, probabilities) < 0.02
+    assert calibration_error(labels, probabilities**0.5) > 0.15
+    assert [part.impressions for part in calibration(labels, np.full(5000, 0.2))] == [5000]
+    assert calibration(np.empty(0), np.empty(0)) == [] and math.isnan(calibration_error(np.empty(0), np.empty(0)))
 
 
 def test_weighted_intervals_are_those_of_gauc() -> None:

@@ -14,7 +14,7 @@ import precise_core.evaluation.protocol as protocol
 from precise_core.errors import DataError, ModelError
 from precise_core.evaluation.bootstrap import paired_difference
 from precise_core.evaluation.groups import item_groups, scene_groups
-from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
+from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions, gains
 from precise_core.evaluation.metrics import auc, gauc, log_loss
 from precise_core.evaluation.protocol import (
     EmbeddingScorer,
@@ -287,6 +287,11 @@ def test_impressions_of_a_ranking_model() -> None:
     assert (values["dcn", "auc"], values["dcn", "gauc"]) == (0.5, 0.5)
     compared = {row["metric"]: row for row in compare_impressions(systems, "dcn", task)}
     assert compared["gauc"]["ci_low"] > 0 > compared["log_loss"]["ci_high"]
+    assert compared["auc"]["difference"] == pytest.approx(values["dcn+all", "auc"] - 0.5)
+    gained = gains(list(compared.values()), task, model_versions={"dcn+all": "universal-1"})
+    assert all(set(row) == set(EVALUATION_METRICS.column_names) and row["ci_low"] > 0 for row in gained)
+    assert [row["metric"] for row in gained] == ["auc_gain", "gauc_gain", "log_loss_gain"]
+    assert gained[2]["value"] == -compared["log_loss"]["difference"]
     with pytest.raises(DataError, match="without both labels"):
         ImpressionTask("click", AS_OF, users, np.zeros(800))
     with pytest.raises(DataError, match="system short: 3 probabilities"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,8 @@ def impressions(rows: int = 1500, seed: int = 0, **overrides: Any) -> pa.Table:
         c.ITEM_EMBEDDING: items.tolist(),
         c.PRECISE_SCORE: [value if there else None for value, there in zip(dot, has_user, strict=True)],
         c.MODEL_VERSION: ["universal-1"] * rows,
+        c.TASK: ["all"] * rows,
+        c.VECTOR_SPACE: ["space-1"] * rows,
     }
     return pa.table({**columns, **overrides}, schema=TABLE_SCHEMA)
 
@@ -83,7 +86,7 @@ def test_vectors_help_on_impressions_that_were_never_seen(
     assert with_vectors > without + 0.05
     assert checkpoint.ranker_version.startswith("dcn+click-")
     assert plain.ranker_version.startswith("dcn-")
-    assert plain.model_version is None
+    assert (plain.space, checkpoint.space) == (None, "space-1")
 
 
 def test_probabilities_are_float32_between_0_and_1(data: RankingData, checkpoint: RankerCheckpoint) -> None:
@@ -141,7 +144,7 @@ def test_nothing_to_learn_from_is_refused(data: RankingData, tmp_path: Path) -> 
     with pytest.raises(TrainingError, match="validation split is empty"):
         train(data.take(data.splits_I == "train"), tmp_path)
     nulls = {name: [None] * 60 for name in (c.USER_EMBEDDING, c.ITEM_EMBEDDING, c.PRECISE_SCORE)}
-    with pytest.raises(TrainingError, match="no training row has a vector of 'universal-1'"):
+    with pytest.raises(TrainingError, match="no training row has a vector of the space 'space-1'"):
         train(RankingData.from_arrow(impressions(60, **nulls)), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -152,20 +155,48 @@ def test_a_loss_that_is_not_finite_stops_the_training(data: RankingData, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_vectors_of_another_checkpoint_are_refused(
-    data: RankingData, checkpoint: RankerCheckpoint, tmp_path: Path
-) -> None:
-    other = RankingData.from_arrow(impressions(60, **{c.MODEL_VERSION: ["universal-2"] * 60}))
-    with pytest.raises(VersionMixError, match=r"'universal-1'.*'universal-2'"):
+def test_vectors_of_another_space_are_refused(data: RankingData, checkpoint: RankerCheckpoint, tmp_path: Path) -> None:
+    other = RankingData.from_arrow(impressions(60, **{c.VECTOR_SPACE: ["space-2"] * 60}))
+    with pytest.raises(VersionMixError, match=r"'space-1'.*'space-2'"):
         score(checkpoint, other)
-    with pytest.raises(VersionMixError, match=r"'universal-1'.*'universal-2'"):
+    with pytest.raises(VersionMixError, match=r"'space-1'.*'space-2'"):
         train_ranker(
             data, other, dcn=DCN_CONFIG, config=CONFIG, use_vectors=True, seed=1, out=tmp_path, parent={"task": "click"}
         )
     plain = train(data, tmp_path, use_vectors=False)
     assert len(score(plain, other)) == 60  # the plain DCN reads no vector, so there is nothing to mix
-    with pytest.raises(VersionMixError, match="universal-1, universal-2"):
-        RankingData.from_arrow(impressions(2, **{c.MODEL_VERSION: ["universal-1", "universal-2"]}))
+    with pytest.raises(VersionMixError, match="space-1, space-2"):
+        RankingData.from_arrow(impressions(2, **{c.VECTOR_SPACE: ["space-1", "space-2"]}))
+
+
+def test_checkpoints_of_one_space_are_learned_from_together(checkpoint: RankerCheckpoint, tmp_path: Path) -> None:
+    names = np.where(np.arange(1500) % 2, "universal-1", "universal-2").tolist()
+    ranker = train(RankingData.from_arrow(impressions(**{c.MODEL_VERSION: names})), tmp_path)
+    described = json.loads((ranker.folder / "ranker.json").read_text(encoding="utf-8"))
+    assert described["model_versions"] == ["universal-1", "universal-2"]
+    assert described["vector_space"] == ranker.space == "space-1"
+    later = RankingData.from_arrow(impressions(20, **{c.MODEL_VERSION: ["universal-3"] * 20}))
+    np.testing.assert_array_equal(score(ranker, later), score(checkpoint, later))
+
+
+def test_features_are_hashed_or_looked_up_or_left_out(data: RankingData, tmp_path: Path) -> None:
+    dcn = DCN_CONFIG.model_copy(update={"vocabulary_features": ("scene",), "vocabulary_min_count": 250})
+    config = CONFIG.model_copy(update={"leave_out": ("day", "age")})
+    ranker = train(data, tmp_path, dcn=dcn, config=config)
+    values, counts = np.unique(data.split("train").sparse["scene"], return_counts=True)
+    frequent = sorted(values[counts >= 250].tolist())
+    assert 0 < len(frequent) < len(values)
+    opened = RankerCheckpoint.open(ranker.folder).inputs
+    assert opened.vocabularies == {"scene": {value: row for row, value in enumerate(frequent, start=2)}}
+    assert (opened.sparse_names, list(opened.dense_statistics)) == (("scene",), ["price"])
+    assert ranker.model.embeddings.weight.shape[0] == len(frequent) + 2
+    rare = [[("scene", value), ("day", "mon")] for value in [*sorted(set(values) - set(frequent)), "never seen"]]
+    rows = impressions(len(rare), **{c.SPARSE_FEATURES: rare})
+    assert set(opened.tensors(RankingData.from_arrow(rows))[0].flatten().tolist()) == {1}  # one row for all others
+    for key, changes in (("dcn", {"vocabulary_features": ("colour",)}), ("config", {"leave_out": ("colour",)})):
+        changed = {"dcn": DCN_CONFIG, "config": CONFIG}[key].model_copy(update=changes)
+        with pytest.raises(DataError, match=r"no training row has \['colour'\]"):
+            train(data, tmp_path, **{key: changed})
 
 
 def test_rows_without_any_vector_can_be_scored(checkpoint: RankerCheckpoint) -> None:

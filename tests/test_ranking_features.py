@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from precise_core.features.config import RankingFeaturesConfig
 from precise_core.features.ranking import build_ranking_features
-from schemas import IMPRESSIONS, ITEM_EMBEDDINGS, ITEMS, RANKING_FEATURES, USER_EMBEDDINGS
+from precise_core.features.vectors import PublishedVersion
+from precise_core.sources.times import instant
+from schemas import IMPRESSIONS, ITEMS, RANKING_FEATURES
 from tests import oracles
 from tests.oracles import AS_OF, Event
 
@@ -21,6 +24,17 @@ ITEM_IDS = [f"i{number}" for number in range(15)]
 CATEGORY = {item: ("" if item == "i0" else f"c{int(item[1:]) % 3}") for item in ITEM_IDS} | {"poison": ""}
 CONFIG = RankingFeaturesConfig(popularity_days=5, train_share=0.5, validation_share=0.25)
 CHECKPOINT = AS_OF - timedelta(days=10)
+
+VERSIONS = [PublishedVersion("v1", CHECKPOINT, "one"), PublishedVersion("v2", AS_OF - timedelta(days=3), "two")]
+ITEM_VECTORS: list[tuple[str, str, list[float], datetime]] = [
+    ("i1", "v1", [1.0, 2.0], CHECKPOINT),
+    ("i1", "v2", [9.0, 9.0], CHECKPOINT),  # made long before it was published
+    ("i2", "v1", [3.0, -1.0], CHECKPOINT),
+]
+USER_VECTORS: list[tuple[str, str, list[float], datetime]] = [
+    ("heavy", "v1", [0.5, 0.25], CHECKPOINT + timedelta(days=3)),
+    ("u1", "v1", [1.0, 1.0], CHECKPOINT),
+]
 
 Impression = tuple[str, str, str, datetime, int, dict[str, str]]
 
@@ -43,23 +57,15 @@ def build(spark: SparkSession, events: list[Event], **changes: Any) -> DataFrame
     items: list[Any] = [
         (item, "", "", [CATEGORY[item], "x"] if CATEGORY[item] else [], {}, None, None, False) for item in ITEM_IDS
     ]
-    item_vectors = [
-        ("i1", 2, "v1", [1.0, 2.0], AS_OF, False, "h"),
-        ("i1", 2, "v2", [9.0, 9.0], AS_OF, False, "h"),
-        ("i2", 3, "v1", [3.0, -1.0], AS_OF, False, "h"),
-    ]
-    user_vectors = [
-        ("heavy", "all", "v1", [0.5, 0.25], CHECKPOINT + timedelta(days=3), 7),
-        ("heavy", "share", "v1", [7.0, 7.0], CHECKPOINT, 7),
-        ("u1", "all", "v1", [1.0, 1.0], CHECKPOINT, 7),
-    ]
-    arguments: dict[str, Any] = {"task": "all", "model_version": "v1", "as_of": CHECKPOINT, "config": CONFIG}
+    vectors = "{} string, model_version string, embedding array<float>, since timestamp"
+    arguments: dict[str, Any] = {"task": "all", "versions": VERSIONS, "config": CONFIG}
+    impressions = changes.pop("impressions", None) or spark.createDataFrame(IMPRESSION_ROWS, IMPRESSIONS.spark_schema())
     return build_ranking_features(
-        spark.createDataFrame(IMPRESSION_ROWS, IMPRESSIONS.spark_schema()),
+        impressions,
         oracles.events_frame(spark, events),
         spark.createDataFrame(items, ITEMS.spark_schema()),
-        spark.createDataFrame(item_vectors, ITEM_EMBEDDINGS.spark_schema()),
-        spark.createDataFrame(user_vectors, USER_EMBEDDINGS.spark_schema()),
+        spark.createDataFrame(USER_VECTORS, vectors.format("user_id")),
+        spark.createDataFrame(ITEM_VECTORS, vectors.format("item_id")),
         **(arguments | changes),
     )
 
@@ -92,7 +98,7 @@ def test_events_at_or_after_the_last_impression_change_nothing(spark: SparkSessi
 def test_sparse_features_and_labels(built: dict[str, Any]) -> None:
     for impression_id, user, item, at, label, _ in IMPRESSION_ROWS:
         row = built[impression_id]
-        assert row["label"] == label and row["model_version"] == "v1"
+        assert row["label"] == label and row["task"] == "all"
         assert row["sparse_features"] == {
             "user_id": user,
             "item_id": item,
@@ -104,14 +110,13 @@ def test_sparse_features_and_labels(built: dict[str, Any]) -> None:
 
 
 def test_vectors_only_where_they_existed_before_the_impression(built: dict[str, Any]) -> None:
-    item_vectors = {"i1": [1.0, 2.0], "i2": [3.0, -1.0]}
-    user_vectors = {"heavy": ([0.5, 0.25], CHECKPOINT + timedelta(days=3)), "u1": ([1.0, 1.0], CHECKPOINT)}
     scored = 0
     for impression_id, user, item, at, _, _ in IMPRESSION_ROWS:
         row = built[impression_id]
-        item_vector = item_vectors.get(item) if at >= CHECKPOINT else None
-        vector, since = user_vectors.get(user, (None, AS_OF))
-        user_vector = vector if at >= max(CHECKPOINT, since) else None
+        version = VERSIONS[at >= VERSIONS[1].since]
+        known = {(name, of): vector for name, of, vector, since in ITEM_VECTORS + USER_VECTORS if since <= at}
+        item_vector, user_vector = (known.get((name, version.model_version)) for name in (item, user))
+        assert (row["model_version"], row["vector_space"]) == (version.model_version, version.space)
         assert (row["item_embedding"], row["user_embedding"]) == (item_vector, user_vector)
         if item_vector is None or user_vector is None:
             assert row["precise_score"] is None
@@ -121,20 +126,40 @@ def test_vectors_only_where_they_existed_before_the_impression(built: dict[str, 
     assert scored
 
 
-def test_vectors_of_another_version_or_task_are_never_joined(spark: SparkSession) -> None:
-    rows = build(spark, EVENTS, model_version="v2").collect()
-    assert {tuple(row["item_embedding"]) for row in rows if row["item_embedding"]} == {(9.0, 9.0)}
-    assert not any(row["user_embedding"] or row["precise_score"] for row in rows)
+def expected_splits(rows: dict[str, Any]) -> dict[str, str]:
+    """By place in the time span of the rows of one space."""
+    times = [row["impression_ts"] for row in rows.values()]
+    places = {name: (row["impression_ts"] - min(times)) / (max(times) - min(times)) for name, row in rows.items()}
+    return {name: "train" if p < 0.5 else "validation" if p < 0.75 else "test" for name, p in places.items()}
 
 
-def test_split_follows_the_time_of_the_impressions(built: dict[str, Any]) -> None:
-    times = [row[3] for row in IMPRESSION_ROWS]
-    first, span = min(times), max(times) - min(times)
-    for impression_id, _, _, at, _, _ in IMPRESSION_ROWS:
-        place = (at - first) / span
-        expected = "train" if place < 0.5 else "validation" if place < 0.75 else "test"
-        assert built[impression_id]["split"] == expected
-    assert {row["split"] for row in built.values()} == {"train", "validation", "test"}
+def test_split_follows_the_time_of_the_impressions_of_a_space(built: dict[str, Any]) -> None:
+    for space in ("one", "two"):
+        rows = {name: row for name, row in built.items() if row["vector_space"] == space}
+        assert {name: row["split"] for name, row in rows.items()} == expected_splits(rows)
+        assert {"train", "test"} <= {row["split"] for row in rows.values()}
+
+
+def test_earlier_rows_stay_and_count_for_the_split(spark: SparkSession, built: dict[str, Any]) -> None:
+    stored = spark.createDataFrame([row for row in built.values()], RANKING_FEATURES.spark_schema())
+    cut = VERSIONS[1].since
+    later = [version for version in VERSIONS if version.since >= cut]
+    frame = build(
+        spark,
+        EVENTS,
+        versions=[PublishedVersion(later[0].model_version, cut, "one")],  # the night goes on in the space before it
+        impressions=spark.createDataFrame(
+            [row for row in IMPRESSION_ROWS if row[3] >= cut], IMPRESSIONS.spark_schema()
+        ),
+        earlier=stored.where(F.col("impression_ts") < instant(cut)),
+    )
+    found = {row["impression_id"]: row.asDict() for row in frame.collect()}
+    assert set(found) == set(built) and {row["vector_space"] for row in found.values()} == {"one"}
+    assert {name: row.pop("split") for name, row in found.items()} == expected_splits(found)
+    for name, row in found.items():
+        assert row == {
+            key: value for key, value in (built[name].asDict() | {"vector_space": "one"}).items() if key != "split"
+        }
 
 
 def test_shares_that_leave_no_test_split_are_refused() -> None:

@@ -266,6 +266,41 @@ def test_ranking_names_the_metrics_won_and_lost() -> None:
     ]
 
 
+def test_a_paired_gain_says_more_than_two_intervals() -> None:
+    gains = {"auc_gain": (0.05, 0.04), "log_loss_gain": (0.01, -0.01)}
+    rows = [
+        figures_of("ranking", "all", {system: value}, metric=metric, k=0)
+        for system, auc, loss in (("DCN", 0.70, 0.42), ("DCN + PRECISE-UT", 0.75, 0.41))
+        for metric, value in (("auc", auc), ("log_loss", loss))
+    ]
+    for metric, (value, low) in gains.items():
+        row = figures_of("ranking", "all", {"DCN + PRECISE-UT": value}, metric=metric, k=0)[0]
+        rows.append([row | {"ci_low": low, "ci_high": 2 * value}])
+    assert verdicts(frame(*rows)) == [
+        "DCN + PRECISE-UT beats plain DCN on AUC (.750 against .700, paired interval without 0) "
+        "and log loss (.410 against .420, may be chance)."
+    ]
+
+
+def test_a_calibration_is_drawn_from_the_scores_in_use(tmp_path: Path) -> None:
+    put_whole_night(tmp_path)
+    rows = [
+        {c.IMPRESSION_ID: f"p{n}", c.LABEL: n % 3 == 0, c.SPLIT: "test" if n < 90 else "train", c.MODEL_VERSION: "v"}
+        for n in range(120)
+    ]
+    put(tmp_path, schemas.RANKING_FEATURES, [row | {c.LABEL: int(row[c.LABEL])} for row in rows])
+    scores = [
+        {c.IMPRESSION_ID: f"p{n}", c.SCORE: 0.2 + 0.1 * (n % 3 == 0), c.RANKER_VERSION: "dcn-1"} for n in range(120)
+    ]
+    put(tmp_path, schemas.RANKING_SCORES, scores)
+    (tmp_path / "rankers").mkdir()
+    (tmp_path / "rankers" / "latest.json").write_text('{"DCN": "dcn-1"}', encoding="utf-8")
+    page = build_report(tmp_path, settings_of(tmp_path), tmp_path / "report.html").read_text(encoding="utf-8")
+    text = Outline(page).text["ranking"]
+    assert "DCN: 90 test impressions, error .367." in text  # |.3 - 1| / 3 + |.2 - 0| * 2 / 3
+    assert "predicted probability" in text
+
+
 def test_verdicts_of_nothing_and_of_references_alone() -> None:
     assert verdicts(frame(figures_of("retrieval", "all", {"PRECISE": 0.1})).head(0)) == []
     assert "no PRECISE model was evaluated" in verdicts(frame(figures_of("retrieval", "all", {"item_knn": 0.1})))[0]

@@ -109,7 +109,9 @@ def test_the_command_names_a_folder_where_the_source_reads_one(tmp_path: Path) -
 
 def test_the_page_in_the_repository_is_what_the_results_say() -> None:
     written = results_page.TARGET.read_text(encoding="utf-8")
-    assert written == results_page.render(results_page.read_experiments()), "run `make results`"
+    assert written == results_page.render(results_page.read_experiments(), results_page.read_rankings()), (
+        "run `make results`"
+    )
 
 
 @pytest.mark.parametrize(("arguments", "said"), [([], "no name given"), (["NAME=beuty"], "no experiment 'beuty'")])

@@ -40,34 +40,61 @@ def paired_difference(
     one; (1 + count) / (1 + samples), so never 0. NaNs where no user has both.
     """
     means, samples_SM = _resampled_means((a_U - b_U)[:, None], samples, seed, weights_U)
-    difference, resampled = float(means[0]), samples_SM[:, 0]
-    if np.isnan(difference):
-        return difference, difference, difference, difference
-    lows, highs = _quantiles(samples_SM)
-    as_far = np.sum(np.abs(resampled - difference) >= abs(difference) - 1e-15)
-    return difference, float(lows[0]), float(highs[0]), float((1 + as_far) / (1 + samples))
+    return _tested(float(means[0]), samples_SM[:, 0])
+
+
+def auc_difference(
+    user_ids_I: np.ndarray, labels_I: np.ndarray, a_I: np.ndarray, b_I: np.ndarray, samples: int, seed: int
+) -> tuple[float, float, float, float]:
+    """(AUC of a - AUC of b, low, high, p-value) over all impressions together; both on the same resampled users.
+
+    Scores of several trainings, one row each, are compared by the mean of their AUCs.
+    """
+    ours, ours_S = _mean_auc(user_ids_I, labels_I, a_I, samples, seed)
+    theirs, theirs_S = _mean_auc(user_ids_I, labels_I, b_I, samples, seed)
+    return _tested(ours - theirs, ours_S - theirs_S)
+
+
+def _mean_auc(
+    user_ids_I: np.ndarray, labels_I: np.ndarray, scores: np.ndarray, samples: int, seed: int
+) -> tuple[float, np.ndarray]:
+    found = [_resampled_auc(user_ids_I, labels_I, of_one_I, samples, seed) for of_one_I in np.atleast_2d(scores)]
+    return float(np.mean([value for value, _ in found])), np.mean([resampled_S for _, resampled_S in found], axis=0)
 
 
 def auc_interval(
     user_ids_I: np.ndarray, labels_I: np.ndarray, scores_I: np.ndarray, samples: int, seed: int
 ) -> tuple[float, float, float]:
     """(AUC, low, high) over all impressions together, resampled by user; ties count half."""
+    value, resampled_S = _resampled_auc(user_ids_I, labels_I, scores_I, samples, seed)
+    if np.isnan(value):
+        return value, value, value
+    lows, highs = _quantiles(resampled_S[:, None])
+    return value, float(lows[0]), float(highs[0])
+
+
+def _resampled_auc(
+    user_ids_I: np.ndarray, labels_I: np.ndarray, scores_I: np.ndarray, samples: int, seed: int
+) -> tuple[float, np.ndarray]:
+    """The AUC of the users as they are, and of each resampling [S]."""
     _, user_I = np.unique(user_ids_I, return_inverse=True)
     _, tie_I = np.unique(scores_I, return_inverse=True)
     positive_I = np.asarray(labels_I) > 0
     users = int(user_I.max()) + 1 if len(user_I) else 0
     value = _weighted_auc(tie_I, positive_I, np.ones(len(user_I)))
     if np.isnan(value):
-        return value, value, value
-    resampled = np.array(
-        [
-            _weighted_auc(tie_I, positive_I, counts[user_I])
-            for block in _counts(users, samples, seed)
-            for counts in block
-        ]
-    )
-    lows, highs = _quantiles(resampled[:, None])
-    return value, float(lows[0]), float(highs[0])
+        return value, np.full(samples, np.nan)
+    drawn = (counts for block in _counts(users, samples, seed) for counts in block)
+    return value, np.array([_weighted_auc(tie_I, positive_I, counts[user_I]) for counts in drawn])
+
+
+def _tested(difference: float, resampled_S: np.ndarray) -> tuple[float, float, float, float]:
+    if np.isnan(difference):
+        return difference, difference, difference, difference
+    lows, highs = _quantiles(resampled_S[:, None])
+    known_S = resampled_S[~np.isnan(resampled_S)]
+    as_far = np.sum(np.abs(known_S - difference) >= abs(difference) - 1e-15)
+    return difference, float(lows[0]), float(highs[0]), float((1 + as_far) / (1 + len(known_S)))
 
 
 def _weighted_auc(tie_I: np.ndarray, positive_I: np.ndarray, weights_I: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from precise_core.errors import DataError, NothingToEvaluateError
-from precise_core.evaluation.bootstrap import auc_interval, mean_interval, paired_difference
+from precise_core.evaluation.bootstrap import auc_difference, auc_interval, mean_interval, paired_difference
+from precise_core.evaluation.calibration import calibration_error
 from precise_core.evaluation.metrics import auc_by_user, log_loss_by_user
 from schemas import columns as c
 
@@ -45,7 +46,7 @@ class ImpressionTask:
 def evaluate_impressions(
     systems: Mapping[str, np.ndarray], task: ImpressionTask, *, model_versions: Mapping[str, str | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of evaluation_metrics: auc, gauc and log_loss of each system's probabilities.
+    """Rows of evaluation_metrics: auc, gauc, log_loss and calibration_error of each system's probabilities.
 
     Raises:
         DataError: A system has another number of probabilities than there are impressions.
@@ -54,47 +55,92 @@ def evaluate_impressions(
     for name, probabilities_I in systems.items():
         _require_parallel(name, probabilities_I, task)
         for metric, (value, low, high, users) in _figures(probabilities_I, task).items():
-            rows.append(
-                {
-                    "question": "ranking",
-                    c.TASK: task.task,
-                    "system": name,
-                    c.MODEL_VERSION: (model_versions or {}).get(name),
-                    "user_filter": "all",
-                    "item_group": "all",
-                    "metric": metric,
-                    "k": 0,
-                    "value": value,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "users": users,
-                    c.AS_OF: task.as_of,
-                }
-            )
+            rows.append(_row(task, name, (model_versions or {}).get(name), metric, value, low, high, users))
+    return [row for row in rows if not np.isnan(row["value"])]
+
+
+def gains(
+    compared: Sequence[Mapping[str, Any]], task: ImpressionTask, *, model_versions: Mapping[str, str | None]
+) -> list[dict[str, Any]]:
+    """Rows of evaluation_metrics from ``compare_impressions``: auc_gain, gauc_gain and log_loss_gain, up is better."""
+    rows, users = [], len(np.unique(task.user_ids_I))
+    for found in compared:
+        sign = -1 if found["metric"] == "log_loss" else 1
+        low, high = sorted((sign * found["ci_low"], sign * found["ci_high"]))
+        metric, value = f"{found['metric']}_gain", sign * found["difference"]
+        rows.append(_row(task, found["system"], model_versions[found["system"]], metric, value, low, high, users))
     return [row for row in rows if not np.isnan(row["value"])]
 
 
 def compare_impressions(
     systems: Mapping[str, np.ndarray], reference: str, task: ImpressionTask
 ) -> list[dict[str, Any]]:
-    """Paired difference of every other system to ``reference`` on gauc and log_loss, by user, with p-value."""
+    """Paired difference of every other system to ``reference`` on auc, gauc and log_loss, by user, with p-value.
+
+    Args:
+        systems: Probabilities by name; of several trainings one row each [S, I], compared by the mean of their figures.
+        reference: The system that the others are compared with.
+        task: The impressions.
+    """
     if reference not in systems:
         raise DataError(f"compare: no system {reference!r}; there are {sorted(systems)}")
     compared = []
     for name, probabilities_I in systems.items():
-        _require_parallel(name, probabilities_I, task)
+        for of_one_I in np.atleast_2d(probabilities_I):
+            _require_parallel(name, of_one_I, task)
         if name == reference:
             continue
-        for metric, pieces in (("gauc", auc_by_user), ("log_loss", log_loss_by_user)):
-            _, values, weights = pieces(task.user_ids_I, task.labels_I, probabilities_I)
-            _, against, _ = pieces(task.user_ids_I, task.labels_I, systems[reference])
-            difference, low, high, p_value = paired_difference(values, against, task.samples, task.seed, weights)
-            numbers = {"difference": difference, "ci_low": low, "ci_high": high, "p_value": p_value}
+        for metric, found in _differences(probabilities_I, systems[reference], task).items():
+            numbers = dict(zip(("difference", "ci_low", "ci_high", "p_value"), found, strict=True))
             compared.append({"system": name, "reference": reference, "metric": metric, **numbers})
     return compared
 
 
-def _figures(probabilities_I: np.ndarray, task: ImpressionTask) -> dict[str, tuple[float, float, float, int]]:
+def _differences(
+    ours_I: np.ndarray, theirs_I: np.ndarray, task: ImpressionTask
+) -> dict[str, tuple[float, float, float, float]]:
+    """(difference, low, high, p-value) by metric."""
+    users_I, labels_I = task.user_ids_I, task.labels_I
+    found = {"auc": auc_difference(users_I, labels_I, ours_I, theirs_I, task.samples, task.seed)}
+    for metric, pieces in (("gauc", auc_by_user), ("log_loss", log_loss_by_user)):
+        ours, theirs = (
+            [pieces(users_I, labels_I, of_one_I) for of_one_I in np.atleast_2d(scores)] for scores in (ours_I, theirs_I)
+        )
+        values, against = (np.mean([part[1] for part in parts], axis=0) for parts in (ours, theirs))
+        found[metric] = paired_difference(values, against, task.samples, task.seed, ours[0][2])
+    return found
+
+
+def _row(
+    task: ImpressionTask,
+    system: str,
+    model_version: str | None,
+    metric: str,
+    value: float,
+    low: float | None,
+    high: float | None,
+    users: int,
+) -> dict[str, Any]:
+    return {
+        "question": "ranking",
+        c.TASK: task.task,
+        "system": system,
+        c.MODEL_VERSION: model_version,
+        "user_filter": "all",
+        "item_group": "all",
+        "metric": metric,
+        "k": 0,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "users": users,
+        c.AS_OF: task.as_of,
+    }
+
+
+def _figures(
+    probabilities_I: np.ndarray, task: ImpressionTask
+) -> dict[str, tuple[float, float | None, float | None, int]]:
     """(value, low, high, users) by metric."""
     pairs = (task.user_ids_I, task.labels_I, probabilities_I)
     users, user_auc, weights = auc_by_user(*pairs)
@@ -103,6 +149,7 @@ def _figures(probabilities_I: np.ndarray, task: ImpressionTask) -> dict[str, tup
         "auc": (*auc_interval(*pairs, task.samples, task.seed), len(users)),
         "gauc": (*mean_interval(user_auc, task.samples, task.seed, weights), int((~np.isnan(user_auc)).sum())),
         "log_loss": (*mean_interval(user_loss, task.samples, task.seed, weights), len(users)),
+        "calibration_error": (calibration_error(task.labels_I, probabilities_I), None, None, len(users)),
     }
 
 

@@ -90,6 +90,7 @@ class RankingFeaturesConfig(Config):
     """
 
     tasks: tuple[str, ...] = Field((ALL_TASK,), min_length=1)
+    days: int = Field(60, ge=1, description="How far back from the newest impression the table goes.")
     train_share: float = Field(0.6, gt=0, lt=1)
     validation_share: float = Field(0.15, gt=0, lt=1)
     popularity_days: int = Field(28, ge=1)

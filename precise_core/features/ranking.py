@@ -20,13 +20,13 @@ sparse_features:
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from precise_core.features.config import RankingFeaturesConfig
-from precise_core.sources.times import instant
+from precise_core.features.vectors import PublishedVersion, in_use, join_vectors
 from schemas import RANKING_FEATURES
 from schemas import columns as c
 
@@ -38,7 +38,7 @@ _EVENT_MICROS = "event_micros"
 _DAY = "day"
 _EVENTS = "events"
 _RECENT = "item_recent_events"
-_USER_AS_OF = "user_as_of"
+_FIRST, _LAST = "first_micros", "last_micros"
 _MICROS_PER_DAY = 86_400_000_000
 
 
@@ -46,41 +46,46 @@ def build_ranking_features(
     impressions: DataFrame,
     events: DataFrame,
     items: DataFrame,
-    item_embeddings: DataFrame,
-    user_embeddings: DataFrame,
+    user_vectors: DataFrame,
+    item_vectors: DataFrame,
     *,
     task: str,
-    model_version: str,
-    as_of: datetime,
+    versions: Sequence[PublishedVersion],
     config: RankingFeaturesConfig,
+    earlier: DataFrame | None = None,
 ) -> DataFrame:
-    """``schemas.RANKING_FEATURES``: exactly one row per impression.
+    """``schemas.RANKING_FEATURES``: exactly one row per impression, and those of ``earlier``.
 
     Args:
         impressions: ``schemas.IMPRESSIONS``.
         events: ``schemas.EVENTS``.
         items: ``schemas.ITEMS``.
-        item_embeddings: ``schemas.ITEM_EMBEDDINGS``; only rows of ``model_version`` are joined.
-        user_embeddings: ``schemas.USER_EMBEDDINGS``; only rows of ``task`` and ``model_version`` are joined.
-        task: Whose user vector is injected.
-        model_version: The checkpoint of both vectors.
-        as_of: The instant up to which that checkpoint knows the world: no impression before it gets a vector.
+        user_vectors: Every vector of the task's users that was ever published (``vectors.join_vectors``).
+        item_vectors: The same of items.
+        task: Whose vectors are injected.
+        versions: Which checkpoint of the task was in use from when on.
         config: Split and popularity days.
+        earlier: Rows of the table that stay as they are, but for their split.
     """
     categories = _item_categories(items)
     shown = impressions.join(categories, on=c.ITEM_ID, how="left").fillna("", subset=[_CATEGORY])
     counted = _with_history(shown, events, categories)
     counted = _with_popularity(counted, events, config.popularity_days)
-    joined = _with_vectors(counted, item_embeddings, user_embeddings, task, model_version, as_of)
+    joined = join_vectors(counted, user_vectors, item_vectors, versions, at=c.IMPRESSION_TS)
     columns = {
-        c.SPLIT: _split(config),
+        c.TASK: F.lit(task),
+        c.SPLIT: F.lit(TRAIN),
         c.SPARSE_FEATURES: _sparse_features(),
         c.DENSE_FEATURES: _dense_features(),
-        c.PRECISE_SCORE: _dot(F.col(c.USER_EMBEDDING), F.col(c.ITEM_EMBEDDING)),
-        c.MODEL_VERSION: F.lit(model_version),
     }
-    rows = joined.crossJoin(F.broadcast(_time_span(impressions)))
-    return rows.select(*[columns.get(name, F.col(name)).alias(name) for name in RANKING_FEATURES.column_names])
+    rows = joined.select(*[columns.get(name, F.col(name)).alias(name) for name in RANKING_FEATURES.column_names])
+    instants = impressions.select(
+        c.IMPRESSION_TS, in_use(c.IMPRESSION_TS, versions)[c.VECTOR_SPACE].alias(c.VECTOR_SPACE)
+    )
+    if earlier is not None:
+        rows = rows.unionByName(earlier)
+        instants = instants.unionByName(earlier.select(c.IMPRESSION_TS, c.VECTOR_SPACE))
+    return _with_split(rows, instants, config)
 
 
 def _item_categories(items: DataFrame) -> DataFrame:
@@ -129,47 +134,15 @@ def _with_popularity(shown: DataFrame, events: DataFrame, days: int) -> DataFram
     return by_day.join(recent.select(c.ITEM_ID, _DAY, _RECENT), on=[c.ITEM_ID, _DAY], how="left")
 
 
-def _with_vectors(
-    shown: DataFrame,
-    item_embeddings: DataFrame,
-    user_embeddings: DataFrame,
-    task: str,
-    model_version: str,
-    as_of: datetime,
-) -> DataFrame:
-    """Adds the two vectors, null where the entity has none or the vector knows more than the impression may."""
-    of_version = F.col(c.MODEL_VERSION) == model_version
-    item = item_embeddings.where(of_version).select(c.ITEM_ID, F.col(c.EMBEDDING).alias(c.ITEM_EMBEDDING))
-    user = user_embeddings.where(of_version & (F.col(c.TASK) == task)).select(
-        c.USER_ID, F.col(c.EMBEDDING).alias(c.USER_EMBEDDING), F.col(c.AS_OF).alias(_USER_AS_OF)
-    )
-    joined = shown.join(item, on=c.ITEM_ID, how="left").join(user, on=c.USER_ID, how="left")
-    checkpoint_existed = instant(as_of) <= F.col(c.IMPRESSION_TS)
-    user_existed = checkpoint_existed & (F.col(_USER_AS_OF) <= F.col(c.IMPRESSION_TS))
-    return joined.withColumns(
-        {
-            c.ITEM_EMBEDDING: F.when(checkpoint_existed, F.col(c.ITEM_EMBEDDING)),
-            c.USER_EMBEDDING: F.when(user_existed, F.col(c.USER_EMBEDDING)),
-        }
-    )
-
-
-def _dot(left: Column, right: Column) -> Column:
-    products = F.zip_with(left, right, lambda a, b: a.cast("double") * b.cast("double"))
-    return F.aggregate(products, F.lit(0.0), lambda total, product: total + product).cast("float")
-
-
-def _time_span(impressions: DataFrame) -> DataFrame:
-    first, last = F.min(c.IMPRESSION_TS), F.max(c.IMPRESSION_TS)
-    return impressions.agg(F.unix_micros(first).alias("first_micros"), F.unix_micros(last).alias("last_micros"))
-
-
-def _split(config: RankingFeaturesConfig) -> Column:
-    """By the impression's place in the time span of all impressions; a span of no length trains."""
-    span = F.col("last_micros") - F.col("first_micros")
-    place = F.coalesce(F.try_divide(F.col(_MICROS) - F.col("first_micros"), span), F.lit(0.0))
+def _with_split(rows: DataFrame, instants: DataFrame, config: RankingFeaturesConfig) -> DataFrame:
+    """By a row's place in the time span of its vector space; a span of no length trains."""
+    micros = F.unix_micros(c.IMPRESSION_TS)
+    spans = instants.groupBy(c.VECTOR_SPACE).agg(F.min(micros).alias(_FIRST), F.max(micros).alias(_LAST))
+    place = F.coalesce(F.try_divide(micros - F.col(_FIRST), F.col(_LAST) - F.col(_FIRST)), F.lit(0.0))
     is_validation = place < config.train_share + config.validation_share
-    return F.when(place < config.train_share, TRAIN).when(is_validation, VALIDATION).otherwise(TEST)
+    split = F.when(place < config.train_share, TRAIN).when(is_validation, VALIDATION).otherwise(TEST)
+    placed = rows.join(F.broadcast(spans), on=c.VECTOR_SPACE, how="left").withColumn(c.SPLIT, split)
+    return placed.select(*RANKING_FEATURES.column_names)
 
 
 def _sparse_features() -> Column:

@@ -95,10 +95,17 @@ class ModelConfig(Config):
 
 
 class DCNConfig(Config):
-    """DCN-v2 (VI-C, Fig. 7)."""
+    """DCN-v2 (VI-C, Fig. 7).
+
+    A categorical feature is hashed to ``hash_buckets`` rows of an embedding table of its own, unless it is among the
+    ``vocabulary_features``: those have one row for every value that the training split holds at least
+    ``vocabulary_min_count`` times, and one for all others.
+    """
 
     embedding_width: int = Field(16, ge=1)
     hash_buckets: int = Field(20_000, ge=2)
+    vocabulary_features: tuple[str, ...] = Field((), description="Categorical features by vocabulary, e.g. `category`.")
+    vocabulary_min_count: int = Field(1, ge=1, description="A rarer value shares the row of unknown ones.")
     cross_layers: int = Field(2, ge=1)
     deep_widths: tuple[int, ...] = (64, 32)
     dropout: float = Field(0.1, ge=0, lt=1)

@@ -7,6 +7,7 @@ vector, W width of the concatenated input x_0.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from precise_core.models.config import DCNConfig
 
 MISSING_BUCKET = 0
+UNKNOWN_ROW = 1
 
 
 def hash_feature(name: str, values_B: np.ndarray, buckets: int) -> np.ndarray:
@@ -26,6 +28,15 @@ def hash_feature(name: str, values_B: np.ndarray, buckets: int) -> np.ndarray:
     distinct, inverse = np.unique(texts, return_inverse=True)
     hashed = np.array([_bucket(name, str(text), buckets) for text in distinct], np.int64)
     return hashed[inverse] if len(texts) else np.empty(0, np.int64)
+
+
+def look_up_feature(values_B: np.ndarray, rows: Mapping[str, int]) -> np.ndarray:
+    """Rows (int64 [B]) of one sparse feature's values in its vocabulary.
+
+    The empty text and None are row 0 as in ``hash_feature``; a value that is not in the vocabulary is row 1.
+    """
+    texts = ["" if value is None else str(value) for value in values_B]
+    return np.array([rows.get(text, UNKNOWN_ROW) if text else MISSING_BUCKET for text in texts], np.int64)
 
 
 def _bucket(name: str, value: str, buckets: int) -> int:
@@ -62,15 +73,15 @@ class DCN(nn.Module):
         logit = w · [cross(x_0); deep(x_0); PRECISE score; has-score flag] + b                           injection 2
 
     The vectors enter as they are; a missing one is zeros with its flag at 0. Where the paper is silent: each sparse
-    feature has its own ``hash_buckets`` rows, dense features and the score arrive standardised.
+    feature has rows of its own, dense features and the score arrive standardised.
 
     Args:
-        sparse_features: F.
+        sparse_rows: Rows of the embedding table of each of the F sparse features.
         dense_features: G.
         vector_width: D; 0 = the plain DCN, without either injection.
         config: Sizes, and which injections are on.
 
-    >>> model = DCN(2, 1, vector_width=4, config=DCNConfig(hash_buckets=10))
+    >>> model = DCN([10, 5], 1, vector_width=4, config=DCNConfig())
     >>> sparse, dense = torch.zeros(3, 2, dtype=torch.long), torch.zeros(3, 1)
     >>> vectors, flags, score = torch.zeros(3, 8), torch.zeros(3, 2), torch.zeros(3, 2)
     >>> model(sparse, dense, vectors, flags, score).shape
@@ -79,15 +90,15 @@ class DCN(nn.Module):
 
     first_rows_F: Tensor
 
-    def __init__(self, sparse_features: int, dense_features: int, vector_width: int, config: DCNConfig) -> None:
+    def __init__(self, sparse_rows: Sequence[int], dense_features: int, vector_width: int, config: DCNConfig) -> None:
         super().__init__()
         self.inject_vectors = vector_width > 0 and config.inject_vectors
         self.inject_score = vector_width > 0 and config.inject_score
-        self.embeddings = nn.Embedding(sparse_features * config.hash_buckets, config.embedding_width)
+        self.embeddings = nn.Embedding(sum(sparse_rows), config.embedding_width)
         nn.init.normal_(self.embeddings.weight, std=0.05)
-        first_rows = torch.arange(sparse_features) * config.hash_buckets
-        self.register_buffer("first_rows_F", first_rows, persistent=False)
-        width = sparse_features * config.embedding_width + dense_features
+        rows_F = torch.tensor(sparse_rows, dtype=torch.long)
+        self.register_buffer("first_rows_F", rows_F.cumsum(0) - rows_F, persistent=False)
+        width = len(sparse_rows) * config.embedding_width + dense_features
         width += 2 * vector_width + 2 if self.inject_vectors else 0
         self.cross = CrossNetwork(width, config.cross_layers)
         self.deep = _deep_tower(width, config)
@@ -100,7 +111,7 @@ class DCN(nn.Module):
         """Logits [B].
 
         Args:
-            buckets_BF: ``hash_feature`` per sparse feature, int64.
+            buckets_BF: Row of each sparse feature's value in its own table, int64.
             dense_BG: Standardised dense features, 0 where missing.
             vectors_B2D: User vector beside item vector [B, 2D], zeros where missing; not read by the plain DCN.
             has_vectors_B2: 1.0 where the user's, the item's vector is there.

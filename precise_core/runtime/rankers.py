@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from precise_core.errors import CheckpointError
 from precise_core.features.config import ALL_TASK
+from precise_core.models.config import DCNConfig
 from precise_core.runtime.job import Job
 from precise_core.runtime.published import published_tasks
 
 _POINTER = "latest.json"
 
 
+PLAIN = "DCN"
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One row of Table IX: a DCN that sees the vectors of ``task``, or none of them."""
+    """One row of Table IX: a DCN that sees the vectors of ``task`` by one or both injections, or none of them."""
 
     system: str
     task: str
-    use_vectors: bool
+    use_vectors: bool = True
+    inject_vectors: bool = True
+    inject_score: bool = True
+
+    def dcn(self, config: DCNConfig) -> DCNConfig:
+        """``config``, with an injection off that this variant goes without."""
+        return config.model_copy(
+            update={
+                "inject_vectors": config.inject_vectors and self.inject_vectors,
+                "inject_score": config.inject_score and self.inject_score,
+            }
+        )
 
 
 def variants(job: Job) -> list[Variant]:
-    """DCN alone, then one with the vectors of each task named in `ranking_features.tasks`."""
-    tasks = ranking_tasks(job)
-    plain = [Variant("DCN", tasks[0], use_vectors=False)]
-    return plain + [Variant(_system(task), task, use_vectors=True) for task in tasks]
+    """DCN alone, then one with the vectors of each task named in `ranking_features.tasks`.
+
+    With `ranker.ablations` also one with each injection alone, of the last of these tasks.
+    """
+    return variants_of(ranking_tasks(job), ablations=job.settings.ranker.ablations)
+
+
+def variants_of(tasks: Sequence[str], *, ablations: bool) -> list[Variant]:
+    """The variants of some tasks."""
+    found = [Variant(PLAIN, tasks[0], use_vectors=False), *(Variant(_system(task), task) for task in tasks)]
+    if ablations:
+        found.append(Variant(f"{_system(tasks[-1])}, vectors only", tasks[-1], inject_score=False))
+        found.append(Variant(f"{_system(tasks[-1])}, score only", tasks[-1], inject_vectors=False))
+    return found
 
 
 def ranking_tasks(job: Job) -> list[str]:
@@ -37,7 +63,7 @@ def ranking_tasks(job: Job) -> list[str]:
 
 
 def _system(task: str) -> str:
-    return "DCN + PRECISE-UT" if task == ALL_TASK else f"DCN + PRECISE ({task})"
+    return f"{PLAIN} + PRECISE-UT" if task == ALL_TASK else f"{PLAIN} + PRECISE ({task})"
 
 
 def ranker_folder(job: Job) -> Path:

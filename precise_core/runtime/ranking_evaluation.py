@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from precise_core.errors import NothingToEvaluateError
-from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
+from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions, gains
 from precise_core.features.config import ALL_TASK
+from precise_core.features.ranking import TEST
 from precise_core.runtime.job import Job
-from precise_core.runtime.published import published_checkpoint
 from precise_core.runtime.rankers import current_rankers, ranking_tasks
-from schemas import RANKING_FEATURES, RANKING_SCORES
+from precise_core.runtime.ranking_tables import ranking_slice, read_slice
+from schemas import RANKING_SCORES
 from schemas import columns as c
 
 
@@ -23,7 +25,7 @@ def ranking_metrics(job: Job) -> list[dict[str, Any]]:
     versions: dict[str, str | None] = dict(current_rankers(job))
     if not versions:
         raise NothingToEvaluateError("no ranking model was trained")
-    impressions = _test_impressions(job)
+    impressions = impressions_to_test_on(job, ranking_tasks(job))
     task = ImpressionTask(
         task=ALL_TASK,
         as_of=job.settings.as_of,
@@ -34,25 +36,28 @@ def ranking_metrics(job: Job) -> list[dict[str, Any]]:
     )
     systems = {system: _probabilities(job, version, impressions) for system, version in versions.items() if version}
     plain = next(iter(systems))
-    for found in compare_impressions(systems, plain, task):
+    compared = compare_impressions(systems, plain, task)
+    for found in compared:
         job.say(
             f"{found['system']} against {plain}: {found['metric']} {found['difference']:+.4f} "
             f"[{found['ci_low']:+.4f}, {found['ci_high']:+.4f}], p = {found['p_value']:.3f}"
         )
-    return evaluate_impressions(systems, task, model_versions=versions)
+    rows = evaluate_impressions(systems, task, model_versions=versions)
+    return rows + gains(compared, task, model_versions=versions)
 
 
-def _test_impressions(job: Job) -> pa.Table:
-    """Impressions of the test split, in a stable order; every variant has the same ones."""
-    # Slices of older checkpoints stay in the table; their split belongs to another night.
-    version = published_checkpoint(job, ranking_tasks(job)[0]).model_version
-    features = job.warehouse.read_arrow(
-        RANKING_FEATURES,
-        job.pin(RANKING_FEATURES),
-        [c.IMPRESSION_ID, c.USER_ID, c.LABEL, c.SPLIT],
-        {c.MODEL_VERSION: version},
-    )
-    return features.filter(pc.equal(features[c.SPLIT], "test")).sort_by(c.IMPRESSION_ID)
+def impressions_to_test_on(job: Job, tasks: Sequence[str]) -> pa.Table:
+    """Impressions of the test split of every task, by id: no ranking model has learned from any of them."""
+    columns = [c.IMPRESSION_ID, c.USER_ID, c.LABEL, c.SPLIT]
+    found: pa.Table | None = None
+    for task in tasks:
+        rows = read_slice(job, ranking_slice(job, task), columns).sort_by(c.IMPRESSION_ID)
+        mine = rows.filter(pc.equal(rows[c.SPLIT], TEST))
+        if found is not None:
+            found = found.filter(pc.is_in(found[c.IMPRESSION_ID], mine[c.IMPRESSION_ID].combine_chunks()))
+        found = mine if found is None else found
+    assert found is not None
+    return found
 
 
 def _probabilities(job: Job, version: str, impressions: pa.Table) -> np.ndarray:

@@ -75,7 +75,7 @@ class Warehouse:
         table: Table,
         version: int,
         columns: Sequence[str] | None = None,
-        where: Mapping[str, str] | None = None,
+        where: Mapping[str, str | Sequence[str]] | None = None,
     ) -> pa.Table:
         """The rows of one version in this process, without Spark; for tables that fit into it.
 
@@ -83,11 +83,11 @@ class Warehouse:
             table: The declaration.
             version: The version to read.
             columns: Only these; all by default.
-            where: Partition column -> value.
+            where: Partition column -> value or values.
         """
         snapshot = DeltaTable(self.path(table), version=version)
         dataset = arrow_dataset(self.path(table), table, snapshot)
-        conditions = [ds.field(name) == value for name, value in (where or {}).items()]
+        conditions = [ds.field(name).isin(_listed(value)) for name, value in (where or {}).items()]
         chosen = reduce(lambda left, right: left & right, conditions) if conditions else None
         return dataset.to_table(columns=list(columns or table.column_names), filter=chosen)
 

@@ -57,6 +57,9 @@ class Manifest(Config):
     ``as_of`` is the instant whose earlier events were learnt; ``previous`` is the checkpoint of the same task that this
     one goes on from. ``universal`` and ``warm_up_as_of`` are the universal checkpoint and the night of the last warm-up
     of a targeted checkpoint (IV-E1).
+
+    ``space`` names the checkpoint that opened the vector space: checkpoints that each went on from the one before share
+    one, and a model behind them may read the vectors of all. None = it opened one itself, from scratch.
     """
 
     format_version: Literal[2] = FORMAT_VERSION
@@ -83,8 +86,13 @@ class Manifest(Config):
     previous: str | None = None
     universal: str | None = None
     warm_up_as_of: datetime | None = None
+    space: str | None = None
     seed: int
     training: dict[str, Any]
+
+    @property
+    def vector_space(self) -> str:
+        return self.space or self.model_version
 
 
 @dataclass(frozen=True)

@@ -105,3 +105,5 @@ class RankerConfig(Config):
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-5, ge=0)
     patience: int = Field(2, ge=1)
+    ablations: bool = Field(False, description="Also train with each injection alone, on the last of the tasks.")
+    leave_out: tuple[str, ...] = Field((), description="Features that no ranking model reads, by name.")

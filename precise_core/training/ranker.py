@@ -37,7 +37,7 @@ class RankerCheckpoint:
     Attributes:
         model: The DCN, in evaluation mode.
         inputs: How impressions are read.
-        model_version: Checkpoint of the vectors; None where none are used.
+        space: Vector space of the vectors it learned with; None where none are used.
         ranker_version: `dcn-<hash>` or `dcn+<task>-<hash>`.
         metrics: Epoch, train_loss and validation_log_loss of the epoch that was kept.
         parent: What it was trained from, as given.
@@ -46,7 +46,7 @@ class RankerCheckpoint:
 
     model: DCN
     inputs: RankingInputs
-    model_version: str | None
+    space: str | None
     ranker_version: str
     metrics: Mapping[str, float]
     parent: Mapping[str, Any]
@@ -71,7 +71,7 @@ class RankerCheckpoint:
         return cls(
             model=model.eval(),
             inputs=inputs,
-            model_version=meta["model_version"],
+            space=meta["vector_space"],
             ranker_version=meta["ranker_version"],
             metrics=meta["metrics"],
             parent=meta["parent"],
@@ -109,19 +109,20 @@ def train_ranker(
     Raises:
         TrainingError: A label class is missing, there is no validation row, no row has a vector although they are
             asked for, or the loss is not finite.
-        VersionMixError: Training and validation hold vectors of two checkpoints.
+        VersionMixError: Training and validation hold vectors of two spaces.
     """
     _require_learnable(train, validation, use_vectors)
     train = train.take(np.argsort(train.impression_ids_I, kind="stable"))
     validation = validation.take(np.argsort(validation.impression_ids_I, kind="stable"))
-    inputs = RankingInputs.fit(train, dcn, use_vectors)
+    inputs = RankingInputs.fit(train, dcn, use_vectors, config.leave_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _build_model(inputs, dcn)
         metrics = _fit(model, inputs, train, validation, config, seed, progress)
     meta = {
         "inputs": inputs.to_json(),
-        "model_version": train.model_version if use_vectors else None,
+        "vector_space": train.space if use_vectors else None,
+        "model_versions": sorted(set(train.model_versions_I)) if use_vectors else [],
         "dcn": dcn.model_dump(mode="json"),
         "ranker": config.model_dump(mode="json"),
         "metrics": metrics,
@@ -135,21 +136,21 @@ def score(checkpoint: RankerCheckpoint, data: RankingData) -> np.ndarray:
     """Probability that each impression is taken, float32 [I], in the order of ``data``.
 
     Raises:
-        VersionMixError: The data's vectors are of another checkpoint than the model learned with.
+        VersionMixError: The data's vectors are of another space than those the model learned with.
         DataError: A feature is missing.
     """
     if len(data) == 0:
         return np.empty(0, np.float32)
-    if checkpoint.model_version is not None and data.model_version != checkpoint.model_version:
+    if checkpoint.space is not None and data.space != checkpoint.space:
         raise VersionMixError(
-            f"ranker {checkpoint.ranker_version} learned with vectors of {checkpoint.model_version!r}, "
-            f"the data has {data.model_version!r}"
+            f"ranker {checkpoint.ranker_version} learned with vectors of the space {checkpoint.space!r}, "
+            f"the data has {data.space!r}; train a ranking model on that space"
         )
     return torch.sigmoid(_logits(checkpoint.model, checkpoint.inputs.tensors(data))).numpy()
 
 
 def _build_model(inputs: RankingInputs, dcn: DCNConfig) -> DCN:
-    return DCN(len(inputs.sparse_names), len(inputs.dense_statistics), inputs.vector_width, dcn)
+    return DCN(inputs.sparse_rows, len(inputs.dense_statistics), inputs.vector_width, dcn)
 
 
 def _fit(
@@ -231,11 +232,11 @@ def _require_learnable(train: RankingData, validation: RankingData, use_vectors:
         raise NothingToLearnError("ranker: the validation split is empty; lower ranking_features.train_share")
     if use_vectors and train.vector_width == 0:
         raise NothingToLearnError(
-            f"ranker: no training row has a vector of {train.model_version!r}; run jobs/embed_users.py"
+            f"ranker: no training row has a vector of the space {train.space!r}; run jobs/embed_users.py"
         )
-    if use_vectors and train.model_version != validation.model_version:
+    if use_vectors and train.space != validation.space:
         raise VersionMixError(
-            f"ranker: training vectors are of {train.model_version!r}, validation's of {validation.model_version!r}"
+            f"ranker: training vectors are of the space {train.space!r}, validation's of {validation.space!r}"
         )
 
 

@@ -25,6 +25,7 @@ _COLUMNS = (
     c.ITEM_EMBEDDING,
     c.PRECISE_SCORE,
     c.MODEL_VERSION,
+    c.VECTOR_SPACE,
 )
 
 
@@ -44,7 +45,8 @@ class RankingData:
         has_user_I: Where a user vector is there.
         has_item_I: Where an item vector is there.
         scores_I: float32 dot products, NaN where missing.
-        model_version: Checkpoint of the vectors.
+        model_versions_I: Checkpoint of each row's vectors.
+        space: The vector space of all of them.
     """
 
     impression_ids_I: np.ndarray
@@ -58,7 +60,8 @@ class RankingData:
     has_user_I: np.ndarray
     has_item_I: np.ndarray
     scores_I: np.ndarray
-    model_version: str
+    model_versions_I: np.ndarray
+    space: str
 
     def __len__(self) -> int:
         return len(self.impression_ids_I)
@@ -73,7 +76,7 @@ class RankingData:
 
         Raises:
             SchemaError: A column is missing.
-            VersionMixError: The rows hold vectors of two checkpoints.
+            VersionMixError: The rows hold vectors of two spaces.
             DataError: A label is not 0 or 1, a number is infinite, or vectors differ in width.
         """
         missing = [name for name in _COLUMNS if name not in table.column_names]
@@ -97,7 +100,8 @@ class RankingData:
             has_user_I=has_user,
             has_item_I=has_item,
             scores_I=table[c.PRECISE_SCORE].to_numpy().astype(np.float32),
-            model_version=_single_version(table),
+            model_versions_I=_texts(table, c.MODEL_VERSION),
+            space=_single_space(table),
         )
 
     def take(self, rows: np.ndarray) -> RankingData:
@@ -114,7 +118,8 @@ class RankingData:
             self.has_user_I[rows],
             self.has_item_I[rows],
             self.scores_I[rows],
-            self.model_version,
+            self.model_versions_I[rows],
+            self.space,
         )
 
     def split(self, name: str) -> RankingData:
@@ -134,11 +139,14 @@ def _labels(table: pa.Table) -> np.ndarray:
     return labels
 
 
-def _single_version(table: pa.Table) -> str:
-    versions = sorted(set(table[c.MODEL_VERSION].to_pylist()))
-    if len(versions) > 1:
-        raise VersionMixError(f"ranking data: vectors of {len(versions)} checkpoints in one set: {', '.join(versions)}")
-    return versions[0] if versions else ""
+def _single_space(table: pa.Table) -> str:
+    spaces = sorted(table[c.VECTOR_SPACE].unique().to_pylist())
+    if len(spaces) > 1:
+        raise VersionMixError(
+            f"ranking data: vectors of {len(spaces)} spaces in one set: {', '.join(spaces)}; take the rows of one "
+            f"`{c.VECTOR_SPACE}`"
+        )
+    return spaces[0] if spaces else ""
 
 
 def _features(table: pa.Table, column: str, missing: str | float) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ Shapes: I impressions, F sparse features, G dense features, D width of a PRECISE
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from precise_core.errors import DataError
 from precise_core.models.config import DCNConfig
-from precise_core.models.dcn import hash_feature
+from precise_core.models.dcn import UNKNOWN_ROW, hash_feature, look_up_feature
 from precise_core.training.ranking_data import RankingData
 
 _LARGEST_DEVIATION = 8.0  # a dense value beyond this many standard deviations says no more than one at it
@@ -30,7 +30,8 @@ class RankingInputs:
         dense_statistics: (mean, standard deviation) by dense feature, from the training split.
         score_statistics: The same for the PRECISE score.
         vector_width: D; 0 = vectors and score are not read.
-        hash_buckets: Rows of the embedding table per sparse feature.
+        hash_buckets: Rows of the embedding table of a sparse feature that is hashed.
+        vocabularies: Row by value of each sparse feature that is looked up instead.
     """
 
     sparse_names: tuple[str, ...]
@@ -38,16 +39,30 @@ class RankingInputs:
     score_statistics: tuple[float, float]
     vector_width: int
     hash_buckets: int
+    vocabularies: Mapping[str, Mapping[str, int]]
 
     @classmethod
-    def fit(cls, train: RankingData, dcn: DCNConfig, use_vectors: bool) -> RankingInputs:
-        """Names and statistics of the training split; features in the order of their names."""
+    def fit(
+        cls, train: RankingData, dcn: DCNConfig, use_vectors: bool, leave_out: Collection[str] = ()
+    ) -> RankingInputs:
+        """Names, statistics and vocabularies of the training split; features in the order of their names.
+
+        Raises:
+            DataError: A feature that is to have a vocabulary, or to be left out, is not in the training split.
+        """
+        _require_known("dcn.vocabulary_features", dcn.vocabulary_features, train.sparse)
+        _require_known("ranker.leave_out", leave_out, {**train.sparse, **train.dense})
         return cls(
-            sparse_names=tuple(sorted(train.sparse)),
-            dense_statistics={name: _statistics(values) for name, values in sorted(train.dense.items())},
+            sparse_names=tuple(name for name in sorted(train.sparse) if name not in leave_out),
+            dense_statistics={
+                name: _statistics(values) for name, values in sorted(train.dense.items()) if name not in leave_out
+            },
             score_statistics=_statistics(train.scores_I),
             vector_width=train.vector_width if use_vectors else 0,
             hash_buckets=dcn.hash_buckets,
+            vocabularies={
+                name: _vocabulary(train.sparse[name], dcn.vocabulary_min_count) for name in dcn.vocabulary_features
+            },
         )
 
     @classmethod
@@ -58,7 +73,14 @@ class RankingInputs:
             score_statistics=tuple(data["score_statistics"]),
             vector_width=data["vector_width"],
             hash_buckets=data["hash_buckets"],
+            vocabularies=data["vocabularies"],
         )
+
+    @property
+    def sparse_rows(self) -> list[int]:
+        """Rows of the embedding table of each sparse feature."""
+        own = {name: len(rows) + UNKNOWN_ROW + 1 for name, rows in self.vocabularies.items()}
+        return [own.get(name, self.hash_buckets) for name in self.sparse_names]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,7 +94,7 @@ class RankingInputs:
         self._require_features(data)
         # A batch in which no row has a value of a categorical feature does not know its name: all values are missing.
         none = np.full(len(data), "", dtype=object)
-        sparse = [hash_feature(name, data.sparse.get(name, none), self.hash_buckets) for name in self.sparse_names]
+        sparse = [self._rows(name, data.sparse.get(name, none)) for name in self.sparse_names]
         dense = [_standardise(data.dense[name], statistics) for name, statistics in self.dense_statistics.items()]
         vectors = [_widen(half, self.vector_width) for half in (data.user_vectors_ID, data.item_vectors_ID)]
         score = _standardise(data.scores_I, self.score_statistics)
@@ -84,6 +106,11 @@ class RankingInputs:
             torch.from_numpy(_columns([score, ~np.isnan(data.scores_I)], len(data), np.float32)),
         )
 
+    def _rows(self, name: str, values: np.ndarray) -> np.ndarray:
+        if name in self.vocabularies:
+            return look_up_feature(values, self.vocabularies[name])
+        return hash_feature(name, values, self.hash_buckets)
+
     def _require_features(self, data: RankingData) -> None:
         missing = sorted(set(self.dense_statistics) - set(data.dense))
         if missing:
@@ -92,6 +119,19 @@ class RankingInputs:
             )
         if self.vector_width and data.vector_width not in (0, self.vector_width):
             raise DataError(f"ranking data: vectors are {data.vector_width} wide, the model reads {self.vector_width}")
+
+
+def _require_known(key: str, names: Collection[str], features: Collection[str]) -> None:
+    absent = sorted(set(names) - set(features))
+    if absent:
+        raise DataError(f"{key}: no training row has {absent}; the rows have {sorted(features)}")
+
+
+def _vocabulary(values: np.ndarray, min_count: int) -> dict[str, int]:
+    """Row by value, in the order of the values; the first two rows are those of a missing and of an unknown value."""
+    distinct, counts = np.unique(values[values != ""].astype(str), return_counts=True)
+    kept = distinct[counts >= min_count]
+    return {str(value): row for row, value in enumerate(kept, start=UNKNOWN_ROW + 1)}
 
 
 def _statistics(values: np.ndarray) -> tuple[float, float]:

@@ -104,6 +104,7 @@ def train_targeted(
         "previous": start.previous.model_version if start.previous else None,
         "universal": start.universal,
         "warm_up_as_of": start.warm_up_as_of,
+        "space": _space(start, task),
         "seed": seed,
         "training": config.model_dump(mode="json"),
     }
@@ -218,6 +219,13 @@ def _require_news(start: Start, windows: DeltaSnapshot, task: str, config: Targe
             f"task {task!r} has no event since {as_of:%Y-%m-%d %H:%M} and no newer universal checkpoint; "
             f"{previous.model_version} stays in use"
         )
+
+
+def _space(start: Start, task: str) -> str | None:
+    """The vector space tonight's vectors lie in; None where the checkpoint opens its own."""
+    if start.since is not None:
+        return start.parent.manifest.vector_space
+    return f"{task}/{start.parent.manifest.vector_space}" if start.universal else None
 
 
 def _feed(

@@ -112,6 +112,7 @@ def train_universal(
     else:
         described["parent"] = described["previous"] = parent.model_version
         described["copied"] = tuple(name for name, _ in model.named_parameters())
+        described["space"] = parent.manifest.vector_space
     resume = resume_store(Path(out), task, described, model, feed)
     result = train(
         Training(

@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from precise_core.features.config import ALL_TASK
+from precise_core.features.ranking import TEST
 from precise_core.runtime.report.frames import records
 from precise_core.runtime.report.tables import Tables
 from precise_core.settings import Settings
@@ -29,6 +31,8 @@ from schemas import (
     ITEMS,
     ITEMS_REJECTED,
     PUBLISHED_MODELS,
+    RANKING_FEATURES,
+    RANKING_SCORES,
     RECALL_CANDIDATES,
     RUNS,
     TABLES,
@@ -141,6 +145,24 @@ class Night:
         is_current = by_job["config_hash"].transform("last") == frame["config_hash"]
         kept = frame[is_latest | (is_current & (frame["status"] == "succeeded"))]
         return kept.groupby([c.JOB, "product"]).tail(1).reset_index(drop=True)
+
+    def scored_impressions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Labels and probabilities of the test impressions, by ranking model in use."""
+        pointer = self.tables.root / "rankers" / "latest.json"
+        if not pointer.is_file() or not self.tables.rows_if_any(RANKING_SCORES):
+            return {}
+        features = self.tables.frame(RANKING_FEATURES, [c.IMPRESSION_ID, c.LABEL, c.SPLIT])
+        # With the vectors of every task; what one ranking model has learned from is no test for any.
+        is_learned_from = features.loc[features[c.SPLIT] != TEST, c.IMPRESSION_ID].unique()
+        tested = features[~features[c.IMPRESSION_ID].isin(is_learned_from)].drop_duplicates(c.IMPRESSION_ID)
+        found = {}
+        for system, version in json.loads(pointer.read_text(encoding="utf-8")).items():
+            of_version = pc.field(c.RANKER_VERSION) == version
+            scores = self.tables.frame(RANKING_SCORES, [c.IMPRESSION_ID, c.SCORE], of_version)
+            rows = scores.merge(tested, on=c.IMPRESSION_ID).sort_values(c.IMPRESSION_ID)
+            if len(rows):
+                found[system] = (rows[c.LABEL].to_numpy(), rows[c.SCORE].to_numpy())
+        return found
 
     def cold_items(self) -> pd.DataFrame:
         """model_version, is_cold, rows of the item vectors; only of served checkpoints where these have any."""

@@ -24,6 +24,8 @@ _METRIC_NAMES = {
     "auc": "AUC",
     "gauc": "GAUC",
     "log_loss": "log loss",
+    "auc_gain": "AUC gain",
+    "gauc_gain": "GAUC gain",
 }
 
 

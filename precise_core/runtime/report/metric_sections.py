@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import pandas as pd
 
+from precise_core.evaluation.calibration import calibration, calibration_error
 from precise_core.runtime.report import formats, plots
 from precise_core.runtime.report import verdicts as v
 from precise_core.runtime.report.blocks import Block, Cell, Grid, Heading, Plot, Plots, Skip, Text, Verdicts
@@ -13,16 +17,8 @@ from schemas import columns as c
 
 _GROUPS = {"hot": "hot items", "cold": "cold items", "rare": "rare items (1 to 4 events)", "unseen": "unseen items"}
 _METRIC_ORDER = (
-    "recall",
-    "ndcg",
-    "hit_rate",
-    "unique_hit_rate",
-    "overlap",
-    "coverage",
-    "novelty",
-    "auc",
-    "gauc",
-    "log_loss",
+    *("recall", "ndcg", "hit_rate", "unique_hit_rate", "overlap", "coverage", "novelty"),
+    *("auc", "gauc", "log_loss", "calibration_error", "auc_gain", "gauc_gain", "log_loss_gain"),
 )
 
 
@@ -60,7 +56,25 @@ def ranking(night: Night) -> list[Block]:
                 drawing = plots.dots(f"ranking-{number}-{metric}", _dots(v.RANKING, found), caption, from_zero=False)
                 figures.append(Plot(drawing, caption))
         blocks += [Plots(figures), _grid(metrics, v.RANKING, task, "all", ["all"], "Test impressions", folded=False)]
-    return blocks
+    if (metrics["metric"] == "auc_gain").any():
+        legend = "Gains are over the first system, paired by user; an interval without 0 is no chance. Up is better."
+        blocks.append(Text(legend))
+    return [*blocks, *_calibration(night.scored_impressions())]
+
+
+def _calibration(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[Block]:
+    """Per ranking model, the share that was taken beside the probability it was given."""
+    figures = []
+    for number, (system, (labels, probabilities)) in enumerate(scored.items()):
+        found = calibration(labels, probabilities)
+        error = formats.figure(calibration_error(labels, probabilities))
+        caption = f"{formats.system_name(system)}: {formats.count(len(labels))} test impressions, error {error}."
+        points = [(part.predicted, part.observed) for part in found]
+        figures.append(Plot(plots.calibration(f"calibration-{number}", points, f"Calibration of {caption}"), caption))
+    if not figures:
+        return []
+    legend = "Dots are tenths of the impressions. Above the line more was taken than foreseen, below it less."
+    return [Heading("Calibration"), Text(legend), Plots(figures)]
 
 
 def _asked(night: Night, question: str, absent: str) -> pd.DataFrame:

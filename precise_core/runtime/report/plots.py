@@ -169,6 +169,22 @@ def curves(name: str, series: Sequence[tuple[str, Sequence[float], Sequence[floa
     return _svg(name, description, draw, height=2.1)
 
 
+def calibration(name: str, points: Sequence[tuple[float, float]], description: str) -> Markup:
+    """Predicted probability against the share that happened, beside the line of a perfect forecast."""
+    end = max([*(value for point in points for value in point), 1e-3]) * 1.08
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, end], [0, end], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.plot(*zip(*points, strict=True), color=ACCENT, linewidth=2, marker="o", markersize=4.5)
+        axes.set(xlim=(0, end), ylim=(0, end), xlabel="predicted probability", ylabel="share taken")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(FuncFormatter(_tick))
+        axes.tick_params(axis="y", labelcolor=MUTED, labelsize=9)
+
+    return _svg(name, description, draw, height=2.6)
+
+
 def _beside(axes: Axes, text: str, x: float, y: float) -> None:
     axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
 

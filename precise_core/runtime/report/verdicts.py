@@ -21,7 +21,7 @@ UNIVERSAL = "PRECISE-UT"
 UNTRAINED = "PRECISE-UT untrained"
 RECALL_PATHS = ("u2i", "u2i2i")
 PLAIN_RANKER = "DCN"
-LOWER_IS_BETTER = frozenset({"log_loss"})
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
 FILTERS = {"all": "repeats counted", "new": "new items only"}
 
 RANKING_METRICS = ("auc", "gauc", "log_loss")
@@ -215,7 +215,7 @@ def _ranking(metrics: pd.DataFrame) -> Iterator[Verdict]:
     for task in tasks_of(asked, RANKING):
         by_metric = {
             metric: {score.system: score for score in scores(asked, RANKING, task, metric, 0, "all")}
-            for metric in RANKING_METRICS
+            for metric in (*RANKING_METRICS, *(f"{name}_gain" for name in RANKING_METRICS))
         }
         systems = {system for found in by_metric.values() for system in found}
         for system in sorted(system for system in systems if is_ours(RANKING, system)):
@@ -225,12 +225,14 @@ def _ranking(metrics: pd.DataFrame) -> Iterator[Verdict]:
 def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]]) -> Iterator[Verdict]:
     better: list[str] = []
     worse: list[str] = []
-    for metric, found in by_metric.items():
+    for metric in RANKING_METRICS:
+        found = by_metric[metric]
         if system not in found or PLAIN_RANKER not in found:
             continue
         ours, plain = found[system], found[PLAIN_RANKER]
         sign = -1 if metric in LOWER_IS_BETTER else 1
-        caveat = ", intervals overlap" if ours.overlaps(plain) else ""
+        gain = by_metric[f"{metric}_gain"].get(system)
+        caveat = _chance(gain) if gain else ", intervals overlap" if ours.overlaps(plain) else ""
         side = better if sign * (ours.value - plain.value) > 0 else worse
         side.append(f"{formats.metric_name(metric, 0)} ({formats.against(ours.value, plain.value)}{caveat})")
     if not better and not worse:
@@ -244,6 +246,12 @@ def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]
         text=f"{system} {' but '.join(part for part in (wins, losses) if part)}.",
         headline=True,
     )
+
+
+def _chance(gain: Score) -> str:
+    """What the paired interval says; it is narrower than the two intervals beside each other."""
+    assert gain.low is not None and gain.high is not None
+    return ", may be chance" if gain.low <= 0 <= gain.high else ", paired interval without 0"
 
 
 def _listing(items: list[str]) -> str:

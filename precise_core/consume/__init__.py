@@ -1,0 +1,29 @@
+"""Published vectors for the teams that read them: point-in-time joins, which checkpoint is published, how fresh it is.
+
+    from precise_core import consume
+
+    consume.published("build/demo/warehouse")                                # which checkpoint to read
+    consume.freshness("build/demo/warehouse")                                # how old each table is
+    consume.read_table("build/demo/warehouse", "ranking_features")           # a whole table, as Arrow
+    consume.join_vectors(rows, "build/demo/warehouse", at="impression_ts")   # pandas or Arrow
+
+In Spark: `precise_core.consume.spark.join_vectors`.
+
+Importing this package starts no Spark and imports no torch.
+"""
+
+from precise_core.consume.freshness import freshness
+from precise_core.consume.publications import Publication, publication_history, published
+from precise_core.consume.tables import read_table
+from precise_core.consume.vectors import AS_OF, PUBLISHED, join_vectors
+
+__all__ = [
+    "AS_OF",
+    "PUBLISHED",
+    "Publication",
+    "freshness",
+    "join_vectors",
+    "publication_history",
+    "published",
+    "read_table",
+]

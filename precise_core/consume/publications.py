@@ -1,0 +1,121 @@
+"""Which checkpoint's vectors are published, and which were when: `published_models` and its history."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from precise_core.consume.tables import read, snapshot
+from precise_core.errors import CheckpointError, HistoryGoneError
+from schemas import PUBLISHED_MODELS
+from schemas import columns as c
+
+_COLUMNS = (c.TASK, c.MODEL_VERSION, c.AS_OF, "table_versions", "published_at")
+
+
+@dataclass
+class Publication:
+    """A checkpoint of a task, and the tables as they stood when it was published.
+
+    New items are published every hour under the same checkpoint and the same ``as_of``: ``first`` and ``last`` then
+    differ.
+
+    Attributes:
+        task: Whose vectors.
+        model_version: The checkpoint.
+        as_of: From when on its vectors are the ones to use.
+        space: Checkpoints that each went on from the one before share a vector space; a model may learn from all.
+        first: Delta version by table at the first publication with this ``as_of``.
+        last: The same at the last one.
+        published_at: When that was, on the clock of the machine.
+    """
+
+    task: str
+    model_version: str
+    as_of: datetime
+    space: str
+    first: dict[str, int]
+    last: dict[str, int]
+    published_at: datetime
+
+
+def published(warehouse: str | Path, task: str = "all") -> Publication:
+    """What is published for a task now.
+
+    Raises:
+        MissingTableError: Nothing was ever published.
+        CheckpointError: Nothing is published for the task; the message names the tasks that there are.
+    """
+    rows = _rows(warehouse, None)
+    if task not in rows:
+        raise CheckpointError(f"no model is published for task {task!r}; published are {sorted(rows)}")
+    return _publication(warehouse, rows[task])
+
+
+def publication_history(warehouse: str | Path, task: str = "all", until: int | None = None) -> list[Publication]:
+    """The publications of a task in the order of their ``as_of``, as far back as they can still be read.
+
+    One that is followed by a publication of an earlier or the same ``as_of`` was taken back (a rollback, or the night
+    was run again with another checkpoint): it counts as if it had never been.
+
+    Args:
+        warehouse: Folder of the warehouse.
+        task: Whose.
+        until: Version of `published_models` to stop at; the newest by default.
+
+    Raises:
+        MissingTableError: Nothing was ever published.
+        CheckpointError: Nothing was ever published for the task.
+    """
+    history: list[Publication] = []
+    newest = snapshot(warehouse, PUBLISHED_MODELS, until).version()
+    for version in range(newest + 1):
+        try:
+            row = _rows(warehouse, version).get(task)
+        except HistoryGoneError:
+            continue
+        if row is not None:
+            _add(history, _publication(warehouse, row))
+    if not history:
+        raise CheckpointError(f"no model was ever published for task {task!r}")
+    return history
+
+
+def _add(history: list[Publication], now: Publication) -> None:
+    while history and history[-1].as_of >= now.as_of and not _renews(now, history[-1]):
+        history.pop()
+    if history and _renews(now, history[-1]):
+        history[-1].last, history[-1].published_at = now.last, now.published_at
+    else:
+        history.append(now)
+
+
+def _renews(now: Publication, before: Publication) -> bool:
+    return (before.model_version, before.as_of) == (now.model_version, now.as_of)
+
+
+def _rows(warehouse: str | Path, version: int | None) -> dict[str, dict[str, Any]]:
+    return {row[c.TASK]: row for row in read(warehouse, PUBLISHED_MODELS, _COLUMNS, version=version).to_pylist()}
+
+
+def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
+    versions = dict(row["table_versions"])
+    return Publication(
+        task=row[c.TASK],
+        model_version=row[c.MODEL_VERSION],
+        as_of=row[c.AS_OF],
+        space=vector_space(warehouse, row[c.MODEL_VERSION]),
+        first=versions,
+        last=versions,
+        published_at=row["published_at"],
+    )
+
+
+def vector_space(warehouse: str | Path, model_version: str) -> str:
+    """The space of a checkpoint's vectors, named in its manifest; a checkpoint whose folder is gone has its own."""
+    manifest = Path(warehouse) / "checkpoints" / model_version / "manifest.json"
+    described = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    return str(described.get("space") or model_version)

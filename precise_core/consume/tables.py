@@ -1,0 +1,71 @@
+"""Delta tables of a warehouse for readers without Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from precise_core.errors import HistoryGoneError, MissingTableError
+from precise_core.spark.arrow_dataset import arrow_dataset
+from schemas import TABLES, Table
+
+
+def snapshot(warehouse: str | Path, table: Table, version: int | None = None) -> DeltaTable:
+    """One version of a table, the newest by default.
+
+    Raises:
+        MissingTableError: There is no such table; the message names the job that writes it.
+        HistoryGoneError: The version is not in the table's log any more.
+    """
+    path = folder(warehouse, table)
+    try:
+        return DeltaTable(path, version=version)
+    except TableNotFoundError as error:
+        raise MissingTableError(
+            f"table {table.name} is not in {warehouse}: give the folder named `warehouse` in the configuration; "
+            f"jobs/{table.written_by}.py writes the table"
+        ) from error
+    except DeltaError as error:
+        raise HistoryGoneError(f"table {table.name}: version {version} cannot be read any more") from error
+
+
+def folder(warehouse: str | Path, table: Table) -> str:
+    """The folder of a table."""
+    return str(Path(warehouse).resolve() / "tables" / table.name)
+
+
+def read_table(warehouse: str | Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole table, or some of its columns, at its newest version; partition columns included.
+
+    Raises:
+        MissingTableError: There is no such table in the warehouse, or none of that name at all.
+    """
+    tables = {table.name: table for table in TABLES}
+    if name not in tables:
+        raise MissingTableError(f"there is no table {name!r}; the tables are {', '.join(tables)}")
+    return read(warehouse, tables[name], list(columns or tables[name].column_names))
+
+
+def read(
+    warehouse: str | Path,
+    table: Table,
+    columns: Sequence[str],
+    where: ds.Expression | None = None,
+    version: int | None = None,
+) -> pa.Table:
+    """Some columns of one version of a table.
+
+    Raises:
+        MissingTableError: There is no such table.
+        HistoryGoneError: The version, or one of its files, is gone.
+    """
+    found = snapshot(warehouse, table, version)
+    try:
+        return arrow_dataset(folder(warehouse, table), table, found).to_table(columns=list(columns), filter=where)
+    except FileNotFoundError as error:
+        raise HistoryGoneError(f"table {table.name}: files of version {found.version()} are gone: {error}") from error

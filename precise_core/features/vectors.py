@@ -1,0 +1,125 @@
+"""Vectors as they stood at an instant: an as-of join of rows with user and item vectors.
+
+Of the checkpoints whose vectors were published, a row gets the newest one at its instant, for its user and its item
+alike; of that checkpoint's vectors of the user, and of the item, the newest at the instant. What came later, be it a
+checkpoint or a vector, is never joined: a row that finds nothing has null, it is not filled from a later night.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from precise_core.errors import DataError
+from precise_core.sources.times import instant
+from schemas import columns as c
+
+SINCE = "since"  # from which instant on readers had this vector
+
+_AT, _NEWEST = "_at", "_newest_since"
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """One checkpoint of a task whose vectors were published.
+
+    Attributes:
+        model_version: The checkpoint.
+        since: From when on its vectors were the ones to use; until the next version's ``since``.
+        space: Checkpoints that each went on from the one before share a space; one from scratch has its own.
+    """
+
+    model_version: str
+    since: datetime
+    space: str
+
+
+def join_vectors(
+    rows: DataFrame,
+    user_vectors: DataFrame,
+    item_vectors: DataFrame,
+    versions: Sequence[PublishedVersion],
+    *,
+    at: str,
+    user: str = c.USER_ID,
+    item: str = c.ITEM_ID,
+) -> DataFrame:
+    """``rows`` with user_embedding, item_embedding, precise_score, model_version and vector_space; as many as before.
+
+    Args:
+        rows: Anything with a user, an item and an instant.
+        user_vectors: user_id, model_version, ``since`` and embedding of one task: one row per vector that was ever
+            published.
+        item_vectors: The same with item_id.
+        versions: Which checkpoint was in use from when on. A row before the first gets its name and no vector.
+        at: Column of ``rows`` with the instant.
+        user: Column of ``rows`` with the user.
+        item: Column of ``rows`` with the item.
+
+    Raises:
+        DataError: There is no version, or two of them are of one instant.
+    """
+    of_row = rows.withColumns(in_use(at, versions))
+    joined = _newest(of_row, user_vectors, c.USER_ID, user, at, c.USER_EMBEDDING)
+    joined = _newest(joined, item_vectors, c.ITEM_ID, item, at, c.ITEM_EMBEDDING)
+    return joined.withColumn(c.PRECISE_SCORE, dot(F.col(c.USER_EMBEDDING), F.col(c.ITEM_EMBEDDING)))
+
+
+def in_use(at: str, versions: Sequence[PublishedVersion]) -> dict[str, Column]:
+    """model_version and vector_space at the instant in column ``at``; the first version's before all.
+
+    Raises:
+        DataError: There is no version, or two of them are of one instant.
+    """
+    ordered = _in_order(versions)
+    return {
+        c.MODEL_VERSION: _valid(at, [(version.since, version.model_version) for version in ordered]),
+        c.VECTOR_SPACE: _valid(at, [(version.since, version.space) for version in ordered]),
+    }
+
+
+def dot(left: Column, right: Column) -> Column:
+    """Dot product as float, summed in double; null where either vector is."""
+    products = F.zip_with(left, right, lambda a, b: a.cast("double") * b.cast("double"))
+    return F.aggregate(products, F.lit(0.0), lambda total, product: total + product).cast("float")
+
+
+def _in_order(versions: Sequence[PublishedVersion]) -> list[PublishedVersion]:
+    ordered = sorted(versions, key=lambda version: version.since)
+    if not ordered:
+        raise DataError("vectors: no published version to join; run jobs/embed_items.py and jobs/embed_users.py first")
+    for earlier, later in pairwise(ordered):
+        if earlier.since == later.since:
+            raise DataError(
+                f"vectors: {earlier.model_version} and {later.model_version} are both in use since {later.since}; "
+                "one of them must be chosen"
+            )
+    return ordered
+
+
+def _valid(at: str, names: Sequence[tuple[datetime, str]]) -> Column:
+    chosen: Column = F.lit(names[0][1])
+    for since, name in names[1:]:
+        chosen = F.when(F.col(at) >= instant(since), F.lit(name)).otherwise(chosen)
+    return chosen
+
+
+def _newest(rows: DataFrame, vectors: DataFrame, key: str, of: str, at: str, into: str) -> DataFrame:
+    """Adds the vector with the largest ``since`` that is not after the row's instant.
+
+    Which one that is, is found without carrying vectors; then each row meets exactly one of them.
+    """
+    asked = rows.select(F.col(of).alias(key), c.MODEL_VERSION, F.col(at).alias(_AT)).distinct()
+    known = asked.join(vectors.select(key, c.MODEL_VERSION, SINCE), on=[key, c.MODEL_VERSION], how="inner")
+    newest = known.where(F.col(SINCE) <= F.col(_AT)).groupBy(key, c.MODEL_VERSION, _AT).agg(F.max(SINCE).alias(_NEWEST))
+    newest = newest.select(F.col(key).alias(of), c.MODEL_VERSION, F.col(_AT).alias(at), _NEWEST)
+    vectors = vectors.select(
+        F.col(key).alias(of), c.MODEL_VERSION, F.col(SINCE).alias(_NEWEST), F.col(c.EMBEDDING).alias(into)
+    )
+    marked = rows.join(newest, on=[of, c.MODEL_VERSION, at], how="left")
+    return marked.join(vectors, on=[of, c.MODEL_VERSION, _NEWEST], how="left").drop(_NEWEST)
