@@ -161,7 +161,8 @@ EVALUATION_METRICS = Table(
             name="metric",
             type="string",
             doc="recall, ndcg, hit_rate, unique_hit_rate, overlap, coverage, novelty (bits), auc, gauc, log_loss, "
-            "calibration_error, or the paired improvement over the plain ranking model: auc_gain, gauc_gain, log_loss_gain.",
+            "calibration_error, or the paired improvement over the plain ranking model: auc_gain, gauc_gain, "
+            "log_loss_gain.",
         ),
         Column(name="k", type="int", doc="Cut of the ranking; 0 where the metric has none."),
         Column(name="value", type="double", doc="Mean over users."),
