@@ -63,6 +63,8 @@ bench-data: install ## Measure the data plane: MILLIONS=10 (events); benchmarks/
 
 bench-inference: install ## Measure batch inference: USERS=200000; benchmarks/inference
 	$(BIN)/python -m benchmarks.inference.encoding --users $(USERS)
+	$(BIN)/python -m benchmarks.inference.scoring
+	$(BIN)/python -m benchmarks.inference.recall
 	$(BIN)/python -m benchmarks.figures
 
 experiment: $(if $(EXPERIMENT),install) ## Train and compare the systems of one file: NAME=beauty DATA=folder

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from benchmarks import ranking_page
+from benchmarks.recall_tables import recall_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
@@ -104,7 +105,7 @@ def _section(name: str, experiment: Experiment) -> str:
     for task in experiment["tasks"]:
         for user_filter in _in_order(figure["user_filter"] for figure in experiment["tasks"][task]["figures"]):
             parts += _Question(experiment, task, user_filter).lines()
-    return "\n".join([*parts, *_training(experiment["trained"])])
+    return "\n".join([*parts, *recall_lines(experiment), *_training(experiment["trained"])])
 
 
 class _Question:
@@ -178,7 +179,7 @@ def _training(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
             str(training["seed"]),
             str(training["best_epoch"]),
             f"{training['seconds']:,.0f}",
-            f"{training['sequences_per_second']:,.0f}",
+            "" if training["sequences_per_second"] is None else f"{training['sequences_per_second']:,.0f}",
             _share(training["validation"].get("validation_ndcg_at_50", math.nan)),
         ]
         for system, of_system in trained.items()

@@ -17,16 +17,18 @@ import yaml
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
 from precise_core.config import load_config
 from precise_core.errors import ConfigError, PreciseError
+from precise_core.evaluation.config import SystemConfig
+from precise_core.evaluation.protocol import EvaluationResult
 from precise_core.runtime.experiment import (
     ExperimentResult,
     Questions,
     experiment_folder,
-    train_system,
     what_jobs_read,
 )
 from precise_core.runtime.freshness import is_up_to_date
 from precise_core.runtime.job import EXIT_FAILED, Job, night_parser, overrides_of
 from precise_core.runtime.progress import console
+from precise_core.runtime.trainings import Trained, train_system
 from precise_core.settings import Settings
 from precise_core.spark.lock import warehouse_lock
 
@@ -70,14 +72,25 @@ def _experiment(settings: Settings, results_file: Path) -> int:
             result.add(0, questions.ask_references())
         for place, seed in enumerate(experiment.seeds):
             job = _job(own.model_copy(update={"seed": seed}))
-            checkpoints, trained = train_system(job, experiment.systems[name].stage, experiment.tasks)
+            answers, trained = _answers(job, name, experiment.systems[name], questions)
             result.trained.setdefault(name, []).extend(trained)
-            result.add(place, questions.ask(job, name, checkpoints, experiment.systems[name].blend))
+            result.add(place, answers)
             job.release()
+    result.recall = questions.ask_recall() if questions else {}
     results_file.parent.mkdir(parents=True, exist_ok=True)
     results_file.write_text(json.dumps(result.as_json(settings), indent=1), encoding="utf-8")
     console.print(f"wrote {results_file}", markup=False)
     return 0
+
+
+def _answers(
+    job: Job, name: str, system: SystemConfig, questions: Questions
+) -> tuple[dict[str, EvaluationResult], list[Trained]]:
+    """What a system says to every question, and what its trainings were like."""
+    if system.stage == "graph":
+        return questions.ask_graph(job, name)
+    checkpoints, trained = train_system(job, system.stage, questions.tasks)
+    return questions.ask(job, name, checkpoints, system.blend), trained
 
 
 def _job(settings: Settings) -> Job:

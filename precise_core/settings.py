@@ -19,8 +19,8 @@ from precise_core.features.config import (
     WindowsConfig,
 )
 from precise_core.feed.config import FeedConfig
-from precise_core.inference.config import EncodingConfig
-from precise_core.models.config import DCNConfig, ModelConfig
+from precise_core.inference.config import EncodingConfig, ScoringConfig
+from precise_core.models.config import DCNConfig, LightGCNConfig, ModelConfig
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
 from precise_core.spark.config import SparkConfig, TablesConfig
@@ -49,11 +49,13 @@ class Settings(Config):
     encoding: EncodingConfig = Field(EncodingConfig(), description="Batch encoding of items and users.")
     index: IndexConfig = IndexConfig()
     recall: RecallConfig = RecallConfig()
+    scoring: ScoringConfig = Field(ScoringConfig(), description="Scores of candidate pairs.")
     ranking_features: RankingFeaturesConfig = RankingFeaturesConfig()
     dcn: DCNConfig = DCNConfig()
     ranker: RankerConfig = RankerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
+    lightgcn: LightGCNConfig = Field(LightGCNConfig(), description="The graph system of experiments (`stage: graph`).")
     experiment: ExperimentConfig = Field(ExperimentConfig(), description="Systems that `run_experiment` compares.")
 
     @field_validator("as_of")
@@ -111,6 +113,8 @@ class Settings(Config):
                 raise ValueError(f"experiment.systems.{name}: {error}") from error
             if self.experiment.systems[name].blend.weights and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}.blend: needs windows.split: time to choose on")
+            if self.experiment.systems[name].stage == "graph" and self.windows.split == LEAVE_ONE_OUT:
+                raise ValueError(f"experiment.systems.{name}: stage graph needs windows.split: time, to be selected on")
             if own.windows.split != self.windows.split:
                 raise ValueError(f"experiment.systems.{name}.changes.windows.split: every system needs the same split")
         return self

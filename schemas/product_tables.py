@@ -74,7 +74,7 @@ PUBLISHED_MODELS = Table(
 
 PAIR_SCORES = Table(
     name="pair_scores",
-    doc="Dot product of a user and an item vector for one candidate pair.",
+    doc="Similarity of a user and an item vector for one candidate pair.",
     key=(c.USER_ID, c.ITEM_ID, c.MODEL_VERSION),
     written_by="score_pairs",
     partition_by=(c.MODEL_VERSION,),
@@ -82,11 +82,19 @@ PAIR_SCORES = Table(
         Column(name=c.USER_ID, type="string", doc="External key of the user."),
         Column(name=c.ITEM_ID, type="string", doc="External key of the item."),
         _MODEL_VERSION,
-        Column(name=c.SCORE, type="float", doc="Dot product; higher is better."),
+        Column(
+            name=c.SCORE,
+            type="float",
+            doc="Dot product, or cosine where `scoring.similarity` says so; higher is better.",
+        ),
         _AS_OF,
     ),
 )
 
+_SOURCES = (
+    "`u2i` (user vector), `u2i2i` (neighbours of recent items), or `popular`: the user has no history of the task and "
+    "gets its most popular items."
+)
 RECALL_CANDIDATES = Table(
     name="recall_candidates",
     doc="One recalled item for one user (section VI-B, Fig. 6).",
@@ -97,10 +105,16 @@ RECALL_CANDIDATES = Table(
         Column(name=c.USER_ID, type="string", doc="External key of the user."),
         _TASK,
         _MODEL_VERSION,
-        Column(name=c.SOURCE, type="string", doc="`u2i` (user vector) or `u2i2i` (neighbours of recent items)."),
+        Column(name=c.SOURCE, type="string", doc=_SOURCES),
         Column(name=c.RANK, type="int", doc="1 = best, within user and source."),
+        Column(
+            name=c.MERGED_RANK,
+            type="int",
+            nullable=True,
+            doc="Place in the user's one list over all sources (`recall.quotas`), 1 = first; null = not in it.",
+        ),
         Column(name=c.ITEM_ID, type="string", doc="The recalled item."),
-        Column(name=c.SCORE, type="float", doc="Similarity by which it was ranked."),
+        Column(name=c.SCORE, type="float", doc="What it was ranked by: similarity; recent events (`popular`)."),
         Column(
             name=c.SEED_ITEM_ID, type="string", nullable=True, doc="The recent item it is a neighbour of (`u2i2i`)."
         ),
@@ -146,8 +160,9 @@ EVALUATION_METRICS = Table(
         Column(
             name="metric",
             type="string",
-            doc="recall, ndcg, hit_rate, coverage, novelty (bits), auc, gauc, log_loss, calibration_error, or the "
-            "paired improvement over the plain ranking model: auc_gain, gauc_gain, log_loss_gain.",
+            doc="recall, ndcg, hit_rate, unique_hit_rate, overlap, coverage, novelty (bits), auc, gauc, log_loss, "
+            "calibration_error, or the paired improvement over the plain ranking model: auc_gain, gauc_gain, "
+            "log_loss_gain.",
         ),
         Column(name="k", type="int", doc="Cut of the ranking; 0 where the metric has none."),
         Column(name="value", type="double", doc="Mean over users."),

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
+from benchmarks.recall_tables import recall_lines
 from precise_core.training.checkpoint import Checkpoint
 from tests.night import copy_of
 
@@ -57,7 +58,13 @@ BY_TIME = {
         "PRECISE-UT": {"blend": {"weights": [0.0, 0.5], "days": [10.0, 40.0]}},
         "PRECISE": {"stage": "targeted"},
         "PRECISE-TT": {"stage": "targeted", "changes": {"targeted": {"warm_start": False}}},
+        "DSSM": {
+            "stage": "task",
+            "changes": {"model": {**BY_ID["model"], "encoder": {"kind": "dssm", "layers": 1}}},
+        },
+        "LightGCN": {"stage": "graph", "changes": {"lightgcn": {"width": 8, "epochs": 2, "layers": 1}}},
     },
+    "recall": {"ours": ["PRECISE"], "baseline": ["DSSM", "LightGCN"], "cold_events": 11, "cold_days": 10},
 }
 
 
@@ -131,13 +138,44 @@ def test_the_blend_is_chosen_once_per_task_and_seed_and_asked_beside_its_system(
         assert "PRECISE-UT + history" in {row["system"] for row in found["tasks"][task]["figures"]}
 
 
+def test_the_baselines_of_recall_are_trained_for_each_task_and_asked_like_any_system(by_time: Path) -> None:
+    trained = results(by_time)["trained"]
+    for name in ("DSSM", "LightGCN"):
+        assert [(row["task"], row["seed"]) for row in trained[name]] == [
+            (task, seed) for seed in (1, 2) for task in BY_TIME["tasks"]
+        ]
+        assert all("validation_ndcg_at_50" in row["validation"] for row in trained[name])
+    assert {row["sequences_per_second"] for row in trained["LightGCN"]} == {None}
+
+
+def test_recall_sources_are_compared_for_all_and_for_cold_start_users(by_time: Path) -> None:
+    for task in BY_TIME["tasks"]:
+        table = results(by_time)["recall"][task]
+        users = {}
+        for kind, found in table.items():
+            figures = {(row["system"], row["metric"], row["k"]): row for row in found["figures"]}
+            sources = {"DSSM", "LightGCN", "PRECISE U2I", "PRECISE U2I2I", "baseline"}
+            assert {system for system, *_ in figures} == sources | {
+                f"baseline + {source}" for source in sources if source.startswith("PRECISE")
+            }
+            assert {row["reference"] for row in found["differences"]} == {"baseline"}
+            assert figures["baseline", "hit_rate", 10]["mean"] > 0
+            users[kind] = figures["baseline", "hit_rate", 10]["users"]
+        assert 0 < users["cold-start users"] <= users["all users"]
+        if task == "all":  # about twelve events in the ten days: some users have fewer than eleven
+            assert users["cold-start users"] < users["all users"]
+    lines = "\n".join(recall_lines(results(by_time)))
+    assert lines.count("| baseline + PRECISE U2I2I |") == len(BY_TIME["tasks"]) and "cold-start users, @10" in lines
+
+
 def test_a_second_call_trains_nothing_again(by_time: Path) -> None:
     before, checkpoints = results(by_time), by_time / "warehouse" / "experiment" / "checkpoints"
     files = {file: file.stat().st_mtime_ns for file in checkpoints.rglob("*") if file.is_file()}
     assert run_experiment(by_time, BY_TIME) == 0
     assert {file: file.stat().st_mtime_ns for file in checkpoints.rglob("*") if file.is_file()} == files
     after = results(by_time)
-    assert after["trained"] == before["trained"] and after["tasks"] == before["tasks"]
+    for part in ("trained", "tasks", "recall"):
+        assert after[part] == before[part]
 
 
 def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_checkpoint(
@@ -168,6 +206,18 @@ def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_checkpoint(
             "systems ['A'] have stage targeted, and tasks names no task but `all`",
         ),
         ({"reference": "A", "systems": {}}, "experiment.systems is empty; name at least one system"),
+        (
+            {"reference": "A", "systems": {"A": {}}, "recall": {"ours": ["A"], "baseline": ["B"]}},
+            "recall: ['B'] are none of the systems ['A']",
+        ),
+        (
+            {"reference": "A", "systems": {"A": {"stage": "graph"}}, "recall": {"ours": ["A"], "baseline": ["A"]}},
+            "recall.ours: ['A'] are of stage graph",
+        ),
+        (
+            {"reference": "A", "systems": {"A": {}}, "recall": {"ours": ["A"]}},
+            "ours needs a baseline to add to",
+        ),
     ],
 )
 def test_impossible_experiments_are_refused_before_anything_runs(
@@ -183,3 +233,9 @@ def test_a_blend_needs_a_test_period(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run_experiment(tmp_path, blended, windows={**TINY["windows"], "split": "leave_one_out"}) == 2
     out = " ".join(capsys.readouterr().out.split())
     assert "experiment.systems.A.blend: needs windows.split: time to choose on" in out
+
+
+def test_a_graph_needs_a_test_period(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = {"reference": "A", "systems": {"A": {"stage": "graph"}}}
+    assert run_experiment(tmp_path, graph, windows={**TINY["windows"], "split": "leave_one_out"}) == 2
+    assert "stage graph needs windows.split: time" in " ".join(capsys.readouterr().out.split())

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from precise_core.errors import CheckpointError, ModelError, VersionMixError
 from precise_core.retrieval.config import IndexConfig, RecallConfig
-from precise_core.retrieval.index import VectorIndex, build_index, measure_recall
+from precise_core.retrieval.engine import choose_kind
+from precise_core.retrieval.index import VectorIndex, _check_queries, build_index, measure_recall
 from precise_core.retrieval.recall import Candidates, recall_u2i, recall_u2i2i, rows_except
 
 VERSION = "universal-1"
@@ -38,7 +39,7 @@ def oracle(queries: np.ndarray, vectors_ND: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-(queries @ vectors_ND.T), axis=1, kind="stable")[:, :k]
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq", "hnsw"])
 def test_search_finds_the_exact_neighbours(kind: str) -> None:
     index, queries = make_index(vectors(900), kind=kind), vectors(50, seed=9)
     rows, scores = index.search(queries, 10)
@@ -51,7 +52,7 @@ def test_search_finds_the_exact_neighbours(kind: str) -> None:
         np.testing.assert_array_equal(rows, oracle(queries, index.vectors_ND, 10))
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq", "hnsw"])
 def test_same_input_gives_the_same_answers_in_any_batch(kind: str) -> None:
     queries = vectors(40, seed=3)
     first, again = make_index(vectors(500), kind=kind), make_index(vectors(500), kind=kind)
@@ -77,7 +78,7 @@ def test_equal_scores_are_ordered_by_row_even_at_the_cut(seed: int, k: int) -> N
     assert np.isneginf(scores[:, found:]).all()
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq", "hnsw"])
 def test_only_allowed_rows_are_returned(kind: str) -> None:
     index = make_index(vectors(300), kind=kind)
     allowed = np.arange(300) % 50 == 0
@@ -126,9 +127,40 @@ def test_bad_queries_are_refused() -> None:
         index.search(vectors(1), 0)
 
 
-def test_an_index_that_misses_neighbours_is_not_published() -> None:
-    with pytest.raises(ModelError, match=r"recall 0\.\d+ .* below index.min_recall 0.99"):
-        make_index(vectors(4000, 32), kind="ivf", lists=100, probes=1, min_recall=0.99)
+@pytest.mark.parametrize(("kind", "advice"), [("ivf", "raise index.probes or"), ("ivf_pq", "or index.rerank or")])
+def test_an_index_that_misses_neighbours_is_not_published(kind: str, advice: str) -> None:
+    with pytest.raises(ModelError, match=rf"recall 0\.\d+ .* below index.min_recall 0.99; .*{advice}"):
+        make_index(vectors(4000, 32), kind=kind, lists=100, probes=1, min_recall=0.99)
+
+
+def test_compressed_vectors_are_ranked_again_by_whole_ones() -> None:
+    """What the codes alone confuse, looking at more places finds; scores are those of the whole vectors."""
+    stored, queries = vectors(4000, 32), vectors(200, 32, seed=8)
+    found = {}
+    for rerank in (1, 8):
+        index = make_index(stored, kind="ivf_pq", lists=20, probes=20, rerank=rerank, min_recall=0)
+        found[rerank] = measure_recall(index, queries, 100)
+        rows, scores = index.search(queries, 10)
+        np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, stored[rows]), rtol=1e-4, atol=1e-6)
+    assert found[1] < 0.95 < 0.99 < found[8]
+
+
+def test_every_build_is_measured_on_a_thousand_queries_of_users_and_items() -> None:
+    items, users = vectors(300), vectors(5000, seed=4)
+    queries = _check_queries(items, users, 1000, seed=1)
+    np.testing.assert_array_equal(queries, _check_queries(items, users, 1000, seed=1))
+    is_user = (queries[:, None] == users[None]).all(axis=2).any(axis=1)
+    is_item = (queries[:, None] == items[None]).all(axis=2).any(axis=1)
+    assert len(queries) == 1000 and is_user[:500].all() and is_item[500:800].all()  # the rest lies between items
+    assert not is_user[500:].any() and is_item[800:].mean() < 0.1
+    assert len(_check_queries(vectors(3), None, 1000, seed=1)) == 1000
+    with pytest.raises(ValueError, match="greater than or equal to 1000"):
+        IndexConfig(check_queries=999)
+
+
+def test_auto_takes_the_kind_by_the_number_of_items() -> None:
+    kinds = [choose_kind(IndexConfig(), items) for items in (19_999, 20_000, 2_000_000)]
+    assert kinds == ["flat", "ivf", "ivf_pq"]
 
 
 def test_a_saved_index_answers_the_same(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Measurements of batch inference: encoding, and what a night costs where little has changed."""
+"""Measurements of batch inference: encoding, nights where little has changed, scoring of pairs, recall."""

@@ -22,7 +22,7 @@ class EvaluationConfig(Config):
     example_users: int = Field(4, ge=0)
 
 
-_MAY_DIFFER = ("model", "universal", "targeted", "windows", "text")
+_MAY_DIFFER = ("model", "universal", "targeted", "windows", "text", "lightgcn")
 
 
 class BlendConfig(Config):
@@ -35,10 +35,14 @@ class BlendConfig(Config):
 class SystemConfig(Config):
     """One system of an experiment: the configuration of the file with ``changes`` on top.
 
-    ``stage``: `universal` = one model over all scenes asks every task; `targeted` = trained on for each task.
+    ``stage``: `universal` = one model over all scenes asks every task; `targeted` = trained on for each task; `task` =
+    a model of its own for each task, trained on that task's windows alone, as Universal Training trains; `graph` =
+    LightGCN on the users and items of each task.
     """
 
-    stage: Literal["universal", "targeted"] = Field("universal", description="Which training it ends with.")
+    stage: Literal["universal", "targeted", "task", "graph"] = Field(
+        "universal", description="Which training it ends with."
+    )
     changes: dict[str, Any] = Field(
         default_factory=dict, description="Sections of the configuration that differ, e.g. `model`, `universal`."
     )
@@ -53,6 +57,24 @@ class SystemConfig(Config):
         return self
 
 
+class RecallTableConfig(Config):
+    """Table VIII offline: what U2I and U2I2I of our systems add to the recall of the baseline, at equal lengths.
+
+    A cold-start user has fewer than ``cold_events`` events of the task in the ``cold_days`` before `as_of`.
+    """
+
+    ours: tuple[str, ...] = Field((), description="Systems whose U2I and U2I2I are asked; none = no such table.")
+    baseline: tuple[str, ...] = Field((), description="Systems whose lists, merged, are the baseline.")
+    cold_events: int = Field(5, ge=1, description="With fewer a user counts as cold-start.")
+    cold_days: int = Field(28, ge=1, description="Days in which they are counted.")
+
+    @model_validator(mode="after")
+    def _has_a_baseline(self) -> RecallTableConfig:
+        if self.ours and not self.baseline:
+            raise ValueError("ours needs a baseline to add to: name at least one system")
+        return self
+
+
 class ExperimentConfig(Config):
     """Systems trained and compared side by side by `run_experiment`, on the same users and the same question."""
 
@@ -61,6 +83,7 @@ class ExperimentConfig(Config):
     tasks: tuple[str, ...] = Field(("all",), min_length=1, description="The questions asked of every system.")
     reference: str = Field("", description="System that all others are compared with, user by user.")
     systems: dict[str, SystemConfig] = Field(default_factory=dict, description="By the name they have in results.")
+    recall: RecallTableConfig = Field(RecallTableConfig(), description="The table of recall sources (Table VIII).")
 
     @model_validator(mode="after")
     def _targeted_has_a_task(self) -> ExperimentConfig:
@@ -71,6 +94,12 @@ class ExperimentConfig(Config):
 
     @model_validator(mode="after")
     def _reference_is_a_system(self) -> ExperimentConfig:
+        unknown = sorted({*self.recall.ours, *self.recall.baseline} - set(self.systems))
+        if unknown:
+            raise ValueError(f"recall: {unknown} are none of the systems {sorted(self.systems)}")
+        graphs = [name for name in self.recall.ours if self.systems[name].stage == "graph"]
+        if graphs:
+            raise ValueError(f"recall.ours: {graphs} are of stage graph; U2I2I needs a checkpoint's item vectors")
         if self.systems and self.reference not in self.systems:
             raise ValueError(f"reference {self.reference!r} is not one of the systems {sorted(self.systems)}")
         return self

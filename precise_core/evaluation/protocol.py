@@ -143,6 +143,11 @@ class EmbeddingScorer:
         self._has_item = np.ones(len(self._items), bool) if has_item_N is None else np.asarray(has_item_N)
         self._fallback = fallback
 
+    def item_vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the items that have a vector, and the vectors."""
+        rows = np.flatnonzero(self._has_item)
+        return rows, self._items[rows]
+
     def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
         """float32 [B, N].
 
@@ -215,6 +220,16 @@ def evaluate_lists(
         ranked = ranked_UK[task.user_rows]
         _add(result, task, "recall", name, user_filter, ranked, (model_versions or {}).get(name))
     return result
+
+
+def ranked_candidates(name: str, system: Scorer, task: EvaluationTask, user_filter: str) -> np.ndarray:
+    """A system's list for every user row, item rows [U, largest k], as ``evaluate_lists`` takes them.
+
+    Users without a truth have none; ties are ranked as ``evaluate_ranking`` does.
+    """
+    ranked_UK = np.full((task.truth.shape[0], max(task.ks)), -1, np.int64)
+    ranked_UK[task.user_rows] = _rank(name, system, task, [user_filter], True)[user_filter]
+    return ranked_UK
 
 
 def _rank(

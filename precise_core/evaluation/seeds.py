@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,18 @@ def compare_over_seeds(
             per_user[key].append(values_U)
     means = {key: np.mean(of_key, axis=0) for key, of_key in per_user.items()}
     return EvaluationResult(results[0].user_rows, per_user=means).compare(reference, samples=samples, seed=seed)
+
+
+def figures_over_seeds(
+    results: Sequence[EvaluationResult], reference: str, *, samples: int, seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """``spread_over_seeds`` and ``compare_over_seeds`` as plain values: `figures` and `differences`."""
+    users = {MetricKey(*(row[name] for name in MetricKey._fields)): row["users"] for row in results[0].rows}
+    figures: list[dict[str, Any]] = []
+    for key, spread in spread_over_seeds(results).items():
+        deviation = spread.deviation if spread.seeds > 1 else None  # NaN is no JSON
+        figures.append({**key._asdict(), **asdict(spread), "deviation": deviation, "users": users.get(key)})
+    return {"figures": figures, "differences": compare_over_seeds(results, reference, samples=samples, seed=seed)}
 
 
 def _check(results: Sequence[EvaluationResult]) -> None:

@@ -1,4 +1,4 @@
-"""Configuration of the PRECISE model and of the DCN ranking model."""
+"""Configuration of the PRECISE model, of the DCN ranking model and of LightGCN."""
 
 from __future__ import annotations
 
@@ -111,3 +111,15 @@ class DCNConfig(Config):
     dropout: float = Field(0.1, ge=0, lt=1)
     inject_vectors: bool = Field(True, description="Injection 1: vectors beside the embedding layer's output.")
     inject_score: bool = Field(True, description="Injection 2: the dot product beside the DCN's output.")
+
+
+class LightGCNConfig(Config):
+    """LightGCN, a recall system to compare with in experiments (Table VIII)."""
+
+    width: int = Field(64, ge=1, description="Of a user's and an item's vector.")
+    layers: int = Field(3, ge=0, description="Steps over the graph.")
+    epochs: int = Field(60, ge=1, description="Passes over the pairs, at most.")
+    batch_size: int = Field(2048, ge=1, description="Pairs per step; every step spreads over the whole graph.")
+    learning_rate: float = Field(5e-3, gt=0, description="Of Adam.")
+    penalty: float = Field(1e-4, ge=0, description="On the squared norm of a batch's embeddings.")
+    patience: int = Field(5, ge=1, description="Epochs without a better validation NDCG before it stops.")

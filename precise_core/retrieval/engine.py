@@ -1,4 +1,4 @@
-"""FAISS index structures by kind: flat (exact), inverted lists, graph."""
+"""FAISS index structures by kind: flat (exact), inverted lists with and without compressed vectors, graph."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from precise_core.retrieval.config import IndexConfig
 faiss: Any = _faiss  # its own type stubs miss most of what is used here
 
 FLAT_BELOW_ITEMS = 20_000  # `auto`: at 92,000 items exact U2I2I recall of 2,500 users takes a minute on one core
+COMPRESSED_FROM_ITEMS = 2_000_000  # `auto`: from here on a second copy of all vectors in memory is dear
 _POINTS_PER_LIST = 39  # FAISS's own minimum for training one centroid
+_CODE_BITS = 4  # what FAISS's fast scan reads; 16 centroids for every few dimensions
+_SEARCHED_DIMENSIONS = 64  # of wider vectors: the directions that hold most of them; the rest is for the re-ranking
 _HNSW_LINKS = 32
 _HNSW_SEARCH_WIDTH = 256
 
 
 def choose_kind(config: IndexConfig, items: int) -> str:
-    """`flat`, `ivf` or `hnsw`."""
+    """`flat`, `ivf`, `ivf_pq` or `hnsw`."""
     if config.kind != "auto":
         return config.kind
-    return "flat" if items < FLAT_BELOW_ITEMS else "ivf"
+    if items < FLAT_BELOW_ITEMS:
+        return "flat"
+    return "ivf" if items < COMPRESSED_FROM_ITEMS else "ivf_pq"
 
 
 def build_engine(kind: str, vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
@@ -33,35 +38,83 @@ def build_engine(kind: str, vectors: np.ndarray, config: IndexConfig, seed: int)
     if kind == "flat":
         engine = faiss.IndexFlatIP(width)
     elif kind == "ivf":
-        engine = _train_ivf(vectors, config, seed)
+        lists, quantizer = _lists(config, len(vectors)), faiss.IndexFlatIP(width)
+        engine = _trained(
+            faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT), vectors, config, seed
+        )
+    elif kind == "ivf_pq":
+        engine = _compressed(vectors, config, seed)
     else:
         engine = faiss.IndexHNSWFlat(width, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         engine.hnsw.rng = faiss.RandomGenerator(seed)
         engine.hnsw.efSearch = _HNSW_SEARCH_WIDTH
-    with _one_thread():  # parallel insertion into a graph is not reproducible
+    with threads_of_faiss(1):  # parallel insertion into a graph is not reproducible
         engine.add(vectors)
     return engine
 
 
-def _train_ivf(vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
-    lists = config.lists or round(4 * len(vectors) ** 0.5)
-    lists = max(1, min(lists, len(vectors) // _POINTS_PER_LIST))
-    quantizer = faiss.IndexFlatIP(vectors.shape[1])
-    engine = faiss.IndexIVFFlat(quantizer, vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+def _lists(config: IndexConfig, items: int) -> int:
+    lists = config.lists or round(4 * items**0.5)
+    return max(1, min(lists, items // _POINTS_PER_LIST))
+
+
+def _trained(engine: Any, vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
     engine.cp.seed = seed
-    engine.nprobe = min(config.probes, lists)
+    engine.nprobe = min(config.probes, engine.nlist)
     engine.train(vectors)
     return engine
 
 
+def _compressed(vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
+    """Inverted lists of half a byte per principal direction, behind the rotation into these."""
+    width = min(vectors.shape[1], _SEARCHED_DIMENSIONS)
+    rotation = _principal_directions(vectors, width)
+    lists, metric = _lists(config, len(vectors)), faiss.METRIC_INNER_PRODUCT
+    engine = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(width), width, lists, width, _CODE_BITS, metric)
+    engine.pq.cp.seed = seed
+    _trained(engine, rotation.apply(vectors), config, seed)
+    return faiss.IndexPreTransform(rotation, engine)
+
+
+def _principal_directions(vectors: np.ndarray, width: int) -> Any:
+    """The rotation that keeps most of all inner products in ``width`` dimensions; unlike PCA it subtracts nothing."""
+    _, directions = np.linalg.eigh(vectors.T @ vectors)  # ascending
+    rotation = faiss.LinearTransform(vectors.shape[1], width, False)
+    faiss.copy_array_to_vector(np.ascontiguousarray(directions[:, ::-1][:, :width].T, np.float32).ravel(), rotation.A)
+    rotation.is_trained = True
+    return rotation
+
+
+def set_probes(engine: Any, probes: int) -> int:
+    """Search so many inverted lists from now on; returns how many there are."""
+    lists = faiss.extract_index_ivf(engine)
+    lists.nprobe = min(probes, lists.nlist)
+    return int(lists.nlist)
+
+
+def is_exact(kind: str) -> bool:
+    """Whether the engine ranks by whole vectors; a compressed one must look at more than it returns."""
+    return kind != "ivf_pq"
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def threads_of_faiss(number: int) -> Iterator[None]:
+    """FAISS uses ``number`` threads in this thread's calls while the block runs."""
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
+    faiss.omp_set_num_threads(number)
     try:
         yield
     finally:
         faiss.omp_set_num_threads(threads)
+
+
+def exact_scores(queries_QD: np.ndarray, vectors_ND: np.ndarray, rows_QK: np.ndarray) -> np.ndarray:
+    """Inner products of each query with its rows, float32 [Q, K]; -inf at row -1. The same whatever the batch."""
+    scores_QK = np.empty(rows_QK.shape, np.float32)
+    pointers = [faiss.swig_ptr(array) for array in (scores_QK, queries_QD, vectors_ND, rows_QK)]
+    faiss.fvec_inner_products_by_idx(*pointers, vectors_ND.shape[1], *rows_QK.shape)
+    scores_QK[rows_QK < 0] = -np.inf
+    return scores_QK
 
 
 def search_parameters(engine: Any, allowed: np.ndarray | None) -> Any:
@@ -75,6 +128,9 @@ def search_parameters(engine: Any, allowed: np.ndarray | None) -> Any:
     if len(allowed) != engine.ntotal:
         raise ModelError(f"mask of allowed rows has {len(allowed)} entries, the index {engine.ntotal} rows")
     selector = faiss.IDSelectorBitmap(np.packbits(np.asarray(allowed, bool), bitorder="little"))
+    if isinstance(engine, faiss.IndexPreTransform):
+        inner = faiss.SearchParametersIVF(sel=selector, nprobe=faiss.extract_index_ivf(engine).nprobe)
+        return faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(engine, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=engine.nprobe)
     if isinstance(engine, faiss.IndexHNSW):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,20 @@ from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError, ModelError, VersionMixError
 from precise_core.retrieval.checks import require_good_items, require_good_queries
 from precise_core.retrieval.config import IndexConfig
-from precise_core.retrieval.engine import build_engine, choose_kind, faiss, search_parameters
+from precise_core.retrieval.engine import (
+    build_engine,
+    choose_kind,
+    exact_scores,
+    faiss,
+    is_exact,
+    search_parameters,
+)
 from schemas import columns as c
 
 CHECK_K = 100  # recall is measured over as many results as recall jobs usually ask for
 _TIE_SLACK = 8  # results fetched beyond k, so that a tie at the cut can be seen
-_BLOCK_FLOATS = 16_000_000
+_BLOCK_QUERIES = 256  # what a thread searches for at a time
+_MISSING = 0xFFFF_FFFF  # row -1 as the low half of a sorting key: behind every other row of its score
 
 _INDEX_FILE, _ITEMS_FILE, _VECTORS_FILE, _MANIFEST_FILE = "index.faiss", "items.parquet", "vectors.npy", "manifest.json"
 
@@ -36,7 +46,7 @@ class VectorIndex:
         item_indices_N: Vocabulary rows (int32), one per row of the index.
         vectors_ND: The vectors (float32), one per row; the exact scores are computed from them.
         model_version: The checkpoint that made the vectors.
-        kind: `flat`, `ivf` or `hnsw`.
+        kind: `flat`, `ivf`, `ivf_pq` or `hnsw`.
         recall: Share of the exact top results that the index finds, as measured when it was built.
     """
 
@@ -49,6 +59,7 @@ class VectorIndex:
         *,
         model_version: str,
         kind: str,
+        rerank: int = 1,
         recall: float = 1.0,
     ) -> None:
         self._engine = engine
@@ -57,6 +68,7 @@ class VectorIndex:
         self.vectors_ND = vectors_ND
         self.model_version = model_version
         self.kind = kind
+        self.rerank = rerank
         self.recall = recall
 
     def __len__(self) -> int:
@@ -86,14 +98,13 @@ class VectorIndex:
         if k < 1:
             raise ModelError(f"search for k = {k}: at least 1 is needed")
         queries = require_good_queries(queries_QD, self.width)
-        block = max(1, _BLOCK_FLOATS // ((k + _TIE_SLACK) * self.width))
-        parts = [
-            self._search_block(queries[start : start + block], k, allowed_rows_N)
-            for start in range(0, len(queries), block)
-        ]
+        blocks = [queries[start : start + _BLOCK_QUERIES] for start in range(0, len(queries), _BLOCK_QUERIES)]
+        parts = self._in_threads(blocks, min(k, len(self)), allowed_rows_N)
         if not parts:
             return np.empty((0, k), np.int64), np.empty((0, k), np.float32)
-        return np.concatenate([rows for rows, _ in parts]), np.concatenate([scores for _, scores in parts])
+        padding = ((0, 0), (0, max(0, k - len(self))))
+        rows_Qk, scores_Qk = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return np.pad(rows_Qk, padding, constant_values=-1), np.pad(scores_Qk, padding, constant_values=-np.inf)
 
     def exact_search(self, queries_QD: np.ndarray, k: int) -> np.ndarray:
         """Rows of the exact top k, for measuring; rows -1 where there are fewer items."""
@@ -111,6 +122,7 @@ class VectorIndex:
             manifest = {
                 "model_version": self.model_version,
                 "kind": self.kind,
+                "rerank": self.rerank,
                 "items": len(self),
                 "width": self.width,
                 "recall": self.recall,
@@ -145,30 +157,32 @@ class VectorIndex:
             np.load(root / _VECTORS_FILE, mmap_mode="r", allow_pickle=False),
             model_version=model_version,
             kind=manifest["kind"],
+            rerank=manifest.get("rerank", 1),  # an index built before compressed ones has none
             recall=manifest["recall"],
         )
 
-    def _search_block(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        parameters = search_parameters(self._engine, allowed)
-        fetched = min(k + _TIE_SLACK, len(self))
+    def _in_threads(
+        self, blocks: Sequence[np.ndarray], k: int, allowed: np.ndarray | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """As many blocks at a time as FAISS would use threads: ranking their results then runs on all of them too."""
+        search = partial(self._search_block, k=k, parameters=search_parameters(self._engine, allowed))
+        threads = min(faiss.omp_get_max_threads(), len(blocks))
+        if threads < 2:
+            return [search(block) for block in blocks]
+        with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(search, blocks))
+
+    def _search_block(self, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        fetched = min(k * self.rerank + _TIE_SLACK, len(self))
         while True:
             scores, rows = self._engine.search(queries, fetched, params=parameters)
             cut = scores[:, min(k, fetched) - 1]
             tie_runs_on = (scores[:, -1] == cut) & (rows[:, -1] >= 0)
-            if fetched == len(self) or not tie_runs_on.any():
+            # Compressed vectors tie without being equal: they are told apart by the whole ones below.
+            if fetched == len(self) or not is_exact(self.kind) or not tie_runs_on.any():
                 break
             fetched = min(fetched * 4, len(self))
-        return _sort_and_cut(rows, self._exact_scores(queries, rows), k)
-
-    def _exact_scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        # FAISS's sums depend on the size of the batch in the last bit; these do not.
-        scores = np.empty(rows.shape, np.float32)
-        step = max(1, _BLOCK_FLOATS // (rows.shape[1] * self.width))
-        for start in range(0, len(rows), step):
-            part = slice(start, start + step)
-            scores[part] = np.einsum("qd,qkd->qk", queries[part], self.vectors_ND[np.maximum(rows[part], 0)])
-        scores[rows < 0] = -np.inf
-        return scores
+        return _best(rows, exact_scores(queries, self.vectors_ND, rows), k)
 
 
 def build_index(
@@ -190,7 +204,7 @@ def build_index(
         model_version: The checkpoint of the vectors.
         config: Kind of index and the gate.
         seed: Of k-means, of HNSW's levels and of the choice of queries that are measured.
-        queries_QD: User vectors to measure with; the items' own vectors where None.
+        queries_QD: User vectors, half of what is measured with; the items' own vectors alone where None.
 
     Raises:
         ModelError: A vector is not finite or zero, an id is there twice, lengths differ, or recall is too low.
@@ -204,12 +218,14 @@ def build_index(
         vectors,
         model_version=model_version,
         kind=kind,
+        rerank=1 if is_exact(kind) else config.rerank,
     )
-    index.recall = measure_recall(index, _sample(vectors if queries_QD is None else queries_QD, config, seed), CHECK_K)
+    index.recall = measure_recall(index, _check_queries(vectors, queries_QD, config.check_queries, seed), CHECK_K)
     if index.recall < config.min_recall:
+        knobs = "index.probes" if is_exact(kind) else "index.probes or index.rerank"
         raise ModelError(
             f"index {kind} over {len(index)} items of {model_version}: recall {index.recall:.4f} against exact search "
-            f"is below index.min_recall {config.min_recall}; raise index.probes or use kind flat"
+            f"is below index.min_recall {config.min_recall}; raise {knobs} or use kind flat"
         )
     return index
 
@@ -219,25 +235,41 @@ def measure_recall(index: VectorIndex, queries_QD: np.ndarray, k: int) -> float:
     k = min(k, len(index))
     if len(queries_QD) == 0:
         return 1.0
-    found, _ = index.search(queries_QD, k)
-    exact = index.exact_search(queries_QD, k)
+    queries = require_good_queries(queries_QD, index.width)
+    _, scores = index.search(queries, k)
     # A tie at the cut may be resolved either way: an item as good as the last exact one counts as found.
-    last = index._exact_scores(np.asarray(queries_QD, np.float32), exact)[:, -1:]
-    scores = index._exact_scores(np.asarray(queries_QD, np.float32), found)
+    last = exact_scores(queries, index.vectors_ND, index.exact_search(queries, k))[:, -1:]
     tolerance = 1e-6 * np.maximum(1.0, np.abs(last))
     return float(np.mean(scores >= last - tolerance))
 
 
-def _sample(queries_QD: np.ndarray, config: IndexConfig, seed: int) -> np.ndarray:
-    if len(queries_QD) <= config.check_queries:
-        return queries_QD
-    chosen = np.random.default_rng(seed).choice(len(queries_QD), config.check_queries, replace=False)
-    return queries_QD[np.sort(chosen)]
+def _check_queries(vectors: np.ndarray, queries_QD: np.ndarray | None, number: int, seed: int) -> np.ndarray:
+    """``number`` queries: half of the given ones, half of the items, which U2I2I looks up; all items where none given.
+
+    Where there are fewer, the rest lies halfway between two items.
+    """
+    rng = np.random.default_rng(seed)
+    given = vectors[:0] if queries_QD is None else np.asarray(queries_QD, np.float32)
+    own = _drawn(given, number // 2, rng)
+    items = _drawn(vectors, number - len(own), rng)
+    pairs = rng.integers(len(vectors), size=(2, number - len(own) - len(items)))
+    return np.concatenate([own, items, (vectors[pairs[0]] + vectors[pairs[1]]) / 2])
 
 
-def _sort_and_cut(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Best first, equal scores by row, missing ones last; padded or cut to k columns."""
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
-    rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
-    padding = ((0, 0), (0, k - rows.shape[1]))
-    return np.pad(rows, padding, constant_values=-1), np.pad(scores, padding, constant_values=-np.inf)
+def _drawn(vectors: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    return vectors[np.sort(rng.choice(len(vectors), min(number, len(vectors)), replace=False))]
+
+
+def _best(rows_QF: np.ndarray, scores_QF: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best k of each query, equal scores by row, missing ones last.
+
+    Score and row are packed into one integer: sorting those takes a fraction of a sort by two keys.
+    """
+    bits = (scores_QF + np.float32(0)).view(np.int32)  # -0 becomes 0: they are one score
+    falling = ~(bits ^ ((bits >> 31) & np.int32(0x7FFF_FFFF)))  # the order of integers is that of floats, reversed
+    keys = (falling.astype(np.int64) << 32) | np.where(rows_QF < 0, _MISSING, rows_QF)
+    keys = np.sort(keys, axis=1)[:, :k]
+    bits = ~(keys >> 32).astype(np.int32)
+    scores = (bits ^ ((bits >> 31) & np.int32(0x7FFF_FFFF))).view(np.float32)
+    rows = keys & _MISSING
+    return np.where(rows == _MISSING, -1, rows), scores

@@ -40,14 +40,19 @@ class Blending:
     Args:
         job: Of the experiment, with `windows.split: time`.
         task: The question.
+
+    Attributes:
+        at_cut: The evaluation whose `as_of` is the cut; its events end where the test period begins.
+        cut: The instant.
+        held_out: Rows of the held-out users in it.
     """
 
     def __init__(self, job: Job, task: str) -> None:
         windows = job.settings.windows
-        cut = job.settings.as_of - timedelta(days=windows.validation_days)
+        self.cut = cut = job.settings.as_of - timedelta(days=windows.validation_days)
         evaluation = job.settings.evaluation.model_copy(update={"test_days": windows.validation_days})
         settings = job.settings.model_copy(update={"as_of": cut, "evaluation": evaluation})
-        self._at_cut = OfflineEvaluation(Job(job.name, settings, job.arguments, job.checkpoints))
+        self.at_cut = OfflineEvaluation(Job(job.name, settings, job.arguments, job.checkpoints))
         self._task = task
         self._question = self._of_held_out_users(job)
 
@@ -60,23 +65,24 @@ class Blending:
             catalog: Its items' texts.
             history_task: The task whose events are the model's input.
         """
-        popular = self._at_cut.most_popular(self._task)
-        model = self._at_cut.encoded(checkpoint, catalog, history_task, popular)
+        popular = self.at_cut.most_popular(self._task)
+        model = self.at_cut.encoded(checkpoint, catalog, history_task, popular)
         found = []
         for days in config.days:
-            history = self._at_cut.own_history(self._task, days)
-            blend, measured = choose_blend([Blend(model, history, weight) for weight in config.weights], self._quality)
+            history = self.at_cut.own_history(self._task, days)
+            blend, measured = choose_blend([Blend(model, history, weight) for weight in config.weights], self.quality)
             found.append(Choice(days, blend.weight, max(quality for _, quality in measured)))
         return max(found, key=lambda choice: choice.validation_ndcg_at_50)
 
-    def _quality(self, system: Scorer) -> float:
+    def quality(self, system: Scorer) -> float:
+        """NDCG@50 of a system on the question, its rows being those of ``at_cut``."""
         result = evaluate_ranking({"blend": system}, self._question, user_filters=("all",))
         metric, k = _QUALITY
         return float(np.nanmean(result.per_user[MetricKey("blend", "all", "all", metric, k)]))
 
     def _of_held_out_users(self, job: Job) -> EvaluationTask:
-        question = self._at_cut.question(self._task)
-        held_out = self._at_cut.rows_of(_held_out_users(job, self._task))
+        question = self.at_cut.question(self._task)
+        self.held_out = held_out = self.at_cut.rows_of(_held_out_users(job, self._task))
         keep = np.zeros(question.truth.shape[0], bool)
         keep[held_out] = True
         truth = question.truth.multiply(keep[:, None]).tocsr()

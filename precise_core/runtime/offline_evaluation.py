@@ -7,7 +7,7 @@ U users, N vocabulary rows, E events.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
+from scipy import sparse
 
 from precise_core.errors import CheckpointError, NothingToEvaluateError, VersionMixError
 from precise_core.evaluation.blend import OwnHistory
@@ -22,6 +23,7 @@ from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
 from precise_core.evaluation.references import (
     ORACLE,
+    SECONDS_PER_DAY,
     MostPopular,
     Scorer,
     TrainingLog,
@@ -29,11 +31,13 @@ from precise_core.evaluation.references import (
     build_references,
     pair_matrix,
 )
+from precise_core.evaluation.sources import source_figures
 from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.features.eligibility import excluded_items
 from precise_core.inference.encoding import encode_catalog, encode_users
 from precise_core.inference.text import fixed_lists
 from precise_core.models.catalog import ItemCatalog
+from precise_core.retrieval.config import POPULAR
 from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog
 from precise_core.runtime.event_arrays import EventArrays, Periods, event_arrays
 from precise_core.runtime.job import Job
@@ -54,6 +58,7 @@ from schemas import (
 from schemas import columns as c
 
 PRECISE_UT, PRECISE, PRECISE_UNTRAINED = "PRECISE-UT", "PRECISE", "PRECISE-UT untrained"
+MERGED = "merged"
 
 
 class OfflineEvaluation:
@@ -116,6 +121,29 @@ class OfflineEvaluation:
         """The task's most popular items of all time: what users without a vector get."""
         return MostPopular(self._known_log(task))
 
+    def pairs(self, task: str, hidden_users: np.ndarray, since: datetime) -> sparse.csr_matrix:
+        """Who had what of a task, bool [U, N]: all events that are read, but those of some users from an instant on."""
+        events = self._events
+        is_late_E = events.seconds_E >= int(since.timestamp())
+        chosen_E = self._of_task(task) & ~(is_late_E & np.isin(events.user_rows_E, hidden_users))
+        users, rows = len(events.user_ids), events.num_rows
+        return pair_matrix(events.user_rows_E[chosen_E], events.item_indices_E[chosen_E], users, rows)
+
+    def histories(self, task: str) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Rows of the users with a known event of a task, and their items, oldest first."""
+        return self._events.sequences(self._of_task(task) & self._periods(task).known_E)
+
+    def cold_users(self, task: str, events: int, days: int) -> np.ndarray:
+        """Mask of the users with fewer than so many known events of a task in the last days."""
+        log = self._known_log(task)
+        recent_E = log.seconds_E >= self._as_of_seconds - days * SECONDS_PER_DAY
+        return np.bincount(log.user_rows_E[recent_E], minlength=log.users) < events
+
+    @property
+    def user_ids(self) -> list[str]:
+        """The users with an event that is read; a row is a position in this list."""
+        return self._events.user_ids
+
     def _known_log(self, task: str) -> TrainingLog:
         return self._events.log(self._of_task(task) & self._periods(task).known_E)
 
@@ -126,7 +154,7 @@ class OfflineEvaluation:
 
     def encoded(
         self, checkpoint: Checkpoint, catalog: ItemCatalog, task: str, fallback: Scorer | None = None
-    ) -> Scorer:
+    ) -> EmbeddingScorer:
         """A system whose vectors are in no table, encoded in this process.
 
         Args:
@@ -138,27 +166,30 @@ class OfflineEvaluation:
         model = checkpoint.load_model()
         rows = np.arange(2, catalog.num_rows)
         items_ND = encode_catalog(model, catalog, rows)
-        user_rows, histories = self._events.sequences(self._of_task(task) & self._periods(task).known_E)
+        user_rows, histories = self.histories(task)
         users_BD = encode_users(model, catalog, histories, checkpoint.manifest.model.encoder.max_length)
-        return self._scorer(rows, items_ND, user_rows, users_BD, fallback)
+        return self.scorer(rows, items_ND, user_rows, users_BD, fallback)
 
     def recall(self, task: str) -> list[dict[str, Any]]:
-        """Rows of `evaluation_metrics` for the recalled candidates of a task, per source (Table VIII)."""
+        """Rows of `evaluation_metrics` for the recalled candidates of a task, per source and merged (Table VIII)."""
         version = published_checkpoint(self.job, task).model_version
         candidates = self._slice(RECALL_CANDIDATES, version)
         user_rows, known_C = self._user_rows(candidates[c.USER_ID])
         item_indices = self._index_of(candidates[c.ITEM_ID])
-        ranks, sources = candidates[c.RANK].to_numpy(), np.array(candidates[c.SOURCE].to_pylist())
-        lists, longest = {}, int(ranks.max(initial=1))
-        for source in sorted(set(sources)):
-            chosen = known_C & (sources == source)
-            ranked_UK = np.full((len(self._events.user_ids), longest), -1, np.int64)
-            ranked_UK[user_rows[chosen], ranks[chosen] - 1] = item_indices[chosen]
-            lists[source] = ranked_UK
+        sources, places = (
+            np.array(candidates[c.SOURCE].to_pylist()),
+            (len(self._events.user_ids), self.settings.recall.k),
+        )
+        lists = {
+            source: _lists(places, user_rows, item_indices, candidates[c.RANK], known_C & (sources == source))
+            for source in sorted(set(sources) - {POPULAR})  # a fallback of few users; it is in the merged list
+        }
         user_filter = "new" if self.settings.recall.filter_seen else "all"
         question = self.question(task)
+        between = source_figures(lists, question, user_filter=user_filter, model_version=version)
+        lists[MERGED] = _lists(places, user_rows, item_indices, candidates[c.MERGED_RANK], known_C)
         versions = dict.fromkeys(lists, version)
-        return evaluate_lists(lists, question, user_filter=user_filter, model_versions=versions).rows
+        return evaluate_lists(lists, question, user_filter=user_filter, model_versions=versions).rows + between
 
     def question(self, task: str) -> EvaluationTask:
         """What is asked of every system: the test period, or with `windows.split: leave_one_out` the last event.
@@ -235,7 +266,7 @@ class OfflineEvaluation:
                 raise VersionMixError(f"{name} has no vectors of {checkpoint.model_version}; run jobs/{job}.py")
         user_rows, known = self._user_rows(users[c.USER_ID])
         vectors_BD = _matrix(users[c.EMBEDDING], width)
-        return self._scorer(
+        return self.scorer(
             items[c.ITEM_INDEX].to_numpy(),
             _matrix(items[c.EMBEDDING], width),
             user_rows[known],
@@ -243,14 +274,15 @@ class OfflineEvaluation:
             fallback,
         )
 
-    def _scorer(
+    def scorer(
         self,
         rows: np.ndarray,
         items_MD: np.ndarray,
         user_rows: np.ndarray,
         users_BD: np.ndarray,
         fallback: Scorer | None,
-    ) -> Scorer:
+    ) -> EmbeddingScorer:
+        """A system of vectors for these item rows and user rows."""
         width = items_MD.shape[1]
         items_ND, has_N = np.zeros((self._events.num_rows, width), np.float32), np.zeros(self._events.num_rows, bool)
         items_ND[rows], has_N[rows] = items_MD, True
@@ -301,3 +333,14 @@ class OfflineEvaluation:
 
 def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
     return fixed_lists(column.combine_chunks(), width).astype(np.float32)
+
+
+def _lists(
+    shape: tuple[int, int], user_rows_C: np.ndarray, items_C: np.ndarray, ranks_C: pa.ChunkedArray, chosen_C: np.ndarray
+) -> np.ndarray:
+    """Candidates as one list of items per user, best first, -1 = nothing; a candidate without a rank is in none."""
+    ranked_UK = np.full(shape, -1, np.int64)
+    ranks_C = pc.fill_null(ranks_C, 0).to_numpy()
+    chosen_C = chosen_C & (ranks_C > 0) & (ranks_C <= shape[1])
+    ranked_UK[user_rows_C[chosen_C], ranks_C[chosen_C] - 1] = items_C[chosen_C]
+    return ranked_UK

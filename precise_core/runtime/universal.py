@@ -23,8 +23,10 @@ from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS,
 from schemas import columns as c
 
 
-def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
+def train(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Checkpoint | None]:
     """The new checkpoint and the one it goes on from (None = scratch).
+
+    ``task`` other than `all` is for experiments: a model of one task's windows alone, in this process, from scratch.
 
     Trained on the pinned tables; with `universal.ranks` above 1 through TorchDistributor.
 
@@ -45,9 +47,9 @@ def train(job: Job) -> tuple[Checkpoint, Checkpoint | None]:
     needed.append(ITEM_VOCABULARY)  # not read here: its version says what the rows of the model mean
     tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
     out = checkpoint_folder(job).resolve()
-    parent = checkpoint_to_go_on_from(job)
-    if settings.universal.ranks == 1:
-        return Checkpoint.open(train_from_tables(settings, tables, out, parent, job.progress("windows"))), parent
+    parent = checkpoint_to_go_on_from(job) if task == ALL_TASK else None
+    if settings.universal.ranks == 1 or task != ALL_TASK:
+        return Checkpoint.open(train_from_tables(settings, tables, out, parent, job.progress("windows"), task)), parent
     config = settings.universal
     folder = run_on_ranks(
         job.spark,
@@ -112,6 +114,7 @@ def train_from_tables(
     out: Path,
     parent: Checkpoint | None = None,
     progress: Progress | None = None,
+    task: str = ALL_TASK,
 ) -> str:
     """What every rank does; returns the folder of the checkpoint.
 
@@ -121,6 +124,7 @@ def train_from_tables(
         out: Folder of all checkpoints.
         parent: The checkpoint to go on from; None = from scratch.
         progress: Told of every step, on one rank.
+        task: Whose windows.
     """
 
     def snapshot(table: Table) -> DeltaSnapshot:
@@ -139,6 +143,7 @@ def train_from_tables(
         catalog=load_item_catalog(snapshot(ITEM_TOKENS), states),
         token_init=token_init,
         out=out,
+        task=task,
         seed=settings.seed,
         parent_versions={name: version for name, (_, version) in tables.items()},
         as_of=settings.as_of,

@@ -11,11 +11,14 @@ _SYSTEM_NAMES = {
     "user_knn": "user-kNN",
     "u2i": "U2I",
     "u2i2i": "U2I2I",
+    "merged": "merged by quota",
 }
 _METRIC_NAMES = {
     "recall": "Recall",
     "ndcg": "NDCG",
     "hit_rate": "Hit rate",
+    "unique_hit_rate": "Hit rate of its own",
+    "overlap": "Overlap",
     "coverage": "Coverage",
     "novelty": "Novelty",
     "auc": "AUC",

@@ -17,7 +17,7 @@ from schemas import columns as c
 
 _GROUPS = {"hot": "hot items", "cold": "cold items", "rare": "rare items (1 to 4 events)", "unseen": "unseen items"}
 _METRIC_ORDER = (
-    *("recall", "ndcg", "hit_rate", "coverage", "novelty"),
+    *("recall", "ndcg", "hit_rate", "unique_hit_rate", "overlap", "coverage", "novelty"),
     *("auc", "gauc", "log_loss", "calibration_error", "auc_gain", "gauc_gain", "log_loss_gain"),
 )
 
@@ -32,7 +32,11 @@ def retrieval(night: Night) -> list[Block]:
 def recall(night: Night) -> list[Block]:
     """U2I and U2I2I candidates (Table VIII)."""
     metrics = _asked(night, v.RECALL, "no recall figure is recorded (jobs/recall.py, jobs/evaluate.py)")
-    legend = "U2I searches with the user's vector, U2I2I collects neighbours of recent items."
+    legend = (
+        "U2I searches with the user's vector, U2I2I collects neighbours of recent items; merged is one list of both, "
+        "and of what is popular for users without a history. Overlap is the share of a source's candidates that the "
+        "other has too; its hit rate of its own counts users for whom it finds what the other does not."
+    )
     return [Text(legend), *_lists(metrics, v.RECALL)]
 
 

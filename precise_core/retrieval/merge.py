@@ -1,0 +1,59 @@
+"""One list per user out of several sources, with a quota per source (section VI-B adds recall methods to each other).
+
+C candidates of all users and sources together, S sources.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def merged_ranks(
+    user_rows_C: np.ndarray,
+    item_rows_C: np.ndarray,
+    ranks_C: np.ndarray,
+    sources_C: np.ndarray,
+    quotas_S: np.ndarray,
+    k: int,
+) -> np.ndarray:
+    """Place of each candidate in its user's merged list, int32 [C], 1 = first; 0 = not in it.
+
+    Sources take turns in proportion to their quotas. An item that several bring belongs to the one that would place it
+    first, the source of lower number at equal places, and the others go on with their next item, so that it costs
+    nobody a place. Where a source has no more items the others take its places.
+
+    Args:
+        user_rows_C: Whose candidate it is.
+        item_rows_C: The item.
+        ranks_C: 1 = best, within user and source.
+        sources_C: Number of its source.
+        quotas_S: Places of each source, in proportion; a source with quota 0 is not merged.
+        k: Length of the merged list, at most.
+    """
+    merged_C = np.zeros(len(user_rows_C), np.int32)
+    chosen = np.flatnonzero(quotas_S[sources_C] > 0)
+    turns_C = ranks_C / np.where(quotas_S > 0, quotas_S, 1)[sources_C]
+    chosen = chosen[_firsts(chosen, user_rows_C, item_rows_C, turns_C, sources_C)]
+    chosen = chosen[np.lexsort((ranks_C[chosen], sources_C[chosen], user_rows_C[chosen]))]
+    users, sources = user_rows_C[chosen], sources_C[chosen]
+    turns = _numbered(users * len(quotas_S) + sources) / quotas_S[sources]
+    chosen = chosen[np.lexsort((sources, turns, users))]
+    places = _numbered(user_rows_C[chosen])
+    merged_C[chosen[places <= k]] = places[places <= k]
+    return merged_C
+
+
+def _firsts(
+    chosen: np.ndarray, users_C: np.ndarray, items_C: np.ndarray, turns_C: np.ndarray, sources_C: np.ndarray
+) -> np.ndarray:
+    """Positions in ``chosen`` of the first claim to each (user, item)."""
+    users, items = users_C[chosen], items_C[chosen]
+    order = np.lexsort((sources_C[chosen], turns_C[chosen], items, users))
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (users[order][1:] != users[order][:-1]) | (items[order][1:] != items[order][:-1])
+    return order[is_first]
+
+
+def _numbered(sorted_keys: np.ndarray) -> np.ndarray:
+    """1, 2, 3 ... within each run of equal keys."""
+    return np.arange(len(sorted_keys)) - np.searchsorted(sorted_keys, sorted_keys) + 1
