@@ -182,6 +182,17 @@ def test_publications_whose_files_are_gone_are_left_out(tmp_path: Path, rows: pd
         still_there(tmp_path, history)
 
 
+def test_history_begins_where_the_log_does(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for day, version in enumerate(["a", "b", "c"]):
+        world.publish(MONDAY + day * DAY, version, ["u1"], ["i1"])
+    table = DeltaTable(str(tmp_path / "tables" / "published_models"))
+    table.create_checkpoint()
+    for entry in sorted((tmp_path / "tables" / "published_models" / "_delta_log").glob("*.json"))[:2]:
+        entry.unlink()
+    assert [was.model_version for was in consume.publication_history(tmp_path)] == ["c"]
+
+
 def test_no_rows_are_no_fault(world: World, rows: pd.DataFrame) -> None:
     for version in (consume.PUBLISHED, consume.AS_OF):
         table = pa.Table.from_pandas(rows.head(0), preserve_index=False).cast(

@@ -25,12 +25,13 @@ def snapshot(warehouse: str | Path, table: Table, version: int | None = None) ->
     path = folder(warehouse, table)
     try:
         return DeltaTable(path, version=version)
-    except TableNotFoundError as error:
-        raise MissingTableError(
-            f"table {table.name} is not in {warehouse}: give the folder named `warehouse` in the configuration; "
-            f"jobs/{table.written_by}.py writes the table"
-        ) from error
     except DeltaError as error:
+        # A version whose log entries were cleaned up is "not found", too.
+        if isinstance(error, TableNotFoundError) and not DeltaTable.is_deltatable(path):
+            raise MissingTableError(
+                f"table {table.name} is not in {warehouse}: give the folder named `warehouse` in the configuration; "
+                f"jobs/{table.written_by}.py writes the table"
+            ) from error
         raise HistoryGoneError(f"table {table.name}: version {version} cannot be read any more") from error
 
 
