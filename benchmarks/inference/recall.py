@@ -59,7 +59,8 @@ def measure(kind: str, items_ND: np.ndarray, queries_QD: np.ndarray, arguments: 
     seconds = time.perf_counter() - started
     ids, rows = [str(row) for row in range(len(items_ND))], np.arange(len(items_ND))
     index = VectorIndex(engine, ids, rows, items_ND, model_version="benchmark", kind=kind)
-    setting, found = _best_setting(index, engine, queries_QD[:_CHECKED])
+    checked_QD = queries_QD[:_CHECKED]
+    setting, found = _best_setting(index, engine, checked_QD, index.exact_search(checked_QD, K))
     _record(arguments, f"{kind}: build", seconds, "s", None, None)
     _record(arguments, f"{kind}: recall@{K} ({setting})", found, "", None, None)
     if found < _GOAL_RECALL:
@@ -73,13 +74,15 @@ def measure(kind: str, items_ND: np.ndarray, queries_QD: np.ndarray, arguments: 
     return ours
 
 
-def _best_setting(index: VectorIndex, engine: Any, queries_QD: np.ndarray) -> tuple[str, float]:
+def _best_setting(
+    index: VectorIndex, engine: Any, queries_QD: np.ndarray, exact_rows_Qk: np.ndarray
+) -> tuple[str, float]:
     """The fastest setting that reaches the recall, in words, and its recall; it is left in the index."""
     if is_exact(index.kind):
-        return _widen(index, engine, queries_QD)
+        return _widen(index, engine, queries_QD, exact_rows_Qk)
     tried = []
     for index.rerank in _RERANKS:
-        setting, found = _widen(index, engine, queries_QD)
+        setting, found = _widen(index, engine, queries_QD, exact_rows_Qk)
         started = time.perf_counter()
         index.search(queries_QD, K)
         seconds = time.perf_counter() - started
@@ -90,15 +93,15 @@ def _best_setting(index: VectorIndex, engine: Any, queries_QD: np.ndarray) -> tu
     return f"{setting}, {index.rerank} times as many ranked again", found
 
 
-def _widen(index: VectorIndex, engine: Any, queries_QD: np.ndarray) -> tuple[str, float]:
+def _widen(index: VectorIndex, engine: Any, queries_QD: np.ndarray, exact_rows_Qk: np.ndarray) -> tuple[str, float]:
     """The narrowest search that reaches the recall, in words, and its recall; the widest where none does."""
-    found, setting = measure_recall(index, queries_QD, K), "exact"
+    found, setting = measure_recall(index, queries_QD, K, exact_rows_Qk), "exact"
     for width in _WIDTHS if index.kind != "flat" else ():
         if index.kind == "hnsw":
             engine.hnsw.efSearch, setting = max(width, K), f"efSearch {max(width, K)}"
         else:
             setting = f"{width} of {set_probes(engine, width)} lists"
-        found = measure_recall(index, queries_QD, K)
+        found = measure_recall(index, queries_QD, K, exact_rows_Qk)
         print(f"{index.kind}, {setting}: recall {found:.4f}", flush=True)
         if found >= _GOAL_RECALL:
             break

@@ -230,15 +230,21 @@ def build_index(
     return index
 
 
-def measure_recall(index: VectorIndex, queries_QD: np.ndarray, k: int) -> float:
-    """Share of the exact top-k items that ``index`` returns, mean over the queries; 1.0 where there are none."""
+def measure_recall(
+    index: VectorIndex, queries_QD: np.ndarray, k: int, exact_rows_Qk: np.ndarray | None = None
+) -> float:
+    """Share of the exact top-k items that ``index`` returns, mean over the queries; 1.0 where there are none.
+
+    ``exact_rows_Qk`` is what ``exact_search`` finds, for a caller that measures several times.
+    """
     k = min(k, len(index))
     if len(queries_QD) == 0:
         return 1.0
     queries = require_good_queries(queries_QD, index.width)
     _, scores = index.search(queries, k)
     # A tie at the cut may be resolved either way: an item as good as the last exact one counts as found.
-    last = exact_scores(queries, index.vectors_ND, index.exact_search(queries, k))[:, -1:]
+    exact_rows_Qk = index.exact_search(queries, k) if exact_rows_Qk is None else exact_rows_Qk
+    last = exact_scores(queries, index.vectors_ND, exact_rows_Qk)[:, -1:]
     tolerance = 1e-6 * np.maximum(1.0, np.abs(last))
     return float(np.mean(scores >= last - tolerance))
 
