@@ -18,7 +18,7 @@ FLAT_BELOW_ITEMS = 20_000  # `auto`: at 92,000 items exact U2I2I recall of 2,500
 COMPRESSED_FROM_ITEMS = 2_000_000  # `auto`: from here on a second copy of all vectors in memory is dear
 _POINTS_PER_LIST = 39  # FAISS's own minimum for training one centroid
 _CODE_BITS = 4  # what FAISS's fast scan reads; 16 centroids for every few dimensions
-_SEARCHED_DIMENSIONS = 64  # of wider vectors: the directions that hold most of them; the rest is for the re-ranking
+_KEPT = 0.98  # of the vectors' second moment; what is dropped must not outweigh the error of the codes, about 0.01
 _HNSW_LINKS = 32
 _HNSW_SEARCH_WIDTH = 256
 
@@ -67,8 +67,8 @@ def _trained(engine: Any, vectors: np.ndarray, config: IndexConfig, seed: int) -
 
 def _compressed(vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
     """Inverted lists of half a byte per principal direction, behind the rotation into these."""
-    width = min(vectors.shape[1], _SEARCHED_DIMENSIONS)
-    rotation = _principal_directions(vectors, width)
+    rotation = _principal_directions(vectors)
+    width = rotation.d_out
     lists, metric = _lists(config, len(vectors)), faiss.METRIC_INNER_PRODUCT
     engine = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(width), width, lists, width, _CODE_BITS, metric)
     engine.pq.cp.seed = seed
@@ -76,9 +76,11 @@ def _compressed(vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
     return faiss.IndexPreTransform(rotation, engine)
 
 
-def _principal_directions(vectors: np.ndarray, width: int) -> Any:
-    """The rotation that keeps most of all inner products in ``width`` dimensions; unlike PCA it subtracts nothing."""
-    _, directions = np.linalg.eigh(vectors.T @ vectors)  # ascending
+def _principal_directions(vectors: np.ndarray) -> Any:
+    """The rotation into the fewest directions that keep inner products; unlike PCA it subtracts nothing."""
+    moments, directions = np.linalg.eigh(vectors.T @ vectors)  # ascending
+    kept = np.cumsum(moments[::-1].astype(np.float64))
+    width = min(int(np.searchsorted(kept, _KEPT * kept[-1])) + 1, vectors.shape[1])
     rotation = faiss.LinearTransform(vectors.shape[1], width, False)
     faiss.copy_array_to_vector(np.ascontiguousarray(directions[:, ::-1][:, :width].T, np.float32).ravel(), rotation.A)
     rotation.is_trained = True
