@@ -31,7 +31,7 @@ def test_a_wrong_config_path(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("tokenize_items", "run jobs/ingest.py first"),
         ("build_sequences", "run jobs/ingest.py first"),
         ("train_universal", "run jobs/build_windows.py first"),
-        ("embed_items", "run jobs/tokenize_items.py first"),
+        ("embed_items", "run jobs/train_universal.py first"),
         ("train_targeted", "run jobs/train_universal.py first"),
         ("train_ranker", "run jobs/publish_models.py first"),
     ],

@@ -344,7 +344,7 @@ def test_jobs_pass_hidden_states_from_the_language_model_to_the_evaluation(
     other = bert_folder(tmp_path / "other", words=30, seed=1)
     renewed = ["--set", "model.fusion.token_init=contextual", "--set", f"text.language_model={other}"]
     assert [run(job, warehouse, *renewed) for job in ("tokenize_items", "embed_tokens", "embed_items")] == [0, 0, 2]
-    assert "was trained with tokenizer bert@" in said(capsys)
+    assert "tokens of bert@" in (refusal := said(capsys)) and "item_tokens has 12 of other@" in refusal
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
