@@ -34,8 +34,8 @@ _SETTINGS = {
     # Tables here have few files: the default of 50 partitions for the log snapshot costs seconds per table.
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    # The largest value turns off a check that measures the whole batch again after every row: a third of the CPU time
-    # of a pass over narrow rows. Batches stay at 10,000 rows, and no row of ours is longer than about 50 kB.
+    # The largest value turns off a check that measures the whole batch again after every row: a good part of the
+    # CPU time of a pass over narrow rows. Batches stay at 10,000 rows, and no row of ours is longer than about 50 kB.
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",
     "spark.ui.showConsoleProgress": "false",
     "spark.ui.enabled": "false",
