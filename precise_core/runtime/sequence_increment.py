@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, reduce
 from typing import Any
 
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -65,7 +66,7 @@ class Increment:
         if self._plan.rebuilt:
             built = built.unionByName(self._built(self._job.read(EVENTS), tuple(self._plan.rebuilt)))
         # Changed rows lie together as their old files do; the others would become a file per task and partition.
-        return changed.unionByName(built.repartition(*USER_SEQUENCES.partition_by)).persist()
+        return changed.unionByName(built.repartition(*USER_SEQUENCES.partition_by)).persist(StorageLevel.DISK_ONLY)
 
     def partitions(self) -> list[Partition]:
         """What has to be rewritten: whole tasks, and single buckets of the others; empty where nothing changed."""
@@ -164,7 +165,7 @@ class Increment:
     @cached_property
     def _touched(self) -> DataFrame:
         """Stored sequences with the new events merged in, whether or not they may be used."""
-        return merge_sequences(self._stored, _sent(self._fresh), self._config).persist()
+        return merge_sequences(self._stored, _sent(self._fresh), self._config).persist(StorageLevel.DISK_ONLY)
 
     @cached_property
     def _users_anew(self) -> DataFrame | None:

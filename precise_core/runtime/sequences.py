@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -143,7 +144,7 @@ def _everything(job: Job, now: SequenceState, why: str) -> SequenceUpdate:
     settings, events = job.settings, job.read(EVENTS)
     rows = build_user_sequences(
         events, job.read(ITEM_VOCABULARY), settings.tasks, settings.as_of, settings.sequences
-    ).persist()
+    ).persist(StorageLevel.DISK_ONLY)  # a partition of them may be larger than the heap
     counted = events_per_sequence(events_before(events, settings.as_of), settings.tasks)
     return SequenceUpdate(rows=rows, content=rows, partitions=None, counted=counted, state=now)
 

@@ -67,14 +67,14 @@ def upsert(
     Raises:
         SchemaError: A column is missing, unknown or of another type.
     """
-    frame = conform(frame, table).persist(StorageLevel.MEMORY_AND_DISK)
+    frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
     warehouse.create_if_missing(spark, table)
     stored = warehouse.read(spark, table, warehouse.version(table))
     try:
         if key_fixes_partition:
             stored = stored.where(_in_places(_places(frame, table), table, ""))
         near, condition = _possible_matches(stored, frame, table)
-        compared = compare(near, frame, table, newest_by).persist(StorageLevel.MEMORY_AND_DISK)
+        compared = compare(near, frame, table, newest_by).persist(StorageLevel.DISK_ONLY)
         counts = {row[STATE]: row["count"] for row in compared.groupBy(STATE).count().collect()}
         rows = compared.where(F.col(STATE) != KEPT).select(*table.column_names)
         if counts.get(CORRECTED):

@@ -115,7 +115,8 @@ class Warehouse:
             SchemaError: A column is missing, unknown or of another type.
             DataError: A row lies outside the slice.
         """
-        frame = conform(frame, table).persist(StorageLevel.MEMORY_AND_DISK)
+        # On disk: rows kept in memory come back onto the heap one whole partition at a time, however large it is.
+        frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
         try:
             new = _fingerprint(frame, table)
             self.create_if_missing(spark, table)
@@ -171,7 +172,7 @@ class Warehouse:
 
     def append(self, spark: SparkSession, table: Table, frame: DataFrame, *, run_id: str) -> WriteResult:
         """Add rows in one commit; no commit where there are none."""
-        frame = conform(frame, table).persist(StorageLevel.MEMORY_AND_DISK)
+        frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
         try:
             rows = frame.count()
             self.create_if_missing(spark, table)
