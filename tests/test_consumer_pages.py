@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from precise_core.config import load_config
 from precise_core.settings import Settings
 from tests.night import ROOT
 
-HAS_POLARS = importlib.util.find_spec("polars") is not None
-
 
 def run_page(name: str, monkeypatch: pytest.MonkeyPatch, night: Path, folder: Path) -> dict[str, Any]:
     """Run the blocks of a page one after the other, where `build/demo/warehouse` is the night's warehouse."""
@@ -26,8 +23,7 @@ def run_page(name: str, monkeypatch: pytest.MonkeyPatch, night: Path, folder: Pa
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
-        if HAS_POLARS or "polars" not in block:
-            exec(compile(block, name, "exec"), names)
+        exec(compile(block, name, "exec"), names)
     return names
 
 
@@ -44,21 +40,12 @@ def test_every_way_to_join_gives_the_same_scores(
     expected = scores(joined, ids)
     assert 0 < np.isnan(expected).mean() < 1  # some impressions lie before the first vector
     others = {"training": names["training_rows"], "sql": names["by_sql"], "spark": names["in_spark"].toPandas()}
-    if HAS_POLARS:
-        others["polars"] = names["by_polars"].select("impression_id", "precise_score").to_pandas()
+    others["polars"] = names["by_polars"].select("impression_id", "precise_score").to_pandas()
     for name, frame in others.items():
         np.testing.assert_allclose(scores(frame, ids), expected, rtol=1e-4, atol=1e-5, err_msg=name)
     assert "user_embeddings" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="user_embeddings knows the world up to 2024-02-20"):
         names["require_fresh"]("user_embeddings", pd.Timedelta(days=2))
-
-
-@pytest.mark.skipif(HAS_POLARS, reason="polars is there, and its example has run")
-def test_the_example_for_polars_is_at_least_python() -> None:
-    page = (ROOT / "docs" / "join_our_features.md").read_text(encoding="utf-8")
-    assert [
-        compile(block, "polars", "exec") for block in re.findall(r"```python\n(import polars.*?)```", page, re.DOTALL)
-    ]
 
 
 def test_the_first_hour_ends_with_an_uplift_figure(

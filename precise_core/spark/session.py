@@ -35,7 +35,8 @@ _SETTINGS = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # The largest value turns off a check that measures the whole batch again after every row: a good part of the
-    # CPU time of a pass over narrow rows. Batches stay at 10,000 rows, and no row of ours is longer than about 50 kB.
+    # CPU time of a pass over narrow rows. Batches stay at 10,000 rows; the longest sequences and
+    # vectors fit into them, and texts are cut before they travel.
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",
     "spark.ui.showConsoleProgress": "false",
     "spark.ui.enabled": "false",

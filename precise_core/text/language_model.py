@@ -186,7 +186,7 @@ def _content_tokens(tokenizer: Any, texts: list[str], max_tokens: int) -> list[l
     if not tokenizer.is_fast:
         encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=max_tokens)
         return list(encoded["input_ids"])
-    # Past the wrapper, which also makes offsets and masks that nobody reads: two thirds more texts a second.
+    # Past the wrapper, which also makes offsets and masks that nobody reads (benchmarks/data/tokenization.py).
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
     backend.no_padding()
