@@ -125,8 +125,9 @@ def _text_vectors(job: Job, task: str, checkpoint: Checkpoint, pairs: DataFrame,
     tokens = tokenize_items(new, unknown, config).where(F.col(c.TOKEN_COUNT) > 0)
     vectors = embed_items(job.spark, tokens, checkpoint.folder, datetime.now(UTC)).select(c.ITEM_ID, c.EMBEDDING)
     vectors = vectors.persist()
-    job.metrics[f"items_scored_by_text/{task}"] = float(vectors.count())
-    job.say(f"{task}: {vectors.count():,} items without a vector are scored by their text")
+    number = vectors.count()
+    job.metrics[f"items_scored_by_text/{task}"] = float(number)
+    job.say(f"{task}: {number:,} items without a vector are scored by their text")
     return vectors
 
 

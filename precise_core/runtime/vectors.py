@@ -158,7 +158,7 @@ def update_vectors(
     job.say(f"{what}: {done.in_words}")
     with raised_as_ours():
         if counts["changed"] or counts["gone"]:
-            _replace(job, inputs, stale, encode(_spread_out(job, inputs, todo)), check, what)
+            _replace(job, inputs, stale, wanted, encode(_spread_out(job, inputs, todo)), check, what)
         elif counts["new"] or not job.warehouse.exists(inputs.table):
             _append(job, inputs, todo, counts["new"], encode, check, what)
         else:
@@ -192,6 +192,7 @@ def _replace(
     job: Job,
     inputs: VectorInputs,
     stale: DataFrame,
+    wanted: int,
     encoded: DataFrame,
     check: Callable[..., GateOutcome],
     what: str,
@@ -202,8 +203,8 @@ def _replace(
     job.check(outcome)
     kept = _stored(job, inputs).join(stale.where(_STORED).select(inputs.key), on=inputs.key, how="left_anti")
     content = kept.unionByName(vectors)
-    files = _files(job, inputs, inputs.rows.count())
-    job.replace_partitions(inputs.table, content.coalesce(files), [inputs.slice])
+    content = content.coalesce(_files(job, inputs, wanted))
+    job.replace_partitions(inputs.table, content, [inputs.slice])
     vectors.unpersist()
 
 
