@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,36 @@ def test_a_changed_file_is_refused_or_read_again_on_request(tmp_path: Path, caps
     assert set(shop.events()) == {"1"}
     assert shop.run("ingest", "--reread") == 0
     assert set(shop.events()) == {"1", "2"}
+
+
+def test_files_whose_table_is_gone_are_read_again_and_an_empty_one_holds_nobody_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = Shop(tmp_path)
+    first, second = shop.day("1", ONE, TWO), shop.day("2", TWO_CORRECTED)
+    assert shop.run("ingest") == 0
+    events, table = shop.events(), shop.warehouse / "tables" / "events"
+    shutil.rmtree(table)
+    (shop.folder / "log" / "3.csv").touch()
+    assert shop.run("ingest") == 0
+    said = "events: the table is gone or was made anew: 2 files that were taken into it are read again"
+    empty = f"warning: {shop.folder / 'log' / '3.csv'}: the file is empty; it is left out tonight"
+    out = capsys.readouterr().out
+    assert all("".join(line.split()) in "".join(out.split()) for line in (said, empty))
+    assert shop.events() == events and events["2"][1] == "c"  # in the order of taking: the correction stays
+    assert len(shop.rows("source_files")) == 3  # the empty file is not among them
+
+    shutil.rmtree(table)
+    first.unlink()
+    assert shop.run("ingest") == 2
+    assert told(capsys, f"are not in the source any more (or are empty): {first}; put them back")
+    assert not table.exists()
+    assert shop.run("ingest", "--full") == 0
+    assert set(shop.events()) == {"2"}
+    assert str(first) not in set(shop.rows("source_files")["path"])  # put back, it is read
+    second.write_bytes(b"")
+    assert shop.run("ingest", "--full") == 2
+    assert told(capsys, "2.csv: empty now, and was not when it was taken")
 
 
 def test_columns_that_drift_are_refused_or_accepted_on_request(

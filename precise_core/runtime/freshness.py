@@ -13,6 +13,7 @@ from precise_core.config import config_hash
 from precise_core.errors import PreciseError
 from precise_core.runtime.code_version import code_version
 from precise_core.settings import Settings
+from precise_core.sources.manifest import read_manifest
 from precise_core.sources.read import source_fingerprint
 from precise_core.spark.care import content_changed
 from precise_core.spark.warehouse import Warehouse
@@ -79,7 +80,7 @@ def _artefact(settings: Settings, key: str, value: str) -> Path:
 def _current_fingerprint(settings: Settings, name: str) -> str:
     kind, _, key = name.partition(":")
     if kind == "source":
-        return source_fingerprint(settings.source)
+        return source_fingerprint(settings.source, read_manifest(Warehouse(settings.warehouse)))
     # The trainer's packages are heavy; jobs that only touch tables never get here.
     from precise_core.training.checkpoint import latest
 

@@ -27,6 +27,7 @@ from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.intake import Arrival, Intake, Policy, take_stock, with_file_order
+from precise_core.sources.manifest import read_manifest
 from precise_core.sources.read import naming_unreadable_files, read_source
 from precise_core.spark.erasure_list import ErasureList
 from precise_core.spark.upsert import replace_values, upsert
@@ -81,10 +82,11 @@ class Ingestion:
         self._job, self._now, self._policy = job, now, policy
         source = job.settings.source
         self._is_increment = isinstance(source, FilesSource) and not policy.full
-        self._known = self._read_known()
+        version = job.pin(SOURCE_FILES) if job.warehouse.exists(SOURCE_FILES) else None
+        self.known = read_manifest(job.warehouse, version)
         self._intake = Intake()
         if isinstance(source, FilesSource):
-            self._intake = take_stock(job.spark, source, self._known, policy)
+            self._intake = take_stock(job.spark, source, self.known, self._table_ids(source), policy)
             for line in self._intake.said:
                 job.say(line)
 
@@ -146,20 +148,27 @@ class Ingestion:
         """Write down which files were taken. Last: a run that dies before takes them again, which changes nothing."""
         if not isinstance(self._job.settings.source, FilesSource):
             return
-        records = {(record[c.TABLE_NAME], record[c.PATH]): dict(record) for record in self._known}
+        # A full reading leaves the rows of the files it read, and of no other.
+        kept = [record for record in self.known if self._is_increment or not self._is_read(record[c.TABLE_NAME])]
+        records = {(record[c.TABLE_NAME], record[c.PATH]): record for record in kept}
         for part in parts:
+            table_id = self._job.warehouse.table_id(part.table)
             for arrival in part.arrivals:
                 rows = part.rows_by_file.get(arrival.path, 0)
-                key = (part.table.name, arrival.path)
-                records[key] = arrival.record(part.table.name, rows, self._job.run_id, self._now)
+                record = arrival.record(part.table.name, table_id, rows, self._job.run_id, self._now)
+                records[part.table.name, arrival.path] = record
         self._job.write_records(SOURCE_FILES, list(records.values()))
 
-    def _read_known(self) -> list[dict[str, object]]:
+    def _is_read(self, table_name: str) -> bool:
+        return bool(self._intake.arrivals.get(table_name))
+
+    def _table_ids(self, source: FilesSource) -> dict[str, str]:
         warehouse = self._job.warehouse
-        if not warehouse.exists(SOURCE_FILES):
-            return []
-        records = warehouse.read_arrow(SOURCE_FILES, self._job.pin(SOURCE_FILES)).to_pylist()
-        return [{**record, "columns": dict(record["columns"])} for record in records]
+        there = [table for table in (EVENTS, ITEMS, IMPRESSIONS) if warehouse.exists(table)]
+        ids = {table.name: warehouse.table_id(table) for table in there}
+        if source.items is None and ITEMS.name not in ids:
+            ids.pop(EVENTS.name, None)  # the catalog was made of the events: it is theirs to bring back
+        return ids
 
     def _stored(self, table: Table) -> DataFrame | None:
         """What earlier nights left, where tonight only adds to it."""
