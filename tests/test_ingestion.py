@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from precise_core.spark.erasure_list import ErasureList
 from tests.ingest_world import COLUMNS, Shop, told
 from tests.night import ROOT
 
@@ -146,11 +147,12 @@ def test_an_empty_reading_never_wipes_a_table(tmp_path: Path, capsys: pytest.Cap
 def test_rejected_rows_move_once_their_cause_is_gone(tmp_path: Path, spark: SparkSession) -> None:
     shop = Shop(tmp_path)
     late = ("5", "ann", "new", "2024-03-01T08:30:00.123456Z", "click")
-    shop.day("1", ONE, late, late, ("6", "ann", "newer", ONE[3], "click"), ("7", "", "new", ONE[3], "click"))
+    leaver = ("8", "bob|8", "newer", ONE[3], "click")
+    shop.day("1", ONE, late, late, ("6", "ann", "newer", ONE[3], "click"), ("7", "", "new", ONE[3], "click"), leaver)
     assert shop.run("ingest") == 0
-    assert shop.reasons() == {"unknown_item": 3, "missing_user_id": 1}
+    assert shop.reasons() == {"unknown_item": 4, "missing_user_id": 1}
     assert shop.run("replay_rejected") == 0
-    assert shop.reasons() == {"unknown_item": 3, "missing_user_id": 1}
+    assert shop.reasons() == {"unknown_item": 4, "missing_user_id": 1}
 
     shop.catalog(("a", "Apple", ""), ("b", "Bread", ""), ("c", "Cheese", ""), ("new", "New", ""))
     assert shop.run("ingest") == 0
@@ -158,16 +160,16 @@ def test_rejected_rows_move_once_their_cause_is_gone(tmp_path: Path, spark: Spar
     assert shop.run("replay_rejected") == 0
     assert shop.events()["5"] == ("ann", "new", "01 08:30")
     assert shop.rows("events")["event_ts"].dt.microsecond.max() == 123456
-    assert shop.reasons() == {"unknown_item": 1, "missing_user_id": 1, "duplicate_event": 1}
+    assert shop.reasons() == {"unknown_item": 2, "missing_user_id": 1, "duplicate_event": 1}
     assert (shop.version("events"), shop.version("events_rejected")) == (before[0] + 1, before[1] + 1)
     run = shop.last_run()
-    assert (run["rows_in"], run["rows_out"], run["rows_rejected"]) == (4, 1, 3)
+    assert (run["rows_in"], run["rows_out"], run["rows_rejected"]) == (5, 1, 4)
 
     # Killed between the two commits: the quarantine is the old one, the table has the row already.
     path = str(shop.warehouse / "tables" / "events_rejected")
     spark.sql(f"RESTORE TABLE delta.`{path}` TO VERSION AS OF {before[1]}")
     assert shop.run("replay_rejected") == 0
-    assert shop.reasons() == {"unknown_item": 1, "missing_user_id": 1, "duplicate_event": 1}
+    assert shop.reasons() == {"unknown_item": 2, "missing_user_id": 1, "duplicate_event": 1}
     assert sorted(shop.events()) == ["1", "5"] and shop.version("events") == before[0] + 1
 
     # A rejected version of an event never replaces one that is stored.
@@ -175,9 +177,10 @@ def test_rejected_rows_move_once_their_cause_is_gone(tmp_path: Path, spark: Spar
     assert shop.run("ingest") == 0
     shop.catalog(("newer", "Newer", ""))
     assert shop.run("ingest") == 0
+    ErasureList.of(shop.warehouse).add(["bob|8"])  # and nobody who was erased comes back this way
     assert shop.run("replay_rejected") == 0
-    assert shop.events()["6"][1] == "a"
-    assert shop.reasons() == {"missing_user_id": 1, "duplicate_event": 2}
+    assert shop.events()["6"][1] == "a" and "8" not in shop.events()
+    assert shop.reasons() == {"missing_user_id": 1, "duplicate_event": 2, "erased": 1}
 
 
 @pytest.mark.faults

@@ -27,7 +27,7 @@ from precise_core.spark.lock import Holder, warehouse_lock
 from precise_core.spark.session import get_session
 from precise_core.spark.upsert import UpsertResult
 from precise_core.spark.warehouse import Warehouse
-from schemas import RUNS, VALIDATION_RESULTS, Table
+from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
 
 EXIT_FAILED = 2
 ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
@@ -223,6 +223,7 @@ class Job:
             "code_version": code_version(),
             "input_versions": self.input_versions,
             "output_versions": self.output_versions,
+            "table_ids": self._table_ids(),
             "input_fingerprint": json.dumps(self.input_fingerprints, sort_keys=True),
             "metrics": {key: float(value) for key, value in self.metrics.items()},
             "artefacts": self.artefacts,
@@ -231,6 +232,11 @@ class Job:
             **self.rows,
         }
         self.warehouse.append_records(RUNS, [row])
+
+    def _table_ids(self) -> dict[str, str]:
+        names = self.input_versions.keys() | self.output_versions.keys()
+        there = [table for table in TABLES if table.name in names and self.warehouse.exists(table)]
+        return {table.name: self.warehouse.table_id(table) for table in there}
 
     def _wrote(
         self, table: Table, version: int, rows: int, changed: bool, seconds: float, replace: Mapping[str, str] | None

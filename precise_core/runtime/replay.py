@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
-from precise_core.features.erasures import ERASED
+from precise_core.features.erasures import ERASED, hide_erased_rows
 from precise_core.runtime.ingestion import NEWEST_BY, REJECTED, stamped
 from precise_core.runtime.job import Job
 from precise_core.sources.cells import Need
@@ -19,6 +19,7 @@ from precise_core.sources.config import FileInput
 from precise_core.sources.files import read_mapped
 from precise_core.sources.raw import MALFORMED_ROW, PROBLEM
 from precise_core.sources.text_formats import json_cells
+from precise_core.spark.erasure_list import ErasureList
 from precise_core.spark.upsert import CORRECTED, STATE, compare, upsert
 from schemas import ITEMS, Table
 from schemas import columns as c
@@ -98,7 +99,8 @@ class Replay:
         def read(needs: Sequence[Need], _multi_line: bool) -> DataFrame:
             return json_cells(asked, needs, F.col(c.RAW), F.col(c.SOURCE_FILE))
 
-        return read_mapped(self.job.spark, self.spec, read)
+        raw = read_mapped(self.job.spark, self.spec, read)
+        return raw if self.table is ITEMS else hide_erased_rows(raw, ErasureList.of(self.job.folder))
 
     def _clean(self, raw: DataFrame) -> Cleaned:
         if self.table is ITEMS:
