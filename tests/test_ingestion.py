@@ -172,15 +172,21 @@ def test_rejected_rows_move_once_their_cause_is_gone(tmp_path: Path, spark: Spar
     assert shop.reasons() == {"unknown_item": 2, "missing_user_id": 1, "duplicate_event": 1}
     assert sorted(shop.events()) == ["1", "5"] and shop.version("events") == before[0] + 1
 
-    # A rejected version of an event never replaces one that is stored.
-    shop.day("2", ("6", "ann", "a", ONE[3], "click"))
+    # Of two versions the one of the later file stays, wherever it has waited: 6 is stored, 1 is corrected.
+    shop.day("2", ("6", "ann", "a", ONE[3], "click"), ("1", "ann", "newer", ONE[3], "click"))
     assert shop.run("ingest") == 0
     shop.catalog(("newer", "Newer", ""))
     assert shop.run("ingest") == 0
     ErasureList.of(shop.warehouse).add(["bob|8"])  # and nobody who was erased comes back this way
     assert shop.run("replay_rejected") == 0
     assert shop.events()["6"][1] == "a" and "8" not in shop.events()
+    assert shop.events()["1"][1] == "newer" and shop.metrics()["events/corrected"] == 1
     assert shop.reasons() == {"missing_user_id": 1, "duplicate_event": 2, "erased": 1}
+
+    # A night after a replay: nothing comes again, and nothing that has moved is refused a second time.
+    before = shop.version("events"), shop.version("events_rejected")
+    assert shop.run("ingest") == 0
+    assert (shop.version("events"), shop.version("events_rejected")) == before
 
 
 @pytest.mark.faults

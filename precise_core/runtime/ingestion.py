@@ -48,8 +48,8 @@ REJECTED: Mapping[str, Table] = {
     ITEMS.name: ITEMS_REJECTED,
     IMPRESSIONS.name: IMPRESSIONS_REJECTED,
 }
-# Of two versions of an item the one that was updated last stays, whichever file says so.
-NEWEST_BY: Mapping[str, tuple[str, ...]] = {ITEMS.name: (c.UPDATED_TS, c.PUBLISHED_TS)}
+# Of two versions of an item the one that was updated last stays, whichever file says so, where both say when.
+NEWEST_BY: Mapping[str, str] = {ITEMS.name: c.UPDATED_TS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,8 @@ class Ingestion:
 
     def _ordered(self, table: Table, raw: DataFrame) -> DataFrame:
         arrivals = self._intake.arrivals.get(table.name, [])
-        return with_file_order(self._job.spark, raw, arrivals) if len(arrivals) > 1 else raw
+        order = {arrival.path: arrival.sequence for arrival in arrivals}
+        return with_file_order(raw, order) if len(order) > 1 else raw
 
     def _part(self, table: Table, raw: DataFrame, cleaned: Cleaned) -> Part:
         cleaned.checked.persist()
@@ -191,7 +192,6 @@ class Ingestion:
         check_tasks(reduce(DataFrame.union, known), self._job.settings.tasks)
 
     def _add(self, part: Part) -> int:
-        newest_by = NEWEST_BY.get(part.table.name, ())
         with self._job.watching(f"adding to {part.table.name}"):
             result = upsert(
                 self._job.warehouse,
@@ -199,7 +199,7 @@ class Ingestion:
                 part.table,
                 part.cleaned.accepted,
                 run_id=self._job.run_id,
-                newest_by=newest_by,
+                newest_by=NEWEST_BY.get(part.table.name),
                 key_fixes_partition=part.table is EVENTS and self._ids_are_made(),
             )
         self._job.added(part.table, result)

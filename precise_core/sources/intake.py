@@ -118,11 +118,15 @@ def take_stock(
     return intake
 
 
-def with_file_order(spark: SparkSession, raw: DataFrame, arrivals: Sequence[Arrival]) -> DataFrame:
-    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays."""
-    order = spark.createDataFrame(
-        [(arrival.path, arrival.sequence) for arrival in arrivals], f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
-    )
+def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
+    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
+
+    Args:
+        raw: Rows in the raw shape.
+        sequences: Path -> order of taking; a file that is not here comes before all others.
+    """
+    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
+    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
     joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
     return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
 

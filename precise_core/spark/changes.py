@@ -71,7 +71,7 @@ def net_changes(
     Raises:
         HistoryGoneError: VACUUM or the log's retention has removed what was needed.
     """
-    return _or_gone(table, since, lambda: _net(_raw(spark, warehouse, table, since, until), columns, where))
+    return or_gone(table, since, lambda: _net(_raw(spark, warehouse, table, since, until), columns, where))
 
 
 def _raw(spark: SparkSession, warehouse: Warehouse, table: Table, since: int, until: int) -> DataFrame:
@@ -122,7 +122,12 @@ def _has_removed(changes: DataFrame) -> bool:
     return bool(changes.agg(F.count_if(F.col(_SIGN) < 0).alias("removed")).collect()[0]["removed"])
 
 
-def _or_gone(table: Table, since: int, action: Callable[[], _T]) -> _T:
+def or_gone(table: Table, since: int, action: Callable[[], _T]) -> _T:
+    """What ``action`` returns, which reads version ``since`` of the table.
+
+    Raises:
+        HistoryGoneError: VACUUM or the log's retention has removed what was needed.
+    """
     try:
         return action()
     except (DeltaError, PySparkException, Py4JJavaError) as error:
