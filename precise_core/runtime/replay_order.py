@@ -54,8 +54,8 @@ def _versions_after_files(job: Job, table: Table) -> dict[str, int]:
     of_table = [record for record in records if record["table_id"] == table_id]
     last = {record[c.RUN_ID]: record[c.PATH] for record in sorted(of_table, key=lambda record: record["sequence"])}
     runs = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS), [c.RUN_ID, "output_versions"]).to_pylist()
-    versions = {run[c.RUN_ID]: dict(run["output_versions"]).get(table.name) for run in runs}
-    return {path: versions[run_id] for run_id, path in last.items() if versions.get(run_id) is not None}
+    left = {run[c.RUN_ID]: dict(run["output_versions"]) for run in runs}
+    return {path: left[run_id][table.name] for run_id, path in last.items() if table.name in left.get(run_id, {})}
 
 
 def _changed_since(job: Job, table: Table, version: int, stored: DataFrame, keys: DataFrame) -> DataFrame:
