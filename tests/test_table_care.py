@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -188,6 +189,18 @@ def test_a_reader_on_another_host_counts_as_living(tmp_path: Path) -> None:
         (tmp_path / "readers" / "copied.json").write_text(text)
         assert [found.host for found in leases(tmp_path)[0]] == ["elsewhere"]
     assert len(leases(tmp_path)[0]) == 1
+
+
+def test_a_reader_that_has_not_yet_said_who_it_is_counts_as_living(tmp_path: Path) -> None:
+    file = tmp_path / "readers" / "new.json"
+    file.parent.mkdir()
+    file.touch()
+    assert [len(found) for found in leases(tmp_path)] == [1, 0]
+    os.utime(file, (0, 0))
+    with file.open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert [len(found) for found in leases(tmp_path)] == [1, 0]
+    assert [len(found) for found in leases(tmp_path)] == [0, 1]  # killed before it wrote a word
 
 
 def test_retention_below_the_minimum_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

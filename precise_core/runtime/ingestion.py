@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, reduce
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -180,7 +181,7 @@ class Ingestion:
         return with_file_order(raw, order) if len(order) > 1 else raw
 
     def _part(self, table: Table, raw: DataFrame, cleaned: Cleaned) -> Part:
-        cleaned.checked.persist()
+        cleaned.checked.persist(StorageLevel.DISK_ONLY)
         return Part(table=table, raw=raw, cleaned=cleaned, arrivals=self._intake.arrivals.get(table.name, []))
 
     def _check_tasks(self, parts: list[Part]) -> None:

@@ -13,6 +13,7 @@ from precise_core.inference.scores import one_version
 from precise_core.retrieval.popular import known_users, popular_candidates, popular_items
 from precise_core.retrieval.spark import recall_candidates
 from precise_core.runtime.job import Job
+from precise_core.sources.times import instant
 from schemas import (
     EVENTS,
     IMPRESSIONS,
@@ -37,7 +38,10 @@ def recall_task(job: Job, task: str, version: str) -> UserCounts:
     """Make the candidates of a task under one checkpoint its slice of `recall_candidates`."""
     config, sequences = job.settings.recall, job.read(USER_SEQUENCES)
     vectors = one_version(job.read(USER_EMBEDDINGS), version, "user_embeddings").where(F.col(c.TASK) == task)
-    known = known_users(sequences, vectors, job.read_optional(IMPRESSIONS)).persist()
+    shown = job.read_optional(IMPRESSIONS)
+    if shown is not None:
+        shown = shown.where(F.col(c.IMPRESSION_TS) < instant(job.settings.as_of))
+    known = known_users(sequences, vectors, shown).persist()
     excluded = _excluded(job, task).persist()
     rows = excluded.toPandas()[c.ITEM_INDEX].to_numpy(np.int64)
     folder = job.folder / "indexes" / version

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -60,7 +61,7 @@ class Replay:
             problem = F.when(F.col(_IS_LATE), F.lit(_DUPLICATE[self.table.name]))
             marked = marked.withColumn(PROBLEM, F.coalesce(PROBLEM, problem)).select(*self._raw.columns)
             cleaned = self._clean(marked)
-        cleaned.checked.persist()
+        cleaned.checked.persist(StorageLevel.DISK_ONLY)
         return cleaned
 
     def _corrections(self, cleaned: Cleaned, stored: DataFrame) -> DataFrame:
@@ -70,7 +71,7 @@ class Replay:
         for one, other in ((stored, cleaned.accepted), (cleaned.accepted, stored)):
             differs = compare(one, other, self.table, newest_by).where(F.col(STATE) == CORRECTED)
             found = found.join(differs.select(key), on=key, how="left_semi")
-        return found.persist()
+        return found.persist(StorageLevel.DISK_ONLY)
 
     def move(self) -> tuple[int, int, int]:
         """Add the rows that pass to the table, then leave them out of the quarantine; returns rows in, moved, staying.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import reduce
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -62,7 +63,7 @@ def _changed_since(job: Job, table: Table, version: int, stored: DataFrame, keys
     def changed() -> DataFrame:
         now = stored.join(keys, on=list(table.key), how="left_semi")
         compared = compare(job.warehouse.read(job.spark, table, version), now, table)
-        found = compared.where(F.col(STATE) != KEPT).select(*table.key).persist()
+        found = compared.where(F.col(STATE) != KEPT).select(*table.key).persist(StorageLevel.DISK_ONLY)
         found.count()  # here, where a file that is gone is understood
         return found
 

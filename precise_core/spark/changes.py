@@ -9,6 +9,7 @@ from typing import TypeVar
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
+from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -109,11 +110,11 @@ def _rows_of(spark: SparkSession, warehouse: Warehouse, table: Table, version: i
 
 
 def _net(raw: DataFrame, columns: Sequence[str], where: Column | None) -> Changes:
-    changes = raw.where(F.lit(True) if where is None else where).select(*columns, _SIGN).persist()
+    changes = raw.where(F.lit(True) if where is None else where).select(*columns, _SIGN).persist(StorageLevel.DISK_ONLY)
     if not _has_removed(changes):
         return Changes(changes, has_removed=False)  # the usual night: only new rows, nothing can cancel out
     sums = changes.groupBy(*columns).agg(F.sum(_SIGN).cast("int").alias(_SIGN))
-    net = sums.where(F.col(_SIGN) != 0).persist()
+    net = sums.where(F.col(_SIGN) != 0).persist(StorageLevel.DISK_ONLY)
     return Changes(net, _has_removed(net))
 
 
