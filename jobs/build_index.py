@@ -15,7 +15,7 @@ from precise_core.inference.text import fixed_lists
 from precise_core.retrieval.index import build_index
 from precise_core.runtime.checkpoints import latest_checkpoint, trained_tasks
 from precise_core.runtime.job import Job, run_job
-from schemas import ITEM_EMBEDDINGS, ITEMS, USER_EMBEDDINGS
+from schemas import ITEM_EMBEDDINGS, ITEM_VOCABULARY, ITEMS, USER_EMBEDDINGS
 from schemas import columns as c
 
 
@@ -38,7 +38,7 @@ def build(job: Job) -> None:
             seed=job.settings.seed,
             queries_QD=_queries(job, task, version, width),
         )
-        index.save(job.folder / "indexes" / version)
+        index.save(job.folder / "indexes" / version, vocabulary_version=job.pin(ITEM_VOCABULARY))
         rows_out += len(index)
         job.artefacts[f"index:{task}"] = version
         job.metrics[f"index_recall/{task}"] = index.recall
