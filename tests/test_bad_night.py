@@ -137,8 +137,11 @@ def flip_a_bit(file: Path) -> None:
     file.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit])
-def test_a_damaged_file_of_a_table(night: Path, tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [(truncate, "damaged, cut off or gone"), (flip_a_bit, "the checksum of a page does not hold")],
+)
+def test_a_damaged_file_of_a_table(night: Path, tmp_path: Path, damage, what: str) -> None:  # type: ignore[no-untyped-def]
     warehouse = copy_of(night, tmp_path / "warehouse")
     events = warehouse / "tables" / "events"
     file = max(events.glob("event_date=*/*.parquet"), key=lambda path: path.stat().st_size)
@@ -146,8 +149,8 @@ def test_a_damaged_file_of_a_table(night: Path, tmp_path: Path, damage) -> None:
         copied.unlink()
     damage(file)
     sequences = live_files(str(warehouse / "tables" / "user_sequences"))
-    assert run("build_windows", warehouse) != 0
-    assert file.name in str(last_run(warehouse)["error"])
+    assert run("build_windows", warehouse) == 2
+    assert f"{file.name}: cannot be read, {what}" in str(last_run(warehouse)["error"])
     assert live_files(str(warehouse / "tables" / "user_sequences")) == sequences
     assert len(read(warehouse, "user_sequences")) == len(read(night, "user_sequences"))
     # The table is made of the source: made anew it has the same rows.
@@ -187,3 +190,5 @@ def test_a_full_disk(night: Path, tmp_path: Path, spark: SparkSession) -> None:
         subprocess.run(["mount", "-o", "remount,size=1g", warehouse], check=True)
         assert run("ingest", warehouse, "--set", "source.users=1500") == 0
         assert len(read(warehouse, "events")) > rows
+        balance = last_run(warehouse)
+        assert balance["rows_in"] == balance["rows_out"] + balance["rows_rejected"]  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -131,6 +132,29 @@ def test_columns_that_drift_are_refused_or_accepted_on_request(
     shop.day("3", ("3", "ann", "b", "click"), columns=["id", "who", "what", "did"])  # a column that is needed
     assert shop.run("ingest", "--evolve") == 2
     assert told(capsys, "3.csv: no column 'at'")
+
+
+@pytest.mark.faults
+def test_a_column_of_another_type_is_refused_or_accepted_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = Shop(tmp_path, path=str(tmp_path / "log" / "*.jsonl"))
+
+    def day(name: str, *events: dict[str, object]) -> None:
+        file = tmp_path / "log" / f"{name}.jsonl"
+        file.write_text("\n".join(map(json.dumps, events)), encoding="utf-8")
+
+    row = {"who": "ann", "what": "a", "at": "2024-03-01T08:00:00Z", "did": "click"}
+    day("1", {"id": 1, **row})
+    assert shop.run("ingest") == 0
+    day("2", {"id": "1", **row, "what": "b"}, {"id": "2", **row})
+    assert shop.run("ingest") == 2
+    assert told(capsys, "2.jsonl: its columns differ from those taken before: column 'id' was number and is text")
+    assert shop.events() == {"1": ("ann", "a", "01 08:00")}
+    assert shop.run("ingest", "--evolve") == 0
+    assert {key: found[1] for key, found in shop.events().items()} == {"1": "b", "2": "a"}  # the same ids as before
+    assert shop.run("ingest", "--full") == 0  # what was accepted once is no drift when it is read again
+    assert {key: found[1] for key, found in shop.events().items()} == {"1": "b", "2": "a"}
 
 
 @pytest.mark.faults

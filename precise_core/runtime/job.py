@@ -22,6 +22,7 @@ from precise_core.errors import InterruptedRollbackError, PreciseError, RowCount
 from precise_core.runtime.code_version import code_version
 from precise_core.runtime.progress import StepProgress, console, spark_progress
 from precise_core.settings import Settings
+from precise_core.sources.read import naming_unreadable_files
 from precise_core.spark.leases import Lease, reader_lease
 from precise_core.spark.lock import Holder, warehouse_lock
 from precise_core.spark.session import get_session
@@ -299,7 +300,8 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
     started_at, started = datetime.now(UTC), time.monotonic()
     try:
-        body(job)
+        with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
+            body(job)
     except BaseException as error:
         job.record("failed", started_at, time.monotonic() - started, f"{type(error).__name__}: {error}"[:2000])
         if isinstance(error, PreciseError):

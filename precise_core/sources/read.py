@@ -60,8 +60,8 @@ def read_source(spark: SparkSession, source: Source, batches: Mapping[str, Seque
 
 
 @contextmanager
-def naming_unreadable_files() -> Iterator[None]:
-    """Turn Spark's failure to read a file into an error that names it.
+def naming_unreadable_files(advice: str = "fetch the file again") -> Iterator[None]:
+    """Turn Spark's failure to read a file into an error that names it, and ends with ``advice``.
 
     Raises:
         DataError: A file is damaged: cut off, a page whose checksum does not hold, or gone meanwhile.
@@ -73,8 +73,8 @@ def naming_unreadable_files() -> Iterator[None]:
         found = _UNREADABLE.search(told)
         if found is None:
             raise
-        why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged or cut off"
-        raise DataError(f"{found.group(1)}: cannot be read, {why}; fetch the file again") from error
+        why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged, cut off or gone"
+        raise DataError(f"{found.group(1)}: cannot be read, {why}; {advice}") from error
 
 
 def source_fingerprint(source: Source, known: Sequence[Record] = ()) -> str:
