@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,12 +21,8 @@ from precise_core.spark.traces import find_traces
 from precise_core.spark.warehouse import Warehouse
 from schemas import EVENTS_REJECTED, RUNS, TABLES
 from schemas import columns as c
-from tests.night import copy_of, run
+from tests.night import copy_of, run, said
 from tests.test_night import read
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def raw_events(spark: SparkSession, rows: list[tuple[str | None, str, str | None]]) -> RawTables:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from precise_core.spark.erasure_list import ErasureList
 from tests.ingest_world import COLUMNS, Shop, told
-from tests.night import ROOT
+from tests.night import job_of_its_own, wait_until
 
 pytestmark = pytest.mark.usefixtures("spark")
 
@@ -221,15 +216,8 @@ def test_a_run_killed_before_it_wrote_down_what_it_took_takes_it_again_without_h
     before = shop.version("events")
     shop.day("2", THREE, ONE, TWO_CORRECTED, ("7", "", "a", ONE[3], "click"))
     commit = shop.warehouse / "tables" / "events" / "_delta_log" / f"{before + 1:020}.json"
-    command = [sys.executable, "jobs/ingest.py", "--config", str(tmp_path / "shop.yaml")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        deadline = time.monotonic() + 240
-        while process.poll() is None and not commit.is_file() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+    with job_of_its_own("ingest", shop.warehouse, config=tmp_path / "shop.yaml") as process:
+        wait_until(process, commit.is_file)
     assert shop.version("events") == before + 1
     assert len(shop.rows("source_files")) == 2  # the catalog and the first day: the second is not written down
     events = shop.events()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -17,11 +16,7 @@ from schemas import ITEM_EMBEDDINGS, PUBLISHED_MODELS, USER_EMBEDDINGS, VALIDATI
 from schemas import columns as c
 from tests import vector_world as world
 from tests.fake_warehouse import settings_of
-from tests.night import copy_of, run
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
+from tests.night import copy_of, run, said
 
 
 def in_use(warehouse: Path) -> str:

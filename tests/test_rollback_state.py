@@ -34,14 +34,10 @@ from schemas import (
 )
 from schemas import columns as c
 from tests.fake_warehouse import AS_OF, put, settings_of
-from tests.night import run
+from tests.night import run, said
 from tests.test_checkpoints import make_model, write
 
 TABLES = (ITEMS, ITEM_VOCABULARY, ITEM_EMBEDDINGS, PAIR_SCORES)
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def job_of(warehouse: Path, name: str, **arguments: Any) -> Job:

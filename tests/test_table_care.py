@@ -25,7 +25,7 @@ from precise_core.spark.leases import leases, reader_lease
 from precise_core.spark.warehouse import Warehouse
 from schemas import EVENTS, ITEM_VOCABULARY, RUNS
 from schemas import columns as c
-from tests.night import ROOT, copy_of, run
+from tests.night import ROOT, copy_of, run, said
 
 CONFIG = TablesConfig(compact_from_files=2)
 
@@ -136,10 +136,6 @@ def reader(warehouse: Path, version: int, is_registered: bool = True) -> Iterato
 def maintain(warehouse: Path, *flags: str) -> int:
     settings = ("tables.min_retention_hours=0", "tables.compact_from_files=2")
     return run("maintain_tables", warehouse, *(part for key in settings for part in ("--set", key)), *flags)
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def test_vacuum_never_undercuts_a_registered_reader(
