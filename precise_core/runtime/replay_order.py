@@ -1,7 +1,7 @@
 """Which of two versions of a row is newer, where one of them has waited in a quarantine.
 
 Ingest lets the file taken later win. A stored row does not say which file it is from; the table's older versions do: a
-row that is stored as it was when the quarantined one's file had been taken is no newer than that file.
+row that is stored as it was before the quarantined one's file was taken is older than that file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def outdated_keys(job: Job, table: Table, stored: DataFrame, corrections: DataFr
         stored: Its rows.
         corrections: Key and source_file of quarantined rows under whose key another row is stored.
     """
-    versions = _versions_after_files(job, table)
+    versions = _versions_before_files(job, table)
     files: dict[int | None, list[str]] = defaultdict(list)
     for row in corrections.select(c.SOURCE_FILE).distinct().collect():
         files[versions.get(row[c.SOURCE_FILE])].append(row[c.SOURCE_FILE])
@@ -48,15 +48,18 @@ def outdated_keys(job: Job, table: Table, stored: DataFrame, corrections: DataFr
     return reduce(DataFrame.unionByName, found)
 
 
-def _versions_after_files(job: Job, table: Table) -> dict[str, int]:
-    """Path -> the table's version once it was taken, of files after which the same run took no other."""
-    table_id = job.warehouse.table_id(table)
-    records = [record for record in read_manifest(job.warehouse) if record[c.TABLE_NAME] == table.name]
-    of_table = [record for record in records if record["table_id"] == table_id]
-    last = {record[c.RUN_ID]: record[c.PATH] for record in sorted(of_table, key=lambda record: record["sequence"])}
-    runs = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS), [c.RUN_ID, "output_versions"]).to_pylist()
-    left = {run[c.RUN_ID]: dict(run["output_versions"]) for run in runs}
-    return {path: left[run_id][table.name] for run_id, path in last.items() if table.name in left.get(run_id, {})}
+def _versions_before_files(job: Job, table: Table) -> dict[str, int]:
+    """Path -> the version of the table that its file was added to.
+
+    Left out are files of a full reading or of the first night, which found no row to correct, and Delta and database
+    tables, which hold old and new versions of a row side by side.
+    """
+    records, table_id = read_manifest(job.warehouse), job.warehouse.table_id(table)
+    runs = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS), [c.RUN_ID, "input_versions"]).to_pylist()
+    found = {run[c.RUN_ID]: dict(run["input_versions"]).get(table.name) for run in runs}
+    files = [one for one in records if one[c.TABLE_NAME] == table.name and one["table_id"] == table_id]
+    versions = {one[c.PATH]: found.get(one[c.RUN_ID]) for one in files if one["size_bytes"]}
+    return {path: version for path, version in versions.items() if version is not None}
 
 
 def _changed_since(job: Job, table: Table, version: int, stored: DataFrame, keys: DataFrame) -> DataFrame:
