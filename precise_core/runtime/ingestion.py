@@ -193,6 +193,8 @@ class Ingestion:
         check_tasks(reduce(DataFrame.union, known), self._job.settings.tasks)
 
     def _add(self, part: Part) -> int:
+        if self._job.warehouse.exists(part.table):
+            self._job.pin(part.table)  # what a replay compares with (replay_order)
         with self._job.watching(f"adding to {part.table.name}"):
             result = upsert(
                 self._job.warehouse,
