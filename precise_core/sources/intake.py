@@ -108,7 +108,7 @@ def take_stock(
         arrivals, said = _arrivals(spark, spec, own, lost, policy)
         if lost and not policy.full:
             require_lost_files(name, lost, [arrival.path for arrival in arrivals])
-            said.append(f"the table is gone or was made anew: {len(lost)} that were taken into it are read again")
+            said.append(f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again")
         arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
         skipped = len(own.keys() - {arrival.path for arrival in arrivals})
         intake.arrivals[name] = arrivals
