@@ -52,15 +52,19 @@ class Replay:
     @cached_property
     def cleaned(self) -> Cleaned:
         """The rows that are asked again, accepted or not; one that is stored in a newer version is a duplicate."""
-        cleaned = self._clean(self._raw)
-        stored = self.job.read_optional(self.table)
-        if stored is not None:
-            key = self.table.key[0]
-            late = outdated_keys(self.job, self.table, stored, self._corrections(cleaned, stored))
-            marked = self._raw.join(late.select(key, F.lit(True).alias(_IS_LATE)), on=key, how="left")
-            problem = F.when(F.col(_IS_LATE), F.lit(_DUPLICATE[self.table.name]))
-            marked = marked.withColumn(PROBLEM, F.coalesce(PROBLEM, problem)).select(*self._raw.columns)
-            cleaned = self._clean(marked)
+        cleaned, stored = self._clean(self._raw), self.job.read_optional(self.table)
+        cleaned.checked.persist(StorageLevel.DISK_ONLY)
+        if stored is None:
+            return cleaned
+        corrections = self._corrections(cleaned, stored)
+        if corrections.isEmpty():
+            return cleaned
+        key = self.table.key[0]
+        late = outdated_keys(self.job, self.table, stored, corrections)
+        marked = self._raw.join(late.select(key, F.lit(True).alias(_IS_LATE)), on=key, how="left")
+        problem = F.when(F.col(_IS_LATE), F.lit(_DUPLICATE[self.table.name]))
+        marked = marked.withColumn(PROBLEM, F.coalesce(PROBLEM, problem)).select(*self._raw.columns)
+        cleaned = self._clean(marked)
         cleaned.checked.persist(StorageLevel.DISK_ONLY)
         return cleaned
 
