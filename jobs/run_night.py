@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from types import ModuleType
 
 from jobs import (
     build_index,
@@ -29,7 +28,6 @@ from jobs import (
     train_ranker,
     train_targeted,
     train_universal,
-    validate_tables,
 )
 from precise_core.config import load_config
 from precise_core.errors import PreciseError
@@ -60,7 +58,6 @@ NIGHT = (
     embed_items,
     embed_users,
     build_index,
-    validate_tables,
     publish_models,
     recall,
     score_pairs,
@@ -106,27 +103,17 @@ def _night(settings: Settings, config: str, overrides: list[str], skip: bool) ->
     started = time.monotonic()
     arguments = ["--config", config, *(part for override in overrides for part in ("--set", override))]
     for number, job in enumerate(NIGHT, start=1):
-        name = _name(job)
+        name = job.__name__.rsplit(".", 1)[-1]
         console.print(f"[{number}/{len(NIGHT)}] {name}", style="cyan", markup=False)
         if job in RANKING and not has_impressions(settings.source):
             console.print("  left out: the source has no impressions\n")
         elif skip and is_up_to_date(settings, name):
             console.print("  up to date, left out\n")
-        elif code := job.main([*arguments, *_flags(job)]):
+        elif code := job.main(arguments):
             console.print(f"run_night stopped at {name} after {time.monotonic() - started:.0f} s", style="bold red")
             return code
     console.print(f"run_night: done in {time.monotonic() - started:.0f} s", style="bold")
     return 0
-
-
-def _flags(job: ModuleType) -> list[str]:
-    """Flags of one job beside those of the night: what is checked before publication are the tables made before it."""
-    before = NIGHT[: NIGHT.index(validate_tables)] if job is validate_tables else ()
-    return [part for earlier in before for part in ("--written-by", _name(earlier))]
-
-
-def _name(job: ModuleType) -> str:
-    return job.__name__.rsplit(".", 1)[-1]
 
 
 if __name__ == "__main__":
