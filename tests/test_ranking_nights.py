@@ -40,7 +40,7 @@ def publish_second_night(house: Warehouse) -> None:
     rows = house.read_arrow(PUBLISHED_MODELS, house.version(PUBLISHED_MODELS)).to_pylist()
     for row in rows:
         versions = dict(row["table_versions"]) | {USER_EMBEDDINGS.name: version}
-        row |= {c.AS_OF: SECOND, "table_versions": list(versions.items())}
+        row |= {c.AS_OF: SECOND, c.VALID_FROM: SECOND, "table_versions": list(versions.items())}
     rewrite(house, PUBLISHED_MODELS, pa.Table.from_pylist(rows, schema=PUBLISHED_MODELS.arrow_schema()))
 
 
@@ -84,9 +84,8 @@ def test_without_impressions_since_the_first_publication_ranking_is_left_out(
     rows = house.read_arrow(PUBLISHED_MODELS, house.version(PUBLISHED_MODELS)).to_pylist()
     for table in (PUBLISHED_MODELS, RANKING_FEATURES):
         shutil.rmtree(house.path(table))
-    later = [
-        row | {c.AS_OF: SECOND + timedelta(days=30), "table_versions": dict(row["table_versions"])} for row in rows
-    ]
+    at = {c.AS_OF: SECOND + timedelta(days=30), c.VALID_FROM: SECOND + timedelta(days=30)}
+    later = [row | at | {"table_versions": dict(row["table_versions"])} for row in rows]
     house.replace_records(PUBLISHED_MODELS, later)
     for job in ("build_ranking_features", "train_ranker", "score_ranking"):
         assert run(job, warehouse, *ONE_TASK) == 0

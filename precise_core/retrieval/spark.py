@@ -82,7 +82,10 @@ def recall_candidates(
 
 @lru_cache(maxsize=1)
 def _open(folder: Path, model_version: str) -> VectorIndex:
-    return VectorIndex.open(folder, model_version)
+    verified = folder.with_name(f"{folder.name}.verified")  # what was unpacked is named after its content
+    index = VectorIndex.open(folder, model_version, is_verified=verified.is_file())
+    verified.touch()
+    return index
 
 
 def _searcher(

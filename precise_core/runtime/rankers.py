@@ -78,13 +78,18 @@ def publish_rankers(job: Job, versions: dict[str, str]) -> None:
     draft.replace(ranker_folder(job) / _POINTER)
 
 
+def rankers_in_use(job: Job) -> dict[str, str]:
+    """ranker_version by system; empty where no training has had anything to learn from yet."""
+    pointer = ranker_folder(job) / _POINTER
+    return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
+
+
 def current_rankers(job: Job) -> dict[str, str]:
-    """ranker_version by system; empty where the last training had nothing to learn from.
+    """As ``rankers_in_use``, for a job that comes after a training.
 
     Raises:
         CheckpointError: No ranking model was trained yet.
     """
-    pointer = ranker_folder(job) / _POINTER
-    if not pointer.is_file():
+    if not (ranker_folder(job) / _POINTER).is_file():
         raise CheckpointError(f"no ranking model in {ranker_folder(job)}; run jobs/train_ranker.py first")
-    return dict(json.loads(pointer.read_text(encoding="utf-8")))
+    return rankers_in_use(job)
