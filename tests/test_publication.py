@@ -11,6 +11,8 @@ from pyspark.sql import SparkSession
 
 from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError
 from precise_core.retrieval.index import VectorIndex
+from precise_core.runtime.checkpoints import latest_checkpoint
+from precise_core.runtime.drift import drift_facts
 from precise_core.runtime.job import Job
 from precise_core.runtime.published import published_checkpoint, published_index, published_tasks, published_vectors
 from precise_core.runtime.publishing import publication_follows
@@ -44,11 +46,9 @@ def served(warehouse: Path, table: Table = ITEM_EMBEDDINGS) -> dict[str, list[fl
 
 @pytest.fixture(scope="module")
 def published(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    warehouse = tmp_path_factory.mktemp("publication") / "warehouse"
     assert spark is not None
-    world.build(warehouse)
-    version = world.train(warehouse, seed=1)
-    for job in ("embed_items", "embed_users", "build_index", "publish_models"):
+    warehouse, version = world.encoded(tmp_path_factory.mktemp("publication") / "warehouse")
+    for job in ("build_index", "publish_models"):
         assert run(job, warehouse) == 0
     return warehouse, version
 
@@ -142,8 +142,14 @@ def test_an_erasure_reaches_what_is_published_and_publishes_nothing_else(
     assert "the published vectors are older than those in the table; run jobs/publish_models.py" in said(capsys)
 
 
-def test_a_published_version_that_is_gone_is_named(published: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_published_version_that_is_gone_is_named_and_not_compared_with_itself(
+    published: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     warehouse = copy_of(published[0], tmp_path / "warehouse")
     next((warehouse / "tables" / "item_embeddings").rglob("*.parquet")).unlink()
     with pytest.raises(HistoryGoneError, match=r"item_embeddings: version \d+, in which .* run jobs/publish_models"):
         published_vectors(reader(warehouse), "all", ITEM_EMBEDDINGS)
+    job = reader(warehouse)
+    facts = drift_facts(job, "all", latest_checkpoint(job, "all"))
+    assert "user_cosine" in facts and not {"item_cosine", "item_norm_change", "neighbour_overlap"} & facts.keys()
+    assert "item vectors not compared, their published version of item_embeddings is gone" in said(capsys)

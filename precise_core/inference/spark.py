@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ from pyspark.resource import ResourceInformation
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.inference.arrow_lists import fixed_lists, float_lists, ragged_rows
 from precise_core.inference.encoding import encode_catalog, encode_items, encode_users, load_catalog, load_encoder
 from precise_core.inference.shipping import ship, shipped
-from precise_core.inference.text import fixed_lists, float_lists
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise
 from precise_core.sources.times import instant
@@ -159,10 +158,3 @@ def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> C
             )
 
     return apply
-
-
-def ragged_rows(column: pa.ListArray) -> list[np.ndarray]:
-    """The lists of an Arrow column as views into one buffer; honours the offsets of a slice."""
-    values = column.values.to_numpy(zero_copy_only=False)
-    offsets = column.offsets.to_numpy()
-    return [values[start:end] for start, end in pairwise(offsets)]

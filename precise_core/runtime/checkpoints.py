@@ -136,11 +136,10 @@ def require_tokens(job: Job, checkpoint: Checkpoint) -> None:
                 f"{manifest.tokenizer_id}, item_tokens has {row[c.LENGTH]} of {row[c.TOKENIZER_ID]}; "
                 "run jobs/train_universal.py first"
             )
-    vectors = (
-        None if manifest.language_model is None or checkpoint.reads_states else job.read_optional(TOKEN_EMBEDDINGS)
-    )
-    models = [] if vectors is None else vectors.select(c.LANGUAGE_MODEL).distinct().collect()
-    for row in models:
+    if manifest.language_model is None or checkpoint.reads_states:
+        return
+    vectors = job.read_optional(TOKEN_EMBEDDINGS)
+    for row in vectors.select(c.LANGUAGE_MODEL).distinct().collect() if vectors is not None else ():
         if row[c.LANGUAGE_MODEL] != manifest.language_model:
             raise CheckpointError(
                 f"checkpoint {checkpoint.model_version} began with vectors of {manifest.language_model}, "

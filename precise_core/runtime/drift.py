@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.evaluation.drift import mean_cosine, neighbour_overlap, norm_change
-from precise_core.inference.text import fixed_lists
+from precise_core.inference.arrow_lists import fixed_lists
 from precise_core.runtime.job import Job
 from precise_core.runtime.published import published_now
 from precise_core.runtime.vectors import item_inputs

@@ -16,8 +16,8 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from precise_core.errors import CheckpointError, DataError
+from precise_core.inference.arrow_lists import fixed_lists
 from precise_core.inference.scores import one_version
-from precise_core.inference.text import fixed_lists
 from precise_core.retrieval.index import VectorIndex, build_index
 from precise_core.runtime.job import Job
 from precise_core.training.checkpoint import Checkpoint

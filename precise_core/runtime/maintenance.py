@@ -86,7 +86,8 @@ def _published_versions(job: Job, table: Table) -> set[int]:
     """Versions that readers of published vectors ask for, however long ago that was."""
     if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
         return set()
-    return {row["table_versions"][table.name] for row in published_now(job.warehouse).values()}
+    rows = published_now(job.warehouse).values()
+    return {row["table_versions"][table.name] for row in rows if table.name in row["table_versions"]}
 
 
 def remove_old_artefacts(job: Job, dry_run: bool) -> None:

@@ -34,8 +34,8 @@ from precise_core.evaluation.references import (
 from precise_core.evaluation.sources import source_figures
 from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.features.eligibility import excluded_items
+from precise_core.inference.arrow_lists import fixed_lists
 from precise_core.inference.encoding import encode_catalog, encode_users
-from precise_core.inference.text import fixed_lists
 from precise_core.models.catalog import ItemCatalog
 from precise_core.retrieval.config import POPULAR
 from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from precise_core.artefacts import replace_file
 from precise_core.errors import CheckpointError
 from precise_core.features.config import ALL_TASK
 from precise_core.models.config import DCNConfig
@@ -72,10 +73,7 @@ def ranker_folder(job: Job) -> Path:
 
 def publish_rankers(job: Job, versions: dict[str, str]) -> None:
     """Make these ranker_versions, by system, the ones in use, in one step."""
-    ranker_folder(job).mkdir(parents=True, exist_ok=True)
-    draft = ranker_folder(job) / f"{_POINTER}.writing"
-    draft.write_text(json.dumps(versions, indent=2), encoding="utf-8")
-    draft.replace(ranker_folder(job) / _POINTER)
+    replace_file(ranker_folder(job) / _POINTER, json.dumps(versions, indent=2))
 
 
 def rankers_in_use(job: Job) -> dict[str, str]:

@@ -19,6 +19,7 @@ from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
 from precise_core.runtime.job import ROLLBACK_JOURNAL, Job
 from precise_core.runtime.old_artefacts import FOLDERS, pointers
 from precise_core.runtime.published import publications, published_now
+from precise_core.runtime.rankers import publish_rankers
 from precise_core.spark.care import live_files
 from precise_core.spark.erasure_list import ErasureList
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
@@ -191,10 +192,7 @@ def point_back(job: Job, state: State) -> None:
             job.say(f"{key}: {version}")
     systems = {key.partition(":")[2]: version for key, version in wanted.items() if key.startswith("ranker:")}
     if systems or rankers.is_file():
-        draft = rankers.with_suffix(".writing")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(systems, indent=2), encoding="utf-8")
-        draft.replace(rankers)
+        publish_rankers(job, systems)
 
 
 def restore_tables(job: Job, state: State) -> Sequence[str]:
