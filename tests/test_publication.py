@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from precise_core.runtime.checkpoints import latest_checkpoint
 from precise_core.runtime.drift import drift_facts
 from precise_core.runtime.job import Job
 from precise_core.runtime.published import published_checkpoint, published_index, published_tasks, published_vectors
-from precise_core.runtime.publishing import publication_follows
+from precise_core.runtime.publishing import publication_follows, valid_from
 from precise_core.spark.warehouse import Warehouse
 from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, PUBLISHED_MODELS, USER_EMBEDDINGS, VALIDATION_RESULTS, Table
 from schemas import columns as c
@@ -124,6 +125,14 @@ def test_vectors_that_were_refused_are_served_to_nobody(
     assert dict(zip(index.item_ids, index.vectors_ND.tolist(), strict=True)) == before
     assert run("publish_models", warehouse, "--accept-drift", "--set", refuse) == 0
     assert served(warehouse) == newest and published_index(reader(warehouse), "all") != folder
+
+
+def test_a_publication_is_valid_from_when_it_was_made_but_in_a_night_of_the_past() -> None:
+    midnight = datetime(2024, 3, 5, tzinfo=UTC)
+    for hours in (4, 7 * 24):
+        assert valid_from(midnight, midnight + timedelta(hours=hours)) == midnight + timedelta(hours=hours)
+    assert valid_from(midnight, midnight - timedelta(hours=2)) == midnight  # run before midnight
+    assert valid_from(midnight, midnight + timedelta(days=400)) == midnight
 
 
 def test_an_erasure_reaches_what_is_published_and_publishes_nothing_else(

@@ -111,7 +111,7 @@ def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
         task=row[c.TASK],
         model_version=row[c.MODEL_VERSION],
         as_of=row[c.AS_OF],
-        valid_from=row[c.VALID_FROM],
+        valid_from=row[c.VALID_FROM] or row[c.AS_OF],  # null in a version of before the column
         space=vector_space(warehouse, row[c.MODEL_VERSION]),
         first=versions,
         last=versions,

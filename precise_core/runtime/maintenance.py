@@ -11,9 +11,19 @@ from precise_core.errors import ConfigError, ReaderError
 from precise_core.runtime.job import Job
 from precise_core.runtime.old_artefacts import unused_artefacts
 from precise_core.runtime.published import published_now
-from precise_core.spark.care import MIB, SmallFiles, compact, old_log_entries, small_files, trim_log, vacuum
+from precise_core.spark.care import (
+    MIB,
+    SmallFiles,
+    compact,
+    is_readable,
+    old_log_entries,
+    small_files,
+    trim_log,
+    vacuum,
+)
 from precise_core.spark.leases import leases, needed_since
 from schemas import ITEM_EMBEDDINGS, RUNS, TRAINING_WINDOWS, USER_EMBEDDINGS, Table
+from schemas import columns as c
 
 # Training reads it row group by row group, in an order that a resumed training must find again; every night that
 # changes it writes it as a whole.
@@ -86,8 +96,12 @@ def _published_versions(job: Job, table: Table) -> set[int]:
     """Versions that readers of published vectors ask for, however long ago that was."""
     if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
         return set()
-    rows = published_now(job.warehouse).values()
-    return {row["table_versions"][table.name] for row in rows if table.name in row["table_versions"]}
+    kept, path = set(), job.warehouse.path(table)
+    for row in published_now(job.warehouse).values():
+        version = row["table_versions"].get(table.name)
+        if version is not None and is_readable(path, version, f"{c.MODEL_VERSION}={row[c.MODEL_VERSION]}/"):
+            kept.add(version)
+    return kept
 
 
 def remove_old_artefacts(job: Job, dry_run: bool) -> None:

@@ -108,10 +108,15 @@ def _row(job: Job, task: str, candidate: Candidate, before: dict[str, Any] | Non
         c.LANGUAGE_MODEL: checkpoint.manifest.language_model,
         c.RUN_ID: job.run_id,
         "published_at": now,
-        c.VALID_FROM: as_of if now - as_of > _PRESENT else max(as_of, now),
+        c.VALID_FROM: valid_from(as_of, now),
     }
     is_known = before is not None and all(before[name] == row[name] for name in PUBLISHED_MODELS.stable_columns)
     return before if before is not None and is_known else row
+
+
+def valid_from(as_of: datetime, published_at: datetime) -> datetime:
+    """From when on readers have what was published: not before that moment, but in a night of the past."""
+    return as_of if published_at - as_of > _PRESENT else max(as_of, published_at)
 
 
 @contextmanager
