@@ -111,6 +111,7 @@ def job_of(warehouse: Path) -> Job:
     return Job("evaluate", load_config(CONFIG, Settings, [f"warehouse={warehouse}"]), Namespace())
 
 
+@pytest.mark.faults
 def test_a_task_that_has_nothing_to_learn_yet_holds_nobody_up(
     night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
