@@ -162,6 +162,8 @@ def test_a_user_leaves_every_table_and_history_and_does_not_come_back(
     assert not impressions & set(read(warehouse, "ranking_scores")[c.IMPRESSION_ID])
     assert other in set(read(warehouse, "user_sequences")[c.USER_ID])
     assert not (warehouse.parent / "report.html").exists()
+    assert run("recall", warehouse) == 0  # what is published is the version without them
+    assert user not in set(read(warehouse, "recall_candidates")[c.USER_ID])
 
     assert run("ingest", warehouse, "--set", "source.users=151") == 0  # the same files again
     rejected = read(warehouse, "events_rejected")

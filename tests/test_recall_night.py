@@ -42,6 +42,12 @@ def most_popular(warehouse: Path, excluded: set[str]) -> list[str]:
     return counts.sort_values(["recent", "total", c.ITEM_ID], ascending=[False, False, True])[c.ITEM_ID].tolist()
 
 
+def index_of(warehouse: Path) -> Path:
+    """The folder of the published index of the task."""
+    published = table(warehouse, "published_models").set_index(c.TASK)
+    return warehouse / "indexes" / published.loc[TASK, c.INDEX_VERSION]
+
+
 @pytest.fixture(scope="module")
 def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The night after the most recalled item was deleted and a newcomer was shown something; and that item.
@@ -124,7 +130,7 @@ def test_an_index_of_another_checkpoint_than_the_users_is_refused(
     warehouse = copy_of(night, tmp_path / "warehouse")
     before = DeltaTable(str(warehouse / "tables" / "recall_candidates")).version()
     version = latest(warehouse / "checkpoints", TASK).model_version
-    index = warehouse / "indexes" / version
+    index = index_of(warehouse)
     manifest = json.loads((index / "manifest.json").read_text())
     (index / "manifest.json").write_text(json.dumps(manifest | {"model_version": f"{other}-checkpoint"}))
     write_sums(index)
@@ -142,7 +148,7 @@ def test_an_index_of_compressed_vectors_recalls_the_same(
 ) -> None:
     warehouse = copy_of(night, tmp_path / "warehouse")
     flags = ["--task", TASK, "--set", "index.kind=ivf_pq", "--set", "index.probes=64"]
-    assert run("build_index", warehouse, *flags) == 0
+    assert run("build_index", warehouse, *flags) == 0 == run("publish_models", warehouse, *flags)
     assert "ivf_pq index over" in capsys.readouterr().out
     assert run("recall", warehouse, *flags) == 0
     before, found = (candidates(folder) for folder in (night, warehouse))

@@ -68,7 +68,7 @@ def publish(warehouse: Path) -> None:
     """What is in use for `all` is published."""
     version = pointers(warehouse)["checkpoint:all"]
     row = {c.TASK: "all", c.MODEL_VERSION: version, c.AS_OF: AS_OF, "table_versions": {}, c.TOKENIZER_ID: "t"}
-    row |= {c.RUN_ID: "r", "published_at": AS_OF}
+    row |= {c.RUN_ID: "r", "published_at": AS_OF, c.VALID_FROM: AS_OF, c.INDEX_VERSION: version}
     Warehouse(str(warehouse)).replace_records(PUBLISHED_MODELS, [row])
 
 

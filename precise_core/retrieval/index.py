@@ -137,22 +137,28 @@ class VectorIndex:
             write_sums(target)
 
     @classmethod
-    def open(cls, folder: str | Path, model_version: str) -> VectorIndex:
-        """Open what ``save`` wrote; the vectors are memory-mapped, so processes on one machine share them.
+    def open(cls, folder: str | Path, model_version: str, *, is_verified: bool = False) -> VectorIndex:
+        """Open what ``save`` wrote; index and vectors are memory-mapped, so processes on one machine share them.
+
+        Args:
+            folder: Of the index.
+            model_version: The checkpoint that it has to be of.
+            is_verified: Another process of this machine has compared the files with their sums.
 
         Raises:
             CheckpointError: The folder is incomplete or was changed on disk.
             VersionMixError: The index holds vectors of another checkpoint than ``model_version``.
         """
         root = Path(folder)
-        verify_sums(root)
+        if not is_verified:
+            verify_sums(root)
         manifest = json.loads((root / _MANIFEST_FILE).read_text(encoding="utf-8"))
         if manifest["model_version"] != model_version:
             raise VersionMixError(
                 f"index {root}: its vectors are of {manifest['model_version']!r}, the query's of {model_version!r}; "
                 "build the index from the same checkpoint"
             )
-        engine = faiss.read_index(str(root / _INDEX_FILE))
+        engine = faiss.read_index(str(root / _INDEX_FILE), faiss.IO_FLAG_MMAP_IFC)
         items = pq.read_table(root / _ITEMS_FILE)
         if not engine.ntotal == items.num_rows == manifest["items"]:
             raise CheckpointError(f"index {root}: {engine.ntotal} vectors, but {items.num_rows} item ids")

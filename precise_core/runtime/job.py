@@ -109,6 +109,13 @@ class Job:
         version = self.pin(table)
         return self.warehouse.read(self.spark, table, version)
 
+    def pin_at(self, table: Table, version: int) -> int:
+        """A version that a publication has chosen; where a run reads several of a table, the oldest is written down."""
+        self.input_versions[table.name] = min(version, self.input_versions.get(table.name, version))
+        if self.lease:
+            self.lease.pin(table.name, self.input_versions[table.name])
+        return version
+
     def read_optional(self, table: Table) -> DataFrame | None:
         """The table, or None where no earlier job has written it."""
         return self.read(table) if self.warehouse.exists(table) else None

@@ -11,23 +11,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
-import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from precise_core.artefacts import verify_sums
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
-from precise_core.retrieval.index import VectorIndex
 from precise_core.runtime.job import ROLLBACK_JOURNAL, Job
 from precise_core.runtime.old_artefacts import FOLDERS, pointers
-from precise_core.runtime.published import publications
+from precise_core.runtime.published import publications, published_now
+from precise_core.runtime.rankers import publish_rankers
 from precise_core.spark.care import live_files
 from precise_core.spark.erasure_list import ErasureList
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
 from schemas import (
     ITEM_EMBEDDINGS,
-    ITEMS,
     PUBLISHED_MODELS,
     RUNS,
     TABLES,
@@ -110,13 +107,8 @@ def whole_state(job: Job) -> None:
     """Write down every table's version and everything in use, so that this run can be gone back to."""
     existing = [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
     job.output_versions = {table.name: job.warehouse.version(table) for table in existing}
-    in_use = pointers(job.folder)
-    indexes = {
-        f"index:{key.partition(':')[2]}": version
-        for key, version in in_use.items()
-        if key.startswith("checkpoint:") and (job.folder / FOLDERS["index"] / version).is_dir()
-    }
-    job.artefacts = in_use | indexes
+    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.warehouse).items()}
+    job.artefacts = pointers(job.folder) | indexes
 
 
 def verify(job: Job, state: State) -> list[str]:
@@ -134,6 +126,9 @@ def verify(job: Job, state: State) -> list[str]:
             seen.append(f"{table.name} version {state.tables[table.name]}: {files} files are there")
     for key, version in sorted(state.artefacts.items()):
         folder = job.folder / FOLDERS[key.partition(":")[0]] / version
+        if key.startswith("index:") and not folder.is_dir():
+            seen.append(f"{key} {version}: removed since, it will be built again")
+            continue
         Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(folder)
         seen.append(f"{key} {version}: SHA-256 as written")
     if PUBLISHED_MODELS.name in state.tables:
@@ -214,10 +209,7 @@ def point_back(job: Job, state: State) -> None:
             job.say(f"{key}: {version}")
     systems = {key.partition(":")[2]: version for key, version in wanted.items() if key.startswith("ranker:")}
     if systems or rankers.is_file():
-        draft = rankers.with_suffix(".writing")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(systems, indent=2), encoding="utf-8")
-        draft.replace(rankers)
+        publish_rankers(job, systems)
 
 
 def restore_tables(job: Job, state: State) -> Sequence[str]:
@@ -267,21 +259,7 @@ def _tables(job: Job) -> list[Table]:
     return [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
 
 
-def stale_indexes(job: Job, state: State) -> list[str]:
-    """Tasks whose index was built anew since and does not hold the item vectors of the restored tables."""
-    tasks = [key.partition(":")[2] for key in state.artefacts if key.startswith("index:")]
-    return sorted(task for task in tasks if not _index_fits(job, state.artefacts[f"index:{task}"]))
-
-
-def _index_fits(job: Job, version: str) -> bool:
-    index = VectorIndex.open(job.folder / FOLDERS["index"] / version, version)
-    items = job.warehouse.read_arrow(ITEMS, job.warehouse.version(ITEMS), [c.ITEM_ID, c.IS_DELETED])
-    living = items.filter(pc.invert(items[c.IS_DELETED]))[c.ITEM_ID]
-    columns, where = [c.ITEM_ID, c.EMBEDDING], {c.MODEL_VERSION: version}
-    vectors = job.warehouse.read_arrow(ITEM_EMBEDDINGS, job.warehouse.version(ITEM_EMBEDDINGS), columns, where)
-    vectors = vectors.filter(pc.is_in(vectors[c.ITEM_ID], living.combine_chunks())).sort_by(c.ITEM_ID)
-    order = np.argsort(np.array(index.item_ids, dtype=object), kind="stable")
-    if vectors[c.ITEM_ID].to_pylist() != [index.item_ids[row] for row in order]:
-        return False
-    found = np.stack(vectors[c.EMBEDDING].to_numpy()) if len(vectors) else np.empty((0, index.width))
-    return bool(np.array_equal(found.astype(np.float32), index.vectors_ND[order]))
+def removed_indexes(job: Job, state: State) -> list[str]:
+    """Tasks whose index was removed since; what is in one never changes."""
+    indexes = {key.partition(":")[2]: name for key, name in state.artefacts.items() if key.startswith("index:")}
+    return sorted(task for task, name in indexes.items() if not (job.folder / FOLDERS["index"] / name).is_dir())
