@@ -5,7 +5,6 @@ seed, ranks the whole catalog for every user, and writes one JSON file with all 
 paired differences to the reference system. Killed and started again it goes on with the training it was at.
 """
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from precise_core.runtime.experiment import (
     Questions,
     experiment_folder,
     what_jobs_read,
+    with_a_figure_per_line,
 )
 from precise_core.runtime.freshness import is_up_to_date
 from precise_core.runtime.job import EXIT_FAILED, Job, night_parser, overrides_of
@@ -78,7 +78,7 @@ def _experiment(settings: Settings, results_file: Path) -> int:
             job.release()
     result.recall = questions.ask_recall() if questions else {}
     results_file.parent.mkdir(parents=True, exist_ok=True)
-    results_file.write_text(json.dumps(result.as_json(settings), indent=1), encoding="utf-8")
+    results_file.write_text(with_a_figure_per_line(result.as_json(settings)) + "\n", encoding="utf-8")
     console.print(f"wrote {results_file}", markup=False)
     return 0
 

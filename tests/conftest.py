@@ -13,6 +13,7 @@ from precise_core.spark.session import get_session
 from tests.night import run
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together on one process what shares a fixture: the tests of the night, and those of a file."""
     for item in items:

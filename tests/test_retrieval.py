@@ -39,7 +39,7 @@ def oracle(queries: np.ndarray, vectors_ND: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-(queries @ vectors_ND.T), axis=1, kind="stable")[:, :k]
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq", "ivf_pq", "hnsw"])
 def test_search_finds_the_exact_neighbours(kind: str) -> None:
     index, queries = make_index(vectors(900), kind=kind), vectors(50, seed=9)
     rows, scores = index.search(queries, 10)
@@ -52,7 +52,7 @@ def test_search_finds_the_exact_neighbours(kind: str) -> None:
         np.testing.assert_array_equal(rows, oracle(queries, index.vectors_ND, 10))
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq", "ivf_pq", "hnsw"])
 def test_same_input_gives_the_same_answers_in_any_batch(kind: str) -> None:
     queries = vectors(40, seed=3)
     first, again = make_index(vectors(500), kind=kind), make_index(vectors(500), kind=kind)
@@ -78,7 +78,7 @@ def test_equal_scores_are_ordered_by_row_even_at_the_cut(seed: int, k: int) -> N
     assert np.isneginf(scores[:, found:]).all()
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq", "ivf_pq", "hnsw"])
 def test_only_allowed_rows_are_returned(kind: str) -> None:
     index = make_index(vectors(300), kind=kind)
     allowed = np.arange(300) % 50 == 0

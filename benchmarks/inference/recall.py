@@ -27,7 +27,7 @@ K = 100
 _GOAL_RECALL, _GOAL_SPEED, _GOAL_RATIO = 0.99, 10_000, 0.9
 _CHECKED = 1000
 _TURNS = 3
-_RERANKS = (4, 6, 8, 12)  # of compressed vectors
+_RERANKS = {"ivf_sq": (1, 2), "ivf_pq": (4, 6, 8, 12)}  # of compressed vectors
 _WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # probes, or the width of a graph's search
 
 Search = Callable[[np.ndarray], Any]
@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--queries", type=int, default=20_000)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--kinds", nargs="+", default=["ivf", "ivf_pq"], help="of flat, ivf, ivf_pq, hnsw")
+    parser.add_argument(
+        "--kinds", nargs="+", default=["ivf", "ivf_sq", "ivf_pq"], help="of flat, ivf, ivf_sq, ivf_pq, hnsw"
+    )
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file to append the figures to")
     arguments = parser.parse_args(argv)
@@ -81,7 +83,8 @@ def _best_setting(
     if is_exact(index.kind):
         return _widen(index, engine, queries_QD, exact_rows_Qk)
     tried = []
-    for index.rerank in _RERANKS:
+    for rerank in _RERANKS[index.kind]:
+        index.rerank = rerank
         setting, found = _widen(index, engine, queries_QD, exact_rows_Qk)
         started = time.perf_counter()
         index.search(queries_QD, K)

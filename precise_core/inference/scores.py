@@ -27,6 +27,7 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import ModelError, VersionMixError
 from precise_core.inference.config import ScoringConfig
+from precise_core.inference.dot_products import dot_products
 from precise_core.inference.shipping import ship, shipped
 from precise_core.inference.text import fixed_lists
 from schemas import TABLES
@@ -38,7 +39,6 @@ _WRITERS = {table.name: table.written_by for table in TABLES}
 
 _BUCKET_MB = 64  # of item vectors that one task of the shuffle holds
 _PAIRS_PER_GROUP = 8192  # a user with more becomes several groups, so that no list grows without bound
-_GATHERED_ROWS = 512  # item vectors gathered at a time: they stay in a core's cache
 _SMALLEST_NORM = 1e-12
 _SCORED = f"{c.USER_ID} string, {c.ITEM_ID} string, {c.SCORE} float, {c.AS_OF} timestamp"
 _Batches = Iterable[pa.RecordBatch]
@@ -126,13 +126,10 @@ def gathered_scores(users_GD: np.ndarray, counts_G: np.ndarray, items_ND: np.nda
     if users_GD.shape[1] != width:
         raise ModelError(f"user vectors are {users_GD.shape[1]} wide, item vectors {width}: they are of two models")
     scores_P = np.empty(len(rows_P), np.float32)
-    gathered_RD = np.empty((_GATHERED_ROWS, width), np.float32)
-    ends_G = np.cumsum(counts_G)
-    for user_D, start, end in zip(users_GD, ends_G - counts_G, ends_G, strict=True):
-        for first in range(start, end, _GATHERED_ROWS):
-            rows = rows_P[first : min(first + _GATHERED_ROWS, end)]
-            block_RD = np.take(items_ND, rows, axis=0, out=gathered_RD[: len(rows)], mode="clip")
-            np.einsum("rd,d->r", block_RD, user_D, out=scores_P[first : first + len(rows)])
+    rows_P = np.ascontiguousarray(rows_P, np.int64)
+    users_GD, ends_G = np.ascontiguousarray(users_GD), np.cumsum(counts_G)
+    for group, (start, end) in enumerate(zip(ends_G - counts_G, ends_G, strict=True)):
+        dot_products(users_GD[group : group + 1], items_ND, rows_P[None, start:end], scores_P[None, start:end])
     return scores_P
 
 

@@ -14,14 +14,15 @@ U2I, U2I2I, POPULAR = "u2i", "u2i2i", "popular"  # values of the column `source`
 class IndexConfig(Config):
     """``kind`` `auto` = flat below 20,000 items, IVF above, IVF-PQ from two million.
 
-    `ivf_pq` searches compressed vectors and ranks ``rerank`` times as many as are asked for by their whole vectors.
+    `ivf_sq` and `ivf_pq` search compressed vectors, of a byte and of half a byte per direction, and rank ``rerank``
+    times as many as are asked for by their whole vectors.
     Publication is gated on recall against exact search.
     """
 
-    kind: Literal["auto", "flat", "ivf", "ivf_pq", "hnsw"] = "auto"
+    kind: Literal["auto", "flat", "ivf", "ivf_sq", "ivf_pq", "hnsw"] = "auto"
     lists: int | None = Field(None, ge=1)
     probes: int = Field(32, ge=1)
-    rerank: int = Field(4, ge=1, description="`ivf_pq`: places looked at per place returned.")
+    rerank: int = Field(4, ge=1, description="`ivf_sq`, `ivf_pq`: places looked at per place returned.")
     min_recall: float = Field(0.95, ge=0, le=1)
     check_queries: int = Field(1000, ge=1000)
 

@@ -10,6 +10,7 @@ import faiss as _faiss
 import numpy as np
 
 from precise_core.errors import ModelError
+from precise_core.inference.dot_products import dot_products
 from precise_core.retrieval.config import IndexConfig
 
 faiss: Any = _faiss  # its own type stubs miss most of what is used here
@@ -24,7 +25,7 @@ _HNSW_SEARCH_WIDTH = 256
 
 
 def choose_kind(config: IndexConfig, items: int) -> str:
-    """`flat`, `ivf`, `ivf_pq` or `hnsw`."""
+    """`flat`, `ivf`, `ivf_sq`, `ivf_pq` or `hnsw`."""
     if config.kind != "auto":
         return config.kind
     if items < FLAT_BELOW_ITEMS:
@@ -37,11 +38,8 @@ def build_engine(kind: str, vectors: np.ndarray, config: IndexConfig, seed: int)
     width = vectors.shape[1]
     if kind == "flat":
         engine = faiss.IndexFlatIP(width)
-    elif kind == "ivf":
-        lists, quantizer = _lists(config, len(vectors)), faiss.IndexFlatIP(width)
-        engine = _trained(
-            faiss.IndexIVFFlat(quantizer, width, lists, faiss.METRIC_INNER_PRODUCT), vectors, config, seed
-        )
+    elif kind in ("ivf", "ivf_sq"):
+        engine = _trained(_inverted_lists(kind, width, _lists(config, len(vectors))), vectors, config, seed)
     elif kind == "ivf_pq":
         engine = _compressed(vectors, config, seed)
     else:
@@ -51,6 +49,14 @@ def build_engine(kind: str, vectors: np.ndarray, config: IndexConfig, seed: int)
     with threads_of_faiss(1):  # parallel insertion into a graph is not reproducible
         engine.add(vectors)
     return engine
+
+
+def _inverted_lists(kind: str, width: int, lists: int) -> Any:
+    """Inverted lists of whole vectors, or of a byte per dimension."""
+    quantizer, metric = faiss.IndexFlatIP(width), faiss.METRIC_INNER_PRODUCT
+    if kind == "ivf":
+        return faiss.IndexIVFFlat(quantizer, width, lists, metric)
+    return faiss.IndexIVFScalarQuantizer(quantizer, width, lists, faiss.ScalarQuantizer.QT_8bit, metric)
 
 
 def _lists(config: IndexConfig, items: int) -> int:
@@ -96,7 +102,7 @@ def set_probes(engine: Any, probes: int) -> int:
 
 def is_exact(kind: str) -> bool:
     """Whether the engine ranks by whole vectors; a compressed one must look at more than it returns."""
-    return kind != "ivf_pq"
+    return kind not in ("ivf_sq", "ivf_pq")
 
 
 @contextmanager
@@ -112,9 +118,7 @@ def threads_of_faiss(number: int) -> Iterator[None]:
 
 def exact_scores(queries_QD: np.ndarray, vectors_ND: np.ndarray, rows_QK: np.ndarray) -> np.ndarray:
     """Inner products of each query with its rows, float32 [Q, K]; -inf at row -1. The same whatever the batch."""
-    scores_QK = np.empty(rows_QK.shape, np.float32)
-    pointers = [faiss.swig_ptr(array) for array in (scores_QK, queries_QD, vectors_ND, rows_QK)]
-    faiss.fvec_inner_products_by_idx(*pointers, vectors_ND.shape[1], *rows_QK.shape)
+    scores_QK = dot_products(queries_QD, vectors_ND, rows_QK)
     scores_QK[rows_QK < 0] = -np.inf
     return scores_QK
 

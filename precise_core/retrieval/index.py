@@ -46,7 +46,7 @@ class VectorIndex:
         item_indices_N: Vocabulary rows (int32), one per row of the index.
         vectors_ND: The vectors (float32), one per row; the exact scores are computed from them.
         model_version: The checkpoint that made the vectors.
-        kind: `flat`, `ivf`, `ivf_pq` or `hnsw`.
+        kind: `flat`, `ivf`, `ivf_sq`, `ivf_pq` or `hnsw`.
         recall: Share of the exact top results that the index finds, as measured when it was built.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -174,6 +175,21 @@ class Questions:
 
     def _ask(self, task: str, systems: Mapping[str, Scorer]) -> EvaluationResult:
         return evaluate_ranking(systems, self.evaluation.question(task), user_filters=self._filters)
+
+
+def with_a_figure_per_line(value: Any, indent: str = "") -> str:
+    """JSON in which whatever holds no other object or list takes one line: a changed figure is one line of a diff."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not any(isinstance(part, (dict, list)) for part in inner):
+        return json.dumps(value)
+    deeper = indent + " "
+    if isinstance(value, dict):
+        start, end = "{", "}"
+        parts = [f"{json.dumps(key)}: {with_a_figure_per_line(part, deeper)}" for key, part in value.items()]
+    else:
+        start, end = "[", "]"
+        parts = [with_a_figure_per_line(part, deeper) for part in value]
+    return start + ",".join(f"\n{deeper}{part}" for part in parts) + f"\n{indent}{end}"
 
 
 def experiment_folder(settings: Settings) -> Path:
