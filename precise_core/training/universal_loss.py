@@ -86,7 +86,7 @@ def universal_loss(
             candidate_softmax(logits_PC, candidates, targets_PM, mask_PM, own_PM, hidden_PL)
             for logits_PC, own_PM in zip(logits, own_logits, strict=True)
         ]
-        return BatchLoss(sum(nlls) + balance_penalty(model), weight=int(mask_PM.sum()))
+        return BatchLoss(torch.stack(nlls).sum() + balance_penalty(model), weight=int(mask_PM.sum()))
 
     return masked_item if model.config.prediction == "masked_item" else next_item
 
