@@ -262,6 +262,12 @@ RUNS = Table(
         Column(name="code_version", type="string", doc="Git commit or package version."),
         Column(name="input_versions", type="map<string,bigint>", doc="Delta version of every table it read."),
         Column(name="output_versions", type="map<string,bigint>", doc="Delta version of every table it left behind."),
+        Column(
+            name="table_ids",
+            type="map<string,string>",
+            nullable=True,
+            doc="Delta's identity of each of these tables: a table made anew at the same place has another.",
+        ),
         Column(name="input_fingerprint", type="string", doc="Hash of what it read beside tables: files, checkpoints."),
         Column(name="rows_in", type="bigint", doc="Rows it took in, in the unit the job states."),
         Column(name="rows_out", type="bigint", doc="Rows it passed on."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,11 +21,7 @@ from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, PUBLISHED_MODELS, USER_EMBEDDI
 from schemas import columns as c
 from tests import vector_world as world
 from tests.fake_warehouse import settings_of
-from tests.night import copy_of, run
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
+from tests.night import copy_of, run, said
 
 
 def reader(warehouse: Path) -> Job:

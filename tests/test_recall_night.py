@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,10 @@ def index_of(warehouse: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The night after the most recalled item was deleted and a newcomer was shown something; and that item."""
+    """The night after the most recalled item was deleted and a newcomer was shown something; and that item.
+
+    Another one will be shown something at the instant of the night, which must not be known yet.
+    """
     warehouse = copy_of(night, tmp_path_factory.mktemp("recall") / "warehouse")
     gone = str(candidates(warehouse)[c.ITEM_ID].mode()[0])
     items = arrow_table(warehouse, "items")
@@ -58,7 +62,8 @@ def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     write_deltalake(str(warehouse / "tables" / "items"), changed, mode="overwrite")
     impressions = arrow_table(warehouse, "impressions")
     shown = impressions.slice(0, 1).to_pylist()[0] | {c.IMPRESSION_ID: "new", c.USER_ID: NEWCOMER}
-    rows = pa.Table.from_pylist([shown], schema=impressions.schema)
+    later = shown | {c.IMPRESSION_ID: "later", c.USER_ID: "later", c.IMPRESSION_TS: datetime(2024, 2, 20, tzinfo=UTC)}
+    rows = pa.Table.from_pylist([shown, later], schema=impressions.schema)
     write_deltalake(str(warehouse / "tables" / "impressions"), rows, mode="append")
     assert run("recall", warehouse, "--task", TASK, "--set", "recall.filter_seen=true") == 0
     return warehouse, gone

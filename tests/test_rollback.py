@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +16,12 @@ from precise_core.spark.care import live_files
 from precise_core.spark.warehouse import Warehouse
 from schemas import RUNS, TABLES
 from schemas import columns as c
-from tests.night import CONFIG, ROOT, copy_of, run
+from tests.night import copy_of, job_of_its_own, run, said, wait_until
 from tests.test_night import read
 
 pytestmark = pytest.mark.faults
 
 _BOOKKEEPING = {"runs", "validation_results"}
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def content(warehouse: Path) -> dict[str, Any]:
@@ -137,15 +128,9 @@ def test_a_killed_rollback_is_finished_by_the_same_command(
     night: Path, two_nights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warehouse, to_run = copy_of(two_nights, tmp_path / "warehouse"), last_night(night)
-    command = [sys.executable, "jobs/rollback.py", "--config", str(CONFIG), "--set", f"warehouse={warehouse}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [*command, "--to-run", to_run], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not (warehouse / "rollback.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
+    begun = (warehouse / "rollback.json").exists
+    with job_of_its_own("rollback", warehouse, "--to-run", to_run) as process:
+        wait_until(process, begun, pause_seconds=0.002)
     assert (warehouse / "rollback.json").exists(), "killed too late"
     assert content(warehouse) != content(night)
     assert run("recall", warehouse) == 2  # nobody works on a state between two

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,14 +23,10 @@ from schemas import (
 from schemas import columns as c
 from tests import vector_world as world
 from tests.fake_warehouse import put
-from tests.night import copy_of, run
+from tests.night import copy_of, run, said
 from tests.test_checkpoints import make_model
 
 LATER = ("--set", "as_of=2024-02-21T00:00:00Z")
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def vectors(warehouse: Path, table: Table, version: str) -> dict[str, world.Row]:

@@ -112,8 +112,13 @@ class VectorIndex:
         exact.add(np.ascontiguousarray(self.vectors_ND))
         return exact.search(require_good_queries(queries_QD, self.width), k)[1]
 
-    def save(self, folder: str | Path) -> None:
-        """Write the index as a folder, whole or not at all; the folder's files are listed with their SHA-256."""
+    def save(self, folder: str | Path, vocabulary_version: int | None = None) -> None:
+        """Write the index as a folder, whole or not at all; the folder's files are listed with their SHA-256.
+
+        Args:
+            folder: Where to.
+            vocabulary_version: Version of `item_vocabulary` whose numbers the items carry; kept in the manifest.
+        """
         with atomic_folder(folder) as target:
             faiss.write_index(self._engine, str(target / _INDEX_FILE))
             np.save(target / _VECTORS_FILE, self.vectors_ND)
@@ -126,6 +131,7 @@ class VectorIndex:
                 "items": len(self),
                 "width": self.width,
                 "recall": self.recall,
+                "vocabulary_version": vocabulary_version,
             }
             (target / _MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8")
             write_sums(target)

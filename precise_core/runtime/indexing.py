@@ -21,7 +21,7 @@ from precise_core.inference.scores import one_version
 from precise_core.retrieval.index import VectorIndex, build_index
 from precise_core.runtime.job import Job
 from precise_core.training.checkpoint import Checkpoint
-from schemas import ITEM_EMBEDDINGS, ITEMS, USER_EMBEDDINGS
+from schemas import ITEM_EMBEDDINGS, ITEM_VOCABULARY, ITEMS, USER_EMBEDDINGS
 from schemas import columns as c
 
 
@@ -79,7 +79,7 @@ def make_index(job: Job, task: str, checkpoint: Checkpoint, items: IndexedItems)
         seed=job.settings.seed,
         queries_QD=_queries(job, task, checkpoint),
     )
-    index.save(folder)
+    index.save(folder, job.pin(ITEM_VOCABULARY))
     return index
 
 

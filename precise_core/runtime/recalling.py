@@ -13,6 +13,7 @@ from precise_core.retrieval.popular import known_users, popular_candidates, popu
 from precise_core.retrieval.spark import recall_candidates
 from precise_core.runtime.job import Job
 from precise_core.runtime.published import published_index, published_vectors
+from precise_core.sources.times import instant
 from schemas import (
     EVENTS,
     IMPRESSIONS,
@@ -38,7 +39,10 @@ def recall_task(job: Job, task: str, version: str) -> UserCounts:
     folder = published_index(job, task)  # a damaged index is found before Spark has anything to do
     config, sequences = job.settings.recall, job.read(USER_SEQUENCES)
     vectors = published_vectors(job, task, USER_EMBEDDINGS)
-    known = known_users(sequences, vectors, job.read_optional(IMPRESSIONS)).persist()
+    shown = job.read_optional(IMPRESSIONS)
+    if shown is not None:
+        shown = shown.where(F.col(c.IMPRESSION_TS) < instant(job.settings.as_of))
+    known = known_users(sequences, vectors, shown).persist()
     excluded = _excluded(job, task).persist()
     rows = excluded.toPandas()[c.ITEM_INDEX].to_numpy(np.int64)
     found = recall_candidates(job.spark, vectors, sequences, known, folder, version, rows, config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,24 @@ class State:
     Attributes:
         to_run: The run.
         tables: Table -> version; a table that is not here did not exist.
+        table_ids: Table -> its identity, where a run has written it down.
         artefacts: `checkpoint:<task>`, `index:<task>` and `ranker:<system>` -> version.
     """
 
     to_run: str
     tables: dict[str, int] = field(default_factory=dict)
+    table_ids: dict[str, str] = field(default_factory=dict)
     artefacts: dict[str, str] = field(default_factory=dict)
 
     def take(self, run: Mapping[str, Any]) -> None:
         """Go on by one run."""
         whole = run["job"] in (NIGHT, "rollback") and run["status"] == "succeeded"  # these write down everything
         if whole:
-            self.tables, self.artefacts = {}, {}
-        self.tables |= {name: version for name, version in run["output_versions"] if name not in _HISTORY}
+            self.tables, self.table_ids, self.artefacts = {}, {}, {}
+        # What it read was there, even where the run that wrote it was killed and has no row.
+        seen = dict(run["input_versions"]) | dict(run["output_versions"])
+        self.tables |= {name: version for name, version in seen.items() if name not in _HISTORY}
+        self.table_ids |= dict(run["table_ids"] or {})
         if run["job"] == "train_ranker" and run["status"] == "succeeded":  # its pointer is replaced as a whole
             self.artefacts = {key: value for key, value in self.artefacts.items() if not key.startswith("ranker:")}
         self.artefacts |= dict(run["artefacts"])
@@ -110,12 +115,13 @@ def verify(job: Job, state: State) -> list[str]:
     """Make sure that all of the state is there, before anything is touched; returns what was looked at.
 
     Raises:
-        DataError: A file of a table's version is gone or has another size.
+        DataError: A table is gone or another one, or a file of its version is gone or has another size.
         CheckpointError: A checkpoint, an index or a ranking model is gone or changed.
     """
     seen = []
-    for table in _tables(job):
+    for table in TABLES:
         if table.name in state.tables:
+            _require_same_table(job, state, table)
             files = _verify_table(job.warehouse.path(table), table.name, state.tables[table.name])
             seen.append(f"{table.name} version {state.tables[table.name]}: {files} files are there")
     for key, version in sorted(state.artefacts.items()):
@@ -130,6 +136,17 @@ def verify(job: Job, state: State) -> list[str]:
             Checkpoint.open(job.folder / FOLDERS["checkpoint"] / row[c.MODEL_VERSION])
             seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
     return seen
+
+
+def _require_same_table(job: Job, state: State, table: Table) -> None:
+    version, known = state.tables[table.name], state.table_ids.get(table.name)
+    found = job.warehouse.table_id(table) if job.warehouse.exists(table) else None
+    if found is None or known not in (None, found):
+        what = "is gone" if found is None else "was made anew since (its folder was removed)"
+        raise DataError(
+            f"table {table.name}: it {what}, so version {version}, which run {state.to_run} left, is nowhere; choose a "
+            "later run, or restore the folder"
+        )
 
 
 def _verify_table(path: str, name: str, version: int) -> int:
@@ -155,7 +172,7 @@ def begin(job: Job, state: State) -> None:
     journal = job.folder / ROLLBACK_JOURNAL
     draft = journal.with_suffix(".writing")
     with draft.open("w", encoding="utf-8") as handle:
-        json.dump({"to_run": state.to_run, "tables": state.tables, "artefacts": state.artefacts}, handle, indent=2)
+        json.dump(asdict(state), handle, indent=2)
         handle.flush()
         os.fsync(handle.fileno())
     draft.replace(journal)
