@@ -1,4 +1,4 @@
-"""Table IX of a warehouse: `python -m benchmarks.table_ix --config conf/experiments/ranking_synthetic.yaml`.
+"""Table IX of a warehouse: `python -m benchmarks.table_ix --config conf/ranking_synthetic.yaml`.
 
 Trains the ranking model alone, with PRECISE-UT, with PRECISE, and with each injection alone, once per seed, on the
 `ranking_features` that a night left, and compares them on the impressions of the test split. Two questions: with the

@@ -18,7 +18,7 @@ def build(job: Job) -> None:
     windows = build_training_windows(
         job.read(EVENTS), job.read(ITEM_VOCABULARY), settings.tasks, settings.as_of, settings.windows, settings.seed
     )
-    rows = job.write(TRAINING_WINDOWS, windows)
+    rows = job.write(TRAINING_WINDOWS, windows, note={"vocabulary_version": job.pin(ITEM_VOCABULARY)})
     written = job.read_written(TRAINING_WINDOWS)
     counts = written.groupBy(c.TASK, c.SPLIT).agg(F.count("*").alias("windows"), F.sum(c.LENGTH).alias("events"))
     for row in counts.orderBy(c.TASK, c.SPLIT).collect():

@@ -19,13 +19,13 @@ from precise_core.runtime.checkpoints import (
     trained_tasks,
 )
 from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.vectors import item_inputs, stored_rows, update_vectors
+from precise_core.runtime.vectors import item_inputs, items_without_text, stored_rows, update_vectors
 from schemas import ITEM_EMBEDDINGS
 from validation.gate import gate
 
 
 def embed(job: Job) -> None:
-    rows_in, rows_out, encoded = 0, 0, 0
+    rows_in, rows_out, encoded, left_out = 0, 0, 0, 0
     for task in trained_tasks(job, job.arguments.task):
         checkpoint = latest_checkpoint(job, task)
         require_vocabulary(job, checkpoint)
@@ -37,9 +37,12 @@ def embed(job: Job) -> None:
         )
         check = partial(gate, ITEM_EMBEDDINGS, run_id=job.run_id, width=inputs.width)
         done = update_vectors(job, inputs, encode, check, task, full=job.arguments.full)
-        rows_in, rows_out, encoded = rows_in + done.wanted, rows_out + stored_rows(job, inputs), encoded + done.encoded
+        rows_out, encoded = rows_out + stored_rows(job, inputs), encoded + done.encoded
+        if textless := items_without_text(job, checkpoint):
+            job.say(f"{task}: {textless:,} items have no text, and this model reads nothing else: they get no vector")
+        rows_in, left_out = rows_in + done.wanted + textless, left_out + textless
     job.metrics["encoded"] = float(encoded)
-    job.balance("items over all checkpoints", rows_in=rows_in, rows_out=rows_out)
+    job.balance("items over all checkpoints", rows_in=rows_in, rows_out=rows_out, rows_rejected=left_out)
 
 
 def add_flags(parser: ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from precise_core.inference.spark import embed_users
-from precise_core.runtime.checkpoints import latest_checkpoint, save_item_catalog, trained_tasks
+from precise_core.runtime.checkpoints import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.sequences import as_of_sequences
 from precise_core.runtime.vectors import stored_rows, update_vectors, user_inputs
@@ -22,6 +22,8 @@ def embed(job: Job) -> None:
     job.pin(USER_SEQUENCES)
     as_of = as_of_sequences(job)
     checkpoints = {task: latest_checkpoint(job, task) for task in trained_tasks(job, job.arguments.task)}
+    for checkpoint in checkpoints.values():
+        require_tokens(job, checkpoint)
     catalog_file = save_item_catalog(job, *checkpoints.values())
     rows_in, rows_out, encoded = 0, 0, 0
     for task, checkpoint in checkpoints.items():

@@ -19,6 +19,7 @@ from precise_core.runtime.erasure import (
 )
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.maintenance import require_no_reader
+from precise_core.runtime.publishing import publication_follows
 from precise_core.spark.erasure_list import ErasureList
 
 
@@ -29,10 +30,12 @@ def erase(job: Job) -> None:
     trained = trained_with(job, user_ids)  # asked while the rows are there
     erased = ErasureList.of(job.folder)
     erased.add(user_ids)  # before the rows go: from here on they cannot come back
-    done = erase_from_tables(job, user_ids)
+    with publication_follows(job):
+        done = erase_from_tables(job, user_ids)
     remove_report(job)
     if purge:
-        purge_history(job)
+        with publication_follows(job):
+            purge_history(job)
     traces = look_for_traces(job, user_ids, done)
     report = write_report(job, erased, user_ids, done, traces, trained, is_purged=purge)
     for model, answer in trained.items():

@@ -21,8 +21,8 @@ from validation.gate import gate
 def ingest(job: Job) -> None:
     settings, flags, now = job.settings, job.arguments, datetime.now(UTC)
     job.say(describe_source(settings.source))
-    job.input_fingerprints["source"] = source_fingerprint(settings.source)
     ingestion = Ingestion(job, now, Policy(full=flags.full, evolve=flags.evolve, reread=flags.reread))
+    job.input_fingerprints["source"] = source_fingerprint(settings.source, ingestion.known)
     parts = ingestion.read()
     if not has_impressions(settings.source):
         job.say("impressions: the source has none; the ranking jobs will be skipped")

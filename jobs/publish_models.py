@@ -19,8 +19,8 @@ def publish_models(job: Job) -> None:
     named = job.arguments.task
     candidates = complete_candidates(job, named)
     limits, level = job.settings.gates.drift, WARN if job.arguments.accept_drift else FAIL
-    for task, checkpoint in candidates.items():
-        facts = drift_facts(job, task, checkpoint)
+    for task, candidate in candidates.items():
+        facts = drift_facts(job, task, candidate.checkpoint)
         job.check(gate_drift(job.spark, facts, run_id=job.run_id, task=task, limits=limits, level=level))
     publish(job, candidates, only_these=bool(named))
     job.balance("models", rows_in=len(candidates), rows_out=len(candidates))

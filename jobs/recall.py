@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.published import published_checkpoint, published_tasks
 from precise_core.runtime.recalling import recall_task
+from precise_core.runtime.worker_errors import raised_as_ours
 
 
 def recall(job: Job) -> None:
     tasks = published_tasks(job, job.arguments.task)
-    counts = [recall_task(job, task, published_checkpoint(job, task).model_version) for task in tasks]
+    with raised_as_ours():
+        counts = [recall_task(job, task, published_checkpoint(job, task).model_version) for task in tasks]
     users, served, empty = (sum(column) for column in zip(*counts, strict=True))
     job.balance("users with candidates", rows_in=users, rows_out=served, rows_rejected=empty)
 

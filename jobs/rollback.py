@@ -15,8 +15,8 @@ from precise_core.runtime.rollback import (
     end,
     interrupted,
     point_back,
+    removed_indexes,
     restore_tables,
-    stale_indexes,
     state_after,
     verify,
     whole_state,
@@ -36,9 +36,9 @@ def roll_back(job: Job) -> None:
     begin(job, state)
     point_back(job, state)
     changed = restore_tables(job, state)
-    if stale := stale_indexes(job, state):
-        job.say(f"indexes built anew since, for {', '.join(stale)}: built again from the restored vectors")
-        build_index.build(Job("build_index", job.settings, Namespace(task=stale)))
+    if removed := removed_indexes(job, state):
+        job.say(f"indexes removed since, for {', '.join(removed)}: built again from the restored vectors")
+        build_index.build(Job("build_index", job.settings, Namespace(task=removed)))
     end(job)
     whole_state(job)
     job.balance("tables (the rest is unchanged)", rows_in=len(job.output_versions), rows_out=len(changed),

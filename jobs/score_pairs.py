@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.pair_scoring import pair_sources, score_task
 from precise_core.runtime.published import published_checkpoint, published_tasks
+from precise_core.runtime.worker_errors import raised_as_ours
 
 
 def score(job: Job) -> None:
     sources = pair_sources(job, job.arguments.pairs)
     tasks = published_tasks(job, job.arguments.task)
-    counts = [score_task(job, task, published_checkpoint(job, task), sources) for task in tasks]
+    with raised_as_ours():
+        counts = [score_task(job, task, published_checkpoint(job, task), sources) for task in tasks]
     pairs_in, scored, without_vector = (sum(column) for column in zip(*counts, strict=True))
     job.balance("pairs", rows_in=pairs_in, rows_out=scored, rows_rejected=without_vector)
 

@@ -5,10 +5,13 @@ Reads ranking_features and the ranker checkpoints. Writes ranking_scores, one sl
 
 from collections.abc import Sequence
 
+from precise_core.errors import NothingToLearnError
 from precise_core.inference.ranking import score_impressions
 from precise_core.runtime.job import Job, run_job
 from precise_core.runtime.rankers import current_rankers, ranker_folder, variants
 from precise_core.runtime.ranking_tables import is_in_slice, ranking_slice
+from precise_core.runtime.worker_errors import raised_as_ours
+from precise_core.training.ranker import RankerCheckpoint
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
 
@@ -20,10 +23,15 @@ def score(job: Job) -> None:
         if variant.system not in rankers:
             job.say(f"{variant.system}: no ranking model was trained, left out")
             continue
-        of_task = features.where(is_in_slice(ranking_slice(job, variant.task)))
-        version = rankers[variant.system]
-        scores = score_impressions(job.spark, of_task, ranker_folder(job) / version)
-        rows_out += job.write(RANKING_SCORES, scores, replace={c.RANKER_VERSION: version})
+        ranker = RankerCheckpoint.open(ranker_folder(job) / rankers[variant.system])
+        try:
+            of_task = features.where(is_in_slice(ranking_slice(job, variant.task, ranker.space)))
+        except NothingToLearnError as error:
+            job.say(f"{variant.system}: {ranker.ranker_version} has nothing to score, {error}")
+            continue
+        with raised_as_ours():
+            scores = score_impressions(job.spark, of_task, ranker.folder)
+            rows_out += job.write(RANKING_SCORES, scores, replace={c.RANKER_VERSION: ranker.ranker_version})
         rows_in += of_task.count()
     job.balance("impressions over all variants", rows_in=rows_in, rows_out=rows_out)
 

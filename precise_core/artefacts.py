@@ -46,6 +46,14 @@ def verify_sums(folder: str | Path) -> None:
         raise CheckpointError(f"{root}: changed on disk since it was written: {', '.join(changed)}; build it again")
 
 
+def replace_file(path: Path, text: str) -> None:
+    """Make ``text`` the content of a small file, in one step: a reader finds what was there before, or all of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".writing")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
 @contextmanager
 def atomic_folder(final_path: str | Path) -> Iterator[Path]:
     """A temporary sibling to fill; renamed to ``final_path`` when the block ends well, removed when it raises.

@@ -10,6 +10,8 @@ SPLIT = "split"
 MODEL_VERSION = "model_version"
 RANKER_VERSION = "ranker_version"
 AS_OF = "as_of"
+INDEX_VERSION = "index_version"
+VALID_FROM = "valid_from"
 
 # events
 SCENE = "scene"

@@ -47,7 +47,7 @@ PUBLISHED_MODELS = Table(
     written_by="publish_models",
     columns=(
         _TASK,
-        Column(name=c.MODEL_VERSION, type="string", doc="Whose vectors to read; its index is `indexes/<this>`."),
+        Column(name=c.MODEL_VERSION, type="string", doc="Whose vectors to read."),
         Column(
             name="previous_version",
             type="string",
@@ -58,8 +58,10 @@ PUBLISHED_MODELS = Table(
         Column(
             name="table_versions",
             type="map<string,bigint>",
-            doc="Delta version of each table the publication was checked against; the vectors are complete in it.",
+            doc="Delta version of each table the publication was checked against: the vectors are to be read in it, "
+            "later ones were not published.",
         ),
+        Column(name=c.INDEX_VERSION, type="string", doc="Folder of the index of these item vectors, under `indexes/`."),
         Column(name=c.TOKENIZER_ID, type="string", doc="Tokenizer of the item texts, name and content hash."),
         Column(
             name=c.LANGUAGE_MODEL,
@@ -69,6 +71,13 @@ PUBLISHED_MODELS = Table(
         ),
         Column(name=c.RUN_ID, type="string", volatile=True, doc="The run that published it."),
         Column(name="published_at", type="timestamp", volatile=True, doc="When, UTC."),
+        Column(
+            name=c.VALID_FROM,
+            type="timestamp",
+            volatile=True,
+            doc="From when on readers had these vectors: the later of `as_of` and `published_at`; `as_of` in a night "
+            "of the past (more than seven days).",
+        ),
     ),
 )
 
@@ -253,6 +262,12 @@ RUNS = Table(
         Column(name="code_version", type="string", doc="Git commit or package version."),
         Column(name="input_versions", type="map<string,bigint>", doc="Delta version of every table it read."),
         Column(name="output_versions", type="map<string,bigint>", doc="Delta version of every table it left behind."),
+        Column(
+            name="table_ids",
+            type="map<string,string>",
+            nullable=True,
+            doc="Delta's identity of each of these tables: a table made anew at the same place has another.",
+        ),
         Column(name="input_fingerprint", type="string", doc="Hash of what it read beside tables: files, checkpoints."),
         Column(name="rows_in", type="bigint", doc="Rows it took in, in the unit the job states."),
         Column(name="rows_out", type="bigint", doc="Rows it passed on."),

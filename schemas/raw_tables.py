@@ -82,6 +82,12 @@ SOURCE_FILES = Table(
     written_by="ingest",
     columns=(
         Column(name=c.TABLE_NAME, type="string", doc="The table its rows went into."),
+        Column(
+            name="table_id",
+            type="string",
+            nullable=True,
+            doc="Delta's identity of that table: where another one is there now, the file is read again.",
+        ),
         Column(name=c.PATH, type="string", doc="The file, the Delta folder, or the JDBC address and table."),
         Column(name="size_bytes", type="bigint", doc="Its size; 0 for a database table."),
         Column(name="modified_at", type="timestamp", doc="When it was last changed on disk, UTC."),

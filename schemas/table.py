@@ -89,6 +89,10 @@ class Table:
                 return column
         raise KeyError(f"table {self.name} has no column {name!r}; it has {self.column_names}")
 
+    def ddl(self, *names: str) -> str:
+        """Some columns in Spark SQL's spelling, for a function that makes part of a row."""
+        return ", ".join(f"{name} {self.column(name).type}" for name in names)
+
     def spark_schema(self) -> StructType:
         """The schema with nullability and column comments, for ``createDataFrame`` and Delta."""
         from pyspark.sql.types import StructField, StructType

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from precise_core.spark.warehouse import Warehouse
 from schemas import TABLES
@@ -31,3 +39,36 @@ def arrow_table(warehouse: Path, name: str) -> pa.Table:
     """The newest version of a table, without Spark."""
     house, declared = Warehouse(str(warehouse)), next(table for table in TABLES if table.name == name)
     return house.read_arrow(declared, house.version(declared))
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, without the line breaks of the console."""
+    return " ".join(capsys.readouterr().out.split())
+
+
+def own_process() -> dict[str, str]:
+    """The environment of a process that starts a JVM of its own."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYSPARK_GATEWAY")}
+    return kept | {"PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def job_of_its_own(name: str, warehouse: Path, *flags: str, config: Path = CONFIG) -> Iterator[subprocess.Popen[str]]:
+    """A job in a process, and a JVM, of its own; killed with all it started when the block ends."""
+    command = [sys.executable, f"jobs/{name}.py", "--config", str(config), "--set", f"warehouse={warehouse}", *flags]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=own_process(), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(process: subprocess.Popen[str], is_time: Callable[[], bool], pause_seconds: float = 0.01) -> None:
+    """Look again and again until it is time; no longer than the process lives, or four minutes."""
+    deadline = time.monotonic() + 240
+    while process.poll() is None and not is_time() and time.monotonic() < deadline:
+        time.sleep(pause_seconds)

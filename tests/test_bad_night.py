@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +16,12 @@ from pyspark.sql import SparkSession
 from precise_core.spark.care import live_files
 from precise_core.spark.warehouse import Warehouse
 from schemas import EVENTS, RUNS, TABLES
-from tests.night import CONFIG, ROOT, copy_of, run
+from tests.night import copy_of, job_of_its_own, run, said, wait_until
 from tests.test_night import read
 
 pytestmark = pytest.mark.faults
 
 MORE_USERS = ("--set", "source.users=160")
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def last_run(warehouse: Path) -> dict[str, object]:
@@ -37,37 +30,15 @@ def last_run(warehouse: Path) -> dict[str, object]:
     return dict(max(runs, key=lambda row: row["started_at"]))
 
 
-@contextmanager
-def job_of_its_own(name: str, warehouse: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
-    """A job in a process, and a JVM, of its own; killed with all it started when the block ends."""
-    command = [sys.executable, f"jobs/{name}.py", "--config", str(CONFIG), "--set", f"warehouse={warehouse}", *flags]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYSPARK_GATEWAY")}
-    environment["PYTHONPATH"] = str(ROOT)
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
 def kill_between_data_and_commit(warehouse: Path) -> bool:
     """Stop `ingest` once its first new file of events is there, kill it, and say whether that was before its commit."""
     events = warehouse / "tables" / "events"
     files, entries = set(events.rglob("*.parquet")), set((events / "_delta_log").glob("*.json"))
     with job_of_its_own("ingest", warehouse, *MORE_USERS) as process:
-        deadline = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < deadline:
-            if set(events.rglob("*.parquet")) - files:
-                os.killpg(process.pid, signal.SIGSTOP)
-                break
-            time.sleep(0.002)
-        is_before = set((events / "_delta_log").glob("*.json")) == entries
-        os.killpg(process.pid, signal.SIGKILL)
-    return is_before
+        wait_until(process, lambda: bool(set(events.rglob("*.parquet")) - files), pause_seconds=0.002)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGSTOP)
+        return set((events / "_delta_log").glob("*.json")) == entries
 
 
 def test_a_driver_killed_between_data_and_commit(
@@ -114,10 +85,7 @@ def test_the_same_night_twice_changes_nothing_and_says_so(
 def test_two_nights_at_once(night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     warehouse = copy_of(night, tmp_path / "warehouse")
     with job_of_its_own("ingest", warehouse, *MORE_USERS) as first:
-        deadline = time.monotonic() + 120
-        while not (warehouse / ".lock").is_file() or not (warehouse / ".lock").read_text():
-            assert first.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(first, lambda: (warehouse / ".lock").is_file() and bool((warehouse / ".lock").read_text()))
         assert run("run_night", warehouse) == 2
         out = said(capsys)
         assert f"run_night failed: warehouse {warehouse} is in use by process {first.pid} on" in out
@@ -137,8 +105,11 @@ def flip_a_bit(file: Path) -> None:
     file.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit])
-def test_a_damaged_file_of_a_table(night: Path, tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [(truncate, "damaged, cut off or gone"), (flip_a_bit, "the checksum of a page does not hold")],
+)
+def test_a_damaged_file_of_a_table(night: Path, tmp_path: Path, damage, what: str) -> None:  # type: ignore[no-untyped-def]
     warehouse = copy_of(night, tmp_path / "warehouse")
     events = warehouse / "tables" / "events"
     file = max(events.glob("event_date=*/*.parquet"), key=lambda path: path.stat().st_size)
@@ -146,8 +117,8 @@ def test_a_damaged_file_of_a_table(night: Path, tmp_path: Path, damage) -> None:
         copied.unlink()
     damage(file)
     sequences = live_files(str(warehouse / "tables" / "user_sequences"))
-    assert run("build_windows", warehouse) != 0
-    assert file.name in str(last_run(warehouse)["error"])
+    assert run("build_windows", warehouse) == 2
+    assert f"{file.name}: cannot be read, {what}" in str(last_run(warehouse)["error"])
     assert live_files(str(warehouse / "tables" / "user_sequences")) == sequences
     assert len(read(warehouse, "user_sequences")) == len(read(night, "user_sequences"))
     # The table is made of the source: made anew it has the same rows.
@@ -187,3 +158,5 @@ def test_a_full_disk(night: Path, tmp_path: Path, spark: SparkSession) -> None:
         subprocess.run(["mount", "-o", "remount,size=1g", warehouse], check=True)
         assert run("ingest", warehouse, "--set", "source.users=1500") == 0
         assert len(read(warehouse, "events")) > rows
+        balance = last_run(warehouse)
+        assert balance["rows_in"] == balance["rows_out"] + balance["rows_rejected"]  # type: ignore[operator]

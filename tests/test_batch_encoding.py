@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyspark.resource import ResourceInformation
 from pyspark.sql import SparkSession
 
 from precise_core.errors import CheckpointError
 from precise_core.inference import batch_udf
 from precise_core.inference.encoding import encode_catalog, encode_users, load_encoder
-from precise_core.inference.spark import embed_items, embed_users
+from precise_core.inference.spark import embed_items, embed_users, gpu_of
 from precise_core.training.checkpoint import Checkpoint
 from schemas import ITEM_TOKENS, USER_SEQUENCES
 from schemas import columns as c
@@ -65,6 +66,11 @@ def test_a_model_is_told_by_its_content_and_not_by_its_place(tmp_path: Path) -> 
     assert load_encoder(tmp_path / "aside")[1] is model  # the same content elsewhere
     second.folder.rename(first.folder)
     assert load_encoder(first.folder)[0] == second.model_version != version
+
+
+def test_a_task_uses_the_gpu_that_spark_gave_it() -> None:
+    assert gpu_of({"gpu": ResourceInformation("gpu", ["3"])}) == "3"
+    assert gpu_of({}) is None and gpu_of({"fpga": ResourceInformation("fpga", ["0"])}) is None
 
 
 def test_a_checkpoint_that_was_tampered_with_never_reaches_spark(tmp_path: Path) -> None:

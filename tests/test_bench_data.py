@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.data import engine_duckdb, engine_precise, engine_spark_sql
 from benchmarks.data.measure import content_of
+from benchmarks.data.peers import runnable
 from benchmarks.data.world import events_of, source_of, vocabulary_of
 
 MAX_LENGTH = 20
@@ -35,6 +36,18 @@ def test_engines_write_the_same_rows(world: Path, tmp_path: Path) -> None:
     assert len(set(found.values())) == 1, found
     lengths = duckdb.read_parquet(f"{tmp_path / engine_duckdb.__name__}/*.parquet")
     assert lengths.aggregate("max(len(item_indices)), min(list_min(item_indices))").fetchall() == [(MAX_LENGTH, 1)]
+
+
+def test_engines_without_their_environment_are_left_out_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "bin" / "python"
+    assert runnable(["duckdb", "polars", "precise", "replay"], python) == ["duckdb", "precise"]
+    out = capsys.readouterr().out
+    assert f"RePlay on Spark: left out, there is no {python}: benchmarks/data/README.md says how" in out
+    python.parent.mkdir()
+    python.touch()
+    assert runnable(["polars", "replay"], python) == ["polars", "replay"] and not capsys.readouterr().out
 
 
 def test_one_missing_row_is_noticed(world: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from pyspark.sql import functions as F
 
 from precise_core.features import cleaning
 from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
-from precise_core.sources.raw import PROBLEM, RAW_EVENT_TYPES, RAW_IMPRESSION_TYPES, RAW_ITEM_TYPES
+from precise_core.sources.raw import FILE_ORDER, PROBLEM, RAW_EVENT_TYPES, RAW_IMPRESSION_TYPES, RAW_ITEM_TYPES
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
@@ -179,6 +180,23 @@ def test_items_keep_the_latest_version_and_text_that_is_safe(spark: SparkSession
     assert (items["i4"]["title"], items["i4"]["categories"], items["i4"]["attributes"]) == ("", [], {})
     reasons = Counter(row["reason"] for row in cleaned.rejected.collect())
     assert reasons == {"duplicate_item": 2, "missing_item_id": 1, "invalid_time": 1}
+
+
+def test_of_items_of_several_files_the_one_stays_that_file_after_file_would_leave(spark: SparkSession) -> None:
+    draw, rows, oracle = random.Random(5), list[dict[str, Any]](), dict[str, str]()
+    for number in range(60):
+        stored: dict[str, Any] | None = None
+        for file in range(4):
+            updated = draw.choice([None, *(NOW + timedelta(hours=hour) for hour in range(3))])
+            row = {"item_id": f"i{number}", "title": f"of file {file}", "updated_ts": updated, FILE_ORDER: file}
+            rows.append(row)
+            is_older = stored is not None and updated and stored["updated_ts"] and updated < stored["updated_ts"]
+            stored = stored if is_older else row
+        assert stored is not None
+        oracle[f"i{number}"] = stored["title"]
+    draw.shuffle(rows)
+    accepted = clean_items(raw_table(spark, RAW_ITEM_TYPES | {FILE_ORDER: "bigint"}, rows)).accepted
+    assert {row["item_id"]: row["title"] for row in accepted.collect()} == oracle
 
 
 def test_impressions_need_a_label_and_are_stored_once(spark: SparkSession) -> None:

@@ -40,10 +40,23 @@ class World:
         self.seen: list[tuple[datetime, str, Vectors, Vectors]] = []
 
     def publish(
-        self, at: datetime, version: str, users: Sequence[str], items: Sequence[str], as_of: datetime | None = None
+        self,
+        at: datetime,
+        version: str,
+        users: Sequence[str],
+        items: Sequence[str],
+        as_of: datetime | None = None,
+        *,
+        valid_from: datetime | None = None,
+        gone: Sequence[str] = (),
     ) -> None:
-        """Encode these users and items and publish at ``at``, with events up to ``as_of`` (``at`` by default)."""
-        self.users |= {(user, version): (at, self._vector()) for user in users}
+        """Encode these users and items, take out those ``gone``, and publish at ``at``, with events up to ``as_of``.
+
+        ``as_of`` and ``valid_from`` are ``at`` by default.
+        """
+        self.users = {key: found for key, found in self.users.items() if key[0] not in gone}
+        self.items = {key: found for key, found in self.items.items() if key[0] not in gone}
+        self.users |= {(user, version): (as_of or at, self._vector()) for user in users}
         self.items |= {(item, version): (at, self._vector()) for item in items}
         common = {c.TASK: "all"}
         users_rows = [
@@ -58,8 +71,9 @@ class World:
             (t.name, self._write(t, r)) for t, r in ((USER_EMBEDDINGS, users_rows), (ITEM_EMBEDDINGS, item_rows))
         ]
         row = {c.MODEL_VERSION: version, c.AS_OF: as_of or at, "table_versions": versions, "published_at": at}
+        row |= {c.VALID_FROM: valid_from or at}
         self._write(PUBLISHED_MODELS, [common | row])
-        self.seen.append((at, version, dict(self.users), dict(self.items)))
+        self.seen.append((valid_from or at, version, dict(self.users), dict(self.items)))
 
     def expected(self, user: str, item: str, at: datetime) -> tuple[str, list[float] | None, list[float] | None]:
         """What a reader had at the instant."""
@@ -88,14 +102,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made.publish(MONDAY, "a", ["u1", "u2", "u3"], ["i1", "i2"])
     made.publish(MONDAY + DAY, "a", ["u1"], ["i3"])  # one user has new events, one item is new
     made.publish(MONDAY + DAY + 9 * HOUR, "a", [], ["i2", "i4"], MONDAY + DAY)  # the hourly run: a new text, a new item
-    made.publish(MONDAY + 2 * DAY, "b", ["u1", "u2"], ["i1", "i2", "i3", "i4"])
+    made.publish(MONDAY + 35 * HOUR, "a", ["u2"], [], gone=["i1", "u3"])  # the same checkpoint, without these
+    # Published hours after the instant that its users know the world up to.
+    made.publish(MONDAY + 2 * DAY, "b", ["u1", "u2"], ["i1", "i2", "i3", "i4"], MONDAY + 44 * HOUR)
     return made
 
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
     """Every user with every item, before, at and after every publication; in no order."""
-    hours = [-1, 0, 20, 24, 30, 33, 47, 48, 90]
+    hours = [-1, 0, 20, 24, 30, 33, 34, 36, 45, 47, 48, 90]
     triples = [(f"u{u}", f"i{i}", MONDAY + hour * HOUR) for u in range(1, 5) for i in range(1, 6) for hour in hours]
     random.Random(1).shuffle(triples)
     return pd.DataFrame(triples, columns=["who", "what", "shown"], index=range(1000, 1000 + len(triples)))
@@ -119,6 +135,14 @@ def test_each_row_has_what_readers_had_at_its_instant(world: World, rows: pd.Dat
     assert joined[c.PRECISE_SCORE].notna().sum() > 50 and joined[c.PRECISE_SCORE].isna().sum() > 50
 
 
+def test_rows_that_a_join_would_overwrite_are_refused_in_spark_as_in_pandas(world: World, spark: SparkSession) -> None:
+    taken = spark.createDataFrame(
+        [("u1", "i1", MONDAY, "mine")], "who string, what string, shown timestamp, model_version string"
+    )
+    with pytest.raises(SchemaError, match=r"have \['model_version'\] already"):
+        join_in_spark(taken, world.root, **NAMES)
+
+
 def test_spark_and_arrow_give_what_pandas_gives(world: World, rows: pd.DataFrame, spark: SparkSession) -> None:
     expected = consume.join_vectors(rows, world.root, version=consume.AS_OF, **NAMES).reset_index(drop=True)
     table = pa.Table.from_pandas(rows, preserve_index=False)
@@ -131,6 +155,29 @@ def test_spark_and_arrow_give_what_pandas_gives(world: World, rows: pd.DataFrame
             assert [plain(value) for value in other[name]] == [plain(value) for value in expected[name]]
         np.testing.assert_array_equal(other[c.PRECISE_SCORE], expected[c.PRECISE_SCORE])
         assert other[c.MODEL_VERSION].tolist() == expected[c.MODEL_VERSION].tolist()
+
+
+def test_what_is_computed_or_published_later_is_not_joined_to_an_earlier_instant(tmp_path: Path) -> None:
+    """By default, too: neither an item encoded again since, nor a model that was published hours after its `as_of`."""
+    world = World(tmp_path)
+    world.publish(MONDAY + 4 * HOUR, "a", ["u1"], ["i1"], MONDAY)
+    world.publish(MONDAY + 15 * HOUR, "a", [], ["i1"], MONDAY)  # another text
+    (_, _, _, before), (_, _, _, after) = world.seen
+    shown = pd.DataFrame({"who": "u1", "what": "i1", "shown": [MONDAY + hour * HOUR for hour in (1, 10, 16)]})
+    expected = [None, before["i1", "a"][1], after["i1", "a"][1]]
+    by_instant = consume.join_vectors(shown, tmp_path, version=consume.AS_OF, **NAMES)
+    assert [plain(value) for value in by_instant[c.ITEM_EMBEDDING]] == expected
+    of_now = consume.join_vectors(shown, tmp_path, **NAMES)
+    assert [plain(value) for value in of_now[c.ITEM_EMBEDDING]] == [None, None, expected[2]]
+
+
+def test_a_night_of_the_past_is_valid_from_its_own_instant(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.publish(MONDAY + 900 * DAY, "a", ["u1"], ["i1"], MONDAY, valid_from=MONDAY)  # encoded and published today
+    shown = pd.DataFrame({"who": "u1", "what": "i1", "shown": [MONDAY - HOUR, MONDAY]})
+    for version in (consume.PUBLISHED, consume.AS_OF):
+        joined = consume.join_vectors(shown, tmp_path, version=version, **NAMES)
+        assert joined[c.PRECISE_SCORE].notna().tolist() == [False, True]
 
 
 def test_by_default_the_published_checkpoint_and_never_before_it(world: World, rows: pd.DataFrame) -> None:

@@ -44,8 +44,8 @@ def test_every_way_to_join_gives_the_same_scores(
     for name, frame in others.items():
         np.testing.assert_allclose(scores(frame, ids), expected, rtol=1e-4, atol=1e-5, err_msg=name)
     assert "user_embeddings" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="user_embeddings knows the world up to 2024-02-20"):
-        names["require_fresh"]("user_embeddings", pd.Timedelta(days=2))
+    with pytest.raises(SystemExit, match=r"all: universal-all-\w+ knows the world up to 2024-02-20"):
+        names["require_fresh"]("all", pd.Timedelta(days=2))
 
 
 def test_the_first_hour_ends_with_an_uplift_figure(

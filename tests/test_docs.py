@@ -66,6 +66,15 @@ def test_the_configuration_reference_is_current_and_complete() -> None:
     assert written == configuration_reference.render()
 
 
+def test_a_bad_night_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "bad_night.md").read_text(encoding="utf-8")
+    parts = re.split(r"`(test_[a-z0-9_]+)\.py`", page)[1:]
+    assert len(parts) > 30
+    for file, text in zip(parts[::2], parts[1::2], strict=True):
+        named = set(re.findall(r"`(test_[a-z0-9_]+)`", text))
+        assert named <= names_in(ROOT / "tests" / f"{file}.py"), (file, named)
+
+
 def test_yaml_of_the_pages_loads() -> None:
     base = {"name": "x", "warehouse": "w", "as_of": "2024-01-10", "source": {"kind": "synthetic"}}
     blocks = yaml_blocks("data_sets.md")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,18 +14,15 @@ from pyspark.sql import functions as F
 
 from precise_core.features.erasures import ERASED, hide_erased
 from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json
+from precise_core.spark.erase import erase, erases
 from precise_core.spark.erasure_list import ErasureList
 from precise_core.spark.leases import reader_lease
 from precise_core.spark.traces import find_traces
 from precise_core.spark.warehouse import Warehouse
-from schemas import RUNS, TABLES
+from schemas import EVENTS_REJECTED, RUNS, TABLES
 from schemas import columns as c
-from tests.night import copy_of, run
+from tests.night import copy_of, run, said
 from tests.test_night import read
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def raw_events(spark: SparkSession, rows: list[tuple[str | None, str, str | None]]) -> RawTables:
@@ -60,6 +57,51 @@ def test_rows_of_erased_users_are_counted_but_not_kept(spark: SparkSession, tmp_
     assert [bool(row[c.RAW]) for row in hidden] == [False, True, False, False, False, True]
 
 
+# Ids that hold what stands between the values of a row.
+AWKWARD = ["auth0|42", "a b", 'x"y', "p\\q", "{c:d}", " e,f;g", "h'i[j]", "k/l"]
+
+
+def quoted_by(user_id: str) -> list[str]:
+    """Raw rows that could not be read: a JSON object, and a line of CSV inside one."""
+    doubled = user_id.replace('"', '""')
+    return [json.dumps({"what": user_id, "id": "1"}), json.dumps({"line": f'7,"{doubled}",click'})]
+
+
+def test_ids_of_any_characters_are_hidden_blanked_and_found(spark: SparkSession, tmp_path: Path) -> None:
+    erased = ErasureList.of(tmp_path)
+    erased.add(AWKWARD)
+    others = ["auth0", "42", "a", "b a", "x", "k"]
+    rows = [(None, "i", text) for user_id in (*AWKWARD, *others) for text in quoted_by(user_id)]
+    rows += [(user_id, "i", "") for user_id in (*AWKWARD, *others)]
+    hidden = hide_erased(raw_events(spark, rows), ErasureList.of(tmp_path)).events.collect()
+    theirs = [True] * 2 * len(AWKWARD) + [False] * 2 * len(others) + [True] * len(AWKWARD) + [False] * len(others)
+    assert [row[c.RAW] == "" for row in hidden] == theirs
+
+    house, kept = Warehouse(str(tmp_path)), [text for user_id in others for text in quoted_by(user_id)]
+    raws = [*kept, *(text for user_id in AWKWARD for text in quoted_by(user_id))]
+    now = datetime.now(UTC)
+    records = [{c.RAW: raw, c.REASON: "r", c.SOURCE_FILE: "f", c.RUN_ID: "x", c.REJECTED_AT: now} for raw in raws]
+    house.append_records(EVENTS_REJECTED, records)
+    path = house.path(EVENTS_REJECTED)
+    assert [find_traces(path, [user_id]).live_values for user_id in AWKWARD] == [2] * len(AWKWARD)
+    users = spark.createDataFrame([(user_id,) for user_id in AWKWARD], f"{c.USER_ID} string").coalesce(1)
+    assert erase(house, EVENTS_REJECTED, users, users).blanked == 2 * len(AWKWARD)
+    stored = house.read_arrow(EVENTS_REJECTED, house.version(EVENTS_REJECTED))[c.RAW].to_pylist()
+    assert sorted(stored) == sorted(["" for _ in AWKWARD for _ in range(2)] + kept)
+    assert find_traces(path, AWKWARD).live_values == 0
+
+
+def test_an_id_is_found_in_a_log_that_cuts_texts(tmp_path: Path) -> None:
+    path, long = str(tmp_path / "t"), "auth0|" + "7" * 40
+    columns = {c.USER_ID: [long], c.WINDOW_ID: [f"all/train/{long}/12"], c.RAW: ['{"a":"x","who":"auth0|42"}']}
+    write_deltalake(path, pa.table(columns))
+    write_deltalake(path, pa.table({name: [""] for name in columns}), mode="overwrite")
+    assert find_traces(path, [long]).log_values >= 4  # smallest and largest of two columns
+    assert find_traces(path, ["auth0|42"]).log_values >= 2
+    for other in ("auth0|4", "auth0", "7" * 40, f"{long[:20]}8"):
+        assert find_traces(path, [other]).log_values == (2 if other == "auth0" else 0)  # a word of the raw row
+
+
 def test_the_list_keeps_no_id_and_the_time_of_the_first_erasure(tmp_path: Path) -> None:
     erased = ErasureList.of(tmp_path)
     erased.add(["somebody"])
@@ -86,8 +128,6 @@ def test_traces_are_found_in_live_files_in_older_ones_and_in_the_log(tmp_path: P
 
 
 def test_every_table_that_can_hold_a_user_is_known() -> None:
-    from precise_core.spark.erase import erases
-
     known = {table.name for table in TABLES if erases(table)}
     holding = {table.name for table in TABLES if {c.USER_ID, c.IMPRESSION_ID, c.RAW} & set(table.column_names)}
     assert known == holding | {"training_windows", "runs"}
@@ -122,6 +162,8 @@ def test_a_user_leaves_every_table_and_history_and_does_not_come_back(
     assert not impressions & set(read(warehouse, "ranking_scores")[c.IMPRESSION_ID])
     assert other in set(read(warehouse, "user_sequences")[c.USER_ID])
     assert not (warehouse.parent / "report.html").exists()
+    assert run("recall", warehouse) == 0  # what is published is the version without them
+    assert user not in set(read(warehouse, "recall_candidates")[c.USER_ID])
 
     assert run("ingest", warehouse, "--set", "source.users=151") == 0  # the same files again
     rejected = read(warehouse, "events_rejected")

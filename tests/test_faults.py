@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 
 from precise_core.config import load_config
 from precise_core.runtime.freshness import is_up_to_date
 from precise_core.settings import Settings
 from precise_core.spark.warehouse import Warehouse
-from schemas import EVENTS, ITEMS, RECALL_CANDIDATES, USER_SEQUENCES
-from tests.night import CONFIG, ROOT, copy_of, run
+from schemas import EVENTS, RECALL_CANDIDATES
+from tests.night import CONFIG, copy_of, run
 
 
 def test_a_wrong_config_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,36 +67,6 @@ def test_a_failed_run_is_written_down(night: Path, tmp_path: Path) -> None:
     runs = house.read_arrow(RUNS, house.version(RUNS)).to_pandas().sort_values("started_at")
     assert runs.iloc[-1]["status"] == "failed"
     assert "nobody" in runs.iloc[-1]["error"]
-
-
-def test_a_killed_job_leaves_the_old_version_and_can_run_again(
-    night: Path, tmp_path: Path, spark: SparkSession
-) -> None:
-    warehouse = copy_of(night, tmp_path / "warehouse")
-    house = Warehouse(str(warehouse))
-    before = {table.name: house.version(table) for table in (ITEMS, EVENTS)}
-    events_before = house.read_arrow(EVENTS, before["events"]).num_rows
-    command = [sys.executable, "jobs/ingest.py", "--config", str(CONFIG), "--set", f"warehouse={warehouse}"]
-    command += ["--set", "source.users=160"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        # Killed once the first events file of the new version lies in the folder, before or after its commit.
-        known = set((warehouse / "tables" / "events").rglob("*.parquet"))
-        deadline = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < deadline:
-            if set((warehouse / "tables" / "events").rglob("*.parquet")) - known:
-                break
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-    version = house.version(EVENTS)
-    if version == before["events"]:
-        assert house.read(spark, EVENTS, version).count() == events_before
-    assert run("ingest", warehouse, "--set", "source.users=160") == 0
-    assert house.read_arrow(EVENTS, house.version(EVENTS)).num_rows > events_before
-    assert run("build_sequences", warehouse) == 0
-    assert house.version(USER_SEQUENCES) >= 1
 
 
 def test_evaluation_before_there_is_anything_to_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

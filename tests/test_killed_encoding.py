@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,15 +14,9 @@ from precise_core.spark.warehouse import Warehouse
 from schemas import ITEM_EMBEDDINGS
 from schemas import columns as c
 from tests import vector_world as world
-from tests.night import CONFIG, ROOT, run
+from tests.night import ROOT, job_of_its_own, own_process, run, wait_until
 
 pytestmark = pytest.mark.faults
-
-
-def own_process() -> dict[str, str]:
-    """The environment of a process that starts a JVM of its own."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYSPARK_GATEWAY")}
-    return kept | {"PYTHONPATH": str(ROOT)}
 
 
 def test_a_killed_worker_costs_its_task_and_no_vector(tmp_path: Path) -> None:
@@ -44,25 +35,12 @@ def test_a_killed_job_goes_on_with_what_is_missing(tmp_path: Path, spark: SparkS
     world.build(warehouse)
     version = world.train(warehouse, seed=1)
     house, small = Warehouse(str(warehouse)), ("--set", "encoding.part_mib=0.0002")  # seven parts
-    command = [
-        sys.executable,
-        "jobs/embed_items.py",
-        "--config",
-        str(CONFIG),
-        "--set",
-        f"warehouse={warehouse}",
-        *small,
-    ]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=own_process(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:  # fmt: skip
-        deadline = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < deadline:
-            if house.exists(ITEM_EMBEDDINGS) and house.version(ITEM_EMBEDDINGS) >= 2:  # version 0 has no rows
-                break
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
+
+    def has_a_part() -> bool:  # version 0 has no rows
+        return house.exists(ITEM_EMBEDDINGS) and house.version(ITEM_EMBEDDINGS) >= 2
+
+    with job_of_its_own("embed_items", warehouse, *small) as process:
+        wait_until(process, has_a_part, pause_seconds=0.05)
     done = {row[c.ITEM_ID]: row for row in world.read(warehouse, ITEM_EMBEDDINGS)}
     assert 0 < len(done) < len(world.INDICES), "killed too early or too late"
     assert run("embed_items", warehouse, *small) == 0

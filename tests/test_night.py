@@ -10,11 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from deltalake import DeltaTable, QueryBuilder
+from pyspark.sql import SparkSession
 
+from precise_core.config import load_config
+from precise_core.settings import Settings
+from precise_core.sources.config import SyntheticSource
+from precise_core.sources.synthetic import interests
 from precise_core.spark.warehouse import Warehouse
 from schemas import SOURCE_FILES, TABLES, TEXT_STATES, TRAINING_DAYS, Table
 from schemas import columns as c
-from tests.night import copy_of, run
+from tests.night import CONFIG, copy_of, run
 
 
 def read(warehouse: Path, name: str) -> pd.DataFrame:
@@ -102,6 +107,25 @@ def test_training_has_learnt(night: Path) -> None:
         & (metrics["k"] == 50)
     ].set_index("system")["value"]
     assert at["PRECISE-UT"] > 1.2 * at["PRECISE-UT untrained"]
+
+
+def test_the_trained_model_knows_true_interests_that_popularity_does_not(night: Path, spark: SparkSession) -> None:
+    """Mean place (0 = last, 1 = first) that a ranking gives to the items of each user's first interest."""
+    source = load_config(CONFIG, Settings, [f"warehouse={night}"]).source
+    assert isinstance(source, SyntheticSource)
+    first = {row[c.USER_ID]: row["first"] for row in interests(spark, source).collect()}
+    users, items = read(night, "user_embeddings"), read(night, "item_embeddings")
+    users = users[users[c.TASK] == "all"]
+    items = items[items[c.MODEL_VERSION] == users[c.MODEL_VERSION].iloc[0]]
+    topics_N = items[c.ITEM_ID].str.removeprefix("item-").astype(int).to_numpy() % source.topics
+    is_own_UN = topics_N == users[c.USER_ID].map(first).to_numpy()[:, None]
+    scores_UN = np.stack(users[c.EMBEDDING]) @ np.stack(items[c.EMBEDDING]).T
+    counts_N = read(night, "events")[c.ITEM_ID].value_counts().reindex(items[c.ITEM_ID], fill_value=0).to_numpy()
+    places = [
+        pd.DataFrame(found_UN).rank(axis=1, pct=True).to_numpy()[is_own_UN].mean()
+        for found_UN in (scores_UN, np.broadcast_to(counts_N, scores_UN.shape))
+    ]
+    assert places[0] > places[1] + 0.05, places
 
 
 def test_a_second_night_changes_nothing(night: Path, tmp_path: Path) -> None:

@@ -193,6 +193,26 @@ def test_an_empty_list_changes_nothing(warehouse: Path, tmp_path: Path, capsys: 
     assert DeltaTable(str(warehouse / "tables" / "pair_scores")).version() == before
 
 
+def test_no_candidate_changes_nothing(warehouse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = copy_of(warehouse, tmp_path / "warehouse")
+    DeltaTable(str(empty / "tables" / "recall_candidates")).delete()
+    before = DeltaTable(str(empty / "tables" / "pair_scores")).version()
+    assert run("score_pairs", empty, "--task", "all", "--set", "scoring.tables=[recall_candidates]") == 0
+    assert "there is no candidate pair" in " ".join(capsys.readouterr().out.split())
+    assert DeltaTable(str(empty / "tables" / "pair_scores")).version() == before
+
+
+def test_ids_of_another_spelling_do_not_wipe_the_scores(
+    warehouse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = DeltaTable(str(warehouse / "tables" / "pair_scores")).version()
+    foreign = put_pairs(tmp_path / "foreign", [("7", "12"), ("8", "12")])
+    assert run("score_pairs", warehouse, "--task", "all", "--set", "scoring.tables=[]", "--pairs", foreign) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "none of 2 pairs has both vectors of" in out and "e.g. [('7', '12'), ('8', '12')]" in out
+    assert DeltaTable(str(warehouse / "tables" / "pair_scores")).version() == before
+
+
 def test_lists_that_cannot_be_read_are_refused(
     warehouse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

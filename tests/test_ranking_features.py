@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from precise_core.features.config import RankingFeaturesConfig
 from precise_core.features.ranking import build_ranking_features
-from precise_core.features.vectors import PublishedVersion
+from precise_core.features.vectors import PUBLICATION, PublishedVersion
 from precise_core.sources.times import instant
 from schemas import IMPRESSIONS, ITEMS, RANKING_FEATURES
 from tests import oracles
@@ -57,16 +57,22 @@ def build(spark: SparkSession, events: list[Event], **changes: Any) -> DataFrame
     items: list[Any] = [
         (item, "", "", [CATEGORY[item], "x"] if CATEGORY[item] else [], {}, None, None, False) for item in ITEM_IDS
     ]
-    vectors = "{} string, model_version string, embedding array<float>, since timestamp"
-    arguments: dict[str, Any] = {"task": "all", "versions": VERSIONS, "config": CONFIG}
-    impressions = changes.pop("impressions", None) or spark.createDataFrame(IMPRESSION_ROWS, IMPRESSIONS.spark_schema())
+    vectors = f"{{}} string, {PUBLICATION} int, embedding array<float>, since timestamp"
+    arguments: dict[str, Any] = {"task": "all", "versions": VERSIONS, "config": CONFIG} | changes
+    places = {version.model_version: place for place, version in enumerate(arguments["versions"])}
+    held = [
+        [(key, places[of], *rest) for key, of, *rest in rows if of in places] for rows in (USER_VECTORS, ITEM_VECTORS)
+    ]
+    impressions = arguments.pop("impressions", None) or spark.createDataFrame(
+        IMPRESSION_ROWS, IMPRESSIONS.spark_schema()
+    )
     return build_ranking_features(
         impressions,
         oracles.events_frame(spark, events),
         spark.createDataFrame(items, ITEMS.spark_schema()),
-        spark.createDataFrame(USER_VECTORS, vectors.format("user_id")),
-        spark.createDataFrame(ITEM_VECTORS, vectors.format("item_id")),
-        **(arguments | changes),
+        spark.createDataFrame(held[0], vectors.format("user_id")),
+        spark.createDataFrame(held[1], vectors.format("item_id")),
+        **arguments,
     )
 
 

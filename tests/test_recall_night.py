@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,18 @@ def most_popular(warehouse: Path, excluded: set[str]) -> list[str]:
     return counts.sort_values(["recent", "total", c.ITEM_ID], ascending=[False, False, True])[c.ITEM_ID].tolist()
 
 
+def index_of(warehouse: Path) -> Path:
+    """The folder of the published index of the task."""
+    published = table(warehouse, "published_models").set_index(c.TASK)
+    return warehouse / "indexes" / published.loc[TASK, c.INDEX_VERSION]
+
+
 @pytest.fixture(scope="module")
 def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The night after the most recalled item was deleted and a newcomer was shown something; and that item."""
+    """The night after the most recalled item was deleted and a newcomer was shown something; and that item.
+
+    Another one will be shown something at the instant of the night, which must not be known yet.
+    """
     warehouse = copy_of(night, tmp_path_factory.mktemp("recall") / "warehouse")
     gone = str(candidates(warehouse)[c.ITEM_ID].mode()[0])
     items = arrow_table(warehouse, "items")
@@ -52,7 +62,8 @@ def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     write_deltalake(str(warehouse / "tables" / "items"), changed, mode="overwrite")
     impressions = arrow_table(warehouse, "impressions")
     shown = impressions.slice(0, 1).to_pylist()[0] | {c.IMPRESSION_ID: "new", c.USER_ID: NEWCOMER}
-    rows = pa.Table.from_pylist([shown], schema=impressions.schema)
+    later = shown | {c.IMPRESSION_ID: "later", c.USER_ID: "later", c.IMPRESSION_TS: datetime(2024, 2, 20, tzinfo=UTC)}
+    rows = pa.Table.from_pylist([shown, later], schema=impressions.schema)
     write_deltalake(str(warehouse / "tables" / "impressions"), rows, mode="append")
     assert run("recall", warehouse, "--task", TASK, "--set", "recall.filter_seen=true") == 0
     return warehouse, gone
@@ -119,7 +130,7 @@ def test_an_index_of_another_checkpoint_than_the_users_is_refused(
     warehouse = copy_of(night, tmp_path / "warehouse")
     before = DeltaTable(str(warehouse / "tables" / "recall_candidates")).version()
     version = latest(warehouse / "checkpoints", TASK).model_version
-    index = warehouse / "indexes" / version
+    index = index_of(warehouse)
     manifest = json.loads((index / "manifest.json").read_text())
     (index / "manifest.json").write_text(json.dumps(manifest | {"model_version": f"{other}-checkpoint"}))
     write_sums(index)
@@ -137,7 +148,7 @@ def test_an_index_of_compressed_vectors_recalls_the_same(
 ) -> None:
     warehouse = copy_of(night, tmp_path / "warehouse")
     flags = ["--task", TASK, "--set", "index.kind=ivf_pq", "--set", "index.probes=64"]
-    assert run("build_index", warehouse, *flags) == 0
+    assert run("build_index", warehouse, *flags) == 0 == run("publish_models", warehouse, *flags)
     assert "ivf_pq index over" in capsys.readouterr().out
     assert run("recall", warehouse, *flags) == 0
     before, found = (candidates(folder) for folder in (night, warehouse))

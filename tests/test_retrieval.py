@@ -13,7 +13,7 @@ from precise_core.errors import CheckpointError, ModelError, VersionMixError
 from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.retrieval.engine import choose_kind
 from precise_core.retrieval.index import VectorIndex, _check_queries, build_index, measure_recall
-from precise_core.retrieval.recall import Candidates, recall_u2i, recall_u2i2i, rows_except
+from precise_core.retrieval.recall import Candidates, recall_u2i, recall_u2i2i
 
 VERSION = "universal-1"
 
@@ -210,7 +210,7 @@ def test_u2i_leaves_out_seen_and_deleted_items_and_still_fills_k() -> None:
     ranking = oracle(users, index.vectors_ND, 100)
     seen = [ranking[0, :20], np.empty(0, np.int64), np.array([-1, ranking[2, 1]])]
     deleted = [ranking[1, 0]]
-    found = recall_u2i(index, users, 10, excluded=seen, allowed_rows_N=rows_except(index, deleted))
+    found = recall_u2i(index, users, 10, excluded=seen, allowed_rows_N=~np.isin(np.arange(len(index)), list(deleted)))
     for user in range(3):
         expected = [row for row in ranking[user] if row not in seen[user] and row not in deleted][:10]
         assert items_of(found, user) == expected
@@ -246,7 +246,7 @@ def test_u2i2i_equals_plain_loops(recent: list[list[int]], deleted: set[int], se
     index = make_index(vectors(40, 4))
     config = RecallConfig(seeds=seeds, neighbours=neighbours, decay=0.8)
     rows = [np.array(items, np.int64) for items in recent]
-    found = recall_u2i2i(index, rows, 15, config, allowed_rows_N=rows_except(index, sorted(deleted)))
+    found = recall_u2i2i(index, rows, 15, config, allowed_rows_N=~np.isin(np.arange(len(index)), list(deleted)))
     for user, items in enumerate(recent):
         mine = found.user_rows_C == user
         expected = u2i2i_oracle(index, items, 15, config, deleted)

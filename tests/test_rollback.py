@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +11,12 @@ import pytest
 
 from precise_core.retrieval.index import VectorIndex
 from precise_core.runtime.old_artefacts import pointers
+from precise_core.runtime.published import published_now
 from precise_core.spark.care import live_files
 from precise_core.spark.warehouse import Warehouse
 from schemas import RUNS, TABLES
-from tests.night import CONFIG, ROOT, copy_of, run
+from schemas import columns as c
+from tests.night import copy_of, job_of_its_own, run, said, wait_until
 from tests.test_night import read
 
 pytestmark = pytest.mark.faults
@@ -26,24 +24,24 @@ pytestmark = pytest.mark.faults
 _BOOKKEEPING = {"runs", "validation_results"}
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
-
-
 def content(warehouse: Path) -> dict[str, Any]:
-    """The live files of every table, what is in use, and what the indexes hold."""
+    """The live files of every table, what is in use, and what the published indexes hold."""
     tables = {
         table.name: live_files(str(warehouse / "tables" / table.name))
         for table in TABLES
         if table.name not in _BOOKKEEPING and (warehouse / "tables" / table.name).exists()
     }
-    in_use = pointers(warehouse)
     indexes = {
-        version: sorted(VectorIndex.open(warehouse / "indexes" / version, version).item_ids)
-        for key, version in in_use.items()
-        if (warehouse / "indexes" / version).is_dir()
+        task: sorted(VectorIndex.open(index_of(warehouse, task), row[c.MODEL_VERSION]).item_ids)
+        for task, row in published_now(Warehouse(str(warehouse))).items()
     }
-    return {"tables": {name: files for name, files in tables.items() if files}, "in use": in_use, "indexes": indexes}
+    tables = {name: files for name, files in tables.items() if files}
+    return {"tables": tables, "in use": pointers(warehouse), "indexes": indexes}
+
+
+def index_of(warehouse: Path, task: str) -> Path:
+    """The folder of the index that is published for a task."""
+    return warehouse / "indexes" / published_now(Warehouse(str(warehouse)))[task][c.INDEX_VERSION]
 
 
 def last_night(warehouse: Path) -> str:
@@ -87,12 +85,16 @@ def test_everything_moves_back_together(
     assert content(warehouse) == before
 
 
-def test_an_index_built_anew_under_its_old_name_is_built_again(night: Path, tmp_path: Path) -> None:
-    """An hour's new items come into the index of the checkpoint in use; a rollback takes them out."""
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_an_hours_new_items_go_with_their_index(night: Path, tmp_path: Path, is_removed: bool) -> None:
+    """They come into another index of the checkpoint in use; the one of before is found, or built again."""
     warehouse = copy_of(night, tmp_path / "warehouse")
-    for job in ("ingest", "tokenize_items", "embed_items", "build_index"):
+    before = index_of(warehouse, "all")
+    for job in ("ingest", "tokenize_items", "embed_items", "build_index", "publish_models"):
         assert run(job, warehouse, "--set", "source.items=210") == 0
     assert content(warehouse)["indexes"] != content(night)["indexes"]
+    if is_removed:  # as `maintain_tables` would
+        shutil.rmtree(before)
     assert run("rollback", warehouse, "--to-run", last_night(night)) == 0
     assert content(warehouse) == content(night)
 
@@ -126,15 +128,9 @@ def test_a_killed_rollback_is_finished_by_the_same_command(
     night: Path, two_nights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warehouse, to_run = copy_of(two_nights, tmp_path / "warehouse"), last_night(night)
-    command = [sys.executable, "jobs/rollback.py", "--config", str(CONFIG), "--set", f"warehouse={warehouse}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [*command, "--to-run", to_run], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not (warehouse / "rollback.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
+    begun = (warehouse / "rollback.json").exists
+    with job_of_its_own("rollback", warehouse, "--to-run", to_run) as process:
+        wait_until(process, begun, pause_seconds=0.002)
     assert (warehouse / "rollback.json").exists(), "killed too late"
     assert content(warehouse) != content(night)
     assert run("recall", warehouse) == 2  # nobody works on a state between two

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,10 @@ from schemas import (
 )
 from schemas import columns as c
 from tests.fake_warehouse import AS_OF, put, settings_of
-from tests.night import run
+from tests.night import run, said
 from tests.test_checkpoints import make_model, write
 
 TABLES = (ITEMS, ITEM_VOCABULARY, ITEM_EMBEDDINGS, PAIR_SCORES)
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def job_of(warehouse: Path, name: str, **arguments: Any) -> Job:
@@ -71,7 +68,7 @@ def publish(warehouse: Path) -> None:
     """What is in use for `all` is published."""
     version = pointers(warehouse)["checkpoint:all"]
     row = {c.TASK: "all", c.MODEL_VERSION: version, c.AS_OF: AS_OF, "table_versions": {}, c.TOKENIZER_ID: "t"}
-    row |= {c.RUN_ID: "r", "published_at": AS_OF}
+    row |= {c.RUN_ID: "r", "published_at": AS_OF, c.VALID_FROM: AS_OF, c.INDEX_VERSION: version}
     Warehouse(str(warehouse)).replace_records(PUBLISHED_MODELS, [row])
 
 
@@ -216,6 +213,9 @@ def test_the_state_after_a_single_job_is_put_together_from_the_runs_before(night
     ranker = job_of(warehouse, "train_ranker")
     ranker.artefacts = {"ranker:DCN": "dcn-3"}
     end_of(ranker, datetime(2024, 3, 2, 1, tzinfo=UTC))
+    reader = job_of(warehouse, "recall")
+    reader.input_versions = {ITEM_EMBEDDINGS.name: 0}  # published vectors, older than the newest
+    end_of(reader, datetime(2024, 3, 2, 1, 30, tzinfo=UTC))
     unpublish(warehouse / "checkpoints", "share")
     targeted = job_of(warehouse, "train_targeted")
     targeted.artefacts = {"checkpoint:share": ""}  # there was nothing to learn: none is in use
@@ -228,6 +228,32 @@ def test_the_state_after_a_single_job_is_put_together_from_the_runs_before(night
     assert "checkpoint:share" not in state.artefacts
     rankers = {key: version for key, version in state.artefacts.items() if key.startswith("ranker:")}
     assert rankers == {"ranker:DCN": "dcn-3"}
+
+
+def test_what_a_run_read_belongs_to_its_state_although_its_writer_was_killed(nights: tuple[Path, str]) -> None:
+    warehouse, _ = nights
+    put(warehouse, ITEMS, [{c.ITEM_ID: "k"}])  # by a run that left no row
+    reader = job_of(warehouse, "tokenize_items")
+    assert reader.pin(ITEMS) == 2
+    run_id = end_of(reader, datetime(2024, 3, 2, 4, tzinfo=UTC))
+    assert state_after(job_of(warehouse, "rollback"), run_id).tables[ITEMS.name] == 2
+
+
+def test_the_version_of_a_table_made_anew_is_not_taken_for_the_old_one(
+    nights: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse, run_id = nights
+    folder = warehouse / "tables" / ITEMS.name
+    shutil.rmtree(folder)
+    for item in "xy":  # as many versions as there were
+        put(warehouse, ITEMS, [{c.ITEM_ID: item}])
+    before = content(warehouse)
+    assert run("rollback", warehouse, "--to-run", run_id) == 2
+    assert "table items: it was made anew since (its folder was removed), so version 0, which run" in said(capsys)
+    shutil.rmtree(folder)
+    assert run("rollback", warehouse, "--to-run", run_id) == 2
+    assert "table items: it is gone, so version 0" in said(capsys)
+    assert {**before["files"], "items": {}} == {"items": {}} | content(warehouse)["files"]
 
 
 def test_an_unknown_run_a_failed_one_and_one_before_an_erasure(

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +13,7 @@ from precise_core.features.config import SequencesConfig
 from precise_core.runtime.sequences import prepare_sequences, write_sequences
 from precise_core.spark.warehouse import Warehouse
 from schemas import EVENTS, USER_SEQUENCES
-from tests.night import CONFIG, ROOT, copy_of, run
+from tests.night import copy_of, job_of_its_own, run, wait_until
 from tests.sequence_world import TalkingJob, World
 
 pytestmark = pytest.mark.faults
@@ -42,17 +37,10 @@ def test_a_night_killed_between_data_and_commit_is_made_up_for(night: Path, tmp_
 
 def kill_once_it_writes(warehouse: Path, *arguments: str) -> None:
     """Start the job as a process of its own and kill it when the first file of the new version lies there."""
-    command = [sys.executable, "jobs/build_sequences.py", "--config", str(CONFIG), "--set", f"warehouse={warehouse}"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_GATEWAY")}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     folder = warehouse / "tables" / USER_SEQUENCES.name
-    known, deadline = set(folder.rglob("*.parquet")), time.monotonic() + 240
-    with subprocess.Popen(
-        [*command, *arguments], cwd=ROOT, env=environment, start_new_session=True, **quiet
-    ) as process:
-        while process.poll() is None and time.monotonic() < deadline and not set(folder.rglob("*.parquet")) - known:
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+    known = set(folder.rglob("*.parquet"))
+    with job_of_its_own("build_sequences", warehouse, *arguments) as process:
+        wait_until(process, lambda: bool(set(folder.rglob("*.parquet")) - known))
 
 
 def test_one_user_with_half_of_all_events(spark: SparkSession, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from precise_core.errors import DataError
 from precise_core.features.config import SequencesConfig, TaskConfig
+from precise_core.runtime.sequence_increment import is_small
 from precise_core.runtime.sequences import prepare_sequences
 from precise_core.spark.changes import Changes, net_changes
 from schemas import USER_SEQUENCES
@@ -156,3 +157,9 @@ def test_a_wrong_table_does_not_pass_the_check(world: World, monkeypatch: pytest
     monkeypatch.setattr(module, lambda *args, **named: Changes(net_changes(*args, **named).frame.limit(0), False))
     with pytest.raises(DataError, match="2 rows of a full build are missing and 2 should not be there"):
         world.night(check=3)
+
+
+def test_what_is_sent_to_every_executor_is_measured_by_events(interpreting_spark: SparkSession) -> None:
+    rows = interpreting_spark.createDataFrame([("u1", 1_000_000), ("u2", 1_000_001)], "user_id string, length int")
+    assert not is_small(rows)
+    assert is_small(rows.where("user_id = 'u1'")) and is_small(rows.select("user_id")) and is_small(rows.limit(0))

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from schemas import columns as c
-from tests.night import ROOT, copy_of, run
+from tests.night import ROOT, run
 from tests.test_night import read
 
 pytestmark = pytest.mark.faults
@@ -105,17 +105,15 @@ def test_seven_days_of_the_demo_equal_one_run_of_the_seventh(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert spark is not None
-    demo, nightly = ROOT / "conf" / "demo.yaml", tmp_path / "nightly" / "warehouse"
-    for job in ("ingest", "tokenize_items"):
-        assert run(job, nightly, config=demo) == 0
-    at_once = copy_of(nightly, tmp_path / "at_once" / "warehouse")
+    demo, some = ROOT / "conf" / "demo.yaml", ("--set", "source.households=300")  # every job of every day, in minutes
+    nightly, at_once = tmp_path / "nightly" / "warehouse", tmp_path / "at_once" / "warehouse"
     for day in range(28, 35):
         as_of = datetime(2017, 11, 1, tzinfo=UTC) + timedelta(days=day - 1)
         capsys.readouterr()
-        for job in ("build_sequences", "build_windows"):
-            assert run(job, nightly, "--set", f"as_of={as_of:%Y-%m-%dT%H:%M:%SZ}", config=demo) == 0
+        for job in JOBS:
+            assert run(job, nightly, "--set", f"as_of={as_of:%Y-%m-%dT%H:%M:%SZ}", *some, config=demo) == 0
         assert ("full build" in capsys.readouterr().out) == (day == 28)
-    for job in ("build_sequences", "build_windows"):
-        assert run(job, at_once, config=demo) == 0  # as of the seventh night
-    for table in ("user_sequences", "training_windows"):
+    for job in JOBS:
+        assert run(job, at_once, *some, config=demo) == 0  # as of the seventh night
+    for table in ("events", "items", "item_vocabulary", "item_tokens", "user_sequences", "training_windows"):
         assert rows_of(nightly, table) == rows_of(at_once, table), table

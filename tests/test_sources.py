@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,8 @@ from precise_core.sources.config import (
     FilesSource,
     SyntheticSource,
 )
+from precise_core.sources.listing import sha256_of
+from precise_core.sources.manifest import modified_at
 from precise_core.sources.read import describe_source, read_source, source_fingerprint
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -243,6 +246,17 @@ def test_fingerprint_follows_content_and_configuration_only(tmp_path: Path) -> N
     world = SyntheticSource(kind="synthetic")
     assert source_fingerprint(world) == source_fingerprint(SyntheticSource(kind="synthetic"))
     assert source_fingerprint(world) != source_fingerprint(world.model_copy(update={"seed": 18}))
+
+
+def test_a_file_of_known_size_and_time_is_not_read_for_the_fingerprint(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "log.csv", ROWS)
+    source, status = files_source(file), file.stat()
+    taken = {"path": str(file), "size_bytes": status.st_size, "modified_at": modified_at(file)}
+    known = [taken | {"checksum": sha256_of(file)}]
+    assert source_fingerprint(source, known) == source_fingerprint(source)
+    assert source_fingerprint(source, [taken | {"checksum": "what the manifest says"}]) != source_fingerprint(source)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+    assert source_fingerprint(source, [taken | {"checksum": "no longer asked"}]) == source_fingerprint(source)
 
 
 def test_the_description_names_the_files() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -24,7 +25,7 @@ from precise_core.spark.leases import leases, reader_lease
 from precise_core.spark.warehouse import Warehouse
 from schemas import EVENTS, ITEM_VOCABULARY, RUNS
 from schemas import columns as c
-from tests.night import ROOT, copy_of, run
+from tests.night import ROOT, copy_of, run, said
 
 CONFIG = TablesConfig(compact_from_files=2)
 
@@ -137,10 +138,6 @@ def maintain(warehouse: Path, *flags: str) -> int:
     return run("maintain_tables", warehouse, *(part for key in settings for part in ("--set", key)), *flags)
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
-
-
 def test_vacuum_never_undercuts_a_registered_reader(
     spark: SparkSession, table: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +185,18 @@ def test_a_reader_on_another_host_counts_as_living(tmp_path: Path) -> None:
         (tmp_path / "readers" / "copied.json").write_text(text)
         assert [found.host for found in leases(tmp_path)[0]] == ["elsewhere"]
     assert len(leases(tmp_path)[0]) == 1
+
+
+def test_a_reader_that_has_not_yet_said_who_it_is_counts_as_living(tmp_path: Path) -> None:
+    file = tmp_path / "readers" / "new.json"
+    file.parent.mkdir()
+    file.touch()
+    assert [len(found) for found in leases(tmp_path)] == [1, 0]
+    os.utime(file, (0, 0))
+    with file.open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert [len(found) for found in leases(tmp_path)] == [1, 0]
+    assert [len(found) for found in leases(tmp_path)] == [0, 1]  # killed before it wrote a word
 
 
 def test_retention_below_the_minimum_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ FEATURES |= {"label": 1, "sparse_features": {}, "dense_features": {"x": 1.0}, "u
 FEATURES |= {"item_embedding": [1.0], "precise_score": 1.0, "model_version": "v", "task": "all", "vector_space": "v"}
 SCORE: Row = {"user_id": "u", "item_id": "a", "model_version": "v", "score": 0.5, "as_of": NOON}
 RUN: Row = dict.fromkeys(RUNS.column_names, "x") | {"status": "succeeded", "started_at": NOON, "seconds": 1.0}
-RUN |= {name: {} for name in ("input_versions", "output_versions", "metrics", "artefacts")}
+RUN |= {name: {} for name in ("input_versions", "output_versions", "table_ids", "metrics", "artefacts")}
 RUN |= {"rows_in": 3, "rows_out": 2, "rows_rejected": 1, "error": None}
 
 PARAMETERS: dict[str, Row] = {"item_tokens": {"max_tokens": 2}, "training_windows": {"length": 3}}

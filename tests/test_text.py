@@ -14,12 +14,11 @@ from pyspark.sql import functions as F
 from transformers import AutoModel, AutoTokenizer, BertModel
 
 from precise_core.errors import ConfigError, DataError
+from precise_core.inference.arrow_lists import fixed_lists, float_lists
 from precise_core.inference.text import (
     embed_texts,
     embed_token_inputs,
     embed_tokens,
-    fixed_lists,
-    float_lists,
     tokenize_items,
 )
 from precise_core.text.config import TextConfig

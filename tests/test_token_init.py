@@ -27,7 +27,7 @@ from precise_core.training.universal import train_universal
 from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS
 from schemas import columns as c
 from tests.language_models import bert_folder
-from tests.night import copy_of, run
+from tests.night import copy_of, run, said
 from tests.torch_world import (
     NUM_ITEMS,
     STATE_WIDTH,
@@ -345,11 +345,6 @@ def test_jobs_pass_hidden_states_from_the_language_model_to_the_evaluation(
     renewed = ["--set", "model.fusion.token_init=contextual", "--set", f"text.language_model={other}"]
     assert [run(job, warehouse, *renewed) for job in ("tokenize_items", "embed_tokens", "embed_items")] == [0, 0, 2]
     assert "tokens of bert@" in (refusal := said(capsys)) and "item_tokens has 12 of other@" in refusal
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was printed, without the line breaks of the console."""
-    return " ".join(capsys.readouterr().out.split())
 
 
 def test_a_language_model_that_cannot_be_used_ends_the_job_with_one_line(

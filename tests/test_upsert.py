@@ -47,11 +47,10 @@ def test_nights_of_new_repeated_and_corrected_events(spark: SparkSession, tmp_pa
 
 def test_of_two_versions_of_an_item_the_one_updated_later_stays(spark: SparkSession, tmp_path: Path) -> None:
     house = Warehouse(str(tmp_path))
-    newest_by = ("updated_ts", "published_ts")
 
-    def night(title: str, updated: datetime | None) -> str:
-        frame = frame_of(spark, ITEMS, [item(1, title=title, updated_ts=updated)])
-        upsert(house, spark, ITEMS, frame, run_id="r", newest_by=newest_by)
+    def night(title: str, updated: datetime | None, **changes: Any) -> str:
+        frame = frame_of(spark, ITEMS, [item(1, title=title, updated_ts=updated, **changes)])
+        upsert(house, spark, ITEMS, frame, run_id="r", newest_by="updated_ts")
         stored = house.read_arrow(ITEMS, house.version(ITEMS)).to_pylist()
         assert len(stored) == 1
         return str(stored[0]["title"])
@@ -59,8 +58,12 @@ def test_of_two_versions_of_an_item_the_one_updated_later_stays(spark: SparkSess
     assert night("undated", None) == "undated"
     assert night("dated", NOON) == "dated"
     assert night("older", NOON - timedelta(days=1)) == "dated"
-    assert night("undated again", None) == "dated"
     assert night("same time, later file", NOON) == "same time, later file"
+    # Without a time on one side, what arrives later is newer, be it an update or a deletion.
+    assert night("gone", None, is_deleted=True, published_ts=NOON - timedelta(days=9)) == "gone"
+    assert house.read_arrow(ITEMS, house.version(ITEMS))["is_deleted"].to_pylist() == [True]
+    assert night("back", NOON - timedelta(days=2)) == "back"
+    assert night("older again", NOON - timedelta(days=3)) == "back"
 
 
 def test_rows_of_a_file_replace_themselves(spark: SparkSession, tmp_path: Path) -> None:

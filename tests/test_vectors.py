@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +10,23 @@ import pytest
 from pyspark.sql import SparkSession
 
 from precise_core.spark.warehouse import Warehouse
-from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, USER_EMBEDDINGS, USER_SEQUENCES, Table
+from schemas import (
+    ITEM_EMBEDDINGS,
+    ITEM_TOKENS,
+    ITEM_VOCABULARY,
+    ITEMS,
+    TOKEN_EMBEDDINGS,
+    USER_EMBEDDINGS,
+    USER_SEQUENCES,
+    Table,
+)
 from schemas import columns as c
 from tests import vector_world as world
-from tests.night import copy_of, run
+from tests.fake_warehouse import put
+from tests.night import copy_of, run, said
 from tests.test_checkpoints import make_model
 
 LATER = ("--set", "as_of=2024-02-21T00:00:00Z")
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
 def vectors(warehouse: Path, table: Table, version: str) -> dict[str, world.Row]:
@@ -38,13 +43,8 @@ def assert_same_vectors(found: dict[str, world.Row], expected: dict[str, world.R
 @pytest.fixture(scope="module")
 def encoded(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A warehouse with the vectors of one checkpoint, and its version."""
-    warehouse = tmp_path_factory.mktemp("vectors") / "warehouse"
     assert spark is not None
-    world.build(warehouse)
-    version = world.train(warehouse, seed=1)
-    for job in ("embed_items", "embed_users"):
-        assert run(job, warehouse) == 0
-    return warehouse, version
+    return world.encoded(tmp_path_factory.mktemp("vectors") / "warehouse")
 
 
 def test_a_new_checkpoint_encodes_everything(encoded: tuple[Path, str]) -> None:
@@ -143,8 +143,34 @@ def test_texts_of_another_tokenizer_or_length_are_refused(
     warehouse = copy_of(encoded[0], tmp_path / "warehouse")
     rows = world.read(warehouse, ITEM_TOKENS)
     world.make(warehouse, ITEM_TOKENS, [row | {c.TOKENIZER_ID: "other"} for row in rows])
-    out = refused(warehouse, "embed_items", capsys, [ITEM_EMBEDDINGS])
-    assert "reads 3 tokens of toy-tokenizer, item_tokens has 3 of other" in out
+    for job in ("embed_items", "embed_users"):
+        out = refused(warehouse, job, capsys, [ITEM_EMBEDDINGS, USER_EMBEDDINGS])
+        assert "reads 3 tokens of toy-tokenizer, item_tokens has 3 of other" in out
     world.make(warehouse, ITEM_TOKENS, [row | {c.TOKEN_IDS: [*row[c.TOKEN_IDS], 0]} for row in rows])
     out = refused(warehouse, "embed_items", capsys, [ITEM_EMBEDDINGS])
     assert "reads 3 tokens of toy-tokenizer, item_tokens has 4 of toy-tokenizer" in out
+
+
+def test_token_vectors_of_another_language_model_are_refused(
+    encoded: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(encoded[0], tmp_path / "warehouse")
+    world.train(warehouse, seed=5, language_model="lm@1")
+    put(warehouse, TOKEN_EMBEDDINGS, [{c.TOKEN_ID: 10, c.LANGUAGE_MODEL: "lm@2"}])
+    for job in ("embed_items", "embed_users"):
+        out = refused(warehouse, job, capsys, [ITEM_EMBEDDINGS, USER_EMBEDDINGS])
+        assert "began with vectors of lm@1, token_embeddings has those of lm@2; run jobs/train_universal.py" in out
+
+
+def test_an_item_without_text_is_counted_where_a_model_reads_nothing_else(
+    encoded: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(encoded[0], tmp_path / "warehouse")
+    assert world.tokens(2)[c.TOKEN_COUNT] == 0
+    assert "i2" in vectors(warehouse, ITEM_EMBEDDINGS, encoded[1])  # its id has been trained
+    version = world.train(warehouse, seed=6, model=make_model("llm", seed=6))
+    assert run("embed_items", warehouse) == 0
+    found = vectors(warehouse, ITEM_EMBEDDINGS, version)
+    assert found.keys() == {f"i{index}" for index in world.INDICES} - {"i2"}
+    out = said(capsys)
+    assert "1 items have no text, and this model reads nothing else" in out and "20 in = 19 out + 1 rejected" in out

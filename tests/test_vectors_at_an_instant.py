@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from precise_core.errors import DataError
-from precise_core.features.vectors import PublishedVersion, join_vectors
+from precise_core.features.vectors import PUBLICATION, PublishedVersion, join_vectors
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -41,7 +41,9 @@ ROWS = [
 
 
 def joined(spark: SparkSession, users: list[Vector], items: list[Vector], versions: list[PublishedVersion]) -> Any:
-    shape = "{} string, model_version string, since timestamp, embedding array<float>"
+    shape = f"{{}} string, {PUBLICATION} int, since timestamp, embedding array<float>"
+    places = {of.model_version: place for place, of in enumerate(sorted(versions, key=lambda of: of.since))}
+    users, items = ([(key, places[of], *rest) for key, of, *rest in rows if of in places] for rows in (users, items))
     frame = join_vectors(
         spark.createDataFrame(ROWS, "n int, user_id string, what string, at timestamp"),
         spark.createDataFrame(users, shape.format("user_id")),

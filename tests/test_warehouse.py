@@ -142,6 +142,14 @@ def test_a_second_process_is_turned_away(tmp_path: Path) -> None:
         assert stale is None  # who ends well leaves nothing to tell
 
 
+def test_the_lock_of_a_killed_erasure_names_no_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ["--config", "c.yaml", "--user-id", "auth0|42", "--user=bob", "--user-id=eve", "--ids", "list.txt"]
+    monkeypatch.setattr("sys.argv", ["jobs/erase_user.py", *flags])
+    with warehouse_lock(str(tmp_path)):
+        text = (tmp_path / ".lock").read_text()
+    assert "erase_user.py --config c.yaml --user-id ... --user=... --user-id=... --ids list.txt" in text
+
+
 def test_a_holder_on_another_host_is_not_taken_for_dead(tmp_path: Path) -> None:
     """On some shares a lock does not leave its host, so that only a person can say that nothing runs there."""
     lock = tmp_path / ".lock"

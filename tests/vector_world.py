@@ -17,6 +17,7 @@ from precise_core.training.checkpoint import publish_latest
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, RUNS, USER_SEQUENCES, Table
 from schemas import columns as c
 from tests.fake_warehouse import put
+from tests.night import run
 from tests.test_checkpoints import make_model, write
 from tests.torch_world import world_catalog
 
@@ -96,6 +97,15 @@ def train(warehouse: Path, seed: int, model: Precise | None = None, **changes: A
     checkpoint = write(warehouse / "checkpoints", model or make_model(seed=seed), **changes)
     publish_latest(warehouse / "checkpoints", "all", checkpoint)
     return checkpoint.model_version
+
+
+def encoded(warehouse: Path) -> tuple[Path, str]:
+    """A warehouse with the vectors of one checkpoint, and its version."""
+    build(warehouse)
+    version = train(warehouse, seed=1)
+    for job in ("embed_items", "embed_users"):
+        assert run(job, warehouse) == 0
+    return warehouse, version
 
 
 def metric(warehouse: Path, job: str, name: str) -> float:

@@ -1,7 +1,8 @@
 """The same sequences by other engines, in one run: `python -m benchmarks.data.peers --peers build/peers/replay_spark`.
 
 Every engine reads the same Parquet files and writes its sequences as Parquet, on two cores; the outputs must be equal,
-row for row, in any order. `--peers` is an environment with RePlay, PySpark and Polars (benchmarks/data/README.md).
+row for row, in any order. `--peers` is an environment with RePlay, PySpark and Polars (benchmarks/data/README.md);
+without it, those two are left out.
 """
 
 from __future__ import annotations
@@ -42,12 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="file to append the figures to")
     arguments = parser.parse_args(argv)
     foreign = arguments.peers / "bin" / "python"
-    missing = [engine for engine in arguments.engines if engine in _FOREIGN and not foreign.is_file()]
-    if missing:
-        raise SystemExit(f"{missing} need {foreign}, which is not there: see benchmarks/data/README.md")
+    engines = runnable(arguments.engines, foreign)
     world = ensure_world(arguments.folder, arguments.millions, arguments.seed)
     found: dict[str, tuple[Measured, tuple[int, int, int]]] = {}
-    for engine in arguments.engines:
+    for engine in engines:
         python = str(foreign) if engine in _FOREIGN else sys.executable
         found[engine] = run_engine_once(engine, world, arguments.folder / engine, python)
         measured = found[engine][0]
@@ -62,6 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = f"python -m benchmarks.data.peers --millions {arguments.millions}"
     measurements = {engine: measured for engine, (measured, _) in found.items()}
     _record(arguments.results, arguments.millions, measurements, arguments.seed, command)
+
+
+def runnable(engines: Sequence[str], foreign: Path) -> list[str]:
+    """The engines whose environment is there; of every other one it is said how to make it."""
+    missing = [engine for engine in engines if engine in _FOREIGN and not foreign.is_file()]
+    for engine in missing:
+        print(f"{_NAMES[engine]:>16}: left out, there is no {foreign}: benchmarks/data/README.md says how to make it")
+    return [engine for engine in engines if engine not in missing]
 
 
 def run_engine_once(engine: str, world: Path, out: Path, python: str) -> tuple[Measured, tuple[int, int, int]]:

@@ -22,9 +22,9 @@ from pyspark.sql import DataFrame
 from benchmarks.inference.world import change_some, settings_of
 from jobs import embed_items as items_job
 from jobs import embed_users as users_job
+from precise_core.inference.arrow_lists import fixed_lists
 from precise_core.inference.encoding import encode_items, encode_users, load_catalog, load_encoder
 from precise_core.inference.spark import embed_items, embed_users
-from precise_core.inference.text import fixed_lists
 from precise_core.runtime.checkpoints import latest_checkpoint, save_item_catalog
 from precise_core.runtime.job import Job
 from precise_core.settings import Settings

@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.inference.vectors import clustered, described
 from benchmarks.record import record
+from precise_core.inference.arrow_lists import float_lists
 from precise_core.inference.scores import ScoringPlan, gathered_scores, score_pairs
-from precise_core.inference.text import float_lists
 from precise_core.spark.config import SparkConfig
 from precise_core.spark.session import get_session
 from schemas import columns as c

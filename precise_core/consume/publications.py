@@ -13,7 +13,7 @@ from precise_core.errors import CheckpointError, HistoryGoneError
 from schemas import PUBLISHED_MODELS
 from schemas import columns as c
 
-_COLUMNS = (c.TASK, c.MODEL_VERSION, c.AS_OF, "table_versions", "published_at")
+_COLUMNS = (c.TASK, c.MODEL_VERSION, c.AS_OF, "table_versions", "published_at", c.VALID_FROM)
 
 
 @dataclass
@@ -26,7 +26,9 @@ class Publication:
     Attributes:
         task: Whose vectors.
         model_version: The checkpoint.
-        as_of: From when on its vectors are the ones to use.
+        as_of: Its users know every event before this instant.
+        valid_from: From when on its vectors are the ones to use: the later of ``as_of`` and the moment of the first
+            publication; in a night of the past (a demo, a backfill) ``as_of``.
         space: Checkpoints that each went on from the one before share a vector space; a model may learn from all.
         first: Delta version by table at the first publication with this ``as_of``.
         last: The same at the last one.
@@ -36,6 +38,7 @@ class Publication:
     task: str
     model_version: str
     as_of: datetime
+    valid_from: datetime
     space: str
     first: dict[str, int]
     last: dict[str, int]
@@ -59,7 +62,8 @@ def publication_history(warehouse: str | Path, task: str = "all", until: int | N
     """The publications of a task in the order of their ``as_of``, as far back as they can still be read.
 
     One that is followed by a publication of an earlier or the same ``as_of`` was taken back (a rollback, or the night
-    was run again with another checkpoint): it counts as if it had never been.
+    was run again with another checkpoint): it counts as if it had never been, and until ``valid_from`` of the one that
+    came in its place, the publication before it does.
 
     Args:
         warehouse: Folder of the warehouse.
@@ -107,6 +111,7 @@ def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
         task=row[c.TASK],
         model_version=row[c.MODEL_VERSION],
         as_of=row[c.AS_OF],
+        valid_from=row[c.VALID_FROM] or row[c.AS_OF],  # null in a version of before the column
         space=vector_space(warehouse, row[c.MODEL_VERSION]),
         first=versions,
         last=versions,

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Mapping, Sequence
+from functools import partial, reduce
 from pathlib import Path
 
-from deltalake.exceptions import DeltaError
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.consume.publications import Publication, publication_history
 from precise_core.consume.tables import folder
+from precise_core.consume.vectors import ADDED
 from precise_core.errors import HistoryGoneError, SchemaError
 from precise_core.features import vectors
-from precise_core.features.vectors import SINCE, PublishedVersion
+from precise_core.features.vectors import PUBLICATION, SINCE, PublishedVersion
 from precise_core.sources.times import instant
-from precise_core.spark.care import live_files
+from precise_core.spark.care import is_readable
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
-
-_ORDER = "_order"
 
 
 def join_vectors(
@@ -47,12 +44,14 @@ def join_vectors(
         item: Column with the item's id.
 
     Raises:
-        SchemaError: A column is missing or of another type.
+        SchemaError: A column is missing, of another type, or would be overwritten.
         MissingTableError: The folder is no warehouse, or nothing is published yet.
         CheckpointError: Nothing was ever published for the task.
         HistoryGoneError: No published version of the vectors can be read any more.
     """
     found = {field.name: field.dataType.simpleString() for field in rows.schema}
+    if taken := [name for name in ADDED if name in found]:
+        raise SchemaError(f"join_vectors: rows have {taken} already; their columns are {list(found)}")
     for name, kind in ((user, "string"), (item, "string"), (at, "timestamp")):
         if found.get(name) != kind:
             raise SchemaError(f"join_vectors: column {name!r} is {found.get(name, 'missing')}, {kind} is needed")
@@ -69,7 +68,7 @@ def still_there(warehouse: str | Path, history: Sequence[Publication]) -> list[P
     """
     kept: list[Publication] = []
     for was in reversed(history):
-        if not all(_is_there(Path(warehouse), table, was) for table in (USER_EMBEDDINGS, ITEM_EMBEDDINGS)):
+        if not all(_can_be_read(warehouse, table, was) for table in (USER_EMBEDDINGS, ITEM_EMBEDDINGS)):
             break
         kept.insert(0, was)
     if not kept:
@@ -78,67 +77,46 @@ def still_there(warehouse: str | Path, history: Sequence[Publication]) -> list[P
 
 
 def in_use(history: Sequence[Publication]) -> list[PublishedVersion]:
-    """Which checkpoint was to be used from when on."""
-    return [PublishedVersion(was.model_version, was.as_of, was.space) for was in history]
+    """Which publication was to be used from when on."""
+    return [PublishedVersion(was.model_version, was.valid_from, was.space) for was in history]
 
 
 def published_vectors(
     spark: SparkSession, warehouse: str | Path, history: Sequence[Publication]
 ) -> tuple[DataFrame, DataFrame]:
-    """Every vector of users and of items in some publications (``still_there``), and since when readers had it.
+    """Every vector of users and of items that some publications held (``still_there``), and since when readers had it.
 
-    A user's vector counts from its own `as_of`. An item's counts from the `as_of` it was first published with; one
-    that came, or whose text changed, between two nights counts from the moment it was computed.
+    Users are encoded once a night: their vectors are those that a publication began with, and count from its beginning.
+    Items that came, or whose text changed, between two nights are in what it ended with, and count from the moment they
+    were computed. The hours between need no look of their own.
     """
-    users = _Published(spark, Path(warehouse), USER_EMBEDDINGS, c.USER_ID, lambda *_: F.col(c.AS_OF))
-    items = _Published(spark, Path(warehouse), ITEM_EMBEDDINGS, c.ITEM_ID, _item_since)
-    return users.vectors(history), items.vectors(history)
+    users, items = [], []
+    for place, was in enumerate(history):
+        start = instant(was.valid_from)
+        first = partial(_slice, spark, warehouse, was, versions=was.first)
+        users.append(_of(place, first(USER_EMBEDDINGS).select(c.USER_ID, start.alias(SINCE), c.EMBEDDING)))
+        held = first(ITEM_EMBEDDINGS).select(c.ITEM_ID, start.alias(SINCE), c.EMBEDDING)
+        if was.last[ITEM_EMBEDDINGS.name] != was.first[ITEM_EMBEDDINGS.name]:
+            later = _slice(spark, warehouse, was, ITEM_EMBEDDINGS, versions=was.last)
+            computed = later.where(F.col(c.EMBEDDED_AT) > start)
+            held = held.unionByName(computed.select(c.ITEM_ID, F.col(c.EMBEDDED_AT).alias(SINCE), c.EMBEDDING))
+        items.append(_of(place, held))
+    return reduce(DataFrame.unionByName, users), reduce(DataFrame.unionByName, items)
 
 
-def _item_since(publication: Publication, is_first: bool) -> Column:
-    as_of = instant(publication.as_of)
-    return as_of if is_first else F.greatest(as_of, c.EMBEDDED_AT)
+def _of(place: int, rows: DataFrame) -> DataFrame:
+    return rows.withColumn(PUBLICATION, F.lit(place))
 
 
-@dataclass(frozen=True)
-class _Published:
-    """One table of vectors, over all its publications."""
-
-    spark: SparkSession
-    warehouse: Path
-    table: Table
-    key: str
-    since: Callable[[Publication, bool], Column]
-
-    def vectors(self, history: Sequence[Publication]) -> DataFrame:
-        """key, model_version, `since`, embedding.
-
-        Of each publication what it began with and what it ended with: the hours between need no look of their own,
-        since what they added says itself when it was computed.
-        """
-        frames: list[DataFrame] = []
-        for was in history:
-            first, last = was.first[self.table.name], was.last[self.table.name]
-            for version in dict.fromkeys((first, last)):
-                frames.append(self._slice(was, version, version == first).withColumn(_ORDER, F.lit(len(frames))))
-        everything = reduce(DataFrame.unionByName, frames)
-        if len(frames) == 1:
-            return everything.drop(_ORDER)
-        # The first one that was there: a vector computed again for the same instant is not filled in afterwards.
-        first_written = F.min_by(c.EMBEDDING, _ORDER).alias(c.EMBEDDING)
-        return everything.groupBy(self.key, c.MODEL_VERSION, SINCE).agg(first_written)
-
-    def _slice(self, was: Publication, version: int, is_first: bool) -> DataFrame:
-        rows = self.spark.read.format("delta").option("versionAsOf", version).load(folder(self.warehouse, self.table))
-        rows = rows.where(F.col(c.MODEL_VERSION) == was.model_version)
-        return rows.select(self.key, c.MODEL_VERSION, self.since(was, is_first).alias(SINCE), c.EMBEDDING)
+def _slice(
+    spark: SparkSession, warehouse: str | Path, was: Publication, table: Table, versions: Mapping[str, int]
+) -> DataFrame:
+    rows = spark.read.format("delta").option("versionAsOf", versions[table.name]).load(folder(warehouse, table))
+    return rows.where(F.col(c.MODEL_VERSION) == was.model_version)
 
 
-def _is_there(warehouse: Path, table: Table, was: Publication) -> bool:
+def _can_be_read(warehouse: str | Path, table: Table, was: Publication) -> bool:
     """Whether the versions are in the log, and the files of the checkpoint in them are on disk."""
-    path, of_checkpoint = Path(folder(warehouse, table)), f"{c.MODEL_VERSION}={was.model_version}/"
-    try:
-        names = {name for version in (was.first, was.last) for name in live_files(str(path), version[table.name])}
-    except DeltaError:
-        return False
-    return all((path / name).is_file() for name in names if of_checkpoint in name)
+    path, of_checkpoint = folder(warehouse, table), f"{c.MODEL_VERSION}={was.model_version}/"
+    versions = {was.first[table.name], was.last[table.name]}
+    return all(is_readable(path, version, of_checkpoint) for version in versions)

@@ -25,7 +25,7 @@ AS_OF = "as_of"  # for each row the checkpoint that was published at its instant
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 _VECTOR = pa.list_(pa.float32())
-_ADDED = (c.USER_EMBEDDING, c.ITEM_EMBEDDING, c.PRECISE_SCORE, c.MODEL_VERSION, c.VECTOR_SPACE)
+ADDED = (c.USER_EMBEDDING, c.ITEM_EMBEDDING, c.PRECISE_SCORE, c.MODEL_VERSION, c.VECTOR_SPACE)
 
 Rows = TypeVar("Rows", pd.DataFrame, pa.Table)
 
@@ -42,8 +42,10 @@ def join_vectors(
 ) -> Rows:
     """``rows`` with user_embedding, item_embedding, precise_score, model_version and vector_space, in the same order.
 
-    Both vectors of a row are of one checkpoint. A row gets no vector that did not exist at its instant: one computed
-    later (`as_of` after the instant), or of a checkpoint that is younger, is left null rather than filled in.
+    Both vectors of a row are of one checkpoint. A row gets no vector that readers did not have at its instant: where
+    nothing was published yet, or an item or a user was not in what was, it is left null rather than filled in. With
+    ``PUBLISHED`` that is what is published now, for rows since then; rows of before have null: take ``AS_OF`` for them.
+    With the name of a checkpoint it is what the tables hold of it now, from each user's `as_of` on.
 
     Args:
         rows: A pandas DataFrame or an Arrow table; ids are text, instants have a time zone.
@@ -65,10 +67,11 @@ def join_vectors(
         columns = _at_each_publication(keys, warehouse, task)
     elif version == PUBLISHED:
         now = published(warehouse, task)
-        columns = _of_checkpoint(keys, _Checkpoint(warehouse, task, now.model_version, now.space, now.last))
+        columns = _join(keys, _Checkpoint(warehouse, task, now.model_version, now.space, now.last), now.valid_from)
     else:
         space = vector_space(warehouse, version)
-        columns = _of_checkpoint(keys, _Checkpoint(warehouse, task, version, space, {}))
+        named = _Checkpoint(warehouse, task, version, space, {})
+        columns = _join(keys, named, named.since())
     if isinstance(rows, pd.DataFrame):
         return rows.assign(**{name: columns[name].to_pandas().to_numpy() for name in columns.column_names})
     for name in columns.column_names:
@@ -125,7 +128,7 @@ def _keys(rows: pd.DataFrame | pa.Table, at: str, user: str, item: str) -> pa.Ta
     """
     names = list(rows.column_names if isinstance(rows, pa.Table) else rows.columns)
     missing = [name for name in (user, item, at) if name not in names]
-    taken = [name for name in _ADDED if name in names]
+    taken = [name for name in ADDED if name in names]
     if missing or taken:
         raise SchemaError(f"join_vectors: rows lack {missing} and have {taken} already; their columns are {names}")
     columns = {}
@@ -150,7 +153,7 @@ def _require_kind(name: str, found: pa.DataType, *, is_instant: bool) -> None:
 def _at_each_publication(keys: pa.Table, warehouse: str | Path, task: str) -> pa.Table:
     """Every row against the tables as they stood at the last publication before its instant."""
     history = publication_history(warehouse, task)
-    starts = pa.array([publication.as_of for publication in history], _INSTANT)
+    starts = pa.array([publication.valid_from for publication in history], _INSTANT)
     starts_P, at_R = (column.cast(pa.int64()).to_numpy() for column in (starts, keys["at"].combine_chunks()))
     place_R = np.maximum(np.searchsorted(starts_P, at_R, side="right") - 1, 0)
     parts, order = [], []
@@ -158,15 +161,14 @@ def _at_each_publication(keys: pa.Table, warehouse: str | Path, task: str) -> pa
         mine, was = np.flatnonzero(place_R == number), history[number]
         checkpoint = _Checkpoint(warehouse, task, was.model_version, was.space, was.first)
         ended_with = replace(checkpoint, versions=was.last) if was.last != was.first else None
-        parts.append(_join(keys.take(mine), checkpoint, was.as_of, ended_with))
+        parts.append(_join(keys.take(mine), checkpoint, was.valid_from, ended_with))
         order.append(mine)
     if not parts:
-        return _of_checkpoint(keys, _Checkpoint(warehouse, task, history[-1].model_version, history[-1].space, {}))
+        newest = history[-1]
+        return _join(
+            keys, _Checkpoint(warehouse, task, newest.model_version, newest.space, newest.last), newest.valid_from
+        )
     return pa.concat_tables(parts).take(np.argsort(np.concatenate(order), kind="stable"))
-
-
-def _of_checkpoint(keys: pa.Table, checkpoint: _Checkpoint) -> pa.Table:
-    return _join(keys, checkpoint, checkpoint.since())
 
 
 def _join(keys: pa.Table, checkpoint: _Checkpoint, since: datetime, ended_with: _Checkpoint | None = None) -> pa.Table:

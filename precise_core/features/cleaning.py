@@ -27,6 +27,7 @@ MAX_RAW_CHARS = 100_000
 MAX_CATEGORIES = 100
 
 _IS_KNOWN = "is_known_item"
+_UNDATED = "undated_so_far"
 _NUL = "\u0000"
 
 Rule = tuple[str, Column]
@@ -50,12 +51,15 @@ class Cleaned:
 def clean_items(raw: DataFrame) -> Cleaned:
     """Raw items to ``schemas.ITEMS``; of several rows of one item the latest updated is kept.
 
+    A row without that time is newer than those of earlier files, and older than a dated one of its own file.
     Text loses NUL characters and invalid UTF-8 and is cut at ``MAX_TEXT_CHARS``; missing text is empty.
     """
     rules = [("missing_item_id", _is_blank(c.ITEM_ID)), ("invalid_id", _is_hostile(c.ITEM_ID))]
-    order = [F.col(c.UPDATED_TS).desc_nulls_last(), F.col(c.PUBLISHED_TS).desc_nulls_last()]
-    order += [*_newest_file(raw), F.col(c.RAW)]
-    checked = _mark_duplicates(_check(raw, rules), c.ITEM_ID, order, "duplicate_item")
+    checked, order = _check(raw, rules), [F.col(c.UPDATED_TS).desc_nulls_last(), *_newest_file(raw)]
+    if FILE_ORDER in raw.columns:
+        checked, order = checked.withColumn(_UNDATED, _undated_so_far()), [F.col(_UNDATED).desc(), *order]
+    order += [F.col(c.PUBLISHED_TS).desc_nulls_last(), F.col(c.RAW)]
+    checked = _mark_duplicates(checked, c.ITEM_ID, order, "duplicate_item")
     columns = {
         c.TITLE: _clean_text(F.col(c.TITLE)),
         c.DESCRIPTION: _clean_text(F.col(c.DESCRIPTION)),
@@ -139,6 +143,15 @@ def _mark_duplicates(checked: DataFrame, key: str, order: Sequence[Column], reas
     marked = checked.withColumn(c.REASON, F.when(is_valid & (place > 1), F.lit(reason)).otherwise(F.col(c.REASON)))
     # Only a rejected row has to show what came; without it a persisted `checked` is a fraction of the size.
     return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW)))
+
+
+def _undated_so_far() -> Column:
+    """How many acceptable rows of the item, of this file and earlier ones, do not say when they were updated.
+
+    Each of them outdates what came before it, so that only rows with the largest count can be the newest.
+    """
+    of_item = Window.partitionBy(F.col(c.REASON).isNull(), c.ITEM_ID).orderBy(FILE_ORDER)
+    return F.sum(F.col(c.UPDATED_TS).isNull().cast("int")).over(of_item)
 
 
 def _stable_order(raw: DataFrame, time: str) -> list[Column]:

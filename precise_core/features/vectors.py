@@ -1,8 +1,8 @@
 """Vectors as they stood at an instant: an as-of join of rows with user and item vectors.
 
-Of the checkpoints whose vectors were published, a row gets the newest one at its instant, for its user and its item
-alike; of that checkpoint's vectors of the user, and of the item, the newest at the instant. What came later, be it a
-checkpoint or a vector, is never joined: a row that finds nothing has null, it is not filled from a later night.
+The publication in force at a row's instant decides, for its user and its item alike, and only what it held is joined:
+the newest vector of the user, and of the item, at the instant. What came later, be it a checkpoint or a vector, and
+what had gone by then, is never joined: a row that finds nothing has null, it is not filled from another night.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from precise_core.sources.times import instant
 from schemas import columns as c
 
 SINCE = "since"  # from which instant on readers had this vector
+PUBLICATION = "_publication"  # its place in the history of publications
 
 _AT, _NEWEST = "_at", "_newest_since"
 
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """One checkpoint of a task whose vectors were published.
+    """One publication of a task's vectors.
 
     Attributes:
         model_version: The checkpoint.
-        since: From when on its vectors were the ones to use; until the next version's ``since``.
+        since: From when on its vectors were the ones to use; until the next publication's ``since``.
         space: Checkpoints that each went on from the one before share a space; one from scratch has its own.
     """
 
@@ -53,10 +54,10 @@ def join_vectors(
 
     Args:
         rows: Anything with a user, an item and an instant.
-        user_vectors: user_id, model_version, ``since`` and embedding of one task: one row per vector that was ever
-            published.
+        user_vectors: user_id, place of a publication in ``versions``, ``since`` and embedding: one row per vector that
+            each of them held.
         item_vectors: The same with item_id.
-        versions: Which checkpoint was in use from when on. A row before the first gets its name and no vector.
+        versions: The publications, oldest first. A row before the first gets its names and no vector.
         at: Column of ``rows`` with the instant.
         user: Column of ``rows`` with the user.
         item: Column of ``rows`` with the item.
@@ -64,10 +65,13 @@ def join_vectors(
     Raises:
         DataError: There is no version, or two of them are of one instant.
     """
-    of_row = rows.withColumns(in_use(at, versions))
+    ordered = _in_order(versions)
+    places = [(version.since, place) for place, version in enumerate(ordered)]
+    of_row = rows.withColumns(in_use(at, ordered)).withColumn(PUBLICATION, _valid(at, places))
     joined = _newest(of_row, user_vectors, c.USER_ID, user, at, c.USER_EMBEDDING)
     joined = _newest(joined, item_vectors, c.ITEM_ID, item, at, c.ITEM_EMBEDDING)
-    return joined.withColumn(c.PRECISE_SCORE, dot(F.col(c.USER_EMBEDDING), F.col(c.ITEM_EMBEDDING)))
+    scored = joined.withColumn(c.PRECISE_SCORE, dot(F.col(c.USER_EMBEDDING), F.col(c.ITEM_EMBEDDING)))
+    return scored.drop(PUBLICATION)
 
 
 def in_use(at: str, versions: Sequence[PublishedVersion]) -> dict[str, Column]:
@@ -102,7 +106,7 @@ def _in_order(versions: Sequence[PublishedVersion]) -> list[PublishedVersion]:
     return ordered
 
 
-def _valid(at: str, names: Sequence[tuple[datetime, str]]) -> Column:
+def _valid(at: str, names: Sequence[tuple[datetime, str | int]]) -> Column:
     chosen: Column = F.lit(names[0][1])
     for since, name in names[1:]:
         chosen = F.when(F.col(at) >= instant(since), F.lit(name)).otherwise(chosen)
@@ -114,12 +118,12 @@ def _newest(rows: DataFrame, vectors: DataFrame, key: str, of: str, at: str, int
 
     Which one that is, is found without carrying vectors; then each row meets exactly one of them.
     """
-    asked = rows.select(F.col(of).alias(key), c.MODEL_VERSION, F.col(at).alias(_AT)).distinct()
-    known = asked.join(vectors.select(key, c.MODEL_VERSION, SINCE), on=[key, c.MODEL_VERSION], how="inner")
-    newest = known.where(F.col(SINCE) <= F.col(_AT)).groupBy(key, c.MODEL_VERSION, _AT).agg(F.max(SINCE).alias(_NEWEST))
-    newest = newest.select(F.col(key).alias(of), c.MODEL_VERSION, F.col(_AT).alias(at), _NEWEST)
+    asked = rows.select(F.col(of).alias(key), PUBLICATION, F.col(at).alias(_AT)).distinct()
+    known = asked.join(vectors.select(key, PUBLICATION, SINCE), on=[key, PUBLICATION], how="inner")
+    newest = known.where(F.col(SINCE) <= F.col(_AT)).groupBy(key, PUBLICATION, _AT).agg(F.max(SINCE).alias(_NEWEST))
+    newest = newest.select(F.col(key).alias(of), PUBLICATION, F.col(_AT).alias(at), _NEWEST)
     vectors = vectors.select(
-        F.col(key).alias(of), c.MODEL_VERSION, F.col(SINCE).alias(_NEWEST), F.col(c.EMBEDDING).alias(into)
+        F.col(key).alias(of), PUBLICATION, F.col(SINCE).alias(_NEWEST), F.col(c.EMBEDDING).alias(into)
     )
-    marked = rows.join(newest, on=[of, c.MODEL_VERSION, at], how="left")
-    return marked.join(vectors, on=[of, c.MODEL_VERSION, _NEWEST], how="left").drop(_NEWEST)
+    marked = rows.join(newest, on=[of, PUBLICATION, at], how="left")
+    return marked.join(vectors, on=[of, PUBLICATION, _NEWEST], how="left").drop(_NEWEST)

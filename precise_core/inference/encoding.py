@@ -17,30 +17,33 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.training.checkpoint import Checkpoint, content_sum
 
-_loaded: dict[str, tuple[str, Precise]] = {}
+_loaded: dict[tuple[str, torch.device], tuple[str, Precise]] = {}
 _catalogs: dict[str, ItemCatalog] = {}
 
 
-def load_encoder(folder: str | Path) -> tuple[str, Precise]:
+def load_encoder(folder: str | Path, gpu: str | None = None) -> tuple[str, Precise]:
     """``(model_version, model)`` of a checkpoint, verified and loaded once per process, on this machine's device.
 
     What is loaded is told by its checksum, not by its place. On a CPU the weights are mapped into memory, so that the
-    workers of one machine share them.
+    workers of one machine share them. ``gpu`` is the address of the one to use, where a machine has several.
 
     Raises:
         CheckpointError: The folder is missing or a file in it was changed.
     """
-    key = content_sum(Path(folder))
+    device = encoding_device(gpu)
+    key = (content_sum(Path(folder)), device)
     if key not in _loaded:
         checkpoint = Checkpoint.open(Path(folder))
         _loaded.clear()  # one model per worker: weights of an old checkpoint must not stay resident
-        _loaded[key] = (checkpoint.model_version, checkpoint.load_model(mapped=True).to(encoding_device()))
+        _loaded[key] = (checkpoint.model_version, checkpoint.load_model(mapped=True).to(device))
     return _loaded[key]
 
 
-def encoding_device() -> torch.device:
-    """Where this machine encodes: its GPU, or the CPU where it has none."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def encoding_device(gpu: str | None = None) -> torch.device:
+    """Where this machine encodes: its GPU, the one of the address ``gpu`` if it is given, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device(f"cuda:{gpu}" if gpu and gpu.isdigit() else "cuda")  # other addresses hide all GPUs but one
 
 
 def load_catalog(file: Path) -> ItemCatalog:

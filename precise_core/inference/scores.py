@@ -26,11 +26,11 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.errors import ModelError, VersionMixError
+from precise_core.inference.arrow_lists import fixed_lists
 from precise_core.inference.config import ScoringConfig
 from precise_core.inference.dot_products import dot_products
 from precise_core.inference.shipping import ship, shipped
-from precise_core.inference.text import fixed_lists
-from schemas import TABLES
+from schemas import PAIR_SCORES, TABLES
 from schemas import columns as c
 
 _USER, _ITEM, _ITEMS = "_user_vector", "_item_vector", "_items"
@@ -40,7 +40,7 @@ _WRITERS = {table.name: table.written_by for table in TABLES}
 _BUCKET_MB = 64  # of item vectors that one task of the shuffle holds
 _PAIRS_PER_GROUP = 8192  # a user with more becomes several groups, so that no list grows without bound
 _SMALLEST_NORM = 1e-12
-_SCORED = f"{c.USER_ID} string, {c.ITEM_ID} string, {c.SCORE} float, {c.AS_OF} timestamp"
+_SCORED = [c.USER_ID, c.ITEM_ID, c.SCORE, c.AS_OF]  # of `pair_scores`
 _Batches = Iterable[pa.RecordBatch]
 
 
@@ -162,7 +162,9 @@ def _score_broadcast(
         .join(users, on=c.USER_ID, how="inner")
     )
     name = _ship_vectors(spark, table, similarity)
-    return grouped.select(c.USER_ID, _USER, _ITEMS, c.AS_OF).mapInArrow(_by_file(name, similarity), _SCORED)
+    return grouped.select(c.USER_ID, _USER, _ITEMS, c.AS_OF).mapInArrow(
+        _by_file(name, similarity), PAIR_SCORES.ddl(*_SCORED)
+    )
 
 
 def _ship_vectors(spark: SparkSession, table: pa.Table, similarity: str) -> str:
@@ -213,13 +215,13 @@ def _score_shuffled(
     vectors = items.select(c.ITEM_ID, c.EMBEDDING, bucket).join(splits, on=_BUCKET, how="inner")
     vectors = vectors.select(_BUCKET, copies, c.ITEM_ID, c.EMBEDDING)
     both = grouped.groupBy(_BUCKET, _SALT).cogroup(vectors.groupBy(_BUCKET, _SALT))
-    return both.applyInArrow(_by_bucket(similarity), _SCORED)
+    return both.applyInArrow(_by_bucket(similarity), PAIR_SCORES.ddl(*_SCORED))
 
 
 def _by_bucket(similarity: str) -> Callable[[pa.Table, pa.Table], pa.Table]:
     def score(groups: pa.Table, vectors: pa.Table) -> pa.Table:
         if not groups.num_rows or not vectors.num_rows:
-            return pa.table({name: pa.array([], kind) for name, kind in _NO_SCORES.items()})
+            return pa.schema([PAIR_SCORES.arrow_schema().field(name) for name in _SCORED]).empty_table()
         items_ND = _matrix(vectors[c.EMBEDDING])
         items_ND = unit(items_ND) if similarity == "cosine" else items_ND
         ids = vectors[c.ITEM_ID].combine_chunks()
@@ -228,14 +230,6 @@ def _by_bucket(similarity: str) -> Callable[[pa.Table, pa.Table], pa.Table]:
         )
 
     return score
-
-
-_NO_SCORES = {
-    c.USER_ID: pa.string(),
-    c.ITEM_ID: pa.string(),
-    c.SCORE: pa.float32(),
-    c.AS_OF: pa.timestamp("us", tz="UTC"),
-}
 
 
 def _scored_ids(batch: pa.RecordBatch, items_ND: np.ndarray, ids: pa.Array, similarity: str) -> pa.RecordBatch:
@@ -254,7 +248,7 @@ def _scored(
     scores_P = gathered_scores(users_GD, counts_G, items_ND, rows_P)
     groups_P = pa.array(np.repeat(np.arange(len(counts_G)), counts_G))
     columns = [batch.column(c.USER_ID).take(groups_P), ids_P, pa.array(scores_P), batch.column(c.AS_OF).take(groups_P)]
-    return pa.RecordBatch.from_arrays(columns, names=list(_NO_SCORES))
+    return pa.RecordBatch.from_arrays(columns, names=_SCORED)
 
 
 def _matrix(column: pa.ChunkedArray | pa.ListArray) -> np.ndarray:

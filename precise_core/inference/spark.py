@@ -6,21 +6,21 @@ stays in Arrow buffers here; `precise_core.inference.batch_udf` is the same by S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 from pyspark import TaskContext
+from pyspark.resource import ResourceInformation
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.inference.arrow_lists import fixed_lists, float_lists, ragged_rows
 from precise_core.inference.encoding import encode_catalog, encode_items, encode_users, load_catalog, load_encoder
 from precise_core.inference.shipping import ship, shipped
-from precise_core.inference.text import fixed_lists, float_lists
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise
 from precise_core.sources.times import instant
@@ -129,10 +129,16 @@ def _encode_batch(model: Precise, batch: pa.RecordBatch) -> np.ndarray:
 
 
 def worker_model(checkpoint_name: str) -> Precise:
-    """In a worker: the model, with as many threads as the task has cores, so that tasks of a machine do not fight."""
+    """In a worker: the model, on the task's GPU if Spark gave it one, with as many threads as the task has cores, so
+    that tasks of a machine do not fight."""
     task = TaskContext.get()
     torch.set_num_threads(task.cpus() if task else 1)
-    return load_encoder(shipped(checkpoint_name))[1]
+    return load_encoder(shipped(checkpoint_name), gpu_of(task.resources() if task else {}))[1]
+
+
+def gpu_of(resources: Mapping[str, ResourceInformation]) -> str | None:
+    """The address of the GPU that Spark gave to a task (`spark.task.resource.gpu.amount`); None where it gave none."""
+    return resources["gpu"].addresses[0] if "gpu" in resources else None
 
 
 def shipped_catalog(name: str) -> ItemCatalog:
@@ -152,10 +158,3 @@ def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> C
             )
 
     return apply
-
-
-def ragged_rows(column: pa.ListArray) -> list[np.ndarray]:
-    """The lists of an Arrow column as views into one buffer; honours the offsets of a slice."""
-    values = column.values.to_numpy(zero_copy_only=False)
-    offsets = column.offsets.to_numpy()
-    return [values[start:end] for start, end in pairwise(offsets)]

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
+from precise_core.inference.arrow_lists import fixed_lists, float_lists
 from precise_core.text.config import TextConfig
 from precise_core.text.item_text import item_text
 from precise_core.text.language_model import (
@@ -173,18 +174,6 @@ def _in_fixed_order(texts: DataFrame, partitions: int) -> DataFrame:
 
 def _named_vectors(vectors: DataFrame, language_model: str) -> DataFrame:
     return vectors.select(c.TOKEN_ID, c.VECTOR, c.COUNT, F.lit(language_model).alias(c.LANGUAGE_MODEL))
-
-
-def float_lists(values_ND: np.ndarray) -> pa.ListArray:
-    """Rows of a matrix as an Arrow list column, without a Python object per row."""
-    rows, width = values_ND.shape
-    offsets = pa.array(np.arange(0, (rows + 1) * width, max(width, 1), dtype=np.int32)[: rows + 1])
-    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values_ND).reshape(-1)))
-
-
-def fixed_lists(column: pa.ListArray, width: int) -> np.ndarray:
-    """An Arrow list column whose lists all have ``width`` elements, as a matrix; honours the offsets of a slice."""
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), width)
 
 
 def _tokenizer(config: TextConfig) -> Callable[[_Batches], _Batches]:

@@ -112,8 +112,13 @@ class VectorIndex:
         exact.add(np.ascontiguousarray(self.vectors_ND))
         return exact.search(require_good_queries(queries_QD, self.width), k)[1]
 
-    def save(self, folder: str | Path) -> None:
-        """Write the index as a folder, whole or not at all; the folder's files are listed with their SHA-256."""
+    def save(self, folder: str | Path, vocabulary_version: int | None = None) -> None:
+        """Write the index as a folder, whole or not at all; the folder's files are listed with their SHA-256.
+
+        Args:
+            folder: Where to.
+            vocabulary_version: Version of `item_vocabulary` whose numbers the items carry; kept in the manifest.
+        """
         with atomic_folder(folder) as target:
             faiss.write_index(self._engine, str(target / _INDEX_FILE))
             np.save(target / _VECTORS_FILE, self.vectors_ND)
@@ -126,27 +131,34 @@ class VectorIndex:
                 "items": len(self),
                 "width": self.width,
                 "recall": self.recall,
+                "vocabulary_version": vocabulary_version,
             }
             (target / _MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8")
             write_sums(target)
 
     @classmethod
-    def open(cls, folder: str | Path, model_version: str) -> VectorIndex:
-        """Open what ``save`` wrote; the vectors are memory-mapped, so processes on one machine share them.
+    def open(cls, folder: str | Path, model_version: str, *, is_verified: bool = False) -> VectorIndex:
+        """Open what ``save`` wrote; index and vectors are memory-mapped, so processes on one machine share them.
+
+        Args:
+            folder: Of the index.
+            model_version: The checkpoint that it has to be of.
+            is_verified: Another process of this machine has compared the files with their sums.
 
         Raises:
             CheckpointError: The folder is incomplete or was changed on disk.
             VersionMixError: The index holds vectors of another checkpoint than ``model_version``.
         """
         root = Path(folder)
-        verify_sums(root)
+        if not is_verified:
+            verify_sums(root)
         manifest = json.loads((root / _MANIFEST_FILE).read_text(encoding="utf-8"))
         if manifest["model_version"] != model_version:
             raise VersionMixError(
                 f"index {root}: its vectors are of {manifest['model_version']!r}, the query's of {model_version!r}; "
                 "build the index from the same checkpoint"
             )
-        engine = faiss.read_index(str(root / _INDEX_FILE))
+        engine = faiss.read_index(str(root / _INDEX_FILE), faiss.IO_FLAG_MMAP_IFC)
         items = pq.read_table(root / _ITEMS_FILE)
         if not engine.ntotal == items.num_rows == manifest["items"]:
             raise CheckpointError(f"index {root}: {engine.ntotal} vectors, but {items.num_rows} item ids")

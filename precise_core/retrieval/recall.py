@@ -38,13 +38,6 @@ class Candidates:
         return len(self.user_rows_C)
 
 
-def rows_except(index: VectorIndex, deleted_rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The mask of rows that may be returned, [N]: all but ``deleted_rows``."""
-    allowed = np.ones(len(index), bool)
-    allowed[np.asarray(deleted_rows, np.int64)] = False
-    return allowed
-
-
 def recall_u2i(
     index: VectorIndex,
     user_vectors_UD: np.ndarray,

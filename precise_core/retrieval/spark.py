@@ -12,9 +12,8 @@ from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.inference.arrow_lists import fixed_lists, ragged_rows
 from precise_core.inference.shipping import ship, shipped
-from precise_core.inference.spark import ragged_rows
-from precise_core.inference.text import fixed_lists
 from precise_core.retrieval.config import U2I, U2I2I, RecallConfig
 from precise_core.retrieval.index import VectorIndex
 from precise_core.retrieval.merge import merged_ranks
@@ -25,18 +24,7 @@ from schemas import columns as c
 _Batches = Iterable[pa.RecordBatch]
 _SOURCES = (U2I, U2I2I)
 _SEEN = "_seen"
-_COLUMNS = {
-    c.USER_ID: "string",
-    c.TASK: "string",
-    c.SOURCE: "string",
-    c.RANK: "int",
-    c.MERGED_RANK: "int",
-    c.ITEM_ID: "string",
-    c.SCORE: "float",
-    c.SEED_ITEM_ID: "string",
-    c.AS_OF: "timestamp",
-}
-_OUTPUT = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+_FOUND = [name for name in RECALL_CANDIDATES.column_names if name != c.MODEL_VERSION]
 
 
 def recall_candidates(
@@ -75,14 +63,17 @@ def recall_candidates(
     # A few thousand users are a small frame to Spark, which would search for all of them in one task.
     joined = joined.repartition(spark.sparkContext.defaultParallelism, c.USER_ID)
     found = joined.select(c.USER_ID, c.TASK, c.EMBEDDING, *lists, c.AS_OF).mapInArrow(
-        _searcher(ship(spark, index_folder), model_version, excluded, config), _OUTPUT
+        _searcher(ship(spark, index_folder), model_version, excluded, config), RECALL_CANDIDATES.ddl(*_FOUND)
     )
     return found.withColumn(c.MODEL_VERSION, F.lit(model_version)).select(*RECALL_CANDIDATES.column_names)
 
 
 @lru_cache(maxsize=1)
 def _open(folder: Path, model_version: str) -> VectorIndex:
-    return VectorIndex.open(folder, model_version)
+    verified = folder.with_name(f"{folder.name}.verified")  # what was unpacked is named after its content
+    index = VectorIndex.open(folder, model_version, is_verified=verified.is_file())
+    verified.touch()
+    return index
 
 
 def _searcher(
@@ -139,4 +130,4 @@ def _to_batch(
         ids.take(pa.array(seeds, mask=seeds < 0)),
         batch.column(c.AS_OF).take(users),
     ]
-    return pa.RecordBatch.from_arrays(columns, names=list(_COLUMNS))
+    return pa.RecordBatch.from_arrays(columns, names=_FOUND)

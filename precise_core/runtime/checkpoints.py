@@ -14,7 +14,7 @@ from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import ItemCatalog
 from precise_core.runtime.job import Job
 from precise_core.training.checkpoint import Checkpoint, is_published, latest
-from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, Table
+from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, Table
 from schemas import columns as c
 
 CATALOG_FILE = "item_catalog.safetensors"
@@ -121,10 +121,11 @@ def require_vocabulary(job: Job, checkpoint: Checkpoint) -> None:
 
 
 def require_tokens(job: Job, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that reads other tokens than `item_tokens` has.
+    """Refuse a checkpoint that reads other tokens than `item_tokens` has, or whose language model is not the tables'.
 
     Raises:
-        CheckpointError: The texts were cut by another tokenizer, or to another length.
+        CheckpointError: The texts were cut by another tokenizer, or to another length; or `token_embeddings` is of
+            another language model than the one that the checkpoint's token table began with.
     """
     manifest, tokens = checkpoint.manifest, job.read(ITEM_TOKENS)
     found = tokens.select(c.TOKENIZER_ID, F.size(c.TOKEN_IDS).alias(c.LENGTH)).distinct().collect()
@@ -134,6 +135,15 @@ def require_tokens(job: Job, checkpoint: Checkpoint) -> None:
                 f"checkpoint {checkpoint.model_version} reads {manifest.max_token_length} tokens of "
                 f"{manifest.tokenizer_id}, item_tokens has {row[c.LENGTH]} of {row[c.TOKENIZER_ID]}; "
                 "run jobs/train_universal.py first"
+            )
+    if manifest.language_model is None or checkpoint.reads_states:
+        return
+    vectors = job.read_optional(TOKEN_EMBEDDINGS)
+    for row in vectors.select(c.LANGUAGE_MODEL).distinct().collect() if vectors is not None else ():
+        if row[c.LANGUAGE_MODEL] != manifest.language_model:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.model_version} began with vectors of {manifest.language_model}, "
+                f"token_embeddings has those of {row[c.LANGUAGE_MODEL]}; run jobs/train_universal.py first"
             )
 
 

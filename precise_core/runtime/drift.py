@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import torch
-from deltalake.exceptions import DeltaError
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.evaluation.drift import mean_cosine, neighbour_overlap, norm_change
-from precise_core.inference.text import fixed_lists
+from precise_core.inference.arrow_lists import fixed_lists
 from precise_core.runtime.job import Job
 from precise_core.runtime.published import published_now
 from precise_core.runtime.vectors import item_inputs
-from precise_core.spark.care import live_files
+from precise_core.spark.care import is_readable
 from precise_core.training.checkpoint import Checkpoint
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
@@ -52,7 +49,12 @@ def _compared(job: Job, checkpoint: Checkpoint, published: dict[str, Any]) -> tu
     facts, cosines = {}, {}
     tables = ((ITEM_EMBEDDINGS, c.ITEM_ID, "item"), (USER_EMBEDDINGS, c.USER_ID, "user"))
     for table, key, name in tables:
-        old = _as_published(job, table, published)
+        old = _as_published(job, table, published, checkpoint)
+        if old is None:
+            job.say(
+                f"{published[c.TASK]}: {name} vectors not compared, their published version of {table.name} is gone"
+            )
+            continue
         new = job.read(table).where(F.col(c.MODEL_VERSION) == checkpoint.model_version)
         old_SD, new_SD = _sampled(old, new, key, job.settings.gates.drift.sample)
         if not len(old_SD):
@@ -64,19 +66,17 @@ def _compared(job: Job, checkpoint: Checkpoint, published: dict[str, Any]) -> tu
     return facts, cosines
 
 
-def _as_published(job: Job, table: Table, published: dict[str, Any]) -> DataFrame:
-    """The vectors as they were published; as they are now, where that version of the table was cleaned up."""
-    version = published["table_versions"].get(table.name)
-    is_there = version is not None and _is_there(job.warehouse.path(table), version)
-    rows = job.warehouse.read(job.spark, table, version) if is_there else job.read(table)
-    return rows.where(F.col(c.MODEL_VERSION) == published[c.MODEL_VERSION])
+def _as_published(job: Job, table: Table, published: dict[str, Any], checkpoint: Checkpoint) -> DataFrame | None:
+    """The vectors as they were published; None where they cannot be had any more.
 
-
-def _is_there(path: str, version: int) -> bool:
-    try:
-        return all((Path(path) / unquote(file)).is_file() for file in live_files(path, version))
-    except (DeltaError, OSError):
-        return False
+    Where that version of the table was cleaned up, the vectors of another checkpoint are those that are there now; of
+    the same checkpoint it is these that are to be compared, and nothing would be found.
+    """
+    version, model = published["table_versions"].get(table.name), published[c.MODEL_VERSION]
+    is_model = F.col(c.MODEL_VERSION) == model
+    if version is not None and is_readable(job.warehouse.path(table), version, f"{c.MODEL_VERSION}={model}/"):
+        return job.warehouse.read(job.spark, table, version).where(is_model)
+    return None if model == checkpoint.model_version else job.read(table).where(is_model)
 
 
 def _sampled(old: DataFrame, new: DataFrame, key: str, size: int) -> tuple[np.ndarray, np.ndarray]:

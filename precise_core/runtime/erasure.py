@@ -27,7 +27,7 @@ _YES, _NO, _UNKNOWN = "yes", "no", "unknown: the rows it was trained on are no l
 
 
 def users_asked_for(arguments: argparse.Namespace) -> list[str]:
-    """The ids of `--user-id` and of the file of `--ids`, one a line.
+    """The ids of `--user-id` and of the file of `--ids`, one a line, to the character.
 
     Raises:
         ConfigError: There is none, or the file is missing.
@@ -35,10 +35,10 @@ def users_asked_for(arguments: argparse.Namespace) -> list[str]:
     ids = list(arguments.user_id or [])
     if arguments.ids:
         try:
-            ids += Path(arguments.ids).read_text(encoding="utf-8").splitlines()
+            ids += Path(arguments.ids).read_text(encoding="utf-8").split("\n")
         except OSError as error:
             raise ConfigError(f"--ids {arguments.ids}: {error.strerror}") from error
-    found = sorted({user_id.strip() for user_id in ids} - {""})
+    found = sorted({user_id for user_id in ids if user_id.strip()})
     if not found:
         raise ConfigError("no user to erase: give --user-id X, or --ids FILE with one id a line")
     return found

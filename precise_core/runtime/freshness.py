@@ -13,6 +13,7 @@ from precise_core.config import config_hash
 from precise_core.errors import PreciseError
 from precise_core.runtime.code_version import code_version
 from precise_core.settings import Settings
+from precise_core.sources.manifest import read_manifest
 from precise_core.sources.read import source_fingerprint
 from precise_core.spark.care import content_changed
 from precise_core.spark.warehouse import Warehouse
@@ -41,18 +42,21 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
     seen = {**dict(last["input_versions"]), **dict(last["output_versions"])}
     if not all(_artefact(settings, key, value).is_dir() for key, value in dict(last["artefacts"]).items() if value):
         return False
-    fingerprints = json.loads(last["input_fingerprint"] or "{}")
+    fingerprints, ids = json.loads(last["input_fingerprint"] or "{}"), dict(last["table_ids"] or {})
     try:
-        return all(_is_unmoved(warehouse, _TABLES[name], version) for name, version in seen.items()) and all(
+        return all(_is_unmoved(warehouse, _TABLES[name], seen[name], ids.get(name)) for name in seen) and all(
             _current_fingerprint(settings, name) == value for name, value in fingerprints.items()
         )
     except PreciseError:  # a table or checkpoint is gone
         return False
 
 
-def _is_unmoved(warehouse: Warehouse, table: Table, version: int) -> bool:
-    """Compaction and the like are commits too, but no news."""
-    return warehouse.version(table) == version or not content_changed(warehouse.path(table), version)
+def _is_unmoved(warehouse: Warehouse, table: Table, version: int, table_id: str | None) -> bool:
+    """Compaction and the like are commits too, but no news; the same version of a table made anew is."""
+    newest = warehouse.version(table)
+    if table_id is not None and warehouse.table_id(table) != table_id:
+        return False
+    return newest == version or not content_changed(warehouse.path(table), version)
 
 
 def _is_configured_alike(run: dict[str, Any], settings: Settings, parts: Sequence[str] | None) -> bool:
@@ -79,7 +83,7 @@ def _artefact(settings: Settings, key: str, value: str) -> Path:
 def _current_fingerprint(settings: Settings, name: str) -> str:
     kind, _, key = name.partition(":")
     if kind == "source":
-        return source_fingerprint(settings.source)
+        return source_fingerprint(settings.source, read_manifest(Warehouse(settings.warehouse)))
     # The trainer's packages are heavy; jobs that only touch tables never get here.
     from precise_core.training.checkpoint import latest
 

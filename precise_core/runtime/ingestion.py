@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, reduce
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -27,6 +28,7 @@ from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.intake import Arrival, Intake, Policy, take_stock, with_file_order
+from precise_core.sources.manifest import read_manifest
 from precise_core.sources.read import naming_unreadable_files, read_source
 from precise_core.spark.erasure_list import ErasureList
 from precise_core.spark.upsert import replace_values, upsert
@@ -47,8 +49,8 @@ REJECTED: Mapping[str, Table] = {
     ITEMS.name: ITEMS_REJECTED,
     IMPRESSIONS.name: IMPRESSIONS_REJECTED,
 }
-# Of two versions of an item the one that was updated last stays, whichever file says so.
-NEWEST_BY: Mapping[str, tuple[str, ...]] = {ITEMS.name: (c.UPDATED_TS, c.PUBLISHED_TS)}
+# Of two versions of an item the one that was updated last stays, whichever file says so, where both say when.
+NEWEST_BY: Mapping[str, str] = {ITEMS.name: c.UPDATED_TS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +83,11 @@ class Ingestion:
         self._job, self._now, self._policy = job, now, policy
         source = job.settings.source
         self._is_increment = isinstance(source, FilesSource) and not policy.full
-        self._known = self._read_known()
+        version = job.pin(SOURCE_FILES) if job.warehouse.exists(SOURCE_FILES) else None
+        self.known = read_manifest(job.warehouse, version)
         self._intake = Intake()
         if isinstance(source, FilesSource):
-            self._intake = take_stock(job.spark, source, self._known, policy)
+            self._intake = take_stock(job.spark, source, self.known, self._table_ids(source), policy)
             for line in self._intake.said:
                 job.say(line)
 
@@ -146,20 +149,27 @@ class Ingestion:
         """Write down which files were taken. Last: a run that dies before takes them again, which changes nothing."""
         if not isinstance(self._job.settings.source, FilesSource):
             return
-        records = {(record[c.TABLE_NAME], record[c.PATH]): dict(record) for record in self._known}
+        # A full reading leaves the rows of the files it read, and of no other.
+        kept = [record for record in self.known if self._is_increment or not self._is_read(record[c.TABLE_NAME])]
+        records = {(record[c.TABLE_NAME], record[c.PATH]): record for record in kept}
         for part in parts:
+            table_id = self._job.warehouse.table_id(part.table)
             for arrival in part.arrivals:
                 rows = part.rows_by_file.get(arrival.path, 0)
-                key = (part.table.name, arrival.path)
-                records[key] = arrival.record(part.table.name, rows, self._job.run_id, self._now)
+                record = arrival.record(part.table.name, table_id, rows, self._job.run_id, self._now)
+                records[part.table.name, arrival.path] = record
         self._job.write_records(SOURCE_FILES, list(records.values()))
 
-    def _read_known(self) -> list[dict[str, object]]:
+    def _is_read(self, table_name: str) -> bool:
+        return bool(self._intake.arrivals.get(table_name))
+
+    def _table_ids(self, source: FilesSource) -> dict[str, str]:
         warehouse = self._job.warehouse
-        if not warehouse.exists(SOURCE_FILES):
-            return []
-        records = warehouse.read_arrow(SOURCE_FILES, self._job.pin(SOURCE_FILES)).to_pylist()
-        return [{**record, "columns": dict(record["columns"])} for record in records]
+        there = [table for table in (EVENTS, ITEMS, IMPRESSIONS) if warehouse.exists(table)]
+        ids = {table.name: warehouse.table_id(table) for table in there}
+        if source.items is None and ITEMS.name not in ids:
+            ids.pop(EVENTS.name, None)  # the catalog was made of the events: it is theirs to bring back
+        return ids
 
     def _stored(self, table: Table) -> DataFrame | None:
         """What earlier nights left, where tonight only adds to it."""
@@ -167,10 +177,11 @@ class Ingestion:
 
     def _ordered(self, table: Table, raw: DataFrame) -> DataFrame:
         arrivals = self._intake.arrivals.get(table.name, [])
-        return with_file_order(self._job.spark, raw, arrivals) if len(arrivals) > 1 else raw
+        order = {arrival.path: arrival.sequence for arrival in arrivals}
+        return with_file_order(raw, order) if len(order) > 1 else raw
 
     def _part(self, table: Table, raw: DataFrame, cleaned: Cleaned) -> Part:
-        cleaned.checked.persist()
+        cleaned.checked.persist(StorageLevel.DISK_ONLY)
         return Part(table=table, raw=raw, cleaned=cleaned, arrivals=self._intake.arrivals.get(table.name, []))
 
     def _check_tasks(self, parts: list[Part]) -> None:
@@ -182,7 +193,8 @@ class Ingestion:
         check_tasks(reduce(DataFrame.union, known), self._job.settings.tasks)
 
     def _add(self, part: Part) -> int:
-        newest_by = NEWEST_BY.get(part.table.name, ())
+        if self._job.warehouse.exists(part.table):
+            self._job.pin(part.table)  # what a replay compares with (replay_order)
         with self._job.watching(f"adding to {part.table.name}"):
             result = upsert(
                 self._job.warehouse,
@@ -190,7 +202,7 @@ class Ingestion:
                 part.table,
                 part.cleaned.accepted,
                 run_id=self._job.run_id,
-                newest_by=newest_by,
+                newest_by=NEWEST_BY.get(part.table.name),
                 key_fixes_partition=part.table is EVENTS and self._ids_are_made(),
             )
         self._job.added(part.table, result)

@@ -22,12 +22,13 @@ from precise_core.errors import InterruptedRollbackError, PreciseError, RowCount
 from precise_core.runtime.code_version import code_version
 from precise_core.runtime.progress import StepProgress, console, spark_progress
 from precise_core.settings import Settings
+from precise_core.sources.read import naming_unreadable_files
 from precise_core.spark.leases import Lease, reader_lease
 from precise_core.spark.lock import Holder, warehouse_lock
 from precise_core.spark.session import get_session
 from precise_core.spark.upsert import UpsertResult
 from precise_core.spark.warehouse import Warehouse
-from schemas import RUNS, VALIDATION_RESULTS, Table
+from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
 
 EXIT_FAILED = 2
 ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
@@ -107,6 +108,13 @@ class Job:
     def read(self, table: Table) -> DataFrame:
         version = self.pin(table)
         return self.warehouse.read(self.spark, table, version)
+
+    def pin_at(self, table: Table, version: int) -> int:
+        """A version that a publication has chosen; where a run reads several of a table, the oldest is written down."""
+        self.input_versions[table.name] = min(version, self.input_versions.get(table.name, version))
+        if self.lease:
+            self.lease.pin(table.name, self.input_versions[table.name])
+        return version
 
     def read_optional(self, table: Table) -> DataFrame | None:
         """The table, or None where no earlier job has written it."""
@@ -223,6 +231,7 @@ class Job:
             "code_version": code_version(),
             "input_versions": self.input_versions,
             "output_versions": self.output_versions,
+            "table_ids": self._table_ids(),
             "input_fingerprint": json.dumps(self.input_fingerprints, sort_keys=True),
             "metrics": {key: float(value) for key, value in self.metrics.items()},
             "artefacts": self.artefacts,
@@ -231,6 +240,11 @@ class Job:
             **self.rows,
         }
         self.warehouse.append_records(RUNS, [row])
+
+    def _table_ids(self) -> dict[str, str]:
+        names = self.input_versions.keys() | self.output_versions.keys()
+        there = [table for table in TABLES if table.name in names and self.warehouse.exists(table)]
+        return {table.name: self.warehouse.table_id(table) for table in there}
 
     def _wrote(
         self, table: Table, version: int, rows: int, changed: bool, seconds: float, replace: Mapping[str, str] | None
@@ -293,7 +307,8 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
     started_at, started = datetime.now(UTC), time.monotonic()
     try:
-        body(job)
+        with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
+            body(job)
     except BaseException as error:
         job.record("failed", started_at, time.monotonic() - started, f"{type(error).__name__}: {error}"[:2000])
         if isinstance(error, PreciseError):

@@ -10,9 +10,20 @@ from pathlib import Path
 from precise_core.errors import ConfigError, ReaderError
 from precise_core.runtime.job import Job
 from precise_core.runtime.old_artefacts import unused_artefacts
-from precise_core.spark.care import MIB, SmallFiles, compact, old_log_entries, small_files, trim_log, vacuum
+from precise_core.runtime.published import published_now
+from precise_core.spark.care import (
+    MIB,
+    SmallFiles,
+    compact,
+    is_readable,
+    old_log_entries,
+    small_files,
+    trim_log,
+    vacuum,
+)
 from precise_core.spark.leases import leases, needed_since
-from schemas import RUNS, TRAINING_WINDOWS, Table
+from schemas import ITEM_EMBEDDINGS, RUNS, TRAINING_WINDOWS, USER_EMBEDDINGS, Table
+from schemas import columns as c
 
 # Training reads it row group by row group, in an order that a resumed training must find again; every night that
 # changes it writes it as a whole.
@@ -65,7 +76,7 @@ def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
         done.append(f"{would}merge {small.files} small files ({small.size_bytes / MIB:.1f} MiB)")
         if not dry_run:
             compact(job.spark, path, config)
-    removed = vacuum(path, hours, dry_run=dry_run)
+    removed = vacuum(path, hours, dry_run=dry_run, keep=_published_versions(job, table))
     if removed:
         done.append(f"{would}remove {len(removed)} files older than {hours} h that no version needs")
     entries = (
@@ -79,6 +90,18 @@ def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
     job.metrics["files_merged"] = job.metrics.get("files_merged", 0.0) + small.files * (not dry_run)
     job.metrics["files_removed"] = job.metrics.get("files_removed", 0.0) + len(removed) * (not dry_run)
     return bool(done)
+
+
+def _published_versions(job: Job, table: Table) -> set[int]:
+    """Versions that readers of published vectors ask for, however long ago that was."""
+    if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
+        return set()
+    kept, path = set(), job.warehouse.path(table)
+    for row in published_now(job.warehouse).values():
+        version = row["table_versions"].get(table.name)
+        if version is not None and is_readable(path, version, f"{c.MODEL_VERSION}={row[c.MODEL_VERSION]}/"):
+            kept.add(version)
+    return kept
 
 
 def remove_old_artefacts(job: Job, dry_run: bool) -> None:

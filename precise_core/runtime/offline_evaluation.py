@@ -34,14 +34,14 @@ from precise_core.evaluation.references import (
 from precise_core.evaluation.sources import source_figures
 from precise_core.features.config import ALL_TASK, LEAVE_ONE_OUT
 from precise_core.features.eligibility import excluded_items
+from precise_core.inference.arrow_lists import fixed_lists
 from precise_core.inference.encoding import encode_catalog, encode_users
-from precise_core.inference.text import fixed_lists
 from precise_core.models.catalog import ItemCatalog
 from precise_core.retrieval.config import POPULAR
 from precise_core.runtime.checkpoints import checkpoint_folder, item_catalog
 from precise_core.runtime.event_arrays import EventArrays, Periods, event_arrays
 from precise_core.runtime.job import Job
-from precise_core.runtime.published import published_checkpoint
+from precise_core.runtime.published import published_checkpoint, published_version
 from precise_core.sources.config import SyntheticSource
 from precise_core.sources.synthetic import days_after_start, interests
 from precise_core.sources.synthetic_truth import item_probabilities, topic_probabilities
@@ -258,8 +258,12 @@ class OfflineEvaluation:
     def _published(self, checkpoint: Checkpoint, task: str, fallback: Scorer) -> Scorer:
         """A system made of the vectors in the tables."""
         width = checkpoint.manifest.model.fusion.width
-        items = self._slice(ITEM_EMBEDDINGS, checkpoint.model_version)
-        users = self._slice(USER_EMBEDDINGS, checkpoint.model_version)
+        items, users = (
+            self.job.warehouse.read_arrow(
+                table, published_version(self.job, task, table), where={c.MODEL_VERSION: checkpoint.model_version}
+            )
+            for table in (ITEM_EMBEDDINGS, USER_EMBEDDINGS)
+        )
         users = users.filter(pc.equal(users[c.TASK], task))
         for name, rows, job in (("item_embeddings", items, "embed_items"), ("user_embeddings", users, "embed_users")):
             if not rows.num_rows:

@@ -34,7 +34,8 @@ def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int)
         keep: How many of each kind and task.
     """
     kept = _newest(runs, keep) | set(pointers(warehouse).values())
-    kept |= {row[c.MODEL_VERSION] for row in published_now(Warehouse(str(warehouse))).values()}
+    published = published_now(Warehouse(str(warehouse))).values()
+    kept |= {row[name] for row in published for name in (c.MODEL_VERSION, c.INDEX_VERSION)}
     kept |= {name for version in sorted(kept) for name in _made_from(warehouse, version)}
     unused = [
         folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
@@ -12,14 +12,15 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.errors import CheckpointError, ConfigError, MissingTableError, SchemaError
+from precise_core.errors import CheckpointError, ConfigError, DataError, MissingTableError, SchemaError
 from precise_core.features.vocabulary import UNKNOWN_INDEX
 from precise_core.inference.config import PairListConfig
-from precise_core.inference.scores import choose_plan, one_version, score_pairs
+from precise_core.inference.scores import choose_plan, score_pairs
 from precise_core.inference.spark import embed_items
 from precise_core.inference.text import tokenize_items
 from precise_core.retrieval.config import POPULAR
 from precise_core.runtime.job import Job
+from precise_core.runtime.published import published_vectors
 from precise_core.text.language_model import tokenizer_id
 from precise_core.training.checkpoint import Checkpoint
 from schemas import IMPRESSIONS, ITEM_EMBEDDINGS, ITEMS, PAIR_SCORES, RECALL_CANDIDATES, USER_EMBEDDINGS
@@ -67,14 +68,15 @@ def score_task(job: Job, task: str, checkpoint: Checkpoint, sources: Sequence[Da
         job.say(f"{task}: there is no candidate pair; the scores of {version} stay as they are")
         job.warehouse.create_if_missing(job.spark, PAIR_SCORES)
         return PairCounts(0, 0, 0)
-    users = one_version(job.read(USER_EMBEDDINGS), version, "user_embeddings").where(F.col(c.TASK) == task)
-    items = one_version(job.read(ITEM_EMBEDDINGS), version, "item_embeddings").select(c.ITEM_ID, c.EMBEDDING)
+    users = published_vectors(job, task, USER_EMBEDDINGS)
+    items = published_vectors(job, task, ITEM_EMBEDDINGS).select(c.ITEM_ID, c.EMBEDDING)
     if config.unknown_items == "text":
         items = items.unionByName(_text_vectors(job, task, checkpoint, pairs, items)).persist()
     width, parallelism = checkpoint.manifest.model.fusion.width, job.spark.sparkContext.defaultParallelism
     plan = choose_plan(config, items.count(), width, parallelism)
     job.say(f"{task}: {plan}")
     missing = _missing(pairs, users, items)
+    _require_some(task, version, pairs, number, missing)
     scores = score_pairs(job.spark, pairs, users, items, plan, config.similarity)
     rows = scores.select(c.USER_ID, c.ITEM_ID, F.lit(version).alias(c.MODEL_VERSION), c.SCORE, c.AS_OF)
     scored = job.write(PAIR_SCORES, rows, replace={c.MODEL_VERSION: version})
@@ -100,6 +102,17 @@ def _missing(pairs: DataFrame, users: DataFrame, items: DataFrame) -> dict[str, 
     no_user, no_item = F.col("has_user").isNull(), F.col("has_item").isNull()
     counted = flagged.agg(F.count_if(no_user), F.count_if(~no_user & no_item)).collect()[0]
     return {"user": counted[0], "item": counted[1]}
+
+
+def _require_some(task: str, version: str, pairs: DataFrame, number: int, missing: Mapping[str, int]) -> None:
+    if sum(missing.values()) < number:
+        return
+    first = [tuple(row) for row in pairs.orderBy(c.USER_ID, c.ITEM_ID).limit(3).collect()]
+    raise DataError(
+        f"{task}: none of {number:,} pairs has both vectors of {version} ({missing['user']:,} have no user vector, "
+        f"{missing['item']:,} more no item vector), e.g. {first}; the scores of before stay; are these the ids of the "
+        "tables?"
+    )
 
 
 def _text_vectors(job: Job, task: str, checkpoint: Checkpoint, pairs: DataFrame, items: DataFrame) -> DataFrame:
@@ -132,13 +145,12 @@ def _text_vectors(job: Job, task: str, checkpoint: Checkpoint, pairs: DataFrame,
 
 
 def _read_list(job: Job, listed: PairListConfig) -> DataFrame:
-    folder = Path(listed.path)
-    if not folder.exists():
+    if "://" not in listed.path and not Path(listed.path).exists():  # whether a remote one is there, its reader says
         raise ConfigError(f"list of pairs {listed.path}: not there; a Delta table or Parquet files are needed")
     # Whether a list has changed is not known beforehand: a run that read one is never called up to date.
     job.input_fingerprints[f"pairs:{listed.path}"] = "a list"
     reader = job.spark.read
-    if (folder / "_delta_log").is_dir():
+    if DeltaTable.is_deltatable(listed.path):
         version = DeltaTable(listed.path).version()
         frame = reader.format("delta").option("versionAsOf", version).load(listed.path)
     else:

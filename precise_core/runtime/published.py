@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from precise_core.errors import CheckpointError
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from precise_core.errors import CheckpointError, HistoryGoneError
+from precise_core.inference.scores import one_version
+from precise_core.retrieval.index import VectorIndex
 from precise_core.runtime.checkpoints import checkpoint_folder, select_tasks
+from precise_core.runtime.indexing import index_folder
 from precise_core.runtime.job import Job
+from precise_core.spark.care import is_readable
 from precise_core.spark.warehouse import Warehouse
 from precise_core.training.checkpoint import Checkpoint
-from schemas import PUBLISHED_MODELS
+from schemas import PUBLISHED_MODELS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
 
@@ -36,13 +44,61 @@ def published_checkpoint(job: Job, task: str) -> Checkpoint:
         MissingTableError: Nothing was ever published.
         CheckpointError: Nothing is published for the task, or the checkpoint's files were changed.
     """
+    return Checkpoint.open(checkpoint_folder(job) / _published(job, task)[c.MODEL_VERSION])
+
+
+def published_version(job: Job, task: str, table: Table) -> int:
+    """The Delta version in which a table's vectors were published for a task: later ones were refused, or are not
+    complete yet.
+
+    Raises:
+        MissingTableError: Nothing was ever published.
+        CheckpointError: Nothing is published for the task.
+        HistoryGoneError: The version cannot be read any more.
+    """
+    row = _published(job, task)
+    model, version = row[c.MODEL_VERSION], row["table_versions"][table.name]
+    if not is_readable(job.warehouse.path(table), version, f"{c.MODEL_VERSION}={model}/"):
+        raise HistoryGoneError(
+            f"table {table.name}: version {version}, in which {model} is published for {task!r}, cannot be read any "
+            "more; run jobs/publish_models.py to publish the vectors that are there"
+        )
+    return job.pin_at(table, version)
+
+
+def published_vectors(job: Job, task: str, table: Table) -> DataFrame:
+    """The vectors of a task's published checkpoint, users' or items', as they were published.
+
+    Raises:
+        VersionMixError: There are none in the published version of the table.
+        HistoryGoneError: That version cannot be read any more.
+    """
+    version, model = published_version(job, task, table), _published(job, task)[c.MODEL_VERSION]
+    vectors = one_version(job.warehouse.read(job.spark, table, version), model, table.name)
+    return vectors.where(F.col(c.TASK) == task) if table == USER_EMBEDDINGS else vectors
+
+
+def published_index(job: Job, task: str) -> Path:
+    """The folder of the index over a task's published item vectors, verified.
+
+    Raises:
+        CheckpointError: It is gone or was changed on disk.
+        VersionMixError: It holds vectors of another checkpoint.
+    """
+    row = _published(job, task)
+    folder = index_folder(job, row[c.INDEX_VERSION])
+    VectorIndex.open(folder, row[c.MODEL_VERSION])
+    return folder
+
+
+def _published(job: Job, task: str) -> dict[str, Any]:
     rows = publications(job.warehouse, job.pin(PUBLISHED_MODELS))
     if task not in rows:
         raise CheckpointError(
             f"no model is published for {task!r}, only for {', '.join(sorted(rows)) or '(none)'}; "
             "run jobs/publish_models.py first"
         )
-    return Checkpoint.open(checkpoint_folder(job) / rows[task][c.MODEL_VERSION])
+    return rows[task]
 
 
 def published_tasks(job: Job, named: Sequence[str] | None = None) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from precise_core.artefacts import replace_file
 from precise_core.errors import CheckpointError
 from precise_core.features.config import ALL_TASK
 from precise_core.models.config import DCNConfig
@@ -72,19 +73,21 @@ def ranker_folder(job: Job) -> Path:
 
 def publish_rankers(job: Job, versions: dict[str, str]) -> None:
     """Make these ranker_versions, by system, the ones in use, in one step."""
-    ranker_folder(job).mkdir(parents=True, exist_ok=True)
-    draft = ranker_folder(job) / f"{_POINTER}.writing"
-    draft.write_text(json.dumps(versions, indent=2), encoding="utf-8")
-    draft.replace(ranker_folder(job) / _POINTER)
+    replace_file(ranker_folder(job) / _POINTER, json.dumps(versions, indent=2))
+
+
+def rankers_in_use(job: Job) -> dict[str, str]:
+    """ranker_version by system; empty where no training has had anything to learn from yet."""
+    pointer = ranker_folder(job) / _POINTER
+    return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
 
 
 def current_rankers(job: Job) -> dict[str, str]:
-    """ranker_version by system; empty where the last training had nothing to learn from.
+    """As ``rankers_in_use``, for a job that comes after a training.
 
     Raises:
         CheckpointError: No ranking model was trained yet.
     """
-    pointer = ranker_folder(job) / _POINTER
-    if not pointer.is_file():
+    if not (ranker_folder(job) / _POINTER).is_file():
         raise CheckpointError(f"no ranking model in {ranker_folder(job)}; run jobs/train_ranker.py first")
-    return dict(json.loads(pointer.read_text(encoding="utf-8")))
+    return rankers_in_use(job)

@@ -59,7 +59,7 @@ class RankingFeatures:
 
     @property
     def _joined_anew(self) -> DataFrame:
-        return self._shown.where(F.col(c.IMPRESSION_TS) >= instant(self._history[0].as_of))
+        return self._shown.where(F.col(c.IMPRESSION_TS) >= instant(self._history[0].valid_from))
 
     @cached_property
     def _shown(self) -> DataFrame:
@@ -74,7 +74,7 @@ class RankingFeatures:
         stored = self._job.read_optional(RANKING_FEATURES)
         if stored is None:
             return None
-        is_earlier = F.col(c.IMPRESSION_TS) < instant(self._history[0].as_of)
+        is_earlier = F.col(c.IMPRESSION_TS) < instant(self._history[0].valid_from)
         of_task = stored.where((F.col(c.TASK) == self._task) & is_earlier)
         return of_task.join(self._shown.select(c.IMPRESSION_ID), on=c.IMPRESSION_ID, how="left_semi")
 
@@ -110,11 +110,11 @@ def tell_of_missing_vectors(job: Job, task: str) -> None:
         job.metrics[f"share_without_{metric}/{task}"] = sum(row[name] for row in found) / rows
 
 
-def ranking_slice(job: Job, task: str) -> RankingSlice:
-    """The rows to train and to test a task's ranking model on: those in the space of the newest impression.
+def ranking_slice(job: Job, task: str, space: str | None = None) -> RankingSlice:
+    """The rows to train and to test a task's ranking model on: those in ``space``, by default the newest impression's.
 
     Raises:
-        NothingToLearnError: No impression was joined for the task.
+        NothingToLearnError: No impression was joined for the task, or none in the space.
     """
     columns = [c.TASK, c.VECTOR_SPACE, c.MODEL_VERSION, c.IMPRESSION_TS]
     rows = job.warehouse.read_arrow(RANKING_FEATURES, job.pin(RANKING_FEATURES), columns)
@@ -122,19 +122,24 @@ def ranking_slice(job: Job, task: str) -> RankingSlice:
     newest = groups.aggregate([(c.IMPRESSION_TS, "max")]).sort_by(f"{c.IMPRESSION_TS}_max").to_pylist()
     if not newest:
         raise NothingToLearnError(f"{task}: no impression lies at or after the as_of of a published model")
-    space = newest[-1][c.VECTOR_SPACE]
-    return RankingSlice(task, space, tuple(row[c.MODEL_VERSION] for row in newest if row[c.VECTOR_SPACE] == space))
+    space = space or newest[-1][c.VECTOR_SPACE]
+    versions = tuple(row[c.MODEL_VERSION] for row in newest if row[c.VECTOR_SPACE] == space)
+    if not versions:
+        there = sorted({row[c.VECTOR_SPACE] for row in newest})
+        raise NothingToLearnError(f"{task}: no impression has vectors of the space {space!r}, but of {there}")
+    return RankingSlice(task, space, versions)
 
 
 def is_in_slice(of: RankingSlice) -> Column:
     """Condition on `ranking_features` in Spark."""
-    return F.col(c.MODEL_VERSION).isin(*of.model_versions) & (F.col(c.VECTOR_SPACE) == of.space)
+    is_in_space = F.col(c.MODEL_VERSION).isin(*of.model_versions) & (F.col(c.VECTOR_SPACE) == of.space)
+    return is_in_space & (F.col(c.TASK) == of.task)
 
 
 def read_slice(job: Job, of: RankingSlice, columns: Sequence[str] | None = None) -> pa.Table:
     """The slice's rows."""
-    names = list(dict.fromkeys([*(columns or RANKING_FEATURES.column_names), c.VECTOR_SPACE]))
+    names = list(dict.fromkeys([*(columns or RANKING_FEATURES.column_names), c.TASK, c.VECTOR_SPACE]))
     rows = job.warehouse.read_arrow(
         RANKING_FEATURES, job.pin(RANKING_FEATURES), names, {c.MODEL_VERSION: of.model_versions}
     )
-    return rows.filter(pc.equal(rows[c.VECTOR_SPACE], of.space))
+    return rows.filter(pc.and_(pc.equal(rows[c.TASK], of.task), pc.equal(rows[c.VECTOR_SPACE], of.space)))

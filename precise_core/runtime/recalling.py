@@ -9,10 +9,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.features.eligibility import excluded_items
-from precise_core.inference.scores import one_version
 from precise_core.retrieval.popular import known_users, popular_candidates, popular_items
 from precise_core.retrieval.spark import recall_candidates
 from precise_core.runtime.job import Job
+from precise_core.runtime.published import published_index, published_vectors
+from precise_core.sources.times import instant
 from schemas import (
     EVENTS,
     IMPRESSIONS,
@@ -34,15 +35,18 @@ class UserCounts(NamedTuple):
 
 
 def recall_task(job: Job, task: str, version: str) -> UserCounts:
-    """Make the candidates of a task under one checkpoint its slice of `recall_candidates`."""
+    """Make the candidates of a task, from its published vectors and index, the checkpoint's slice of the table."""
+    folder = published_index(job, task)  # a damaged index is found before Spark has anything to do
     config, sequences = job.settings.recall, job.read(USER_SEQUENCES)
-    vectors = one_version(job.read(USER_EMBEDDINGS), version, "user_embeddings").where(F.col(c.TASK) == task)
-    known = known_users(sequences, vectors, job.read_optional(IMPRESSIONS)).persist()
+    vectors = published_vectors(job, task, USER_EMBEDDINGS)
+    shown = job.read_optional(IMPRESSIONS)
+    if shown is not None:
+        shown = shown.where(F.col(c.IMPRESSION_TS) < instant(job.settings.as_of))
+    known = known_users(sequences, vectors, shown).persist()
     excluded = _excluded(job, task).persist()
     rows = excluded.toPandas()[c.ITEM_INDEX].to_numpy(np.int64)
-    folder = job.folder / "indexes" / version
     found = recall_candidates(job.spark, vectors, sequences, known, folder, version, rows, config)
-    others = known.join(vectors, on=c.USER_ID, how="left_anti")
+    others = known.join(vectors, on=c.USER_ID, how="left_anti").persist()
     users = vectors.select(c.USER_ID)
     if config.popular:
         found = found.unionByName(_fallback(job, task, version, others, excluded))
@@ -56,7 +60,7 @@ def recall_task(job: Job, task: str, version: str) -> UserCounts:
         number = others.count()
         job.say(f"{task}: {number:,} users without a vector get what is popular")
         job.metrics[f"users_on_fallback/{task}"] = float(number)
-    for frame in (known, excluded):
+    for frame in (known, excluded, others):
         frame.unpersist()
     return counts
 

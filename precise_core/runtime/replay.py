@@ -7,24 +7,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
-from precise_core.features.erasures import ERASED
+from precise_core.features.erasures import ERASED, hide_erased_rows
 from precise_core.runtime.ingestion import NEWEST_BY, REJECTED, stamped
 from precise_core.runtime.job import Job
+from precise_core.runtime.replay_order import file_sequences, outdated_keys
 from precise_core.sources.cells import Need
 from precise_core.sources.config import FileInput
 from precise_core.sources.files import read_mapped
+from precise_core.sources.intake import with_file_order
 from precise_core.sources.raw import MALFORMED_ROW, PROBLEM
 from precise_core.sources.text_formats import json_cells
+from precise_core.spark.erasure_list import ErasureList
 from precise_core.spark.upsert import CORRECTED, STATE, compare, upsert
 from schemas import ITEMS, Table
 from schemas import columns as c
 
 _DUPLICATE = {"events": "duplicate_event", "items": "duplicate_item", "impressions": "duplicate_impression"}
-_IS_STORED = "is_stored_otherwise"
+_IS_LATE = "is_stored_in_a_newer_version"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +51,31 @@ class Replay:
 
     @cached_property
     def cleaned(self) -> Cleaned:
-        """The rows that are asked again, accepted or not; one that is stored in another version is a duplicate."""
-        first = self._clean(self._raw)
-        stored = self.job.read_optional(self.table)
-        if stored is None or self.table is ITEMS:  # the newer version of an item replaces the stored one
-            cleaned = first
-        else:
-            key = self.table.key[0]
-            compared = compare(stored, first.accepted, self.table)
-            others = compared.where(F.col(STATE) == CORRECTED).select(key, F.lit(True).alias(_IS_STORED))
-            marked = self._raw.join(others, on=key, how="left")
-            problem = F.when(F.col(_IS_STORED), F.lit(_DUPLICATE[self.table.name]))
-            marked = marked.withColumn(PROBLEM, F.coalesce(PROBLEM, problem)).select(*self._raw.columns)
-            cleaned = self._clean(marked)
-        cleaned.checked.persist()
+        """The rows that are asked again, accepted or not; one that is stored in a newer version is a duplicate."""
+        cleaned, stored = self._clean(self._raw), self.job.read_optional(self.table)
+        cleaned.checked.persist(StorageLevel.DISK_ONLY)
+        if stored is None:
+            return cleaned
+        corrections = self._corrections(cleaned, stored)
+        if corrections.isEmpty():
+            return cleaned
+        key = self.table.key[0]
+        late = outdated_keys(self.job, self.table, stored, corrections)
+        marked = self._raw.join(late.select(key, F.lit(True).alias(_IS_LATE)), on=key, how="left")
+        problem = F.when(F.col(_IS_LATE), F.lit(_DUPLICATE[self.table.name]))
+        marked = marked.withColumn(PROBLEM, F.coalesce(PROBLEM, problem)).select(*self._raw.columns)
+        cleaned = self._clean(marked)
+        cleaned.checked.persist(StorageLevel.DISK_ONLY)
         return cleaned
+
+    def _corrections(self, cleaned: Cleaned, stored: DataFrame) -> DataFrame:
+        """Key and file of the rows under whose key another one is stored, and no time says which is newer."""
+        key, newest_by = self.table.key[0], NEWEST_BY.get(self.table.name)
+        found = cleaned.checked.where(F.col(c.REASON).isNull()).select(key, c.SOURCE_FILE)
+        for one, other in ((stored, cleaned.accepted), (cleaned.accepted, stored)):
+            differs = compare(one, other, self.table, newest_by).where(F.col(STATE) == CORRECTED)
+            found = found.join(differs.select(key), on=key, how="left_semi")
+        return found.persist(StorageLevel.DISK_ONLY)
 
     def move(self) -> tuple[int, int, int]:
         """Add the rows that pass to the table, then leave them out of the quarantine; returns rows in, moved, staying.
@@ -75,7 +89,7 @@ class Replay:
             self.table,
             self.cleaned.accepted,
             run_id=self.job.run_id,
-            newest_by=NEWEST_BY.get(self.table.name, ()),
+            newest_by=NEWEST_BY.get(self.table.name),
         )
         self.job.added(self.table, result)
         still = stamped(self.cleaned.rejected, self.job.run_id, self.now).unionByName(
@@ -98,7 +112,8 @@ class Replay:
         def read(needs: Sequence[Need], _multi_line: bool) -> DataFrame:
             return json_cells(asked, needs, F.col(c.RAW), F.col(c.SOURCE_FILE))
 
-        return read_mapped(self.job.spark, self.spec, read)
+        raw = with_file_order(read_mapped(self.job.spark, self.spec, read), file_sequences(self.job, self.table))
+        return raw if self.table is ITEMS else hide_erased_rows(raw, ErasureList.of(self.job.folder))
 
     def _clean(self, raw: DataFrame) -> Cleaned:
         if self.table is ITEMS:

@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
-import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from precise_core.artefacts import verify_sums
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
-from precise_core.retrieval.index import VectorIndex
 from precise_core.runtime.job import ROLLBACK_JOURNAL, Job
 from precise_core.runtime.old_artefacts import FOLDERS, pointers
-from precise_core.runtime.published import publications
+from precise_core.runtime.published import publications, published_now
+from precise_core.runtime.rankers import publish_rankers
 from precise_core.spark.care import live_files
 from precise_core.spark.erasure_list import ErasureList
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
 from schemas import (
     ITEM_EMBEDDINGS,
-    ITEMS,
     PUBLISHED_MODELS,
     RUNS,
     TABLES,
@@ -49,19 +46,26 @@ class State:
     Attributes:
         to_run: The run.
         tables: Table -> version; a table that is not here did not exist.
+        table_ids: Table -> its identity, where a run has written it down.
         artefacts: `checkpoint:<task>`, `index:<task>` and `ranker:<system>` -> version.
     """
 
     to_run: str
     tables: dict[str, int] = field(default_factory=dict)
+    table_ids: dict[str, str] = field(default_factory=dict)
     artefacts: dict[str, str] = field(default_factory=dict)
 
     def take(self, run: Mapping[str, Any]) -> None:
         """Go on by one run."""
         whole = run["job"] in (NIGHT, "rollback") and run["status"] == "succeeded"  # these write down everything
         if whole:
-            self.tables, self.artefacts = {}, {}
-        self.tables |= {name: version for name, version in run["output_versions"] if name not in _HISTORY}
+            self.tables, self.table_ids, self.artefacts = {}, {}, {}
+        # What it read was there, even where the run that wrote it was killed and has no row.
+        # Published vectors may be read in an older version than the newest: nothing goes back by being read.
+        read = {name: max(version, self.tables.get(name, version)) for name, version in run["input_versions"]}
+        seen = read | dict(run["output_versions"])
+        self.tables |= {name: version for name, version in seen.items() if name not in _HISTORY}
+        self.table_ids |= dict(run["table_ids"] or {})
         if run["job"] == "train_ranker" and run["status"] == "succeeded":  # its pointer is replaced as a whole
             self.artefacts = {key: value for key, value in self.artefacts.items() if not key.startswith("ranker:")}
         self.artefacts |= dict(run["artefacts"])
@@ -105,29 +109,28 @@ def whole_state(job: Job) -> None:
     """Write down every table's version and everything in use, so that this run can be gone back to."""
     existing = [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
     job.output_versions = {table.name: job.warehouse.version(table) for table in existing}
-    in_use = pointers(job.folder)
-    indexes = {
-        f"index:{key.partition(':')[2]}": version
-        for key, version in in_use.items()
-        if key.startswith("checkpoint:") and (job.folder / FOLDERS["index"] / version).is_dir()
-    }
-    job.artefacts = in_use | indexes
+    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.warehouse).items()}
+    job.artefacts = pointers(job.folder) | indexes
 
 
 def verify(job: Job, state: State) -> list[str]:
     """Make sure that all of the state is there, before anything is touched; returns what was looked at.
 
     Raises:
-        DataError: A file of a table's version is gone or has another size.
+        DataError: A table is gone or another one, or a file of its version is gone or has another size.
         CheckpointError: A checkpoint, an index or a ranking model is gone or changed.
     """
     seen = []
-    for table in _tables(job):
+    for table in TABLES:
         if table.name in state.tables:
+            _require_same_table(job, state, table)
             files = _verify_table(job.warehouse.path(table), table.name, state.tables[table.name])
             seen.append(f"{table.name} version {state.tables[table.name]}: {files} files are there")
     for key, version in sorted(state.artefacts.items()):
         folder = job.folder / FOLDERS[key.partition(":")[0]] / version
+        if key.startswith("index:") and not folder.is_dir():
+            seen.append(f"{key} {version}: removed since, it will be built again")
+            continue
         Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(folder)
         seen.append(f"{key} {version}: SHA-256 as written")
     if PUBLISHED_MODELS.name in state.tables:
@@ -135,6 +138,17 @@ def verify(job: Job, state: State) -> list[str]:
             Checkpoint.open(job.folder / FOLDERS["checkpoint"] / row[c.MODEL_VERSION])
             seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
     return seen
+
+
+def _require_same_table(job: Job, state: State, table: Table) -> None:
+    version, known = state.tables[table.name], state.table_ids.get(table.name)
+    found = job.warehouse.table_id(table) if job.warehouse.exists(table) else None
+    if found is None or known not in (None, found):
+        what = "is gone" if found is None else "was made anew since (its folder was removed)"
+        raise DataError(
+            f"table {table.name}: it {what}, so version {version}, which run {state.to_run} left, is nowhere; choose a "
+            "later run, or restore the folder"
+        )
 
 
 def _verify_table(path: str, name: str, version: int) -> int:
@@ -160,7 +174,7 @@ def begin(job: Job, state: State) -> None:
     journal = job.folder / ROLLBACK_JOURNAL
     draft = journal.with_suffix(".writing")
     with draft.open("w", encoding="utf-8") as handle:
-        json.dump({"to_run": state.to_run, "tables": state.tables, "artefacts": state.artefacts}, handle, indent=2)
+        json.dump(asdict(state), handle, indent=2)
         handle.flush()
         os.fsync(handle.fileno())
     draft.replace(journal)
@@ -197,10 +211,7 @@ def point_back(job: Job, state: State) -> None:
             job.say(f"{key}: {version}")
     systems = {key.partition(":")[2]: version for key, version in wanted.items() if key.startswith("ranker:")}
     if systems or rankers.is_file():
-        draft = rankers.with_suffix(".writing")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(systems, indent=2), encoding="utf-8")
-        draft.replace(rankers)
+        publish_rankers(job, systems)
 
 
 def restore_tables(job: Job, state: State) -> Sequence[str]:
@@ -250,21 +261,7 @@ def _tables(job: Job) -> list[Table]:
     return [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
 
 
-def stale_indexes(job: Job, state: State) -> list[str]:
-    """Tasks whose index was built anew since and does not hold the item vectors of the restored tables."""
-    tasks = [key.partition(":")[2] for key in state.artefacts if key.startswith("index:")]
-    return sorted(task for task in tasks if not _index_fits(job, state.artefacts[f"index:{task}"]))
-
-
-def _index_fits(job: Job, version: str) -> bool:
-    index = VectorIndex.open(job.folder / FOLDERS["index"] / version, version)
-    items = job.warehouse.read_arrow(ITEMS, job.warehouse.version(ITEMS), [c.ITEM_ID, c.IS_DELETED])
-    living = items.filter(pc.invert(items[c.IS_DELETED]))[c.ITEM_ID]
-    columns, where = [c.ITEM_ID, c.EMBEDDING], {c.MODEL_VERSION: version}
-    vectors = job.warehouse.read_arrow(ITEM_EMBEDDINGS, job.warehouse.version(ITEM_EMBEDDINGS), columns, where)
-    vectors = vectors.filter(pc.is_in(vectors[c.ITEM_ID], living.combine_chunks())).sort_by(c.ITEM_ID)
-    order = np.argsort(np.array(index.item_ids, dtype=object), kind="stable")
-    if vectors[c.ITEM_ID].to_pylist() != [index.item_ids[row] for row in order]:
-        return False
-    found = np.stack(vectors[c.EMBEDDING].to_numpy()) if len(vectors) else np.empty((0, index.width))
-    return bool(np.array_equal(found.astype(np.float32), index.vectors_ND[order]))
+def removed_indexes(job: Job, state: State) -> list[str]:
+    """Tasks whose index was removed since; what is in one never changes."""
+    indexes = {key.partition(":")[2]: name for key, name in state.artefacts.items() if key.startswith("index:")}
+    return sorted(task for task, name in indexes.items() if not (job.folder / FOLDERS["index"] / name).is_dir())

@@ -34,7 +34,7 @@ from schemas import columns as c
 Partition = Mapping[str, Any]
 
 _KEY = [c.USER_ID, c.TASK]
-_BROADCAST_ROWS = 2_000_000  # that every executor may hold at once
+_BROADCAST_EVENTS = 2_000_000  # that every executor may hold at once, some 30 bytes each; so many keys without events
 
 
 class Increment:
@@ -117,7 +117,7 @@ class Increment:
         is_recent = F.col(c.EVENT_DATE).between(self._last.as_of.date(), self._as_of.date())  # prunes partitions
         recent = self._job.read(EVENTS).where(is_recent & (F.col(c.EVENT_TS) >= instant(self._last.as_of)))
         recent = events_before(recent, self._as_of).select(*EVENTS_OF_SEQUENCES)
-        return self._late.added.unionByName(recent).persist()
+        return self._late.added.unionByName(recent).persist(StorageLevel.DISK_ONLY)
 
     @cached_property
     def _unsettled_users(self) -> DataFrame | None:
@@ -128,7 +128,9 @@ class Increment:
             None if self._foreign_since is None else self._users_of_foreign_changes(self._foreign_since),
         ]
         found = [users for users in sources if users is not None]
-        return reduce(lambda one, other: one.unionByName(other), found).distinct().persist() if found else None
+        if not found:
+            return None
+        return reduce(DataFrame.unionByName, found).distinct().persist(StorageLevel.DISK_ONLY)
 
     def _users_of_moved_items(self) -> DataFrame | None:
         """Users with an event on an item whose index is new, gone or another one."""
@@ -160,7 +162,7 @@ class Increment:
         events = self._added
         if self._unsettled_users is not None:
             events = events.join(self._unsettled_users, on=c.USER_ID, how="left_anti")
-        return self._built(events, self._plan.kept).persist()
+        return self._built(events, self._plan.kept).persist(StorageLevel.DISK_ONLY)
 
     @cached_property
     def _touched(self) -> DataFrame:
@@ -172,7 +174,7 @@ class Increment:
         """Users that are built anew from all their events; None on a night without any."""
         unsettled, tied = self._unsettled_users, self._touched.where(IS_TIED).select(c.USER_ID)
         users = tied if unsettled is None else unsettled.unionByName(tied)
-        return None if users.isEmpty() else users.distinct().persist()
+        return None if users.isEmpty() else users.distinct().persist(StorageLevel.DISK_ONLY)
 
     def _events_anew(self, users: DataFrame) -> DataFrame:
         return events_before(self._job.read(EVENTS), self._as_of).join(users, on=c.USER_ID, how="left_semi")
@@ -189,7 +191,13 @@ class Increment:
 
 def _sent(frame: DataFrame) -> DataFrame:
     """``frame``, cached, for a join with sequences: they are wide, and go through no shuffle where it is small."""
-    return F.broadcast(frame) if frame.count() <= _BROADCAST_ROWS else frame
+    return F.broadcast(frame) if is_small(frame) else frame
+
+
+def is_small(frame: DataFrame) -> bool:
+    """Whether a frame fits into every executor: by its events where its rows are sequences, else by its rows."""
+    events = F.sum(c.LENGTH) if c.LENGTH in frame.columns else F.count(F.lit(1))
+    return (frame.agg(events).collect()[0][0] or 0) <= _BROADCAST_EVENTS
 
 
 def is_in_partitions(partitions: Sequence[Partition]) -> Column:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from precise_core.artefacts import replace_file
 from precise_core.errors import NothingToLearnError
 from precise_core.features.config import ALL_TASK
 from precise_core.runtime import universal
@@ -182,9 +183,7 @@ def read_note(note: Path) -> Trained:
 
 
 def write_note(note: Path, trained: Trained) -> None:
-    draft = note.with_suffix(".writing")
-    draft.write_text(json.dumps(asdict(trained), indent=2), encoding="utf-8")
-    draft.replace(note)
+    replace_file(note, json.dumps(asdict(trained), indent=2))
 
 
 def digest(identity: Mapping[str, Any]) -> str:

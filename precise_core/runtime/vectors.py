@@ -65,18 +65,34 @@ class Encoded:
 
 
 def item_inputs(job: Job, checkpoint: Checkpoint) -> VectorInputs:
-    """Every item that is not deleted; its vector is stale where the text changed."""
-    living = job.read(ITEMS).where(~F.col(c.IS_DELETED)).select(c.ITEM_ID)
+    """Every item that is not deleted and that the model can read; its vector is stale where the text changed."""
+    rows = _living(job)
+    if _reads_text_only(checkpoint):
+        rows = rows.where(F.col(c.TOKEN_COUNT) > 0)
     return VectorInputs(
         table=ITEM_EMBEDDINGS,
         model_version=checkpoint.model_version,
         width=checkpoint.manifest.model.fusion.width,
-        rows=job.read(ITEM_TOKENS).join(living, on=c.ITEM_ID, how="left_semi"),
+        rows=rows,
         key=c.ITEM_ID,
         fingerprint=c.TEXT_HASH,
         spread=F.xxhash64(c.ITEM_ID),
         most_parts=_MOST_ITEM_PARTS,
     )
+
+
+def items_without_text(job: Job, checkpoint: Checkpoint) -> int:
+    """Living items that get no vector: they have no text, and the model reads nothing else."""
+    return _living(job).where(F.col(c.TOKEN_COUNT) == 0).count() if _reads_text_only(checkpoint) else 0
+
+
+def _living(job: Job) -> DataFrame:
+    living = job.read(ITEMS).where(~F.col(c.IS_DELETED)).select(c.ITEM_ID)
+    return job.read(ITEM_TOKENS).join(living, on=c.ITEM_ID, how="left_semi")
+
+
+def _reads_text_only(checkpoint: Checkpoint) -> bool:
+    return checkpoint.manifest.model.fusion.mode == "llm"
 
 
 def user_inputs(job: Job, task: str, checkpoint: Checkpoint) -> VectorInputs:

@@ -1,14 +1,14 @@
 """What of an own source is taken tonight, whether its columns have drifted, and what is kept in mind of it.
 
 A file is taken once. What was taken is a row of `source_files`; a file of the same size and time is trusted, any other
-one is compared by its SHA-256.
+one is compared by its SHA-256. Where the table it was taken into is gone, or was made anew, it is read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,11 @@ from precise_core.sources.cells import Batch
 from precise_core.sources.config import FileInput, FilesSource
 from precise_core.sources.files import inputs_of
 from precise_core.sources.formats import columns_of, format_in_use
-from precise_core.sources.listing import list_files, sha256_of
+from precise_core.sources.listing import empty_files, list_files, sha256_of
+from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
 from precise_core.sources.raw import FILE_ORDER
 from precise_core.sources.typed_formats import delta_version, jdbc_label
 from schemas import columns as c
-
-Record = Mapping[str, Any]  # a row of `source_files`
-
-_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,17 @@ class Arrival:
 
     path: str
     size_bytes: int = 0
-    modified_at: datetime = _NO_TIME
+    modified_at: datetime = NO_TIME
     checksum: str = ""
     columns: Mapping[str, str]
     sequence: int
     version: int | None = None
 
-    def record(self, table_name: str, rows: int, run_id: str, taken_at: datetime) -> dict[str, Any]:
+    def record(self, table_name: str, table_id: str, rows: int, run_id: str, taken_at: datetime) -> dict[str, Any]:
         """The row of `source_files` that says it was taken."""
         return {
             c.TABLE_NAME: table_name,
+            "table_id": table_id,
             c.PATH: self.path,
             "size_bytes": self.size_bytes,
             "modified_at": self.modified_at,
@@ -82,23 +80,35 @@ class Intake:
     said: list[str] = field(default_factory=list)
 
 
-def take_stock(spark: SparkSession, source: FilesSource, known: Sequence[Record], policy: Policy) -> Intake:
+def take_stock(
+    spark: SparkSession,
+    source: FilesSource,
+    known: Sequence[Record],
+    table_ids: Mapping[str, str],
+    policy: Policy,
+) -> Intake:
     """Decide what of ``source`` is read tonight.
 
     Args:
         spark: The session, for the columns of Delta and database tables.
         source: What the configuration names.
         known: The rows of `source_files`.
+        table_ids: Identity of every table there is, by name.
         policy: What the command line asks for.
 
     Raises:
-        DataError: No file matches and none ever has, a file is empty, or a file changed since it was taken.
+        DataError: No file matches and none ever has, all of them are empty, a file changed since it was taken, or the
+            table that it was taken into is gone and the file is, too.
         SchemaError: Columns have drifted and ``policy.evolve`` is off.
     """
     intake = Intake()
     for name, spec in inputs_of(source).items():
         own = {record[c.PATH]: record for record in known if record[c.TABLE_NAME] == name}
-        arrivals, said = _arrivals(spark, spec, own, policy)
+        lost = lost_files(own, table_ids.get(name))
+        arrivals, said = _arrivals(spark, spec, own, lost, policy)
+        if lost and not policy.full:
+            require_lost_files(name, lost, [arrival.path for arrival in arrivals])
+            said.append(f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again")
         arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
         skipped = len(own.keys() - {arrival.path for arrival in arrivals})
         intake.arrivals[name] = arrivals
@@ -108,17 +118,21 @@ def take_stock(spark: SparkSession, source: FilesSource, known: Sequence[Record]
     return intake
 
 
-def with_file_order(spark: SparkSession, raw: DataFrame, arrivals: Sequence[Arrival]) -> DataFrame:
-    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays."""
-    order = spark.createDataFrame(
-        [(arrival.path, arrival.sequence) for arrival in arrivals], f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
-    )
+def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
+    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
+
+    Args:
+        raw: Rows in the raw shape.
+        sequences: Path -> order of taking; a file that is not here comes before all others.
+    """
+    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
+    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
     joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
     return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
 
 
 def _arrivals(
-    spark: SparkSession, spec: FileInput, known: Mapping[str, Record], policy: Policy
+    spark: SparkSession, spec: FileInput, known: Mapping[str, Record], lost: Container[str], policy: Policy
 ) -> tuple[list[Arrival], list[str]]:
     """What is read, in the order of taking: what was taken keeps its place, what is new comes after it, by path."""
     first = max((record["sequence"] for record in known.values()), default=0) + 1
@@ -127,18 +141,20 @@ def _arrivals(
         sequence = known[label]["sequence"] if label in known else first
         return [Arrival(path=label, columns=columns_of(spark, spec, None), sequence=sequence)], []
     if format_in_use(spec) == "delta":
-        return _delta_arrivals(spark, spec, known, first, policy), []
-    arrivals, said = [], []
-    for file in _files(spec, known, policy):
-        record = known.get(str(file))
-        is_changed = record is not None and _has_changed(file, record)
+        return _delta_arrivals(spark, spec, known, lost, first, policy), []
+    arrivals = []
+    files, said = _files(spec, known, policy)
+    for file in files:
+        record, is_lost = known.get(str(file)), str(file) in lost
+        is_changed = record is not None and checksum_of(file, record) != record["checksum"]
         if record is not None and is_changed:
-            _require_permission(file, record, spec, policy)
+            if not is_lost:
+                _require_permission(file, record, spec, policy)
             said.append(f"{file.name} has changed since it was taken and is read again")
         if record is None or is_changed:
             arrivals.append(_arrival_of(spark, spec, file, first))
             first += 1
-        elif policy.full:
+        elif policy.full or is_lost:
             arrivals.append(_arrival_of(spark, spec, file, record["sequence"]))
     return sorted(arrivals, key=lambda arrival: arrival.sequence), said
 
@@ -156,7 +172,7 @@ def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int)
     return Arrival(
         path=str(file),
         size_bytes=status.st_size,
-        modified_at=_modified_at(file),
+        modified_at=modified_at(file),
         checksum=sha256_of(file),
         columns=columns_of(spark, spec, file),
         sequence=sequence,
@@ -164,34 +180,37 @@ def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int)
 
 
 def _delta_arrivals(
-    spark: SparkSession, spec: FileInput, known: Mapping[str, Record], sequence: int, policy: Policy
+    spark: SparkSession,
+    spec: FileInput,
+    known: Mapping[str, Record],
+    lost: Container[str],
+    sequence: int,
+    policy: Policy,
 ) -> list[Arrival]:
     folder = Path(str(spec.path)).resolve()
     version = delta_version(folder)
     checksum = f"version {version}"
-    if not policy.full and str(folder) in known and known[str(folder)]["checksum"] == checksum:
+    is_taken = str(folder) in known and known[str(folder)]["checksum"] == checksum
+    if is_taken and not policy.full and str(folder) not in lost:
         return []
     columns = columns_of(spark, spec, folder)
     return [Arrival(path=str(folder), checksum=checksum, columns=columns, sequence=sequence, version=version)]
 
 
-def _files(spec: FileInput, known: Mapping[str, Record], policy: Policy) -> list[Path]:
+def _files(spec: FileInput, known: Mapping[str, Record], policy: Policy) -> tuple[list[Path], list[str]]:
+    """The files with content, and a warning for each that has none: it is taken once it has some."""
+    pattern = str(spec.path)
+    empty = empty_files(pattern)
+    if policy.full and (emptied := [str(file) for file in empty if str(file) in known]):
+        raise DataError(f"{', '.join(emptied)}: empty now, and was not when it was taken; --full would lose its rows")
+    said = [f"warning: {file}: the file is empty; it is left out tonight" for file in empty]
     try:
-        return list_files(str(spec.path))
+        return list_files(pattern), said
     except DataError:
         # Files that were taken may be archived; then there is simply nothing new.
         if policy.full or not known or any(Path(path).exists() for path in known):
             raise
-        return []
-
-
-def _has_changed(file: Path, record: Record) -> bool:
-    is_alike = file.stat().st_size == record["size_bytes"] and _modified_at(file) == record["modified_at"]
-    return not is_alike and sha256_of(file) != record["checksum"]
-
-
-def _modified_at(file: Path) -> datetime:
-    return _NO_TIME + timedelta(microseconds=file.stat().st_mtime_ns // 1000)
+        return [], said
 
 
 def _with_checked_columns(
@@ -202,6 +221,10 @@ def _with_checked_columns(
     before = None if last is None else dict(last["columns"])
     checked, accepted = [], []
     for arrival in arrivals:
+        record = known.get(arrival.path)
+        if record is not None and arrival.checksum and arrival.checksum == record["checksum"]:
+            checked.append(replace(arrival, columns=record["columns"]))  # looked at when it was taken
+            continue
         differences = [] if before is None else _differences(before, arrival.columns, _is_open(spec))
         if differences and not evolve:
             raise SchemaError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,21 +12,35 @@ from precise_core.errors import ConfigError, DataError
 
 
 def list_files(pattern: str) -> list[Path]:
-    """Files that ``pattern`` names, sorted; a folder stands for the data files below it.
+    """Files with content that ``pattern`` names, sorted; a folder stands for the data files below it.
 
     Raises:
         ConfigError: The path is a URI; sources are read from local or mounted folders.
-        DataError: Nothing matches, or a file is empty.
+        DataError: Nothing matches, or all that does is empty.
     """
-    if "://" in pattern:
-        raise ConfigError(f"path {pattern!r}: sources are read from local or mounted folders, not from a URI")
-    files = sorted(file for match in glob.glob(pattern, recursive=True) for file in _data_files(Path(match)))  # noqa: PTH207 Path.glob takes no absolute pattern
+    files = _matches(pattern)
     if not files:
         raise DataError(f"{pattern}: no such file, and no file matches it")
-    for file in files:
-        if file.stat().st_size == 0:
-            raise DataError(f"{file}: the file is empty")
-    return [file.resolve() for file in files]
+    filled = [file for file in files if file.stat().st_size]
+    if not filled:
+        raise DataError(f"{files[0]}: the file is empty")
+    return filled
+
+
+def empty_files(pattern: str) -> list[Path]:
+    """Files without a byte that ``pattern`` names, sorted: ``list_files`` leaves them out.
+
+    Raises:
+        ConfigError: The path is a URI.
+    """
+    return [file for file in _matches(pattern) if not file.stat().st_size]
+
+
+def _matches(pattern: str) -> list[Path]:
+    if "://" in pattern:
+        raise ConfigError(f"path {pattern!r}: sources are read from local or mounted folders, not from a URI")
+    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 Path.glob takes no absolute pattern
+    return [file.resolve() for file in sorted(file for match in matches for file in _data_files(Path(match)))]
 
 
 def _data_files(path: Path) -> list[Path]:
@@ -53,7 +67,7 @@ def _sha256_of(file: Path, _size: int, _modified_ns: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def fingerprint_files(files: Iterable[Path]) -> str:
+def fingerprint_files(files: Iterable[Path], checksum_of: Callable[[Path], str] = sha256_of) -> str:
     """SHA-256 over the name, size and content hash of every file."""
-    lines = [f"{file.name} {file.stat().st_size} {sha256_of(file)}" for file in files]
+    lines = [f"{file.name} {file.stat().st_size} {checksum_of(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -30,8 +30,10 @@ from precise_core.sources.config import (
 from precise_core.sources.files import inputs_of, read_files
 from precise_core.sources.formats import format_in_use
 from precise_core.sources.listing import fingerprint_files, list_files
+from precise_core.sources.manifest import Record, checksum_of
 from precise_core.sources.raw import RawTables
 from precise_core.sources.typed_formats import delta_version, jdbc_label
+from schemas import columns as c
 
 _UNREADABLE = re.compile(r"error while reading file (?:file:)?/*(/\S+?)\.?\s")
 
@@ -58,8 +60,8 @@ def read_source(spark: SparkSession, source: Source, batches: Mapping[str, Seque
 
 
 @contextmanager
-def naming_unreadable_files() -> Iterator[None]:
-    """Turn Spark's failure to read a file into an error that names it.
+def naming_unreadable_files(advice: str = "fetch the file again") -> Iterator[None]:
+    """Turn Spark's failure to read a file into an error that names it, and ends with ``advice``.
 
     Raises:
         DataError: A file is damaged: cut off, a page whose checksum does not hold, or gone meanwhile.
@@ -71,21 +73,30 @@ def naming_unreadable_files() -> Iterator[None]:
         found = _UNREADABLE.search(told)
         if found is None:
             raise
-        why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged or cut off"
-        raise DataError(f"{found.group(1)}: cannot be read, {why}; fetch the file again") from error
+        why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged, cut off or gone"
+        raise DataError(f"{found.group(1)}: cannot be read, {why}; {advice}") from error
 
 
-def source_fingerprint(source: Source) -> str:
+def source_fingerprint(source: Source, known: Sequence[Record] = ()) -> str:
     """SHA-256 over the source's configuration and its files' names, sizes and contents: equal input, equal hash.
+
+    Args:
+        source: The source.
+        known: The rows of `source_files`: a file of the size and time they know is not read to hash it.
 
     Raises:
         DataError: A file is missing or empty.
     """
-    content = synthetic.GENERATOR if isinstance(source, SyntheticSource) else fingerprint_files(_input_files(source))
+    content = synthetic.GENERATOR if isinstance(source, SyntheticSource) else _files_fingerprint(source, known)
     if isinstance(source, FilesSource):
         content += "".join(_table_state(spec) for spec in inputs_of(source).values())
     text = json.dumps(source.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(f"{text}\n{content}".encode()).hexdigest()
+
+
+def _files_fingerprint(source: Source, known: Sequence[Record]) -> str:
+    records = {record[c.PATH]: record for record in known}
+    return fingerprint_files(_input_files(source), lambda file: checksum_of(file, records.get(str(file))))
 
 
 def _input_files(source: Source) -> list[Path]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 from delta.tables import DeltaTable as SparkDeltaTable
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from pyspark.sql import SparkSession
 
 from precise_core.spark.config import TablesConfig
@@ -51,6 +54,15 @@ def live_files(path: str, version: int | None = None) -> dict[str, int]:
     return dict(zip(actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist(), strict=True))
 
 
+def is_readable(path: str, version: int, partition: str = "") -> bool:
+    """Whether a version is in the table's log and its files are on disk; of one ``partition`` (`name=value/`) only."""
+    try:
+        names = [unquote(name) for name in live_files(path, version)]
+    except (DeltaError, OSError):
+        return False
+    return all((Path(path) / name).is_file() for name in names if name.startswith(partition))
+
+
 def small_files(path: str, config: TablesConfig) -> SmallFiles:
     """What compaction would merge."""
     by_partition: dict[str, list[int]] = defaultdict(list)
@@ -79,13 +91,16 @@ def compact(spark: SparkSession, path: str, config: TablesConfig) -> int:
     return int(DeltaTable(path).version())
 
 
-def vacuum(path: str, retention_hours: int, *, dry_run: bool) -> list[str]:
+def vacuum(path: str, retention_hours: int, *, dry_run: bool, keep: Collection[int] = ()) -> list[str]:
     """Remove files that no version younger than ``retention_hours`` consists of, those of killed writers included.
+
+    The versions ``keep`` stay readable however old they are.
 
     The caller has made sure that no reader needs them. Returns the files, or with ``dry_run`` what it would remove.
     """
     table = DeltaTable(path)
     remove = partial(table.vacuum, retention_hours, enforce_retention_duration=False, full=True)
+    remove = partial(remove, keep_versions=sorted(keep) or None)
     # Removed files stay in the log for a while: those that are gone already are named again every time.
     there = sorted(name for name in remove(dry_run=True) if (Path(path) / name).is_file())
     if there and not dry_run:

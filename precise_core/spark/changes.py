@@ -9,6 +9,7 @@ from typing import TypeVar
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
+from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -71,7 +72,7 @@ def net_changes(
     Raises:
         HistoryGoneError: VACUUM or the log's retention has removed what was needed.
     """
-    return _or_gone(table, since, lambda: _net(_raw(spark, warehouse, table, since, until), columns, where))
+    return or_gone(table, since, lambda: _net(_raw(spark, warehouse, table, since, until), columns, where))
 
 
 def _raw(spark: SparkSession, warehouse: Warehouse, table: Table, since: int, until: int) -> DataFrame:
@@ -109,11 +110,11 @@ def _rows_of(spark: SparkSession, warehouse: Warehouse, table: Table, version: i
 
 
 def _net(raw: DataFrame, columns: Sequence[str], where: Column | None) -> Changes:
-    changes = raw.where(F.lit(True) if where is None else where).select(*columns, _SIGN).persist()
+    changes = raw.where(F.lit(True) if where is None else where).select(*columns, _SIGN).persist(StorageLevel.DISK_ONLY)
     if not _has_removed(changes):
         return Changes(changes, has_removed=False)  # the usual night: only new rows, nothing can cancel out
     sums = changes.groupBy(*columns).agg(F.sum(_SIGN).cast("int").alias(_SIGN))
-    net = sums.where(F.col(_SIGN) != 0).persist()
+    net = sums.where(F.col(_SIGN) != 0).persist(StorageLevel.DISK_ONLY)
     return Changes(net, _has_removed(net))
 
 
@@ -122,7 +123,12 @@ def _has_removed(changes: DataFrame) -> bool:
     return bool(changes.agg(F.count_if(F.col(_SIGN) < 0).alias("removed")).collect()[0]["removed"])
 
 
-def _or_gone(table: Table, since: int, action: Callable[[], _T]) -> _T:
+def or_gone(table: Table, since: int, action: Callable[[], _T]) -> _T:
+    """What ``action`` returns, which reads version ``since`` of the table.
+
+    Raises:
+        HistoryGoneError: VACUUM or the log's retention has removed what was needed.
+    """
     try:
         return action()
     except (DeltaError, PySparkException, Py4JJavaError) as error:

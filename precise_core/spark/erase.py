@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from delta.tables import DeltaTable as SparkDeltaTable
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from precise_core.spark.id_words import phrase_of, phrases, words_of
 from precise_core.spark.warehouse import Warehouse
 from schemas import IMPRESSIONS, RANKING_FEATURES, RANKING_SCORES, RUNS, TRAINING_WINDOWS, Table
 from schemas import columns as c
 
 # window_id is task/split/user_id/number; a user_id may hold slashes itself.
-WINDOW_USER = r"^[^/]*/[^/]*/(.*)/[^/]*$"
-_DELIMITERS = r"""[\\s"\',:;|{}\\[\\]\\\\]+"""
+WINDOW_USER = r"(?s)^[^/]*/[^/]*/(.*)/[^/]*$"
 
-_USER_IDS = "user_ids"  # all of them in one row
+_USER_IDS, _PHRASES = "user_ids", "phrases"  # all of them in one row
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Erased:
 
 def erases(table: Table) -> bool:
     """Whether rows of this table can belong to a user or quote one."""
-    return _match(table) is not None
+    own = {c.USER_ID, c.RAW} & set(table.column_names)
+    return bool(own) or table in (TRAINING_WINDOWS, RANKING_SCORES, RUNS)
 
 
 def impressions_of(warehouse: Warehouse, spark_users: DataFrame) -> DataFrame:
@@ -60,9 +62,14 @@ def erase(warehouse: Warehouse, table: Table, users: DataFrame, impressions: Dat
     spark, version = users.sparkSession, warehouse.version(table)
     rows = warehouse.read(spark, table, version)
     text, source = _text_column(table), impressions if table == RANKING_SCORES else users
+    sizes: set[int] = set()
     if text is not None:  # a row may quote several of them, and an update wants one match
-        source = users.agg(F.collect_list(c.USER_ID).alias(_USER_IDS))
-    condition = F.expr(str(_match(table)))
+        user_ids = [row[c.USER_ID] for row in users.collect()]
+        named = [user_id for user_id in user_ids if words_of(user_id)]
+        sizes = {len(words_of(user_id)) for user_id in named} or {1}
+        row = (user_ids, [phrase_of(user_id) for user_id in named])
+        source = spark.createDataFrame([row], f"{_USER_IDS} array<string>, {_PHRASES} array<string>")
+    condition = _match(table, sizes)
     before = rows.count()
     found = rows.alias("t").join(F.broadcast(source.alias("s")), condition, "left_semi").count()
     if not found:
@@ -75,19 +82,18 @@ def erase(warehouse: Warehouse, table: Table, users: DataFrame, impressions: Dat
     return Erased(before, before, found)
 
 
-def _match(table: Table) -> str | None:
-    """The SQL condition that a row `t` belongs to, or quotes, a user (or impression) `s`."""
+def _match(table: Table, sizes: Collection[int]) -> Column:
+    """Where a row `t` belongs to, or quotes, a user (or impression) `s`; phrases have one of ``sizes`` in words."""
     if table == RANKING_SCORES:
-        return f"t.{c.IMPRESSION_ID} = s.{c.IMPRESSION_ID}"
+        return F.col(f"t.{c.IMPRESSION_ID}") == F.col(f"s.{c.IMPRESSION_ID}")
     if c.USER_ID in table.column_names:
-        return f"t.{c.USER_ID} = s.{c.USER_ID}"
+        return F.col(f"t.{c.USER_ID}") == F.col(f"s.{c.USER_ID}")
     if table == TRAINING_WINDOWS:
-        return f"regexp_extract(t.{c.WINDOW_ID}, '{WINDOW_USER}', 1) = s.{c.USER_ID}"
+        return F.regexp_extract(f"t.{c.WINDOW_ID}", WINDOW_USER, 1) == F.col(f"s.{c.USER_ID}")
     if c.RAW in table.column_names:
-        return f"arrays_overlap(split(t.{c.RAW}, '{_DELIMITERS}'), s.{_USER_IDS})"
-    if table == RUNS:  # a message may name windows
-        return f"exists(s.{_USER_IDS}, user_id -> contains(t.error, concat('/', user_id, '/')))"
-    return None
+        return F.arrays_overlap(phrases(F.col(f"t.{c.RAW}"), sizes), F.col(f"s.{_PHRASES}"))
+    # What is left is `runs`, whose messages may name windows.
+    return F.exists(f"s.{_USER_IDS}", lambda user_id: F.contains("t.error", F.concat(F.lit("/"), user_id, F.lit("/"))))
 
 
 def _text_column(table: Table) -> str | None:

@@ -20,6 +20,7 @@ from typing import IO, Any
 from deltalake import DeltaTable
 
 _FOLDER = "readers"
+_BEGINNING_SECONDS = 60  # a lease is written within moments of its file; longer, and its writer was killed
 
 
 @dataclass
@@ -82,21 +83,31 @@ def leases(root: str | Path) -> tuple[list[Lease], list[Lease]]:
     """Readers that live, and readers that ended without a word (killed).
 
     A reader on another host counts as living: its kernel cannot be asked from here. This process is no reader to
-    itself.
+    itself. One that has not yet said who it is counts as living while it is new or holds its lock.
     """
     living: list[Lease] = []
     stale: list[Lease] = []
     for file in sorted((Path(root) / _FOLDER).glob("*.json")):
         try:
             with file.open(encoding="utf-8") as handle:
-                lease = _described(json.loads(handle.read()), file)
-                is_here = lease.host == socket.gethostname()
-                if is_here and lease.pid == os.getpid():
+                lease, is_vouched_for = _read(handle, file)
+                if lease.host == socket.gethostname() and lease.pid == os.getpid():
                     continue
-                (stale if is_here and _is_free(handle) else living).append(lease)
-        except (FileNotFoundError, ValueError):  # ended, or began, at this very moment
+                (stale if not is_vouched_for and _is_free(handle) else living).append(lease)
+        except FileNotFoundError:  # ended at this very moment
             continue
     return living, stale
+
+
+def _read(handle: IO[str], file: Path) -> tuple[Lease, bool]:
+    """A lease, and whether it counts as living even where its lock is free."""
+    try:
+        lease = _described(json.loads(handle.read()), file)
+    except ValueError:
+        began = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+        is_new = (datetime.now(UTC) - began).total_seconds() < _BEGINNING_SECONDS
+        return Lease("a reader that has not yet said who it is", 0, "?", began, file=file), is_new
+    return lease, lease.host != socket.gethostname()
 
 
 def needed_since(lease: Lease, root: str | Path) -> datetime:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -32,11 +32,22 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> Holder:
-        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500]
+        command = " ".join([Path(sys.argv[0]).name, *_without_users(sys.argv[1:])])[:500]
         return cls(os.getpid(), socket.gethostname(), command, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} ({self.command}), since {self.since}"
+
+
+def _without_users(arguments: Sequence[str]) -> list[str]:
+    """The arguments without the value of any ``--user-id``, however abbreviated: the file outlives a killed erasure."""
+    shown, is_value = list[str](), False
+    for argument in arguments:
+        flag, equals, _ = argument.partition("=")
+        names_user = not is_value and len(flag) > len("--") and "--user-id".startswith(flag)
+        shown.append("..." if is_value else f"{flag}=..." if names_user and equals else argument)
+        is_value = names_user and not equals
+    return shown
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,9 +17,10 @@ from deltalake import DeltaTable
 
 from precise_core.spark.care import live_files
 from precise_core.spark.erase import WINDOW_USER
+from precise_core.spark.id_words import BETWEEN, phrase_pattern, words_of
 from schemas import columns as c
 
-_BETWEEN = r"""[\s"',:;|{}\[\]\\]"""
+_KEPT_CHARS = 32  # of a text in the statistics of a table's log; a mark may follow
 
 
 @dataclass
@@ -110,26 +112,62 @@ def _matches(name: str, texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
         return pc.is_in(texts, wanted)
     if name == c.WINDOW_ID:
         return pc.is_in(pc.replace_substring_regex(texts, WINDOW_USER, r"\1"), wanted)
-    ids = "|".join(map(re.escape, user_ids))
-    return pc.match_substring_regex(texts, rf"(^|{_BETWEEN}|/)({ids})($|{_BETWEEN}|/)")
+    return _names_in_text(texts, user_ids)
+
+
+def _names_in_text(texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
+    patterns = [phrase_pattern(user_id) for user_id in user_ids if words_of(user_id)]
+    if not patterns:  # they consist of nothing but what stands between values
+        return pc.is_in(texts, pa.array([], pa.string()))
+    return pc.match_substring_regex(texts, f"(^|{BETWEEN})({'|'.join(patterns)})($|{BETWEEN})")
 
 
 def _search_log(path: str, user_ids: Sequence[str], found: Traces) -> None:
-    """Entries keep the smallest and largest values of a file's columns; 32 characters of them."""
-    ids = "|".join(sorted({re.escape(user_id[:32]) for user_id in user_ids}))
-    quoted = re.compile(
-        rf'(?:{c.USER_ID}|{c.WINDOW_ID}|{c.RAW})\\*":\\*"(?:[^"]*{_BETWEEN}|[^"]*/)?(?:{ids})(?:\\*"|{_BETWEEN}|/)'
-    )
+    """Entries keep the smallest and largest values of a file's columns, the first characters of them."""
+    values: dict[str, list[str]] = defaultdict(list)
     for file in sorted((Path(path) / "_delta_log").glob("*.json")):
         found.log_entries += 1
-        found.log_values += len(quoted.findall(file.read_text(encoding="utf-8")))
+        for name, value in _bounds(file):
+            values[name].append(value)
     actions = DeltaTable(path).get_add_actions(flatten=True)
-    for name in actions.column_names:
-        bound, _, column = name.partition(".")
-        if bound in ("min", "max") and column in _OWN:
-            values = pa.array(
-                [str(value) for value in actions.column(name).to_pylist() if value is not None], pa.string()
-            )
-            found.log_values += int(
-                pc.sum(_matches(column, values, [user_id[:32] for user_id in user_ids])).as_py() or 0
-            )
+    for column in actions.column_names:
+        bound, _, name = column.partition(".")
+        if bound in ("min", "max") and name in _OWN:
+            values[name] += [str(value) for value in actions.column(column).to_pylist() if value is not None]
+    found.log_values += sum(_named_in_log(name, texts, user_ids) for name, texts in values.items())
+
+
+def _bounds(entry: Path) -> Iterator[tuple[str, str]]:
+    """Column and value of every bound that one entry of the log keeps of columns with user ids."""
+    for line in entry.read_text(encoding="utf-8").splitlines():
+        for action in json.loads(line).values():
+            stats = json.loads(action.get("stats") or "{}")
+            for bound in ("minValues", "maxValues"):
+                own = {name: value for name, value in stats.get(bound, {}).items() if name in _OWN}
+                yield from ((name, str(value)) for name, value in own.items() if value is not None)
+
+
+def _named_in_log(name: str, values: Sequence[str], user_ids: Sequence[str]) -> int:
+    """How many of the values, cut as they may be, name a user."""
+    if name == c.USER_ID:
+        first = {user_id[:_KEPT_CHARS] for user_id in user_ids}
+        return sum(value[:_KEPT_CHARS] in first for value in values)
+    if name == c.WINDOW_ID:
+        return sum(_is_window_of(value[:_KEPT_CHARS], user_ids) for value in values)
+    return int(pc.sum(_names_in_text(pa.array(map(_whole_words, values), pa.string()), user_ids)).as_py() or 0)
+
+
+def _whole_words(text: str) -> str:
+    """A text of the log without the word that it was cut in, which may be the beginning of another one."""
+    if len(text) < _KEPT_CHARS:
+        return text
+    return re.sub(rf"(?:(?!{BETWEEN})[\s\S])+\Z", "", text[:_KEPT_CHARS])
+
+
+def _is_window_of(window_id: str, user_ids: Sequence[str]) -> bool:
+    """Whether a window_id (task/split/user_id/number) is of a user; cut, whether it begins like one."""
+    rest = "/".join(window_id.split("/")[2:])
+    if len(window_id) < _KEPT_CHARS:
+        return rest.rpartition("/")[0] in user_ids
+    starts = [re.match(rf"{re.escape(user_id)}/\d*\Z", rest) or f"{user_id}/".startswith(rest) for user_id in user_ids]
+    return rest != "" and any(starts)

@@ -22,7 +22,6 @@ STATE = "state"
 NEW, CORRECTED, KEPT = "new", "corrected", "kept"
 
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-_STORED = "stored_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ def upsert(
     frame: DataFrame,
     *,
     run_id: str,
-    newest_by: Sequence[str] = (),
+    newest_by: str | None = None,
     key_fixes_partition: bool = False,
 ) -> UpsertResult:
     """Add rows whose key is new, replace those that say something else now; no commit where nothing does.
@@ -61,7 +60,7 @@ def upsert(
         table: The declaration; its key says which rows are one.
         frame: The rows, each key once.
         run_id: Kept in the commit.
-        newest_by: Columns that tell which version of a row is newer; ``frame``'s, where they do not.
+        newest_by: Time that tells which version of a row is newer; ``frame``'s, where one of the two has none.
         key_fixes_partition: Two rows of one key lie in one partition: the stored keys of other partitions are not read.
 
     Raises:
@@ -88,18 +87,15 @@ def upsert(
         frame.unpersist()
 
 
-def compare(stored: DataFrame, frame: DataFrame, table: Table, newest_by: Sequence[str] = ()) -> DataFrame:
+def compare(stored: DataFrame, frame: DataFrame, table: Table, newest_by: str | None = None) -> DataFrame:
     """``frame`` with ``state``: `new`, `corrected` (another row of this key is stored), or `kept`."""
-    now, then = "hash_now", "hash_then"
-    known = stored.select(
-        *table.key, row_hash(stored, table).alias(then), *[F.col(name).alias(_STORED + name) for name in newest_by]
-    )
+    now, then, stored_time = "hash_now", "hash_then", "stored_time"
+    times = [] if newest_by is None else [F.col(newest_by).alias(stored_time)]
+    known = stored.select(*table.key, row_hash(stored, table).alias(then), *times)
     joined = frame.withColumn(now, row_hash(frame, table)).join(known, on=list(table.key), how="left")
     is_kept = F.col(now) == F.col(then)
-    if newest_by:
-        # Spark orders structs field by field, nulls first: an unknown time is older than any.
-        newest = F.struct(*[F.col(name).alias(name) for name in newest_by])
-        is_kept = is_kept | (F.struct(*[F.col(_STORED + name).alias(name) for name in newest_by]) > newest)
+    if newest_by is not None:
+        is_kept = is_kept | F.coalesce(F.col(stored_time) > F.col(newest_by), F.lit(False))
     state = F.when(F.col(then).isNull(), NEW).when(is_kept, KEPT).otherwise(CORRECTED)
     return joined.withColumn(STATE, state).select(*table.column_names, STATE)
 

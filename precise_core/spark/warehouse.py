@@ -203,6 +203,7 @@ class Warehouse:
             self.path(table),
             rows,
             mode=mode,
+            schema_mode="overwrite" if mode == "overwrite" else "merge",  # a table of before may lack a new column
             partition_by=list(table.partition_by) or None,
             configuration={"delta.enableDeletionVectors": "false"},
         )

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from precise_core.artefacts import file_sum
+from precise_core.artefacts import file_sum, replace_file
 from precise_core.config import Config
 from precise_core.errors import CheckpointError
 from precise_core.models.catalog import ItemCatalog
@@ -283,10 +283,7 @@ def write_checkpoint(
 
 def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
     """Make ``checkpoint`` the one in use for ``task_key`` (a task, or ``untrained``), in one step."""
-    pointer = _pointer(Path(out), task_key)
-    draft = pointer.with_suffix(".writing")
-    draft.write_text(json.dumps({"model_version": checkpoint.model_version}), encoding="utf-8")
-    draft.replace(pointer)
+    replace_file(_pointer(Path(out), task_key), json.dumps({"model_version": checkpoint.model_version}))
 
 
 def unpublish(out: str | Path, task_key: str) -> None:
