@@ -100,6 +100,7 @@ _MEANINGS = {
     "EncoderConfig.max_length": "Longest sequence the model can read.",
     "ModelConfig.fusion": "Item id and item text to one vector.",
     "ModelConfig.encoder": "The Transformer over items.",
+    "ModelConfig.late_fusion": "An encoder and a loss for either half of an item vector; false = the paper.",
     "ModelConfig.similarity": "How user and item are compared; `dot` = the paper's training, `cosine` = its serving.",
     "ModelConfig.temperature": "Cosine is divided by it before the softmax; the start value where it is learned.",
     "ModelConfig.learned_temperature": "Train the temperature too.",
