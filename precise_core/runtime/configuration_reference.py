@@ -135,7 +135,7 @@ _MEANINGS = {
     "RankerConfig.patience": "Epochs without a lower validation log loss before it stops.",
     "IndexConfig.kind": "Structure of the FAISS index.",
     "IndexConfig.lists": "Inverted lists of `ivf`; about four times the root of the number of items by default.",
-    "IndexConfig.probes": "Lists searched per query (`ivf`).",
+    "IndexConfig.probes": "Lists searched per query; none = as many as `index.min_recall` takes.",
     "IndexConfig.min_recall": "An index that finds less of the exact top 100 is not published.",
     "IndexConfig.check_queries": "Queries it is measured with.",
     "RecallConfig.k": "Candidates per user and source.",
