@@ -21,7 +21,7 @@ def build(job: Job) -> None:
         rows_in, rows_out = rows_in + len(items.item_ids), rows_out + len(index)
         job.artefacts[f"index:{task}"] = items.version
         job.metrics[f"index_recall/{task}"] = index.recall
-        job.say(f"{task}: {index.kind} index over {len(index):,} items, recall {index.recall:.4f} against exact search")
+        job.say(f"{task}: {index.in_words}")
     job.balance("item vectors", rows_in=rows_in, rows_out=rows_out)
 
 

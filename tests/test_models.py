@@ -19,7 +19,7 @@ from precise_core.models.fusion import ItemFusion, MixtureOfExperts
 from precise_core.models.precise import Precise, Stage, fuse_distinct
 from tests.torch_world import LENGTH, NUM_ITEMS, tiny_model, world_catalog
 
-MODES = ("id", "llm", "pool", "moe")
+MODES = ("id", "llm", "pool", "moe", "late")  # the last: moe, with an encoder for either half
 STAGES: tuple[Stage, ...] = ("universal", "targeted")
 contract = pytest.mark.parametrize(("mode", "stage"), list(itertools.product(MODES, STAGES)))
 
@@ -27,6 +27,8 @@ contract = pytest.mark.parametrize(("mode", "stage"), list(itertools.product(MOD
 def build(mode: str, stage: Stage = "universal", **changes: Any) -> Precise:
     catalog = world_catalog()
     torch.manual_seed(0)
+    if mode == "late":
+        mode, changes = "moe", {"late_fusion": True, **changes}
     model = Precise(tiny_model(mode, **changes), catalog.num_rows, catalog.known_token_ids, stage, 3)
     if model.head is not None:  # a head that does something
         torch.nn.init.normal_(model.head.out.weight)

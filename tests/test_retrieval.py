@@ -133,6 +133,19 @@ def test_an_index_that_misses_neighbours_is_not_published(kind: str, advice: str
         make_index(vectors(4000, 32), kind=kind, lists=100, probes=1, min_recall=0.99)
 
 
+@pytest.mark.parametrize("kind", ["ivf", "ivf_sq"])
+def test_as_many_lists_are_searched_as_the_recall_takes(kind: str, tmp_path: Path) -> None:
+    stored, queries = vectors(4000, 32), vectors(50, 32, seed=9)
+    with pytest.raises(ModelError, match="below index.min_recall 0.99"):
+        make_index(stored, kind=kind, lists=100, probes=32, min_recall=0.99)
+    index = make_index(stored, kind=kind, lists=100, min_recall=0.99)
+    assert index.recall >= 0.99
+    assert measure_recall(index, queries, 100) >= 0.98
+    index.save(tmp_path / "index")
+    again = VectorIndex.open(tmp_path / "index", VERSION)
+    np.testing.assert_array_equal(again.search(queries, 100)[0], index.search(queries, 100)[0])
+
+
 def test_compressed_vectors_are_ranked_again_by_whole_ones() -> None:
     """What the codes alone confuse, looking at more places finds; scores are those of the whole vectors."""
     stored, queries = vectors(4000, 32), vectors(200, 32, seed=8)

@@ -213,6 +213,9 @@ def test_the_state_after_a_single_job_is_put_together_from_the_runs_before(night
     ranker = job_of(warehouse, "train_ranker")
     ranker.artefacts = {"ranker:DCN": "dcn-3"}
     end_of(ranker, datetime(2024, 3, 2, 1, tzinfo=UTC))
+    reader = job_of(warehouse, "recall")
+    reader.input_versions = {ITEM_EMBEDDINGS.name: 0}  # published vectors, older than the newest
+    end_of(reader, datetime(2024, 3, 2, 1, 30, tzinfo=UTC))
     unpublish(warehouse / "checkpoints", "share")
     targeted = job_of(warehouse, "train_targeted")
     targeted.artefacts = {"checkpoint:share": ""}  # there was nothing to learn: none is in use

@@ -12,6 +12,7 @@ import torch
 from precise_core.errors import CheckpointError, TrainingError
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import TokenInit
+from precise_core.models.precise import fuse_distinct
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.config import OptimizerConfig, TargetedConfig, UniversalConfig
 from precise_core.training.optimizer import learning_rate_at
@@ -19,6 +20,7 @@ from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG, ndcg_at_k, recall_at_k
 from tests.torch_world import (
+    NUM_ITEMS,
     grouped_windows,
     tiny_model,
     tiny_targeted,
@@ -40,10 +42,15 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> DeltaSnapshot:
 
 
 def run_universal(
-    windows: DeltaSnapshot, out: Path, config: UniversalConfig | None = None, mode: str = "moe", progress: object = None
+    windows: DeltaSnapshot,
+    out: Path,
+    config: UniversalConfig | None = None,
+    mode: str = "moe",
+    progress: object = None,
+    **model: object,
 ) -> Checkpoint:
     return train_universal(
-        model_config=tiny_model(mode),
+        model_config=tiny_model(mode, **model),
         config=config or tiny_universal(),
         windows=windows,
         catalog=world_catalog(),
@@ -93,6 +100,21 @@ def test_universal_training_learns_what_comes_next(universal: Checkpoint) -> Non
     assert best > 0.8  # two truth items out of twenty: at random about .35
     losses = [line["loss"] for line in universal.metrics_log() if "loss" in line]
     assert losses[-1] < losses[0]
+
+
+def test_under_late_fusion_either_half_learns_what_comes_next(windows: DeltaSnapshot, tmp_path: Path) -> None:
+    """And Targeted Training goes on from there, never worse."""
+    universal = run_universal(windows, tmp_path, tiny_universal(epochs=6), late_fusion=True)
+    assert universal.manifest.metrics[NDCG] > 0.8
+    model, items = universal.load_model().eval(), torch.arange(2, NUM_ITEMS + 2)
+    walks_BL = (items[:, None] + torch.arange(0, 8, 2) - 2) % NUM_ITEMS + 2
+    next_B = (walks_BL[:, -1] - 2 + 2) % NUM_ITEMS  # in rows of e_ND
+    e_BLD, e_ND = fuse_distinct(model, world_catalog(), walks_BL, items)
+    h_BD = model.user_embeddings(e_BLD, torch.ones_like(walks_BL, dtype=torch.bool))
+    for scores_BN in model.logits_of_parts(h_BD, e_ND):
+        assert (scores_BN.argmax(dim=1) == next_B).float().mean() > 0.5
+    targeted = run_targeted(windows, universal, tmp_path)
+    assert targeted.manifest.metrics[NDCG] >= validation_lines(targeted)[0][NDCG]
 
 
 def test_the_log_says_how_fast_and_how_balanced(universal: Checkpoint) -> None:

@@ -76,6 +76,8 @@ class ModelConfig(Config):
 
     ``prediction``: `next_item` (causal, the paper's Universal Training) or `masked_item` (BERT4Rec's cloze task: every
     position sees every other, some are masked, and the user vector is the state of a mask behind the newest item).
+    ``late_fusion``: an encoder for either half of an item vector, each with a loss of its own; the score is the sum of
+    both. False = the paper: one encoder reads both halves side by side (eq. 4).
     """
 
     fusion: FusionConfig = FusionConfig()
@@ -84,14 +86,29 @@ class ModelConfig(Config):
     similarity: Literal["cosine", "dot"] = "cosine"
     temperature: float = Field(0.07, gt=0)
     learned_temperature: bool = True
+    late_fusion: bool = False
     residual_head: bool = True
     head_width: int = Field(128, ge=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
-        if self.fusion.width % self.encoder.heads:
-            raise ValueError(f"encoder.heads {self.encoder.heads} does not divide the item width {self.fusion.width}")
+        for width in self.part_widths:
+            if width % self.encoder.heads:
+                raise ValueError(f"encoder.heads {self.encoder.heads} does not divide the item width {width}")
         return self
+
+    @model_validator(mode="after")
+    def _late_fusion_has_halves(self) -> ModelConfig:
+        if self.late_fusion and self.fusion.mode not in ("pool", "moe"):
+            raise ValueError(f"late_fusion needs an id half and a text half; fusion.mode {self.fusion.mode} has one")
+        if self.late_fusion and self.prediction == "masked_item":
+            raise ValueError("late_fusion goes with prediction next_item only")
+        return self
+
+    @property
+    def part_widths(self) -> tuple[int, ...]:
+        """Widths of the parts of an item vector that are encoded apart: one, or under late fusion two."""
+        return (self.fusion.id_width, self.fusion.token_width) if self.late_fusion else (self.fusion.width,)
 
 
 class DCNConfig(Config):

@@ -18,6 +18,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.dropout import Dropout
 from precise_core.models.encoders import ENCODERS
+from precise_core.models.encoders.base import SequenceEncoder
 from precise_core.models.fusion import ItemFusion
 
 Stage = Literal["universal", "targeted"]
@@ -66,10 +67,13 @@ class Precise(nn.Module):
         if is_masked and stage == "targeted":
             raise ModelError("prediction masked_item has no targeted stage: train it on the task's windows instead")
         is_causal = stage == "universal" and not is_masked
-        self.encoder = ENCODERS[config.encoder.kind](config.encoder, config.fusion.width, is_causal)
+        kind = ENCODERS[config.encoder.kind]
+        encoders = [kind(config.encoder, width, is_causal) for width in config.part_widths]
+        self.encoder = EncoderPerHalf(encoders, config.part_widths) if config.late_fusion else encoders[0]
         self.mask_vector_D = nn.Parameter(torch.randn(config.fusion.width) * _MASK_STD) if is_masked else None
+        start = torch.tensor(math.log(config.temperature))
         self.log_temperature = nn.Parameter(
-            torch.tensor(math.log(config.temperature)), requires_grad=config.learned_temperature
+            start.repeat(2) if config.late_fusion else start, requires_grad=config.learned_temperature
         )
         self.head = ConcatHead(config) if stage == "targeted" else None
 
@@ -120,29 +124,77 @@ class Precise(nn.Module):
 
     def serving_item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
         """Item vectors whose plain dot product with serving user vectors is the score."""
-        return _unit(e_ND) if self.config.similarity == "cosine" else e_ND
+        return self._directions(e_ND)
 
     def serving_user_vectors(self, h_BD: torch.Tensor) -> torch.Tensor:
-        """User vectors whose plain dot product with serving item vectors is the score."""
-        return _unit(h_BD) if self.config.similarity == "cosine" else h_BD
+        """User vectors whose plain dot product with serving item vectors is the score.
+
+        Under late fusion the cosine of either half counts by the inverse of its temperature; the weights add up to 1.
+        """
+        if self.config.similarity == "dot":
+            return h_BD
+        return self._query_vectors(h_BD) * self.temperature if self.config.late_fusion else self._directions(h_BD)
 
     def logits(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
         """Scores for a softmax, P x N: the serving score, under cosine divided by the temperature."""
         return self._query_vectors(h_PD) @ self.serving_item_vectors(e_ND).T
 
-    def pair_logits(self, h_PD: torch.Tensor, e_PMD: torch.Tensor) -> torch.Tensor:
-        """The same scores of M items of each row's own, P x M."""
-        return (self._query_vectors(h_PD)[:, None, :] * self.serving_item_vectors(e_PMD)).sum(dim=-1)
+    def logits_of_parts(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> list[torch.Tensor]:
+        """The summands of ``logits``, each P x N: one, or under late fusion one of either half."""
+        queries, items = self._parts(self._query_vectors(h_PD)), self._parts(self.serving_item_vectors(e_ND))
+        return [query_Pd @ item_Nd.T for query_Pd, item_Nd in zip(queries, items, strict=True)]
+
+    def pair_logits_of_parts(self, h_PD: torch.Tensor, e_PMD: torch.Tensor) -> list[torch.Tensor]:
+        """The same of M items of each row's own, each P x M."""
+        products_PMD = self._query_vectors(h_PD)[:, None, :] * self.serving_item_vectors(e_PMD)
+        return [part_PMd.sum(dim=-1) for part_PMd in self._parts(products_PMD)]
 
     def _query_vectors(self, h_PD: torch.Tensor) -> torch.Tensor:
         """User vectors divided by the temperature: P x D numbers to divide instead of P x N."""
-        users_PD = self.serving_user_vectors(h_PD)
-        return users_PD / self.temperature if self.config.similarity == "cosine" else users_PD
+        users_PD = self._directions(h_PD)
+        if self.config.similarity == "dot":
+            return users_PD
+        temperatures = self._temperatures
+        if not self.config.late_fusion:
+            return users_PD / temperatures
+        widths = torch.tensor(self.config.part_widths, device=users_PD.device)
+        return users_PD / temperatures.repeat_interleave(widths)
+
+    def _directions(self, x_ND: torch.Tensor) -> torch.Tensor:
+        """Vectors as their products are taken: under cosine every part has length 1."""
+        if self.config.similarity == "dot":
+            return x_ND
+        return (
+            torch.cat([_unit(part) for part in self._parts(x_ND)], dim=-1) if self.config.late_fusion else _unit(x_ND)
+        )
+
+    def _parts(self, x_ND: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x_ND.split(self.config.part_widths, dim=-1)
 
     @property
     def temperature(self) -> torch.Tensor:
-        """The learned temperature, kept between 0.01 and 1."""
+        """``logits`` times this are the serving scores; learned, between 0.01 and 1."""
+        return 1 / (1 / self._temperatures).sum()
+
+    @property
+    def _temperatures(self) -> torch.Tensor:
+        """Of each part."""
         return self.log_temperature.exp().clamp(_MIN_TEMPERATURE, _MAX_TEMPERATURE)
+
+
+class EncoderPerHalf(nn.Module):
+    """An encoder for either half of the item vectors; see ``SequenceEncoder`` for what goes in and comes out."""
+
+    def __init__(self, encoders: Sequence[SequenceEncoder], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.halves, self.widths = nn.ModuleList(encoders), tuple(widths)
+        self.max_length = encoders[0].max_length
+
+    def forward(
+        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        halves = zip(self.halves, e_BLD.split(self.widths, dim=-1), strict=True)
+        return torch.cat([encoder(half_BLd, valid_mask_BL, at_BQ) for encoder, half_BLd in halves], dim=-1)
 
 
 class ConcatHead(nn.Module):

@@ -16,12 +16,12 @@ class IndexConfig(Config):
 
     `ivf_sq` and `ivf_pq` search compressed vectors, of a byte and of half a byte per direction, and rank ``rerank``
     times as many as are asked for by their whole vectors.
-    Publication is gated on recall against exact search.
+    Publication is gated on recall against exact search. ``probes`` None = as many lists as that recall takes.
     """
 
     kind: Literal["auto", "flat", "ivf", "ivf_sq", "ivf_pq", "hnsw"] = "auto"
     lists: int | None = Field(None, ge=1)
-    probes: int = Field(32, ge=1)
+    probes: int | None = Field(None, ge=1)
     rerank: int = Field(4, ge=1, description="`ivf_sq`, `ivf_pq`: places looked at per place returned.")
     min_recall: float = Field(0.95, ge=0, le=1)
     check_queries: int = Field(1000, ge=1000)

@@ -17,6 +17,7 @@ faiss: Any = _faiss  # its own type stubs miss most of what is used here
 
 FLAT_BELOW_ITEMS = 20_000  # `auto`: at 92,000 items exact U2I2I recall of 2,500 users takes a minute on one core
 COMPRESSED_FROM_ITEMS = 2_000_000  # `auto`: from here on a second copy of all vectors in memory is dear
+_FIRST_PROBES = 32  # lists searched per query, before more turn out to be needed
 _POINTS_PER_LIST = 39  # FAISS's own minimum for training one centroid
 _CODE_BITS = 4  # what FAISS's fast scan reads; 16 centroids for every few dimensions
 _KEPT = 0.98  # of the vectors' second moment; what is dropped must not outweigh the error of the codes, about 0.01
@@ -66,7 +67,7 @@ def _lists(config: IndexConfig, items: int) -> int:
 
 def _trained(engine: Any, vectors: np.ndarray, config: IndexConfig, seed: int) -> Any:
     engine.cp.seed = seed
-    engine.nprobe = min(config.probes, engine.nlist)
+    engine.nprobe = min(config.probes or _FIRST_PROBES, engine.nlist)
     engine.train(vectors)
     return engine
 
@@ -98,6 +99,15 @@ def set_probes(engine: Any, probes: int) -> int:
     lists = faiss.extract_index_ivf(engine)
     lists.nprobe = min(probes, lists.nlist)
     return int(lists.nlist)
+
+
+def search_more_lists(engine: Any) -> bool:
+    """Search twice as many inverted lists from now on; False where there are no more, or none at all."""
+    lists = faiss.try_extract_index_ivf(engine)
+    if lists is None or lists.nprobe >= lists.nlist:
+        return False
+    set_probes(engine, 2 * lists.nprobe)
+    return True
 
 
 def is_exact(kind: str) -> bool:

@@ -26,6 +26,7 @@ from precise_core.retrieval.engine import (
     exact_scores,
     faiss,
     is_exact,
+    search_more_lists,
     search_parameters,
 )
 from schemas import columns as c
@@ -70,6 +71,13 @@ class VectorIndex:
         self.kind = kind
         self.rerank = rerank
         self.recall = recall
+
+    @property
+    def in_words(self) -> str:
+        """Kind, size, how much of it a search reads, and what it finds."""
+        lists = faiss.try_extract_index_ivf(self._engine)
+        searched = f"{lists.nprobe:,} of {lists.nlist:,} lists searched, " if lists else ""
+        return f"{self.kind} index over {len(self):,} items, {searched}recall {self.recall:.4f} against exact search"
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -223,8 +231,9 @@ def build_index(
     """
     vectors = require_good_items(item_ids, item_indices_N, vectors_ND)
     kind = choose_kind(config, len(vectors))
+    engine = build_engine(kind, vectors, config, seed)
     index = VectorIndex(
-        build_engine(kind, vectors, config, seed),
+        engine,
         item_ids,
         np.asarray(item_indices_N, np.int32),
         vectors,
@@ -232,14 +241,23 @@ def build_index(
         kind=kind,
         rerank=1 if is_exact(kind) else config.rerank,
     )
-    index.recall = measure_recall(index, _check_queries(vectors, queries_QD, config.check_queries, seed), CHECK_K)
+    queries = _check_queries(vectors, queries_QD, config.check_queries, seed)
+    exact_rows_Qk = index.exact_search(queries, min(CHECK_K, len(index)))
+    index.recall = measure_recall(index, queries, CHECK_K, exact_rows_Qk)
+    while index.recall < config.min_recall and config.probes is None and search_more_lists(engine):
+        index.recall = measure_recall(index, queries, CHECK_K, exact_rows_Qk)
     if index.recall < config.min_recall:
-        knobs = "index.probes" if is_exact(kind) else "index.probes or index.rerank"
         raise ModelError(
             f"index {kind} over {len(index)} items of {model_version}: recall {index.recall:.4f} against exact search "
-            f"is below index.min_recall {config.min_recall}; raise {knobs} or use kind flat"
+            f"is below index.min_recall {config.min_recall}; {_advice(kind, config)}use kind flat"
         )
     return index
+
+
+def _advice(kind: str, config: IndexConfig) -> str:
+    knobs = ["index.probes"] if config.probes else []  # else all lists were searched
+    knobs += [] if is_exact(kind) else ["index.rerank"]
+    return f"raise {' or '.join(knobs)} or " if knobs else ""
 
 
 def measure_recall(

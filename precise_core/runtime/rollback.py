@@ -61,7 +61,9 @@ class State:
         if whole:
             self.tables, self.table_ids, self.artefacts = {}, {}, {}
         # What it read was there, even where the run that wrote it was killed and has no row.
-        seen = dict(run["input_versions"]) | dict(run["output_versions"])
+        # Published vectors may be read in an older version than the newest: nothing goes back by being read.
+        read = {name: max(version, self.tables.get(name, version)) for name, version in run["input_versions"]}
+        seen = read | dict(run["output_versions"])
         self.tables |= {name: version for name, version in seen.items() if name not in _HISTORY}
         self.table_ids |= dict(run["table_ids"] or {})
         if run["job"] == "train_ranker" and run["status"] == "succeeded":  # its pointer is replaced as a whole

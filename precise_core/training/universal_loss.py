@@ -79,10 +79,14 @@ def universal_loss(
         )
         e_PMD = e_parts.pop(0) if own else None
         h_PD = states_by_groups(model, groups, e_parts, valid_BL, masked_BL, rows_P, positions_P)
-        own_logits_PM = None if e_PMD is None else model.pair_logits(h_PD, e_PMD)
+        logits = model.logits_of_parts(h_PD, e_CD)
+        own_logits = [None] * len(logits) if e_PMD is None else model.pair_logits_of_parts(h_PD, e_PMD)
         hidden_PL = items_BL[rows_P] if config.negatives.hide_own_items else None
-        nll = candidate_softmax(model.logits(h_PD, e_CD), candidates, targets_PM, mask_PM, own_logits_PM, hidden_PL)
-        return BatchLoss(nll + balance_penalty(model), weight=int(mask_PM.sum()))
+        nlls = [
+            candidate_softmax(logits_PC, candidates, targets_PM, mask_PM, own_PM, hidden_PL)
+            for logits_PC, own_PM in zip(logits, own_logits, strict=True)
+        ]
+        return BatchLoss(torch.stack(nlls).sum() + balance_penalty(model), weight=int(mask_PM.sum()))
 
     return masked_item if model.config.prediction == "masked_item" else next_item
 
