@@ -13,6 +13,7 @@ import pandas as pd
 
 from benchmarks.record import record
 from precise_core.config import load_config
+from precise_core.runtime.rollback import NIGHT
 from precise_core.settings import Settings
 from precise_core.spark.warehouse import Warehouse
 from schemas import EVALUATION_METRICS, RUNS, Table
@@ -50,7 +51,7 @@ def _seconds(settings: Settings, data: str) -> None:
     last = runs[runs["status"] == "succeeded"].sort_values("started_at").groupby(c.JOB).tail(1)
     for row in last.sort_values("started_at").to_dict("records"):
         _record(f"{row['job']}", row["seconds"], "s", None, None, data, settings.seed)
-    total = float(last["seconds"].sum())
+    total = float(last.loc[last[c.JOB] != NIGHT, "seconds"].sum())  # a whole night has a row of its own
     goal = f"at most {_NIGHT_SECONDS} s on two cores"
     _record("all jobs of the night", total, "s", goal, total <= _NIGHT_SECONDS, data, settings.seed)
 
