@@ -83,6 +83,7 @@ def test_hostile_text_comes_through_or_is_cut_and_counted(tmp_path: Path) -> Non
     assert metrics["items/texts_cut"] == 1 and metrics["items/texts_repaired"] >= 1
 
 
+@pytest.mark.faults  # minutes
 def test_a_night_of_items_tokenizes_only_texts_that_changed_and_keeps_every_index(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     shop.source["items"]["deleted"] = "gone"

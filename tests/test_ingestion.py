@@ -163,6 +163,7 @@ def test_an_empty_reading_never_wipes_a_table(tmp_path: Path, capsys: pytest.Cap
     assert set(shop.events()) == {"1"}
 
 
+@pytest.mark.faults  # minutes
 def test_rejected_rows_move_once_their_cause_is_gone(tmp_path: Path, spark: SparkSession) -> None:
     shop = Shop(tmp_path)
     late = ("5", "ann", "new", "2024-03-01T08:30:00.123456Z", "click")

@@ -39,6 +39,7 @@ def test_the_example_of_the_page_runs_a_whole_night(spark, tmp_path: Path, capsy
     assert (tmp_path / "report.html").is_file()
 
 
+@pytest.mark.faults  # minutes
 def test_a_log_alone_without_text_scenes_or_actions(spark, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     assert spark is not None
     config = yaml.safe_load((EXAMPLE / "mine.yaml").read_text(encoding="utf-8"))
