@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,10 @@ def published_version(job: Job, task: str, table: Table) -> int:
         CheckpointError: Nothing is published for the task.
         HistoryGoneError: The version cannot be read any more.
     """
-    row = _published(job, task)
+    return _readable_version(job, task, _published(job, task), table)
+
+
+def _readable_version(job: Job, task: str, row: Mapping[str, Any], table: Table) -> int:
     model, version = row[c.MODEL_VERSION], row["table_versions"][table.name]
     if not is_readable(job.warehouse.path(table), version, f"{c.MODEL_VERSION}={model}/"):
         raise HistoryGoneError(
@@ -73,8 +76,9 @@ def published_vectors(job: Job, task: str, table: Table) -> DataFrame:
         VersionMixError: There are none in the published version of the table.
         HistoryGoneError: That version cannot be read any more.
     """
-    version, model = published_version(job, task, table), _published(job, task)[c.MODEL_VERSION]
-    vectors = one_version(job.warehouse.read(job.spark, table, version), model, table.name)
+    row = _published(job, task)
+    version = _readable_version(job, task, row, table)
+    vectors = one_version(job.warehouse.read(job.spark, table, version), row[c.MODEL_VERSION], table.name)
     return vectors.where(F.col(c.TASK) == task) if table == USER_EMBEDDINGS else vectors
 
 
