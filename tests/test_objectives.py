@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from precise_core.objectives.config import NegativesConfig
 from precise_core.objectives.losses import bpr_item, bpr_user, candidate_softmax
 from precise_core.objectives.negatives import Candidates, CandidateSampler
-from precise_core.objectives.targets import CutExamples, draw_cuts, mask_items, next_instant_targets, positions_per_row
+from precise_core.objectives.targets import CutExamples, draw_cuts, future_targets, mask_items, positions_per_row
 from precise_core.training.targeted import users_without_item
 
 L = 7
@@ -56,7 +56,7 @@ def instants(items: torch.Tensor, times: torch.Tensor, valid: torch.Tensor) -> l
 def test_positions_predict_items_of_the_next_instant(
     batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_targets: int, seed: int
 ) -> None:
-    drawn = next_instant_targets(*batch, num_targets, generator(seed))
+    drawn = future_targets(*batch, num_targets, generator(seed))
     found = {}
     for row, position, targets, mask in zip(
         drawn.rows_P.tolist(), drawn.positions_P.tolist(), drawn.targets_PM, drawn.target_mask_PM, strict=True
@@ -87,7 +87,7 @@ def test_positions_predict_items_of_the_next_instant(
 
 def test_without_ties_every_position_predicts_the_next_item() -> None:
     items, times = torch.tensor([[0, 2, 3, 4, 5]]), torch.tensor([[0, 10, 20, 30, 40]])
-    drawn = next_instant_targets(items, times, items > 0, 2, generator())
+    drawn = future_targets(items, times, items > 0, 2, generator())
     assert drawn.item_indices_BL.tolist() == [[2, 3, 4]]
     assert drawn.positions_P.tolist() == [0, 1, 2]
     assert drawn.targets_PM[:, 0].tolist() == [3, 4, 5]
@@ -96,7 +96,7 @@ def test_without_ties_every_position_predicts_the_next_item() -> None:
 
 def test_every_item_of_a_basket_is_drawn_equally_often() -> None:
     items, times = torch.tensor([[2, 3, 4, 5]]).repeat(4000, 1), torch.tensor([[10, 20, 20, 20]]).repeat(4000, 1)
-    drawn = next_instant_targets(items, times, items > 0, 2, generator())
+    drawn = future_targets(items, times, items > 0, 2, generator())
     shares = torch.bincount(drawn.targets_PM.flatten(), minlength=6)[3:] / 8000
     torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.02, rtol=0)
 
@@ -126,6 +126,55 @@ def test_cuts_are_instants_predicted_from_everything_before_them(
             assert len(sizes) == min(cuts, max(0, len(groups) - 1))
 
 
+@settings(max_examples=150, deadline=None)
+@given(batch=windows(), num_targets=st.integers(1, 4), horizon=st.integers(1, 8), seed=st.integers(0, 99))
+def test_a_horizon_reaches_all_instants_within_it_and_the_next_one_in_any_case(
+    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_targets: int, horizon: int, seed: int
+) -> None:
+    drawn = future_targets(*batch, num_targets, generator(seed), horizon)
+    plain = future_targets(*batch, num_targets, generator(seed))
+    assert torch.equal(drawn.item_indices_BL, plain.item_indices_BL)
+    cuts = draw_cuts(*batch, L, generator(seed), horizon)
+    for row, (items, times, valid) in enumerate(zip(*batch, strict=True)):
+        groups = instants(items, times, valid)
+        future = {}  # of every number of events seen
+        for number, (start, following) in enumerate(groups[1:], start=1):
+            until = int(times[start - 1]) + horizon
+            later = [item for first, group in groups[number + 1 :] if times[first] <= until for item in group]
+            future[sum(len(group) for _, group in groups[:number])] = following + later
+        padding = int((~drawn.valid_mask_BL[row]).sum())
+        of_row = drawn.rows_P == row
+        found = {}
+        for position, targets, mask in zip(
+            drawn.positions_P[of_row].tolist(), drawn.targets_PM[of_row], drawn.target_mask_PM[of_row], strict=True
+        ):
+            found[position + 1 - padding] = real = targets[mask].tolist()
+            assert len(set(real)) == len(real)
+        for seen, possible in future.items():
+            known = {item for item in possible if item >= 2}
+            if seen in found:
+                assert set(found[seen]) <= known
+            if len(possible) <= num_targets:
+                assert set(found.get(seen, [])) == known  # a short future is predicted whole
+        of_row = cuts.rows_E == row
+        for valid_L, target in zip(cuts.valid_mask_EL[of_row], cuts.targets_E[of_row].tolist(), strict=True):
+            assert target in future[int(valid_L.sum())]
+
+
+def test_every_item_within_the_horizon_is_drawn_equally_often() -> None:
+    items = torch.arange(2, 10).repeat(4000, 1)
+    times = torch.tensor([[0, 60, 60, 120, 180, 240, 300, 360]]).repeat(4000, 1)
+    drawn = future_targets(items, times, items > 0, 2, generator(), horizon_seconds=240)
+    first = drawn.targets_PM[drawn.positions_P == 0]  # may be any of the five up to 240 s
+    shares = torch.bincount(first.flatten(), minlength=10) / 8000
+    torch.testing.assert_close(shares[3:8], torch.full((5,), 1 / 5), atol=0.02, rtol=0)
+    assert (first[:, 0] != first[:, 1]).all()
+    cuts = draw_cuts(items, times, items > 0, 1, generator(), horizon_seconds=240)
+    from_first = cuts.targets_E[cuts.valid_mask_EL.sum(dim=1) == 1]
+    shares = torch.bincount(from_first, minlength=10) / len(from_first)
+    torch.testing.assert_close(shares[3:8], torch.full((5,), 1 / 5), atol=0.08, rtol=0)
+
+
 def test_positions_are_grouped_by_row() -> None:
     rows, positions = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([4, 6, 1, 2, 3])
     at, slots = positions_per_row(rows, positions, 4)
@@ -136,7 +185,7 @@ def test_positions_are_grouped_by_row() -> None:
 def test_the_same_seed_draws_the_same() -> None:
     items, times = torch.arange(2, 22).view(2, 10), torch.arange(20).view(2, 10) // 3
     for draw in (
-        lambda g: next_instant_targets(items, times, items > 0, 2, g).targets_PM,
+        lambda g: future_targets(items, times, items > 0, 2, g).targets_PM,
         lambda g: draw_cuts(items, times, items > 0, 2, g).targets_E,
     ):
         assert torch.equal(draw(generator(1)), draw(generator(1)))

@@ -1,8 +1,12 @@
 """What is to be predicted from a window: items of a strictly later instant.
 
 Several events may share one instant (a shopping basket). Who is about to fill the basket knows none of it, so no item
-of it may be predicted from another one. Where no two events share an instant, all of this is plain next-item
-prediction.
+of it may be predicted from another one. Where no two events share an instant and the horizon is 0, all of this is
+plain next-item prediction.
+
+With a horizon the targets come from all instants up to that long after the newest event seen, and from the next one
+in any case: the dense all-action loss of PinnerFormer (https://arxiv.org/abs/2205.04507), for vectors that are written
+once a night and used until the next one.
 
 B windows, L positions, P loss positions, M targets per position, E examples.
 """
@@ -27,7 +31,7 @@ class PositionTargets:
         valid_mask_BL: True = real position.
         rows_P: Window of each loss position.
         positions_P: Its position: the last one of an instant, where the whole instant has been seen.
-        targets_PM: Items drawn from the next instant, without repetition.
+        targets_PM: Items drawn from the next instant, or from all within the horizon, without repetition.
         target_mask_PM: True = a real target; every row has at least one, which the other entries repeat.
     """
 
@@ -47,7 +51,7 @@ class CutExamples:
         rows_E: Window each example was cut from.
         item_indices_EL: Events before the cut, left-padded.
         valid_mask_EL: True = real position; every row has at least one.
-        targets_E: An item of the instant at the cut.
+        targets_E: An item of the instant at the cut, or of all within the horizon.
     """
 
     rows_E: torch.Tensor
@@ -56,30 +60,32 @@ class CutExamples:
     targets_E: torch.Tensor
 
 
-def next_instant_targets(
+def future_targets(
     item_indices_BL: torch.Tensor,
     event_ts_BL: torch.Tensor,
     valid_mask_BL: torch.Tensor,
     num_targets: int,
     generator: torch.Generator,
+    horizon_seconds: int = 0,
 ) -> PositionTargets:
-    """Up to ``num_targets`` items of the next instant for the last position of every instant but the last."""
+    """Up to ``num_targets`` items of the future for the last position of every instant but the last."""
     L = item_indices_BL.shape[1]
     is_last_BL = _ends_instant(event_ts_BL)
-    end_BL = _instant_end(is_last_BL)
     rows_P, positions_P = (is_last_BL & valid_mask_BL)[:, : L - 1].nonzero(as_tuple=True)
     start_P = positions_P + 1
-    size_P = end_BL[rows_P, start_P] - start_P + 1
-    # A cyclic run from a random start: every item is equally likely and none is drawn twice.
+    size_P = _size_of_future(event_ts_BL, is_last_BL, rows_P, start_P, horizon_seconds)
+    # Even steps round a circle, from a random start: every item is equally likely and none is drawn twice.
     first_P = (torch.rand(len(size_P), generator=generator) * size_P).long()
     draw_M = torch.arange(num_targets)
-    offset_PM = (first_P[:, None] + draw_M) % size_P[:, None]
+    step_P1 = (size_P // num_targets).clamp(min=1)[:, None]
+    offset_PM = (first_P[:, None] + draw_M * step_P1) % size_P[:, None]
     targets_PM = item_indices_BL[rows_P[:, None], start_P[:, None] + offset_PM]
     mask_PM = (draw_M < size_P[:, None]) & (targets_PM >= FIRST_ITEM)
     mask_PM = mask_PM & ~_repeats_an_earlier_draw(targets_PM)
     kept_P = mask_PM.any(dim=1)
     targets_PM = targets_PM.where(mask_PM, targets_PM.gather(1, mask_PM.long().argmax(dim=1, keepdim=True)))
-    last_start_B = torch.where(is_last_BL[:, : L - 1], torch.arange(1, L), 0).amax(dim=1) if L > 1 else end_BL[:, 0] * 0
+    last_start_B = torch.where(is_last_BL[:, : L - 1], torch.arange(1, L), 0)
+    last_start_B = last_start_B.amax(dim=1) if L > 1 else torch.zeros(len(is_last_BL), dtype=torch.long)
     shifted_BL, valid_BL = _keep_before(item_indices_BL, valid_mask_BL, last_start_B)
     first = L - max(1, int(valid_BL.sum(dim=1).max()))
     moved_P = (positions_P + L - first - last_start_B[rows_P])[kept_P]
@@ -105,8 +111,12 @@ def draw_cuts(
     valid_mask_BL: torch.Tensor,
     cuts_per_window: int,
     generator: torch.Generator,
+    horizon_seconds: int = 0,
 ) -> CutExamples:
-    """Up to ``cuts_per_window`` different instants of each window, each predicted from the events before it."""
+    """Up to ``cuts_per_window`` different instants of each window; an item of the future of each, from what was before.
+
+    The horizon is counted from the newest event before the cut.
+    """
     B, L = item_indices_BL.shape
     is_last_BL = _ends_instant(event_ts_BL)
     can_cut_BL = torch.zeros(B, L, dtype=torch.bool)
@@ -115,7 +125,7 @@ def draw_cuts(
     drawn = keys_BL.topk(min(cuts_per_window, L), dim=1)
     rows_E, column_E = (drawn.values >= 0).nonzero(as_tuple=True)
     cut_E = drawn.indices[rows_E, column_E]
-    size_E = _instant_end(is_last_BL)[rows_E, cut_E] - cut_E + 1
+    size_E = _size_of_future(event_ts_BL, is_last_BL, rows_E, cut_E, horizon_seconds)
     chosen_E = cut_E + (torch.rand(len(cut_E), generator=generator) * size_E).long()
     targets_E = item_indices_BL[rows_E, chosen_E]
     known_E = targets_E >= FIRST_ITEM
@@ -153,6 +163,22 @@ def _instant_end(is_last_BL: torch.Tensor) -> torch.Tensor:
     L = is_last_BL.shape[1]
     marked_BL = torch.where(is_last_BL, torch.arange(L), L)
     return marked_BL.flip(1).cummin(dim=1).values.flip(1)
+
+
+def _size_of_future(
+    event_ts_BL: torch.Tensor,
+    is_last_BL: torch.Tensor,
+    rows_P: torch.Tensor,
+    start_P: torch.Tensor,
+    horizon_seconds: int,
+) -> torch.Tensor:
+    """Events from ``start_P`` to the end of its instant, or to the end of the horizon where that is later."""
+    end_P = _instant_end(is_last_BL)[rows_P, start_P]
+    if horizon_seconds:
+        until_P1 = event_ts_BL[rows_P, start_P - 1][:, None] + horizon_seconds
+        within_P = torch.searchsorted(event_ts_BL[rows_P].contiguous(), until_P1, right=True)[:, 0]
+        end_P = torch.maximum(end_P, within_P - 1)
+    return end_P - start_P + 1
 
 
 def _keep_before(

@@ -37,7 +37,8 @@ class LoopConfig(Config):
 
     ``accumulate_batches``: batches whose gradients make one update (in-batch negatives stay those of one batch).
     ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU, where bf16 gained
-    nothing.
+    nothing. ``horizon_days``: 0 = the paper, targets are of the next instant; above, of all instants up to that many
+    days after the newest event seen, for vectors that are written once and used for days.
     """
 
     epochs: int = Field(3, ge=0)
@@ -45,9 +46,15 @@ class LoopConfig(Config):
     accumulate_batches: int = Field(1, ge=1, description="Batches per optimizer step.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`bf16` = autocast; `auto` = fp32 on a CPU.")
     optimizer: OptimizerConfig = OptimizerConfig()
+    horizon_days: float = Field(0.0, ge=0, description="How far ahead targets may lie; 0 = the next instant only.")
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
     checkpoint_every_steps: int = Field(200, ge=1)
     tensorboard: bool = Field(True, description="Write figures to `checkpoints/logs/` while training runs.")
+
+    @property
+    def horizon_seconds(self) -> int:
+        """The horizon in the unit of event times."""
+        return round(self.horizon_days * 86_400)
 
 
 class AlternateConfig(Config):
@@ -76,7 +83,7 @@ class UniversalConfig(LoopConfig):
     negatives: NegativesConfig = NegativesConfig()
     ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
     rank_timeout_seconds: int = Field(180, ge=1, description="Longest silence of a rank, writing a state included.")
-    targets_per_position: int = Field(4, ge=1, description="Items of the next instant drawn per position.")
+    targets_per_position: int = Field(4, ge=1, description="Items of the future drawn per position.")
     mask_share: float = Field(0.2, gt=0, lt=1, description="Share of masked items; `prediction: masked_item` only.")
     alternate: AlternateConfig = Field(AlternateConfig(), description="The id table first, then everything (IV-E2).")
 

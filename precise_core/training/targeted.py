@@ -157,7 +157,12 @@ def targeted_loss(
 
     def loss(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
         examples = draw_cuts(
-            batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL, config.cuts_per_window, generator
+            batch.item_indices_BL,
+            batch.event_ts_BL,
+            batch.valid_mask_BL,
+            config.cuts_per_window,
+            generator,
+            config.horizon_seconds,
         )
         if not len(examples.targets_E):
             return None

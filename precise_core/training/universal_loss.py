@@ -13,7 +13,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.objectives.losses import candidate_softmax
 from precise_core.objectives.negatives import CandidateSampler
-from precise_core.objectives.targets import mask_items, next_instant_targets
+from precise_core.objectives.targets import future_targets, mask_items
 from precise_core.training import distribution
 from precise_core.training.config import UniversalConfig
 from precise_core.training.loop import BatchLoss, LossFunction
@@ -36,10 +36,15 @@ def universal_loss(
     sampler = CandidateSampler(config.negatives, frequencies_V)
 
     def next_item(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
-        """The last position of every instant predicts items of the next instant."""
+        """The last position of every instant predicts items of the next instant, or of all within the horizon."""
         shared = _shared_by_ranks(generator)
-        found = next_instant_targets(
-            batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL, config.targets_per_position, generator
+        found = future_targets(
+            batch.item_indices_BL,
+            batch.event_ts_BL,
+            batch.valid_mask_BL,
+            config.targets_per_position,
+            generator,
+            config.horizon_seconds,
         )
         return predict(
             (found.item_indices_BL, found.valid_mask_BL, None),
