@@ -100,12 +100,21 @@ def _section(name: str, experiment: Experiment) -> str:
         f"- data: {experiment['data']}",
         f"- split: `{experiment['split']}`; seeds: {seeds}; reference system: {experiment['reference']}",
         f"- {experiment['date']}, {experiment['machine']}, code {experiment['code_version']}",
+        *_not_asked(experiment),
     ]
     parts = [f"## {experiment['title'] or experiment['name']}", "", *facts, ""]
     for task in experiment["tasks"]:
         for user_filter in _in_order(figure["user_filter"] for figure in experiment["tasks"][task]["figures"]):
             parts += _Question(experiment, task, user_filter).lines()
     return "\n".join([*parts, *recall_lines(experiment), *_training(experiment["trained"])])
+
+
+def _not_asked(experiment: Experiment) -> list[str]:
+    """Which systems have no figures for a task, and why."""
+    systems: dict[tuple[str, str], list[str]] = {}
+    for note in experiment.get("not_asked", ()):
+        systems.setdefault((note["task"], note["why"]), []).append(note["system"])
+    return [f"- task `{task}` is not asked of {', '.join(names)}: {why}" for (task, why), names in systems.items()]
 
 
 class _Question:

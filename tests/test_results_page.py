@@ -74,6 +74,13 @@ def test_a_section_has_facts_tables_signs_and_training() -> None:
     assert "| PRECISE-UT | `all` | 2 | 7 | 1,234 | 988 | 0.0456 |" in lines
 
 
+def test_a_system_that_was_not_asked_is_named_with_the_reason() -> None:
+    notes = [{"system": name, "task": "all", "why": "no model of it"} for name in ("PRECISE", "PRECISE-TT")]
+    page = results_page.render({"beauty": experiment() | {"not_asked": notes}})
+    assert "\n- task `all` is not asked of PRECISE, PRECISE-TT: no model of it\n" in page
+    assert "not asked" not in results_page.render({"beauty": experiment()})
+
+
 def test_a_figure_without_a_value_is_an_empty_cell() -> None:
     made = experiment()
     made["tasks"]["all"]["figures"][2]["mean"] = float("nan")
