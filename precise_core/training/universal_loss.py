@@ -21,19 +21,30 @@ from precise_core.training.row_groups import groups_of_like_length, states_by_gr
 
 
 def universal_loss(
-    model: Precise, catalog: ItemCatalog, config: UniversalConfig, frequencies_V: torch.Tensor
+    model: Precise,
+    catalog: ItemCatalog,
+    config: UniversalConfig,
+    frequencies_V: torch.Tensor,
+    is_trained_V: torch.Tensor | None = None,
 ) -> LossFunction:
     """The loss that fits ``model.config.prediction``.
 
     On several ranks the candidates are drawn from the targets of all of them, so that a batch has the negatives it
     would have in one process.
 
+    Args:
+        model: Trained by it.
+        catalog: Tokens of every vocabulary row.
+        config: Negatives, targets of a position, horizon.
+        frequencies_V: How often each item occurs in the windows that are learnt.
+        is_trained_V: Items that uniform draws choose from, those of earlier nights among them; None = those that occur.
+
     Raises (when built):
         NothingToLearnError: The windows hold no item of the vocabulary.
     """
     if not frequencies_V.any():
         raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")
-    sampler = CandidateSampler(config.negatives, frequencies_V)
+    sampler = CandidateSampler(config.negatives, frequencies_V, is_trained_V)
 
     def next_item(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
         """The last position of every instant predicts items of the next instant, or of all within the horizon."""
