@@ -38,6 +38,11 @@ every_source = pytest.mark.parametrize("negatives", NEGATIVES, ids=str)
 Window = tuple[list[int], list[int]]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
 def batch_of(windows: list[Window]) -> SequenceBatch:
     L = max(len(items) for items, _ in windows)
     items_BL = torch.tensor([[0] * (L - len(items)) + items for items, _ in windows])
