@@ -28,7 +28,7 @@ FIELDS = ("name", "title", "data", "date", "machine", "code_version", "seeds", "
 SIGNIFICANT = 0.05
 
 _MAIN: tuple[Key, ...] = (("all", "recall", 10), ("all", "recall", 50), ("all", "ndcg", 10), ("all", "ndcg", 50))
-_GROUPS = ("hot", "cold", "rare", "unseen")
+_GROUPS = ("hot", "cold", "seen", "rare", "unseen")
 _OF_GROUPS: tuple[Key, ...] = tuple((group, "recall", k) for group in _GROUPS for k in (10, 50))
 _METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 _HEADER = """# Results
@@ -39,7 +39,8 @@ edit. Each section is one experiment: the command writes the file and then this 
 How to read it: every system ranks the whole catalog for the same users; [evaluation](evaluation.md) says what a figure
 means. Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap
 over users with p < .05; without a sign the difference may be chance. Groups limit the truth to items that are hot (the
-most frequent), cold (all others), rare (1 to 4 training events) or unseen (none).
+most frequent), cold (all others), seen (with training events), rare (1 to 4 of them) or unseen (none). The user filter
+`all` filters nothing, `new` leaves out what the user had before, `repeat` ranks nothing else.
 """
 _NOTHING = "No experiment has been run yet: `make experiment` lists the names.\n"
 
@@ -100,12 +101,21 @@ def _section(name: str, experiment: Experiment) -> str:
         f"- data: {experiment['data']}",
         f"- split: `{experiment['split']}`; seeds: {seeds}; reference system: {experiment['reference']}",
         f"- {experiment['date']}, {experiment['machine']}, code {experiment['code_version']}",
+        *_not_asked(experiment),
     ]
     parts = [f"## {experiment['title'] or experiment['name']}", "", *facts, ""]
     for task in experiment["tasks"]:
         for user_filter in _in_order(figure["user_filter"] for figure in experiment["tasks"][task]["figures"]):
             parts += _Question(experiment, task, user_filter).lines()
     return "\n".join([*parts, *recall_lines(experiment), *_training(experiment["trained"])])
+
+
+def _not_asked(experiment: Experiment) -> list[str]:
+    """Which systems have no figures for a task, and why."""
+    systems: dict[tuple[str, str], list[str]] = {}
+    for note in experiment.get("not_asked", ()):
+        systems.setdefault((note["task"], note["why"]), []).append(note["system"])
+    return [f"- task `{task}` is not asked of {', '.join(names)}: {why}" for (task, why), names in systems.items()]
 
 
 class _Question:
@@ -126,6 +136,8 @@ class _Question:
         compared = [system for system in self.systems if any((system, key) in self.differences for key in _MAIN)]
         parts = [head, "", *self._table(_MAIN, [_label(key) for key in _MAIN], self.systems, self._value), ""]
         groups = [key for key in _OF_GROUPS if any((system, key) in self.figures for system in self.systems)]
+        if all(group != "unseen" for group, *_ in groups):  # then every item is seen
+            groups = [key for key in groups if key[0] != "seen"]
         if groups:
             heads = [f"{key[0]} {_label(key)}{self._in_brackets(key)}" for key in groups]
             parts += ["By group of items (in brackets: users with such an item):", ""]

@@ -68,7 +68,7 @@ def _experiment(settings: Settings, results_file: Path) -> int:
             return code
         if questions is None:
             questions = Questions(_job(settings))
-            result.blends = questions.blends
+            result.blends, result.not_asked = questions.blends, questions.not_asked
             result.add(0, questions.ask_references())
         for place, seed in enumerate(experiment.seeds):
             job = _job(own.model_copy(update={"seed": seed}))
@@ -89,8 +89,8 @@ def _answers(
     """What a system says to every question, and what its trainings were like."""
     if system.stage == "graph":
         return questions.ask_graph(job, name)
-    checkpoints, trained = train_system(job, system.stage, questions.tasks)
-    return questions.ask(job, name, checkpoints, system.blend), trained
+    training = train_system(job, system.stage, questions.tasks)
+    return questions.ask(job, name, training, system.blend), list(training.trained)
 
 
 def _job(settings: Settings) -> Job:

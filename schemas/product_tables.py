@@ -159,12 +159,14 @@ EVALUATION_METRICS = Table(
         Column(name="system", type="string", doc="The model or reference that made the ranking."),
         Column(name=c.MODEL_VERSION, type="string", nullable=True, doc="Its checkpoint; null for a reference."),
         Column(
-            name="user_filter", type="string", doc="`all` = nothing filtered, `new` = items the user had are filtered."
+            name="user_filter",
+            type="string",
+            doc="`all` = nothing filtered, `new` = items the user had are filtered, `repeat` = nothing but these.",
         ),
         Column(
             name="item_group",
             type="string",
-            doc="Truth items that count: all, hot, cold, rare (1-4 events), unseen, scene:<name> (task all).",
+            doc="Truth items that count: all, hot, cold, seen, rare (1-4 events), unseen, scene:<name> (task all).",
         ),
         Column(
             name="metric",

@@ -64,8 +64,9 @@ BY_TIME = {
         },
         "LightGCN": {"stage": "graph", "changes": {"lightgcn": {"width": 8, "epochs": 2, "layers": 1}}},
     },
-    "recall": {"ours": ["PRECISE"], "baseline": ["DSSM", "LightGCN"], "cold_events": 11, "cold_days": 10},
+    "recall": {"ours": ["PRECISE-UT"], "baseline": ["DSSM", "LightGCN"], "cold_events": 11, "cold_days": 10},
 }
+TARGETED = {"PRECISE", "PRECISE-TT"}
 
 
 def run_experiment(folder: Path, experiment: dict[str, Any], **sections: Any) -> int:
@@ -95,13 +96,14 @@ def test_every_system_is_asked_every_question_with_every_seed(by_time: Path) -> 
             (row["system"], row["user_filter"], row["item_group"], row["metric"]): row
             for row in found["tasks"][task]["figures"]
         }
-        for system in BY_TIME["systems"]:
+        asked = set(BY_TIME["systems"]) - (TARGETED if task == "all" else set())
+        for system in asked:
             for user_filter in ("all", "new"):
                 row = figures[system, user_filter, "all", "ndcg"]
                 assert row["seeds"] == 2 and row["deviation"] >= 0 and 0 <= row["mean"] <= 1 and row["users"] > 0
         assert figures["most_popular", "all", "all", "ndcg"]["seeds"] == 1  # learns nothing: asked once
         compared = found["tasks"][task]["differences"]
-        assert set(BY_TIME["systems"]) - {"SASRec"} <= {row["system"] for row in compared}
+        assert asked - {"SASRec"} <= {row["system"] for row in compared}
         assert {row["reference"] for row in compared} == {"SASRec"}
         for row in (row for row in compared if row["item_group"] == "all"):
             means = [
@@ -110,6 +112,25 @@ def test_every_system_is_asked_every_question_with_every_seed(by_time: Path) -> 
             ]
             assert row["difference"] == pytest.approx(means[0] - means[1], abs=1e-9)
             assert row["ci_low"] <= row["difference"] <= row["ci_high"]
+
+
+def test_a_targeted_system_never_answers_with_the_universal_model(by_time: Path) -> None:
+    found = results(by_time)
+    assert not TARGETED & {row["system"] for row in found["tasks"]["all"]["figures"]}
+    assert [(note["system"], note["task"]) for note in found["not_asked"]] == [
+        ("PRECISE", "all"),
+        ("PRECISE-TT", "all"),
+    ]
+    rows = {name: figures_of(found, "click_articles", name) for name in ("PRECISE-UT", "PRECISE", "PRECISE-TT")}
+    assert rows["PRECISE-UT"] != rows["PRECISE"] != rows["PRECISE-TT"] != rows["PRECISE-UT"]
+
+
+def not_asked(found: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(note["system"], note["task"]) for note in found["not_asked"]]
+
+
+def figures_of(found: dict[str, Any], task: str, system: str) -> list[float]:
+    return [row["mean"] for row in found["tasks"][task]["figures"] if row["system"] == system]
 
 
 def test_a_targeted_system_shares_the_universal_training_and_adds_one_per_task(by_time: Path) -> None:
@@ -178,19 +199,30 @@ def test_a_second_call_trains_nothing_again(by_time: Path) -> None:
         assert after[part] == before[part]
 
 
-def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_checkpoint(
+def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_system_alone(
     by_time: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy_of(by_time / "warehouse", tmp_path / "warehouse")
-    one = {"tasks": ["all", "rare"], "reference": "PRECISE", "systems": {"PRECISE": {"stage": "targeted"}}}
+    systems = {
+        "PRECISE": {"stage": "targeted"},
+        "PRECISE-TT": {"stage": "targeted", "changes": {"targeted": {"warm_start": False}}},
+        "PRECISE-UT": {},
+    }
+    three = {"tasks": ["rare"], "reference": "PRECISE", "systems": systems}
     split = {**TINY["windows"], "split": "leave_one_out", "max_targets": 1}
-    assert run_experiment(tmp_path, one, windows=split) == 0
+    assert run_experiment(tmp_path, three, windows=split) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "build_windows: done" in out and "ingest: done" not in out  # the split is new, the source is not
-    assert "rare: no checkpoint of its own, the universal one answers" in out
+    assert "rare: not asked of PRECISE: it has no model of it: " in out
     found = results(tmp_path)
     assert [row["task"] for row in found["trained"]["PRECISE"]] == ["all"] and found["split"] == "leave_one_out"
-    assert {"PRECISE", "most_popular"} <= {row["system"] for row in found["tasks"]["rare"]["figures"]}
+    asked = {row["system"] for row in found["tasks"]["rare"]["figures"]}
+    assert {"PRECISE-UT", "most_popular"} <= asked and not TARGETED & asked
+    assert found["tasks"]["rare"]["differences"] == []  # to a system that was not asked
+    assert [(note["system"], note["task"]) for note in found["not_asked"]] == [
+        ("PRECISE", "rare"),
+        ("PRECISE-TT", "rare"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -199,6 +231,10 @@ def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_checkpoint(
         (
             {"reference": "A", "systems": {"A": {"changes": {"source": {"users": 5}}}}},
             "changes: ['source'] would ask another question; systems may differ in ('model', 'universal', 'targeted',",
+        ),
+        (
+            {"reference": "A", "tasks": ["all", "rare"], "systems": {"A": {"stage": "targeted"}}},
+            "reference 'A' has stage targeted, which is not asked of the task `all`",
         ),
         ({"reference": "B", "systems": {"A": {}}}, "reference 'B' is not one of the systems ['A']"),
         (

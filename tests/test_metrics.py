@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import ndcg_score, roc_auc_score
 
@@ -32,6 +33,7 @@ from precise_core.evaluation.metrics import (
     log_loss_by_user,
     ndcg_at_k,
     recall_at_k,
+    top_k_of_pairs,
     top_k_rows,
 )
 from precise_core.training.validation import _hits
@@ -74,6 +76,18 @@ def test_ndcg_equals_scikit_learn() -> None:
     scores, truth = random.random((20, 60)).astype(np.float32), random.random((20, 60)) < 0.2
     ours = ndcg_at_k(hits_in(top_k_rows(scores, 10), truth), truth.sum(axis=1), 10)
     assert ours.mean() == pytest.approx(ndcg_score(truth, scores, k=10))
+
+
+@given(rankings)
+@settings(max_examples=100, deadline=None)
+def test_own_candidates_are_ranked_as_if_all_others_were_none(random: np.random.Generator) -> None:
+    scores, truth, k = world(random)
+    own = random.random(scores.shape) < 0.5
+    for last in (None, truth):
+        expected = top_k_rows(np.where(own, scores, -np.inf), k, last)
+        np.testing.assert_array_equal(top_k_of_pairs(scores, sparse.csr_matrix(own), k, last), expected)
+    with pytest.raises(ModelError, match="are NaN"):
+        top_k_of_pairs(np.full((1, 2), np.nan), sparse.csr_matrix(np.ones((1, 2), bool)), 1)
 
 
 def test_a_perfect_list_scores_one_even_where_the_truth_is_longer_than_k() -> None:
@@ -261,5 +275,6 @@ def test_item_groups_by_training_events() -> None:
     assert np.flatnonzero(groups["hot"]).tolist() == [0, 5]
     assert np.flatnonzero(groups["cold"]).tolist() == [1, 2, 3, 4, 6]
     assert np.flatnonzero(groups["rare"]).tolist() == [2, 3]
+    np.testing.assert_array_equal(groups["seen"], ~groups["unseen"])
     assert np.flatnonzero(groups["unseen"]).tolist() == [1, 6]
     assert groups["all"].all()

@@ -73,21 +73,32 @@ def test_every_figure_equals_plain_loops(seed: int) -> None:
     scores = random.integers(0, 4, (6, ITEMS))
     result = evaluate_ranking({"m": Fixed(scores)}, task)
     truth, history = task.truth.toarray(), task.history.toarray()
-    for user_filter in ("all", "new"):
-        for group, mask in task.groups.items():
-            values = []
-            for user in task.user_rows:
-                banned = history[user] if user_filter == "new" else np.zeros(ITEMS, bool)
-                wanted = set(np.flatnonzero(truth[user] & ~banned & mask))
-                order = sorted(
-                    np.flatnonzero(task.candidates_N & ~banned),
-                    key=lambda row: (-scores[user, row], truth[user, row], row),
-                )
-                values.append(len(wanted & set(order[:4])) / min(4, len(wanted)) if wanted else np.nan)
-            per_user = result.per_user[MetricKey("m", user_filter, group, "recall", 4)]
-            np.testing.assert_allclose(per_user, values)
-            if not np.isnan(values).all():
-                assert value_of(result, "m", user_filter, group, "recall", 4) == pytest.approx(np.nanmean(values))
+    questions = {(key.user_filter, key.item_group) for key in result.per_user}
+    repeats = {("repeat", "all")} if (truth & history).any() else set()
+    assert questions == {(user_filter, group) for user_filter in ("all", "new") for group in task.groups} | repeats
+    for user_filter, group in questions:
+        values = []
+        for user in task.user_rows:
+            banned = {"all": np.zeros(ITEMS, bool), "new": history[user], "repeat": ~history[user]}[user_filter]
+            wanted = set(np.flatnonzero(truth[user] & ~banned & task.groups[group]))
+            order = sorted(
+                np.flatnonzero(task.candidates_N & ~banned),
+                key=lambda row: (-scores[user, row], truth[user, row], row),
+            )
+            values.append(len(wanted & set(order[:4])) / min(4, len(wanted)) if wanted else np.nan)
+        per_user = result.per_user[MetricKey("m", user_filter, group, "recall", 4)]
+        np.testing.assert_allclose(per_user, values)
+        if not np.isnan(values).all():
+            assert value_of(result, "m", user_filter, group, "recall", 4) == pytest.approx(np.nanmean(values))
+
+
+def test_repeats_are_not_asked_for_where_nobody_repeats() -> None:
+    random = np.random.default_rng(3)
+    truth, history = random.random((6, ITEMS)) < 0.3, random.random((6, ITEMS)) < 0.3
+    pairs = [pair_matrix(*chosen.nonzero(), 6, ITEMS) for chosen in (truth & ~history, history)]
+    task = make_task(random, truth=pairs[0], history=pairs[1])
+    rows = evaluate_ranking({"m": Fixed(random.random((6, ITEMS)))}, task).rows
+    assert {row["user_filter"] for row in rows} == {"all", "new"}
 
 
 def test_small_blocks_give_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +173,7 @@ def test_only_the_user_filters_asked_for_are_measured() -> None:
     for user_filter in ("all", "new"):
         alone = evaluate_ranking(system, task, user_filters=[user_filter]).rows
         assert alone == [row for row in both if row["user_filter"] == user_filter]
-    with pytest.raises(DataError, match=r"user_filters \['seen'\]: not known; there are \['all', 'new'\]"):
+    with pytest.raises(DataError, match=r"user_filters \['seen'\]: not known; there are \['all', 'new', 'repeat'\]"):
         evaluate_ranking(system, task, user_filters=["seen"])
 
 

@@ -248,6 +248,8 @@ def test_everybody_who_matters_is_compared() -> None:
     assert said[0].startswith("PRECISE beats item-kNN on share, new items only: NDCG@50 .260 against .210 (")
     loss = "PRECISE-UT loses to item-kNN on share, new items only: NDCG@50 .200 against .210, though the intervals"
     assert f"{loss} overlap." in said
+    repeats = verdicts(frame(figures_of("retrieval", "share", values, user_filter="repeat")))
+    assert repeats[0].startswith("PRECISE beats item-kNN on share, repeats only: NDCG@50 .260 against .210 (")
     assert any(text.startswith("PRECISE-UT beats PRECISE-UT untrained on share") for text in said)
     assert any(text.startswith("PRECISE-UT beats most popular (7 days) on share") for text in said)
     assert any(text.startswith("PRECISE beats PRECISE-UT on share") for text in said)

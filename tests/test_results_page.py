@@ -35,7 +35,9 @@ def experiment() -> dict[str, Any]:
         figure("PRECISE-UT", 0.06),
         figure("PRECISE-ID", 0.041),
         figure("PRECISE-UT", 0.03, "rare", users=77),
+        figure("PRECISE-UT", 0.031, "seen", users=1234),
         figure("PRECISE-UT", 0.02, user_filter="new"),
+        figure("PRECISE-UT", 0.07, user_filter="repeat", users=99),
     ]
     differences = [
         difference("item_knn", -0.02, 0.01),
@@ -71,7 +73,23 @@ def test_a_section_has_facts_tables_signs_and_training() -> None:
     assert "| PRECISE-UT | +0.0200 (+50%) [+0.0100, +0.0300], p < .001 |  |  |  |" in lines
     assert "| PRECISE-ID | +0.0010 (+2%) [-0.0090, +0.0110], p .300 |  |  |  |" in lines
     assert "Task `all`, user filter `new`, 1,234 users:" in lines
+    assert "Task `all`, user filter `repeat`, 99 users:" in lines
     assert "| PRECISE-UT | `all` | 2 | 7 | 1,234 | 988 | 0.0456 |" in lines
+
+
+def test_seen_items_are_shown_where_some_are_unseen() -> None:
+    made = experiment()
+    assert "seen Recall@10" not in results_page.render({"beauty": made})
+    made["tasks"]["all"]["figures"].append(figure("PRECISE-UT", 0.001, "unseen", users=5))
+    page = results_page.render({"beauty": made})
+    assert "| system | seen Recall@10 (1,234) | rare Recall@10 (77) | unseen Recall@10 (5) |" in page
+
+
+def test_a_system_that_was_not_asked_is_named_with_the_reason() -> None:
+    notes = [{"system": name, "task": "all", "why": "no model of it"} for name in ("PRECISE", "PRECISE-TT")]
+    page = results_page.render({"beauty": experiment() | {"not_asked": notes}})
+    assert "\n- task `all` is not asked of PRECISE, PRECISE-TT: no model of it\n" in page
+    assert "not asked" not in results_page.render({"beauty": experiment()})
 
 
 def test_a_figure_without_a_value_is_an_empty_cell() -> None:

@@ -35,9 +35,9 @@ class BlendConfig(Config):
 class SystemConfig(Config):
     """One system of an experiment: the configuration of the file with ``changes`` on top.
 
-    ``stage``: `universal` = one model over all scenes asks every task; `targeted` = trained on for each task; `task` =
-    a model of its own for each task, trained on that task's windows alone, as Universal Training trains; `graph` =
-    LightGCN on the users and items of each task.
+    ``stage``: `universal` = one model over all scenes answers every task; `targeted` = trained on for each task, and
+    not asked of `all`; `task` = a model of its own for each task, trained on that task's windows alone, as Universal
+    Training trains; `graph` = LightGCN on the users and items of each task.
     """
 
     stage: Literal["universal", "targeted", "task", "graph"] = Field(
@@ -102,4 +102,6 @@ class ExperimentConfig(Config):
             raise ValueError(f"recall.ours: {graphs} are of stage graph; U2I2I needs a checkpoint's item vectors")
         if self.systems and self.reference not in self.systems:
             raise ValueError(f"reference {self.reference!r} is not one of the systems {sorted(self.systems)}")
+        if self.systems and "all" in self.tasks and self.systems[self.reference].stage == "targeted":
+            raise ValueError(f"reference {self.reference!r} has stage targeted, which is not asked of the task `all`")
         return self

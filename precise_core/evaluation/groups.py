@@ -14,7 +14,7 @@ def item_groups(train_counts_N: np.ndarray, hot_share: float) -> dict[str, np.nd
     """Masks [N] by name.
 
     `hot` is the top ``hot_share`` of the items with at least one training event (equal counts by row), `cold` every
-    other item, `rare` has 1 to 4 training events, `unseen` none.
+    other item, `seen` has training events, `rare` 1 to 4 of them, `unseen` none.
     """
     counts = np.asarray(train_counts_N)
     seen = np.flatnonzero(counts > 0)
@@ -25,6 +25,7 @@ def item_groups(train_counts_N: np.ndarray, hot_share: float) -> dict[str, np.nd
         ALL: np.ones(len(counts), bool),
         "hot": hot,
         "cold": ~hot,
+        "seen": counts > 0,
         "rare": (counts > 0) & (counts < RARE_EVENTS),
         "unseen": counts == 0,
     }

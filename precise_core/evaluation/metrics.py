@@ -7,6 +7,7 @@ right (docs: evaluation protocol), so Recall@K divides by min(K, set size) and N
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 
 from precise_core.errors import ModelError
 
@@ -38,6 +39,28 @@ def top_k_rows(scores_UN: np.ndarray, k: int, last_UN: np.ndarray | None = None)
     for user in range(users):
         rows = _top_rows(scores_UN[user], cuts[user], k, None if last_UN is None else last_UN[user])
         ranked[user, : len(rows)] = rows
+    return ranked
+
+
+def top_k_of_pairs(
+    scores_UN: np.ndarray, pairs: sparse.csr_matrix, k: int, last_UN: np.ndarray | None = None
+) -> np.ndarray:
+    """``top_k_rows`` where each user has candidates of their own: the pairs [U, N] of the matrix and no others.
+
+    Costs time and memory by the number of pairs.
+    """
+    users, items = pairs.nonzero()
+    scores = scores_UN[users, items]
+    if np.isnan(scores).any():
+        raise ModelError(f"scores: {int(np.isnan(scores).sum())} are NaN; a ranking needs numbers")
+    last = np.zeros(len(users), bool) if last_UN is None else last_UN[users, items]
+    order = np.lexsort((items, last, -scores, users))
+    order = order[scores[order] > -np.inf]
+    users, items = users[order], items[order]
+    places = np.arange(len(users)) - np.searchsorted(users, users)
+    kept = places < k
+    ranked = np.full((scores_UN.shape[0], k), -1, np.int64)
+    ranked[users[kept], places[kept]] = items[kept]
     return ranked
 
 

@@ -25,12 +25,14 @@ from precise_core.evaluation.metrics import (
     ndcg_at_k,
     novelty_at_k,
     recall_at_k,
+    top_k_of_pairs,
     top_k_rows,
 )
 from precise_core.evaluation.references import Scorer
 from schemas import columns as c
 
-USER_FILTERS = ("all", "new")
+REPEAT = "repeat"
+USER_FILTERS = ("all", "new", REPEAT)
 _PER_USER_METRICS = {"recall": recall_at_k, "ndcg": ndcg_at_k, "hit_rate": hit_rate_at_k}
 _BLOCK_SCORES = 16_000_000  # 64 MB of float32 scores at a time
 
@@ -53,7 +55,7 @@ class EvaluationTask:
         task: Name of the task.
         as_of: End of training, start of the truth.
         truth: Items of the test period, bool CSR [U, N] (``references.pair_matrix``).
-        history: Items the user had before, bool CSR [U, N]; what the filter `new` takes out.
+        history: Items the user had before, bool CSR [U, N]; `new` takes them out, `repeat` keeps nothing else.
         candidates_N: Mask of the items that may be recommended for the task.
         groups: Masks [N] by name (``groups.item_groups``).
         ks: Cuts of the ranking.
@@ -86,6 +88,13 @@ class EvaluationTask:
     def user_rows(self) -> np.ndarray:
         """Users with a truth; the order of every per-user array."""
         return np.flatnonzero(np.diff(self.truth.indptr))
+
+    def truth_under(self, user_filter: str) -> sparse.csr_matrix:
+        """The truth that counts under a filter [U, N]: `new` and `repeat` share out that of `all`."""
+        if user_filter == "all":
+            return self.truth
+        repeated = self.truth.multiply(self.history).tocsr()
+        return repeated if user_filter == REPEAT else self.truth > repeated
 
     @cached_property
     def novelty_N(self) -> np.ndarray:
@@ -179,8 +188,9 @@ def evaluate_ranking(
         systems: Scorers by name.
         task: The question.
         model_versions: Checkpoint of each system; null in the table where there is none.
-        user_filters: Some of `all` (nothing filtered; alone for leave-one-out) and `new` (what the user had before is
-            filtered from ranking and truth).
+        user_filters: Some of `all` (nothing filtered; alone for leave-one-out), `new` (what the user had before is
+            filtered from ranking and truth) and `repeat` (nothing else is in ranking and truth; of the group `all`, and
+            left out where nobody repeats).
         pessimistic: Truth items lose ties against others, so that no system wins by the order of rows; False orders
             equal scores by row. Published figures are pessimistic.
 
@@ -190,6 +200,8 @@ def evaluate_ranking(
     """
     if unknown := sorted(set(user_filters) - set(USER_FILTERS)):
         raise DataError(f"user_filters {unknown}: not known; there are {list(USER_FILTERS)}")
+    if REPEAT in user_filters and not task.truth_under(REPEAT).nnz:
+        user_filters = [user_filter for user_filter in user_filters if user_filter != REPEAT]
     result = EvaluationResult(task.user_rows)
     for name, system in systems.items():
         lists = _rank(name, system, task, user_filters, pessimistic)
@@ -247,6 +259,8 @@ def _rank(
         scores[:, ~task.candidates_N] = -np.inf
         if "all" in parts:
             parts["all"].append(top_k_rows(scores, max(task.ks), last))
+        if REPEAT in parts:
+            parts[REPEAT].append(top_k_of_pairs(scores, task.history[users], max(task.ks), last))
         if "new" in parts:
             scores[task.history[users].nonzero()] = -np.inf
             parts["new"].append(top_k_rows(scores, max(task.ks), last))
@@ -263,14 +277,13 @@ def _add(
     model_version: str | None,
 ) -> None:
     """Measure one system's lists under one filter and append rows and per-user values."""
-    truth = task.truth[result.user_rows]
-    if user_filter == "new":
-        truth = truth > truth.multiply(task.history[result.user_rows])
+    truth = task.truth_under(user_filter)[result.user_rows]
+    groups = {ALL: task.groups[ALL]} if user_filter == REPEAT else task.groups
     hits_UK = _hits(truth, ranked_UK)
     shared = {"question": question, c.TASK: task.task, c.MODEL_VERSION: model_version, c.AS_OF: task.as_of}
     values = {
         MetricKey(system, user_filter, group, metric, k): per_user
-        for group, mask_N in task.groups.items()
+        for group, mask_N in groups.items()
         for metric, k, per_user in _group_metrics(truth, ranked_UK, hits_UK, mask_N, task.ks)
     }
     for k in task.ks:
@@ -282,7 +295,7 @@ def _add(
             figures = {"value": float(mean), "ci_low": float(low), "ci_high": float(high), "users": users}
             result.rows.append({**shared, **key._asdict(), **figures})
     result.per_user.update(values)
-    for key, covered in _coverage(system, user_filter, task, ranked_UK):
+    for key, covered in _coverage(system, user_filter, task.candidates_N, groups, ranked_UK, max(task.ks)):
         uncounted: dict[str, Any] = {"value": covered, "ci_low": None, "ci_high": None, "users": len(ranked_UK)}
         result.rows.append({**shared, **key._asdict(), **uncounted})
 
@@ -306,14 +319,18 @@ def _group_metrics(
 
 
 def _coverage(
-    system: str, user_filter: str, task: EvaluationTask, ranked_UK: np.ndarray
+    system: str,
+    user_filter: str,
+    candidates_N: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+    ranked_UK: np.ndarray,
+    k: int,
 ) -> Iterator[tuple[MetricKey, float]]:
     """Share of a group's candidates that are in somebody's list."""
-    k = max(task.ks)
-    shown = np.zeros(len(task.candidates_N), bool)
+    shown = np.zeros(len(candidates_N), bool)
     shown[ranked_UK[:, :k][ranked_UK[:, :k] >= 0]] = True
-    for group, mask_N in task.groups.items():
-        candidates = mask_N & task.candidates_N
+    for group, mask_N in groups.items():
+        candidates = mask_N & candidates_N
         if candidates.any():
             yield MetricKey(system, user_filter, group, "coverage", k), float(shown[candidates].mean())
 

@@ -51,8 +51,7 @@ def _values(
     name: str, lists: Mapping[str, np.ndarray], task: EvaluationTask, user_filter: str
 ) -> Iterator[tuple[tuple[str, int], np.ndarray]]:
     users, items = task.user_rows, task.truth.shape[1]
-    truth = task.truth[users]
-    truth = truth > truth.multiply(task.history[users]) if user_filter == "new" else truth
+    truth = task.truth_under(user_filter)[users]
     has_truth_U = np.diff(truth.indptr) > 0
     truth_keys = _keys(np.repeat(np.arange(len(users)), np.diff(truth.indptr)), truth.indices, items)
     for k in task.ks:

@@ -29,10 +29,9 @@ from precise_core.runtime.job import Job
 from precise_core.runtime.machine import machine
 from precise_core.runtime.offline_evaluation import OfflineEvaluation
 from precise_core.runtime.recall_table import recall_figures
-from precise_core.runtime.trainings import Trained
+from precise_core.runtime.trainings import SystemTraining, Trained
 from precise_core.settings import Settings
 from precise_core.sources.read import describe_source
-from precise_core.training.checkpoint import Checkpoint
 
 
 @dataclass
@@ -43,6 +42,7 @@ class ExperimentResult:
     blends: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, list[EvaluationResult]] = field(default_factory=dict)
     recall: dict[str, Any] = field(default_factory=dict)
+    not_asked: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, place: int, results: Mapping[str, EvaluationResult]) -> None:
         """Put the figures of some systems, by task, beside those that are there for the seed in this place."""
@@ -71,6 +71,7 @@ class ExperimentResult:
             **asked,
             "split": settings.windows.split,
             "trained": trained,
+            "not_asked": self.not_asked,
             "blends": self.blends,
             "tasks": tasks,
             "recall": self.recall,
@@ -88,6 +89,7 @@ class Questions:
         tasks: Of which.
         blends: The blends that were chosen.
         scorers: Every system that was asked, by seed and task, and then by name.
+        not_asked: Which system has no answer to a task, and why.
     """
 
     def __init__(self, job: Job) -> None:
@@ -95,6 +97,7 @@ class Questions:
         self._blendings: dict[str, Blending] = {}
         self.scorers: dict[tuple[int, str], dict[str, EmbeddingScorer]] = {}
         self.blends: list[dict[str, Any]] = []
+        self.not_asked: list[dict[str, str]] = []
         self.tasks = job.settings.experiment.tasks
         # Leave-one-out filters nothing; a test period asks for new items apart.
         is_by_time = job.settings.windows.split != LEAVE_ONE_OUT
@@ -104,22 +107,23 @@ class Questions:
         """By task, the figures of the simple references."""
         return {task: self._ask(task, self.evaluation.references(task)) for task in self.tasks}
 
-    def ask(
-        self, job: Job, name: str, checkpoints: Mapping[str, Checkpoint], blend: BlendConfig
-    ) -> dict[str, EvaluationResult]:
+    def ask(self, job: Job, name: str, system: SystemTraining, blend: BlendConfig) -> dict[str, EvaluationResult]:
         """By task, the figures of one system, and of the same blended with the users' own history where asked for.
 
         Args:
             job: Of the system: its catalog is read.
             name: Of the system.
-            checkpoints: By task. A task without one is asked of the universal checkpoint, with whole histories; a
-                targeted one reads the history of its task.
+            system: What was trained. A universal checkpoint reads whole histories, that of a task the history of the
+                task; a task without a model is not asked.
             blend: What to choose the blend from, on validation users.
         """
         results = {}
-        for task in self._answered(name, checkpoints):
-            history = task if task in checkpoints else ALL_TASK
-            checkpoint, catalog = checkpoints[history], item_catalog(job, checkpoints[history])
+        for task, why in system.not_asked.items():
+            self._leave_out(name, task, why)
+        for task in (task for task in self.tasks if task not in system.not_asked):
+            history = task if task in system.checkpoints else ALL_TASK
+            checkpoint = system.checkpoints[history]
+            catalog = item_catalog(job, checkpoint)
             popular = self.evaluation.most_popular(task)
             scorer = self.evaluation.encoded(checkpoint, catalog, history, popular)
             systems: dict[str, Scorer] = {name: scorer}
@@ -139,7 +143,7 @@ class Questions:
             try:
                 scorer, trained = graph_system(job, self.evaluation, self._blending(task), task)
             except (NothingToLearnError, NothingToEvaluateError) as error:
-                job.say(f"{task}: not asked of {name}: {error}")
+                self._leave_out(name, task, str(error))
                 continue
             self.scorers.setdefault((job.settings.seed, task), {})[name] = scorer
             results[task] = self._ask(task, {name: scorer})
@@ -160,12 +164,11 @@ class Questions:
             tables[task] = recall_figures(self.evaluation, task, by_seed, settings)
         return tables
 
-    def _answered(self, name: str, checkpoints: Mapping[str, Checkpoint]) -> list[str]:
-        """The tasks a system has an answer to: those with a checkpoint, and every one where it has a universal one."""
-        answered = [task for task in self.tasks if task in checkpoints or ALL_TASK in checkpoints]
-        for task in set(self.tasks) - set(answered):
-            self._job.say(f"{task}: not asked of {name}, which has no model of it")
-        return answered
+    def _leave_out(self, name: str, task: str, why: str) -> None:
+        self._job.say(f"{task}: not asked of {name}: {why}")
+        note = {"system": name, "task": task, "why": why}
+        if note not in self.not_asked:  # every seed says the same
+            self.not_asked.append(note)
 
     def _blending(self, task: str) -> Blending:
         """The validation question of a task, the same for every system and seed."""

@@ -21,6 +21,8 @@ from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.targeted import train_targeted
 from schemas import ITEM_TOKENS, TRAINING_WINDOWS, Table
 
+WHY_NOT_ALL = "a targeted system has models of single tasks; Universal Training alone is a system of its own"
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -45,41 +47,59 @@ class Trained:
     validation: Mapping[str, float]
 
 
-def train_system(job: Job, stage: str, tasks: Sequence[str]) -> tuple[dict[str, Checkpoint], list[Trained]]:
-    """The checkpoints of one system by task, and what each training was like.
+@dataclass(frozen=True)
+class SystemTraining:
+    """What is left of the training of one system with one seed.
+
+    Attributes:
+        checkpoints: By task; a universal one stands under `all`.
+        trained: What each training was like.
+        not_asked: Tasks the system has no model of, and why.
+    """
+
+    checkpoints: Mapping[str, Checkpoint]
+    trained: Sequence[Trained]
+    not_asked: Mapping[str, str]
+
+
+def train_system(job: Job, stage: str, tasks: Sequence[str]) -> SystemTraining:
+    """Train one system.
 
     Args:
         job: Of the system.
-        stage: `universal`; `targeted`: goes on to a checkpoint for every task that has something to learn from; or
-            `task`: one from scratch for each of these.
+        stage: `universal`: one model answers every task; `targeted`: one for every task but `all` that has something
+            to learn from, started from the universal one; or `task`: one from scratch for each of these.
         tasks: Those the system is asked about.
     """
     if stage == "task":
-        return _train_each_task(job, tasks)
-    checkpoint, trained = train_universal_once(job)
-    checkpoints, trainings = {ALL_TASK: checkpoint}, [trained]
-    for task in tasks if stage == "targeted" else ():
-        if task == ALL_TASK:
-            continue
-        try:
-            checkpoints[task], trained = train_targeted_once(job, checkpoint, task)
-        except NothingToLearnError as error:
-            job.say(f"{task}: no checkpoint of its own, the universal one answers: {error}")
-            continue
-        trainings.append(trained)
-    return checkpoints, trainings
+        return _of_each_task(tasks, lambda task: train_universal_once(job, task), [], {})
+    checkpoint, universal_training = train_universal_once(job)
+    if stage == "universal":
+        return SystemTraining({ALL_TASK: checkpoint}, [universal_training], {})
+    # Whatever it would say about `all` is what the universal system says, which is a system of its own.
+    not_asked = {task: WHY_NOT_ALL for task in tasks if task == ALL_TASK}
+    targeted = [task for task in tasks if task != ALL_TASK]
+    return _of_each_task(
+        targeted, lambda task: train_targeted_once(job, checkpoint, task), [universal_training], not_asked
+    )
 
 
-def _train_each_task(job: Job, tasks: Sequence[str]) -> tuple[dict[str, Checkpoint], list[Trained]]:
-    checkpoints, trainings = {}, []
+def _of_each_task(
+    tasks: Sequence[str],
+    train: Callable[[str], tuple[Checkpoint, Trained]],
+    trained: list[Trained],
+    not_asked: dict[str, str],
+) -> SystemTraining:
+    """Train a model for every task; add to what was trained before, and to the tasks without a model."""
+    checkpoints = {}
     for task in tasks:
         try:
-            checkpoints[task], trained = train_universal_once(job, task)
+            checkpoints[task], training = train(task)
         except NothingToLearnError as error:
-            job.say(f"{task}: no model of its own: {error}")
+            not_asked[task] = f"it has no model of it: {error}"
             continue
-        trainings.append(trained)
-    return checkpoints, trainings
+        trained.append(training)
+    return SystemTraining(checkpoints, trained, not_asked)
 
 
 def train_universal_once(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Trained]:

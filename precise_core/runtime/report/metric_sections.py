@@ -15,7 +15,13 @@ from precise_core.runtime.report.data import Night
 from schemas import EVALUATION_METRICS, IMPRESSIONS
 from schemas import columns as c
 
-_GROUPS = {"hot": "hot items", "cold": "cold items", "rare": "rare items (1 to 4 events)", "unseen": "unseen items"}
+_GROUPS = {
+    "hot": "hot items",
+    "cold": "cold items",
+    "seen": "seen items",
+    "rare": "rare items (1 to 4 events)",
+    "unseen": "unseen items",
+}
 _METRIC_ORDER = (
     *("recall", "ndcg", "hit_rate", "unique_hit_rate", "overlap", "coverage", "novelty"),
     *("auc", "gauc", "log_loss", "calibration_error", "auc_gain", "gauc_gain", "log_loss_gain"),

@@ -22,7 +22,7 @@ UNTRAINED = "PRECISE-UT untrained"
 RECALL_PATHS = ("u2i", "u2i2i")
 PLAIN_RANKER = "DCN"
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
-FILTERS = {"all": "repeats counted", "new": "new items only"}
+FILTERS = {"all": "repeats counted", "new": "new items only", "repeat": "repeats only"}
 
 RANKING_METRICS = ("auc", "gauc", "log_loss")
 
