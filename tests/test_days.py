@@ -73,7 +73,7 @@ class World:
     ) -> Checkpoint:
         return train_universal(
             model_config=tiny_model(),
-            config=config or tiny_universal(),
+            config=config or tiny_universal(batch_size=8),  # of few windows a night: more than one step an epoch
             windows=self.windows,
             catalog=world_catalog(num_items),
             token_init=None,

@@ -125,7 +125,8 @@ def train_universal(
             resume=resume,
             seed=seed,
             progress=progress or NullProgress(),
-            alternate=config.alternate,
+            # The ids of a parent have converged already, and a new token would wait frozen where it started.
+            alternate=config.alternate if parent is None else None,
             logs=log_folder(Path(out), task, config),
         )
     )
