@@ -17,7 +17,7 @@ from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import UNKNOWN, ItemCatalog, TokenInit
 from precise_core.runtime.days import exposure_of, nights
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.config import TargetedConfig
+from precise_core.training.config import TargetedConfig, UniversalConfig
 from precise_core.training.continuation import grown, newest_before
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
@@ -64,10 +64,16 @@ class World:
     def windows(self) -> DeltaSnapshot:
         return DeltaSnapshot(self.folder)
 
-    def universal(self, as_of: datetime, parent: Checkpoint | None = None, num_items: int = 20) -> Checkpoint:
+    def universal(
+        self,
+        as_of: datetime,
+        parent: Checkpoint | None = None,
+        num_items: int = 20,
+        config: UniversalConfig | None = None,
+    ) -> Checkpoint:
         return train_universal(
             model_config=tiny_model(),
-            config=tiny_universal(),
+            config=config or tiny_universal(batch_size=8),  # of few windows a night: more than one step an epoch
             windows=self.windows,
             catalog=world_catalog(num_items),
             token_init=None,

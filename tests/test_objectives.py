@@ -1,4 +1,4 @@
-"""Targets are strictly later, candidates are weighed as they were drawn, and the losses are the paper's."""
+"""Candidates are weighed as they were drawn, what is right is no negative, and the losses are the paper's."""
 
 from __future__ import annotations
 
@@ -12,183 +12,40 @@ from hypothesis import strategies as st
 
 from precise_core.objectives.config import NegativesConfig
 from precise_core.objectives.losses import bpr_item, bpr_user, candidate_softmax
-from precise_core.objectives.negatives import Candidates, CandidateSampler
-from precise_core.objectives.targets import CutExamples, draw_cuts, future_targets, mask_items, positions_per_row
+from precise_core.objectives.negatives import Candidates, CandidateSampler, Hits
+from precise_core.objectives.targets import CutExamples, RightItems
 from precise_core.training.targeted import users_without_item
-
-L = 7
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@st.composite
-def windows(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Left-padded windows of few items (so that they repeat) with shared instants; 1 = unknown item."""
-    rows = draw(
-        st.lists(
-            st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=L), min_size=1, max_size=4
-        )
-    )
-    items, times, valid = (torch.zeros(len(rows), L, dtype=kind) for kind in (torch.long, torch.long, torch.bool))
-    for b, events in enumerate(rows):
-        clock = 100
-        for position, (item, gap) in enumerate(events, start=L - len(events)):
-            clock += gap
-            items[b, position], times[b, position], valid[b, position] = item, clock, True
-    return items, times, valid
+def places(candidates: Candidates, items_PH: torch.Tensor) -> Hits:
+    """Where the items of each row stand among the candidates."""
+    P, H = items_PH.shape
+    return candidates.hits(RightItems(items_PH, torch.arange(P), torch.zeros(P).long(), torch.full((P,), H)))
 
 
-def instants(items: torch.Tensor, times: torch.Tensor, valid: torch.Tensor) -> list[tuple[int, list[int]]]:
-    """One row's instants, oldest first: (first position, items)."""
-    found: list[tuple[int, list[int]]] = []
-    for position in range(L):
-        if valid[position] and found and times[position] == times[position - 1]:
-            found[-1][1].append(int(items[position]))
-        elif valid[position]:
-            found.append((position, [int(items[position])]))
-    return found
-
-
-@settings(max_examples=150, deadline=None)
-@given(batch=windows(), num_targets=st.integers(1, 4), seed=st.integers(0, 99))
-def test_positions_predict_items_of_the_next_instant(
-    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_targets: int, seed: int
+@settings(max_examples=100, deadline=None)
+@given(
+    windows=st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=1, max_size=3),
+    candidates=st.sets(st.integers(2, 11), min_size=1),
+    runs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(1, 4)), max_size=6),
+)
+def test_a_run_of_a_window_is_found_among_the_candidates(
+    windows: list[list[int]], candidates: set[int], runs: list[tuple[int, int, int]]
 ) -> None:
-    drawn = future_targets(*batch, num_targets, generator(seed))
-    found = {}
-    for row, position, targets, mask in zip(
-        drawn.rows_P.tolist(), drawn.positions_P.tolist(), drawn.targets_PM, drawn.target_mask_PM, strict=True
-    ):
-        found[row, position] = (targets.tolist(), targets[mask].tolist())
-    expected = {}
-    for row, (items, times, valid) in enumerate(zip(*batch, strict=True)):
-        groups = instants(items, times, valid)
-        seen = [item for _, group in groups[:-1] for item in group]
-        assert drawn.item_indices_BL[row][drawn.valid_mask_BL[row]].tolist() == seen  # the last instant is not an input
-        assert (drawn.item_indices_BL[row][~drawn.valid_mask_BL[row]] == 0).all()
-        if groups:
-            moved = drawn.item_indices_BL.shape[1] - groups[-1][0]
-            for (start, _), (_, following) in zip(groups[1:], groups[1:], strict=True):
-                expected[row, start - 1 + moved] = following
-    longest = int(drawn.valid_mask_BL.sum(dim=1).max())
-    assert drawn.item_indices_BL.shape[1] == max(longest, 1)  # no column is padding alone
-    for place, (all_entries, real) in found.items():
-        following = expected[place]
-        known = {item for item in following if item >= 2}
-        assert set(real) <= known and len(set(real)) == len(real) and set(all_entries) == set(real)
-        if len(following) <= num_targets:
-            assert set(real) == known  # a small basket is predicted whole
-    for place, following in expected.items():
-        if len(following) <= num_targets and any(item >= 2 for item in following):
-            assert place in found
-
-
-def test_without_ties_every_position_predicts_the_next_item() -> None:
-    items, times = torch.tensor([[0, 2, 3, 4, 5]]), torch.tensor([[0, 10, 20, 30, 40]])
-    drawn = future_targets(items, times, items > 0, 2, generator())
-    assert drawn.item_indices_BL.tolist() == [[2, 3, 4]]
-    assert drawn.positions_P.tolist() == [0, 1, 2]
-    assert drawn.targets_PM[:, 0].tolist() == [3, 4, 5]
-    assert drawn.target_mask_PM.tolist() == [[True, False]] * 3
-
-
-def test_every_item_of_a_basket_is_drawn_equally_often() -> None:
-    items, times = torch.tensor([[2, 3, 4, 5]]).repeat(4000, 1), torch.tensor([[10, 20, 20, 20]]).repeat(4000, 1)
-    drawn = future_targets(items, times, items > 0, 2, generator())
-    shares = torch.bincount(drawn.targets_PM.flatten(), minlength=6)[3:] / 8000
-    torch.testing.assert_close(shares, torch.full((3,), 1 / 3), atol=0.02, rtol=0)
-
-
-@settings(max_examples=150, deadline=None)
-@given(batch=windows(), cuts=st.integers(1, 9), seed=st.integers(0, 99))
-def test_cuts_are_instants_predicted_from_everything_before_them(
-    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], cuts: int, seed: int
-) -> None:
-    drawn = draw_cuts(*batch, cuts, generator(seed))
-    histories: dict[int, list[list[int]]] = {row: [] for row in range(len(batch[0]))}
-    for row, items, valid, target in zip(
-        drawn.rows_E.tolist(), drawn.item_indices_EL, drawn.valid_mask_EL, drawn.targets_E.tolist(), strict=True
-    ):
-        histories[row].append(items[valid].tolist())
-        groups = instants(*(part[row] for part in batch))
-        possible = {len([i for _, group in groups[:n] for i in group]): groups[n][1] for n in range(1, len(groups))}
-        everything = [item for _, group in groups for item in group]
-        size = len(histories[row][-1])
-        assert histories[row][-1] == everything[:size]
-        assert target in possible[size] and target >= 2
-    for row, cut_histories in histories.items():
-        sizes = [len(history) for history in cut_histories]
-        assert len(set(sizes)) == len(sizes) <= cuts  # no instant twice
-        groups = instants(*(part[row] for part in batch))
-        if all(item >= 2 for _, group in groups for item in group):
-            assert len(sizes) == min(cuts, max(0, len(groups) - 1))
-
-
-@settings(max_examples=150, deadline=None)
-@given(batch=windows(), num_targets=st.integers(1, 4), horizon=st.integers(1, 8), seed=st.integers(0, 99))
-def test_a_horizon_reaches_all_instants_within_it_and_the_next_one_in_any_case(
-    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_targets: int, horizon: int, seed: int
-) -> None:
-    drawn = future_targets(*batch, num_targets, generator(seed), horizon)
-    plain = future_targets(*batch, num_targets, generator(seed))
-    assert torch.equal(drawn.item_indices_BL, plain.item_indices_BL)
-    cuts = draw_cuts(*batch, L, generator(seed), horizon)
-    for row, (items, times, valid) in enumerate(zip(*batch, strict=True)):
-        groups = instants(items, times, valid)
-        future = {}  # of every number of events seen
-        for number, (start, following) in enumerate(groups[1:], start=1):
-            until = int(times[start - 1]) + horizon
-            later = [item for first, group in groups[number + 1 :] if times[first] <= until for item in group]
-            future[sum(len(group) for _, group in groups[:number])] = following + later
-        padding = int((~drawn.valid_mask_BL[row]).sum())
-        of_row = drawn.rows_P == row
-        found = {}
-        for position, targets, mask in zip(
-            drawn.positions_P[of_row].tolist(), drawn.targets_PM[of_row], drawn.target_mask_PM[of_row], strict=True
-        ):
-            found[position + 1 - padding] = real = targets[mask].tolist()
-            assert len(set(real)) == len(real)
-        for seen, possible in future.items():
-            known = {item for item in possible if item >= 2}
-            if seen in found:
-                assert set(found[seen]) <= known
-            if len(possible) <= num_targets:
-                assert set(found.get(seen, [])) == known  # a short future is predicted whole
-        of_row = cuts.rows_E == row
-        for valid_L, target in zip(cuts.valid_mask_EL[of_row], cuts.targets_E[of_row].tolist(), strict=True):
-            assert target in future[int(valid_L.sum())]
-
-
-def test_every_item_within_the_horizon_is_drawn_equally_often() -> None:
-    items = torch.arange(2, 10).repeat(4000, 1)
-    times = torch.tensor([[0, 60, 60, 120, 180, 240, 300, 360]]).repeat(4000, 1)
-    drawn = future_targets(items, times, items > 0, 2, generator(), horizon_seconds=240)
-    first = drawn.targets_PM[drawn.positions_P == 0]  # may be any of the five up to 240 s
-    shares = torch.bincount(first.flatten(), minlength=10) / 8000
-    torch.testing.assert_close(shares[3:8], torch.full((5,), 1 / 5), atol=0.02, rtol=0)
-    assert (first[:, 0] != first[:, 1]).all()
-    cuts = draw_cuts(items, times, items > 0, 1, generator(), horizon_seconds=240)
-    from_first = cuts.targets_E[cuts.valid_mask_EL.sum(dim=1) == 1]
-    shares = torch.bincount(from_first, minlength=10) / len(from_first)
-    torch.testing.assert_close(shares[3:8], torch.full((5,), 1 / 5), atol=0.08, rtol=0)
-
-
-def test_positions_are_grouped_by_row() -> None:
-    rows, positions = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([4, 6, 1, 2, 3])
-    at, slots = positions_per_row(rows, positions, 4)
-    assert at.tolist() == [[4, 6, 0], [0, 0, 0], [1, 2, 3], [0, 0, 0]]
-    assert at[rows, slots].tolist() == positions.tolist()
-
-
-def test_the_same_seed_draws_the_same() -> None:
-    items, times = torch.arange(2, 22).view(2, 10), torch.arange(20).view(2, 10) // 3
-    for draw in (
-        lambda g: future_targets(items, times, items > 0, 2, g).targets_PM,
-        lambda g: draw_cuts(items, times, items > 0, 2, g).targets_E,
-    ):
-        assert torch.equal(draw(generator(1)), draw(generator(1)))
+    runs = [(row, start, min(size, 4 - start)) for row, start, size in sorted(runs) if row < len(windows)]
+    rows, starts, sizes = torch.tensor(runs, dtype=torch.long).view(-1, 3).unbind(dim=1)
+    items = sorted(candidates)
+    right = RightItems(torch.tensor(windows), rows, starts, sizes)
+    for asked, spans in ((right, runs), (right.whole_windows(), [(row, 0, 4) for row, _, _ in runs])):
+        positions, columns = Candidates(torch.tensor(items)).hits(asked)
+        assert positions.tolist() == sorted(positions.tolist())
+        found = {(p, items[column]) for p, column in zip(positions.tolist(), columns.tolist(), strict=True)}
+        expected = {(p, i) for p, (row, start, size) in enumerate(spans) for i in windows[row][start : start + size]}
+        assert found == {(p, i) for p, i in expected if i in candidates}
 
 
 def test_q_is_the_share_of_batches_that_hold_the_item() -> None:
@@ -248,7 +105,9 @@ def test_with_the_whole_catalog_the_loss_is_the_full_softmax() -> None:
     assert candidates.item_indices_C.tolist() == [2, 3, 4, 5]
     logits = torch.randn(2, 4)
     targets = torch.tensor([[3], [5]])
-    ours = candidate_softmax(logits, candidates, targets, torch.ones(2, 1, dtype=torch.bool))
+    ours = candidate_softmax(
+        logits, candidates, targets, torch.ones(2, 1, dtype=torch.bool), places(candidates, targets)
+    )
     torch.testing.assert_close(ours, F.cross_entropy(logits, candidates.columns(targets)[:, 0]))
 
 
@@ -270,10 +129,11 @@ def test_eq_5_with_several_positives_accidental_hits_and_correction() -> None:
     candidates = Candidates(torch.arange(10, 16), log_q, negative)
     targets = torch.tensor([[10, 12], [14, 14], [11, 15]])
     mask = torch.tensor([[True, True], [True, False], [True, True]])
-    ours = candidate_softmax(logits, candidates, targets, mask)
+    hidden = places(candidates, targets)
+    ours = candidate_softmax(logits, candidates, targets, mask, hidden)
     expected = reference_softmax(logits.tolist(), [[0, 2], [4], [1, 5]], log_q.tolist(), negative.tolist())
     assert float(ours) == pytest.approx(expected, rel=1e-5)
-    apart = candidate_softmax(logits, candidates, targets, mask, (logits - log_q).gather(1, targets - 10))
+    apart = candidate_softmax(logits, candidates, targets, mask, hidden, (logits - log_q).gather(1, targets - 10))
     assert float(apart) == pytest.approx(expected, rel=1e-5)
 
 
@@ -296,7 +156,8 @@ def test_the_gradient_is_that_of_the_formula_also_over_several_chunks(
     never = never.scatter(1, torch.cat([targets, hidden], dim=1), True)
     others = s.masked_fill(never, float("-inf")).logsumexp(dim=1, keepdim=True)
     expected = F.softplus(others - s.gather(1, targets))[mask].mean()
-    ours = candidate_softmax(logits, candidates, targets, mask, hidden_PH=hidden)
+    hits = places(candidates, torch.cat([targets, hidden], dim=1))
+    ours = candidate_softmax(logits, candidates, targets, mask, hits)
     torch.testing.assert_close(ours, expected)
     (gradient,), (wanted,) = torch.autograd.grad(ours, logits), torch.autograd.grad(expected, logits)
     torch.testing.assert_close(gradient, wanted)
@@ -305,46 +166,26 @@ def test_the_gradient_is_that_of_the_formula_also_over_several_chunks(
 def test_targets_outside_the_candidates_hide_none_of_them() -> None:
     candidates, logits = Candidates(torch.tensor([4, 7])), torch.zeros(3, 2)
     targets = torch.tensor([[3], [7], [9]])
-    loss = candidate_softmax(logits, candidates, targets, torch.ones(3, 1, dtype=torch.bool), torch.zeros(3, 1))
+    mask, hidden = torch.ones(3, 1, dtype=torch.bool), places(candidates, targets)
+    loss = candidate_softmax(logits, candidates, targets, mask, hidden, torch.zeros(3, 1))
     assert float(loss) == pytest.approx((math.log(3) + math.log(2) + math.log(3)) / 3)
 
 
 def test_hidden_items_are_no_negatives_and_padding_hides_nothing() -> None:
     candidates, logits = Candidates(torch.tensor([4, 7, 9])), torch.zeros(2, 3)
-    targets, own = torch.tensor([[4], [7]]), torch.tensor([[9, 0], [0, 3]])
+    targets, own = torch.tensor([[4], [7]]), torch.tensor([[9, 0, 4], [0, 3, 7]])
     mask = torch.ones(2, 1, dtype=torch.bool)
-    loss = candidate_softmax(logits, candidates, targets, mask, hidden_PH=own)
+    loss = candidate_softmax(logits, candidates, targets, mask, places(candidates, own))
     assert float(loss) == pytest.approx((math.log(2) + math.log(3)) / 2)
 
 
 def test_a_position_without_any_negative_has_no_loss_and_a_finite_gradient() -> None:
     logits = torch.randn(1, 1).requires_grad_()
-    loss = candidate_softmax(
-        logits, Candidates(torch.tensor([5])), torch.tensor([[5]]), torch.ones(1, 1, dtype=torch.bool)
-    )
+    candidates, targets = Candidates(torch.tensor([5])), torch.tensor([[5]])
+    mask, hidden = torch.ones(1, 1, dtype=torch.bool), places(candidates, targets)
+    loss = candidate_softmax(logits, candidates, targets, mask, hidden)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert float(loss) == 0 and torch.isfinite(gradient).all()
-
-
-@settings(max_examples=100, deadline=None)
-@given(batch=windows(), seed=st.integers(0, 99))
-def test_masks_cover_known_items_only_and_at_least_one_of_a_window(
-    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], seed: int
-) -> None:
-    items, _, valid = batch
-    masked = mask_items(items, valid, 0.3, generator(seed))
-    known = valid & (items >= 2)
-    assert not (masked & ~known).any()
-    assert (masked.any(dim=1) == known.any(dim=1)).all()
-
-
-def test_half_of_the_windows_are_asked_for_their_newest_item_alone() -> None:
-    items = torch.arange(2, 12).repeat(2000, 1)
-    masked = mask_items(items, items > 0, 0.2, generator())
-    only_newest = masked[:, -1] & (masked.sum(dim=1) == 1)
-    assert 0.47 < float(only_newest.float().mean()) < 0.55
-    others = masked[~only_newest].float().mean()
-    assert 0.19 < float(others) < 0.24
 
 
 def test_correction_keeps_popular_items_where_the_full_softmax_leaves_them() -> None:
@@ -357,7 +198,8 @@ def test_correction_keeps_popular_items_where_the_full_softmax_leaves_them() -> 
             targets = torch.multinomial(frequencies.float(), 20, replacement=True, generator=rng)
             candidates = sampler.draw(targets, rng)
             logits = frequencies[candidates.item_indices_C].float().log().repeat(20, 1).requires_grad_()
-            loss = candidate_softmax(logits, candidates, targets[:, None], torch.ones(20, 1, dtype=torch.bool))
+            targets_P1, mask = targets[:, None], torch.ones(20, 1, dtype=torch.bool)
+            loss = candidate_softmax(logits, candidates, targets_P1, mask, places(candidates, targets_P1))
             (gradient,) = torch.autograd.grad(loss, logits)
             pull += float(gradient.sum(dim=0)[candidates.item_indices_C > 180].sum())
         return pull / 300
@@ -389,8 +231,10 @@ def test_bpr_without_any_allowed_pair_is_none() -> None:
 
 def test_users_who_have_the_item_are_not_negatives() -> None:
     windows_BL = torch.tensor([[2, 3, 4], [5, 4, 6]])
-    examples = CutExamples(torch.tensor([0, 0, 1]), torch.empty(0), torch.empty(0), torch.tensor([3, 4, 6]))
-    assert users_without_item(examples, windows_BL).tolist() == [
+    rows, cuts = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2])
+    right = RightItems(windows_BL, rows, cuts, torch.ones_like(cuts))
+    examples = CutExamples(rows, torch.empty(0), torch.empty(0), torch.tensor([3, 4, 6]), right)
+    assert users_without_item(examples).tolist() == [
         [False, False, True],  # item 3: only the second window lacks it
         [False, False, False],  # item 4 is in both
         [True, True, False],

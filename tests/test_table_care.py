@@ -213,6 +213,7 @@ def test_care_after_a_night_changes_no_row_and_is_no_news(
     rows_before = house.read_arrow(EVENTS, house.version(EVENTS)).num_rows
     unused = warehouse / "checkpoints" / "universal-all-000000000000"
     unused.mkdir()
+    (unused / "sums.json").write_text("{}")
     assert maintain(warehouse, "--dry-run") == 0
     out = said(capsys)
     assert "would merge" in out and unused.name in out and unused.exists()

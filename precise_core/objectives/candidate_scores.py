@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from precise_core.objectives.negatives import Candidates
+from precise_core.objectives.negatives import Candidates, Hits
 
 # The score of a candidate that is no negative: a row of nothing else has a finite logarithm, and no gradient.
 HIDDEN = torch.finfo(torch.float32).min
@@ -17,7 +17,7 @@ _CHUNK = 2**18  # numbers that are worked on together: a megabyte stays in the c
 
 
 def negative_and_positive_scores(
-    logits_PC: torch.Tensor, candidates: Candidates, hidden_PH: torch.Tensor, positives_PM: torch.Tensor
+    logits_PC: torch.Tensor, candidates: Candidates, hidden: Hits, positives_PM: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """log Σ_j exp(s_j) over the negatives of each position, P, and s of its positives, P x M; s = logit - log q.
 
@@ -27,12 +27,11 @@ def negative_and_positive_scores(
     Args:
         logits_PC: Scores of the candidates.
         candidates: What was drawn; those that are no negatives count for no position.
-        hidden_PH: Items that are no negatives of a position, its positives among them.
+        hidden: The candidates that are no negatives of a position, its positives among them.
         positives_PM: Items; of one that is no candidate the score is that of some other one.
     """
-    rows, columns = candidates.hits(hidden_PH)
     scores: tuple[torch.Tensor, torch.Tensor] = _Scores.apply(
-        logits_PC, candidates.log_q_C, candidates.is_negative_C, rows, columns, candidates.columns(positives_PM)
+        logits_PC, candidates.log_q_C, candidates.is_negative_C, *hidden, candidates.columns(positives_PM)
     )
     return scores
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from precise_core.objectives.candidate_scores import negative_and_positive_scores
-from precise_core.objectives.negatives import Candidates
+from precise_core.objectives.negatives import Candidates, Hits
 
 
 def candidate_softmax(
@@ -17,24 +17,23 @@ def candidate_softmax(
     candidates: Candidates,
     targets_PM: torch.Tensor,
     target_mask_PM: torch.Tensor,
+    hidden: Hits,
     target_logits_PM: torch.Tensor | None = None,
-    hidden_PH: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean of -log( exp(s_i) / (exp(s_i) + Σ_{j in N} exp(s_j)) ) over the positives i of all positions (eq. 5).
 
-    The paper prints logs where the exponentials belong. A position's positives do not compete. With every other item
-    a negative this is the full softmax.
+    The paper prints logs where the exponentials belong. What is right for a position does not compete, whether it was
+    drawn as a target or not. With every other item a negative this is the full softmax.
 
     Args:
         logits_PC: Scores of the candidates.
         candidates: What was drawn.
         targets_PM: Items; masked entries repeat another target of their row.
         target_mask_PM: True = a real target.
+        hidden: The candidates that are no negatives of a position, its targets among them.
         target_logits_PM: Scores of the targets; None where all of them are candidates.
-        hidden_PH: More items that are no negatives of a position.
     """
-    hidden_PH = targets_PM if hidden_PH is None else torch.cat([targets_PM, hidden_PH], dim=1)
-    negative_P, positive_PM = negative_and_positive_scores(logits_PC, candidates, hidden_PH, targets_PM)
+    negative_P, positive_PM = negative_and_positive_scores(logits_PC, candidates, hidden, targets_PM)
     if target_logits_PM is not None:
         positive_PM = target_logits_PM
     loss_PM = F.softplus(negative_P[:, None] - positive_PM)

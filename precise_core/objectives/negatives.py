@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from precise_core.objectives.config import NegativesConfig
+from precise_core.objectives.targets import RightItems
+
+Hits = tuple[torch.Tensor, torch.Tensor]  # positions, ascending, and columns of candidates
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,19 @@ class Candidates:
         logits_PC = logits_PC.float()
         return logits_PC if self.log_q_C is None else logits_PC - self.log_q_C
 
-    def hits(self, items_PH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and columns of the given items of a position among the candidates (accidental hits)."""
-        columns_PH = self.columns(items_PH)
-        rows, slots = (self.item_indices_C[columns_PH] == items_PH).nonzero(as_tuple=True)
-        return rows, columns_PH[rows, slots]
+    def hits(self, right: RightItems) -> Hits:
+        """Where the right items of each position stand among the candidates (accidental hits)."""
+        # Each window is looked up once, however many positions are asked about parts of it.
+        items_BL = right.item_indices_BL
+        columns_BL = self.columns(items_BL)
+        column_BL = torch.where(self.item_indices_C[columns_BL] == items_BL, columns_BL, -1)
+        first_P = right.rows_P * items_BL.shape[1] + right.start_P
+        ends_P = right.size_P.cumsum(0)
+        rows = torch.repeat_interleave(right.size_P)
+        events = torch.arange(len(rows)) + (first_P - ends_P + right.size_P)[rows]
+        columns = column_BL.flatten()[events]
+        is_hit = (columns >= 0).nonzero()[:, 0]
+        return rows[is_hit], columns[is_hit]
 
 
 class CandidateSampler:

@@ -8,16 +8,40 @@ With a horizon the targets come from all instants up to that long after the newe
 in any case: the dense all-action loss of PinnerFormer (https://arxiv.org/abs/2205.04507), for vectors that are written
 once a night and used until the next one.
 
+All items that the targets are drawn from are equally right: those that were not drawn are no negatives either.
+
 B windows, L positions, P loss positions, M targets per position, E examples.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from precise_core.models.catalog import FIRST_ITEM
+
+
+@dataclass(frozen=True)
+class RightItems:
+    """Every item that is right for a position, drawn as a target or not: a run of columns of its window.
+
+    Attributes:
+        item_indices_BL: The windows.
+        rows_P: Window of each position.
+        start_P: First column of its run.
+        size_P: Length of it, at least 1.
+    """
+
+    item_indices_BL: torch.Tensor
+    rows_P: torch.Tensor
+    start_P: torch.Tensor
+    size_P: torch.Tensor
+
+    def whole_windows(self) -> RightItems:
+        """All items of each position's window, as if every one were right."""
+        length = self.item_indices_BL.shape[1]
+        return replace(self, start_P=torch.zeros_like(self.start_P), size_P=torch.full_like(self.size_P, length))
 
 
 @dataclass(frozen=True)
@@ -33,6 +57,7 @@ class PositionTargets:
         positions_P: Its position: the last one of an instant, where the whole instant has been seen.
         targets_PM: Items drawn from the next instant, or from all within the horizon, without repetition.
         target_mask_PM: True = a real target; every row has at least one, which the other entries repeat.
+        right: The whole future that the targets were drawn from, in the windows as they were given.
     """
 
     item_indices_BL: torch.Tensor
@@ -41,6 +66,7 @@ class PositionTargets:
     positions_P: torch.Tensor
     targets_PM: torch.Tensor
     target_mask_PM: torch.Tensor
+    right: RightItems
 
 
 @dataclass(frozen=True)
@@ -52,12 +78,14 @@ class CutExamples:
         item_indices_EL: Events before the cut, left-padded.
         valid_mask_EL: True = real position; every row has at least one.
         targets_E: An item of the instant at the cut, or of all within the horizon.
+        right: The whole future that the target was drawn from.
     """
 
     rows_E: torch.Tensor
     item_indices_EL: torch.Tensor
     valid_mask_EL: torch.Tensor
     targets_E: torch.Tensor
+    right: RightItems
 
 
 def future_targets(
@@ -89,8 +117,10 @@ def future_targets(
     shifted_BL, valid_BL = _keep_before(item_indices_BL, valid_mask_BL, last_start_B)
     first = L - max(1, int(valid_BL.sum(dim=1).max()))
     moved_P = (positions_P + L - first - last_start_B[rows_P])[kept_P]
+    rows_P = rows_P[kept_P]
+    right = RightItems(item_indices_BL, rows_P, start_P[kept_P], size_P[kept_P])
     return PositionTargets(
-        shifted_BL[:, first:], valid_BL[:, first:], rows_P[kept_P], moved_P, targets_PM[kept_P], mask_PM[kept_P]
+        shifted_BL[:, first:], valid_BL[:, first:], rows_P, moved_P, targets_PM[kept_P], mask_PM[kept_P], right
     )
 
 
@@ -129,10 +159,11 @@ def draw_cuts(
     chosen_E = cut_E + (torch.rand(len(cut_E), generator=generator) * size_E).long()
     targets_E = item_indices_BL[rows_E, chosen_E]
     known_E = targets_E >= FIRST_ITEM
-    rows_E, cut_E, targets_E = rows_E[known_E], cut_E[known_E], targets_E[known_E]
+    rows_E, cut_E, size_E, targets_E = rows_E[known_E], cut_E[known_E], size_E[known_E], targets_E[known_E]
     longest = int(cut_E.max()) if len(cut_E) else 1
     history_EL, valid_EL = _keep_before(item_indices_BL[rows_E], valid_mask_BL[rows_E], cut_E)
-    return CutExamples(rows_E, history_EL[:, L - longest :], valid_EL[:, L - longest :], targets_E)
+    right = RightItems(item_indices_BL, rows_E, cut_E, size_E)
+    return CutExamples(rows_E, history_EL[:, L - longest :], valid_EL[:, L - longest :], targets_E, right)
 
 
 def mask_items(
@@ -150,6 +181,17 @@ def mask_items(
     newest_BL = known_BL & (torch.arange(L) == torch.where(known_BL, torch.arange(L), -1).amax(dim=1, keepdim=True))
     only_newest_B1 = torch.rand(B, 1, generator=generator) < 0.5
     return torch.where(only_newest_B1, newest_BL, known_BL & (keys_BL < share) | is_lowest_BL)
+
+
+def same_instant(
+    item_indices_BL: torch.Tensor, event_ts_BL: torch.Tensor, rows_P: torch.Tensor, positions_P: torch.Tensor
+) -> RightItems:
+    """What is right at a masked position: all items of its instant, because they have no order."""
+    is_last_BL = _ends_instant(event_ts_BL)
+    # From the other end the first event of an instant is the last one.
+    is_first_BL = _ends_instant(event_ts_BL.flip(1))
+    start_P = event_ts_BL.shape[1] - 1 - _instant_end(is_first_BL).flip(1)[rows_P, positions_P]
+    return RightItems(item_indices_BL, rows_P, start_P, _instant_end(is_last_BL)[rows_P, positions_P] - start_P + 1)
 
 
 def _ends_instant(event_ts_BL: torch.Tensor) -> torch.Tensor:

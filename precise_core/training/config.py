@@ -60,6 +60,8 @@ class LoopConfig(Config):
 class AlternateConfig(Config):
     """Alternate training (IV-E2): the token table stays frozen until the id table has converged.
 
+    Of a training from scratch; one that goes on trains everything from its first step.
+
     Converged = validation has not improved for ``patience`` epochs, or an epoch moved the id table by less than
     ``min_update`` of its norm, or ``max_epochs`` are used up.
     """

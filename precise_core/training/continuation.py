@@ -19,7 +19,6 @@ from precise_core.models.config import ModelConfig
 from precise_core.models.fusion import ItemFusion
 from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.setup import item_frequencies
 
 
 def newest_before(checkpoint: Checkpoint | None, as_of: datetime | None) -> Checkpoint | None:
@@ -115,20 +114,28 @@ def frequencies_since(
     windows: DeltaSnapshot,
     task: str,
     known_V: torch.Tensor,
-    num_rows: int,
+    learnt_V: torch.Tensor,
     since: int,
     feed_config: FeedConfig = DEFAULT_FEED,
 ) -> torch.Tensor:
     """Training events behind each row: ``known_V`` and the events from ``since`` on, at least 1 where a window has it.
 
     An older event counts where none did so far: it was in no train window yet.
+
+    Args:
+        windows: A pinned snapshot of ``training_windows``.
+        task: Partition of the windows.
+        known_V: Of the checkpoint that goes on.
+        learnt_V: Events of tonight's windows, older ones included (`item_frequencies`); one for each row.
+        since: Epoch seconds from which an event is new.
+        feed_config: How the windows are read.
     """
-    seen_V = item_frequencies(windows, task, num_rows, feed_config, since)
+    num_rows = len(learnt_V)
     new_V = torch.zeros(num_rows, dtype=torch.long)
     feed = WindowFeed(windows, task, "train", batch_size=4096, seed=0, config=feed_config, since=since)
     for batch in feed.epoch(0):
         new_V += torch.bincount(batch.item_indices_BL[batch.event_ts_BL >= since], minlength=num_rows)
-    total_V = torch.maximum(padded(known_V, num_rows) + new_V, seen_V.clamp(max=1))
+    total_V = torch.maximum(padded(known_V, num_rows) + new_V, learnt_V.clamp(max=1))
     total_V[:FIRST_ITEM] = 0
     return total_V
 

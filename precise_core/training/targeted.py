@@ -170,7 +170,7 @@ def targeted_loss(
         e_ELD, e_CD = fuse_distinct(model, catalog, examples.item_indices_EL, candidates.item_indices_C)
         logits_EC = model.logits(model.user_embeddings(e_ELD, examples.valid_mask_EL), e_CD)
         columns_E = candidates.columns(examples.targets_E)
-        parts = _parts(config, logits_EC, columns_E, candidates, examples, batch.item_indices_BL)
+        parts = _parts(config, logits_EC, columns_E, candidates, examples)
         return BatchLoss(torch.stack(parts).sum() + balance_penalty(model), len(columns_E)) if parts else None
 
     return loss
@@ -182,32 +182,32 @@ def _parts(
     columns_E: torch.Tensor,
     candidates: Candidates,
     examples: CutExamples,
-    item_indices_BL: torch.Tensor,
 ) -> list[torch.Tensor]:
     """The terms of the loss; one without any negative is left out."""
+    hidden = candidates.hits(examples.right.whole_windows() if config.negatives.hide_own_items else examples.right)
     if config.loss == "softmax":
         mask_E1 = torch.ones(len(columns_E), 1, dtype=torch.bool)
-        hidden_EL = examples.item_indices_EL if config.negatives.hide_own_items else None
-        return [candidate_softmax(logits_EC, candidates, examples.targets_E[:, None], mask_E1, hidden_PH=hidden_EL)]
+        return [candidate_softmax(logits_EC, candidates, examples.targets_E[:, None], mask_E1, hidden)]
     terms: list[torch.Tensor | None] = []
     if config.loss in ("bpr_user", "both"):
         scores_EE = logits_EC[:, columns_E].T
-        terms.append(bpr_user(scores_EE, users_without_item(examples, item_indices_BL)))
+        terms.append(bpr_user(scores_EE, users_without_item(examples)))
     if config.loss in ("bpr_item", "both"):
         scores_EC = candidates.corrected(logits_EC)
-        allowed_EC = candidates.item_indices_C != examples.targets_E[:, None]
+        allowed_EC = torch.ones_like(scores_EC, dtype=torch.bool)
+        allowed_EC[hidden] = False
         if candidates.is_negative_C is not None:
             allowed_EC = allowed_EC & candidates.is_negative_C
         terms.append(bpr_item(scores_EC.gather(1, columns_E[:, None])[:, 0], scores_EC, allowed_EC))
     return [term for term in terms if term is not None]
 
 
-def users_without_item(examples: CutExamples, item_indices_BL: torch.Tensor) -> torch.Tensor:
+def users_without_item(examples: CutExamples) -> torch.Tensor:
     """E x E: True = the column's whole window, the part after its cut included, does not hold the row's target.
 
     Examples of one window are thereby never negatives of each other.
     """
-    has_EB = (examples.targets_E[:, None, None] == item_indices_BL).any(dim=2)
+    has_EB = (examples.targets_E[:, None, None] == examples.right.item_indices_BL).any(dim=2)
     return ~has_EB[:, examples.rows_E]
 
 

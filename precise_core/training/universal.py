@@ -91,12 +91,12 @@ def train_universal(
     since = None if parent is None else new_since(parent, model_config, catalog)
     feed, validation = _feeds(windows, task, config, seed, feed_config, since, parent)
     if parent is None or since is None:
-        frequencies_V = item_frequencies(windows, task, catalog.num_rows, feed_config)
+        frequencies_V = learnt_V = item_frequencies(windows, task, catalog.num_rows, feed_config)
         model = build_model(model_config, catalog, token_init, frequencies_V > 0, seed)
     else:
         model = grown(parent, catalog, token_init)
-        known_V, num_rows = parent.item_frequencies(), model.num_item_rows
-        frequencies_V = frequencies_since(windows, task, known_V, num_rows, since, feed_config)
+        learnt_V = item_frequencies(windows, task, model.num_item_rows, feed_config, since)
+        frequencies_V = frequencies_since(windows, task, parent.item_frequencies(), learnt_V, since, feed_config)
         model.fusion.set_trained_items(frequencies_V > 0)
     described: dict[str, Any] = {
         "task": task,
@@ -118,14 +118,15 @@ def train_universal(
         Training(
             description=f"universal {task}",
             model=model,
-            loss=universal_loss(model, catalog, config, frequencies_V),
+            loss=universal_loss(model, catalog, config, learnt_V, frequencies_V > 0),
             feed=feed,
             validate=lambda: validate(model, catalog, validation),
             config=config,
             resume=resume,
             seed=seed,
             progress=progress or NullProgress(),
-            alternate=config.alternate,
+            # The ids of a parent have converged already, and a new token would wait frozen where it started.
+            alternate=config.alternate if parent is None else None,
             logs=log_folder(Path(out), task, config),
         )
     )

@@ -13,7 +13,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.objectives.losses import candidate_softmax
 from precise_core.objectives.negatives import CandidateSampler
-from precise_core.objectives.targets import future_targets, mask_items
+from precise_core.objectives.targets import RightItems, future_targets, mask_items, same_instant
 from precise_core.training import distribution
 from precise_core.training.config import UniversalConfig
 from precise_core.training.loop import BatchLoss, LossFunction
@@ -21,19 +21,30 @@ from precise_core.training.row_groups import groups_of_like_length, states_by_gr
 
 
 def universal_loss(
-    model: Precise, catalog: ItemCatalog, config: UniversalConfig, frequencies_V: torch.Tensor
+    model: Precise,
+    catalog: ItemCatalog,
+    config: UniversalConfig,
+    frequencies_V: torch.Tensor,
+    is_trained_V: torch.Tensor | None = None,
 ) -> LossFunction:
     """The loss that fits ``model.config.prediction``.
 
     On several ranks the candidates are drawn from the targets of all of them, so that a batch has the negatives it
     would have in one process.
 
+    Args:
+        model: Trained by it.
+        catalog: Tokens of every vocabulary row.
+        config: Negatives, targets of a position, horizon.
+        frequencies_V: How often each item occurs in the windows that are learnt.
+        is_trained_V: Items that uniform draws choose from, those of earlier nights among them; None = those that occur.
+
     Raises (when built):
         NothingToLearnError: The windows hold no item of the vocabulary.
     """
     if not frequencies_V.any():
         raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")
-    sampler = CandidateSampler(config.negatives, frequencies_V)
+    sampler = CandidateSampler(config.negatives, frequencies_V, is_trained_V)
 
     def next_item(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
         """The last position of every instant predicts items of the next instant, or of all within the horizon."""
@@ -49,7 +60,7 @@ def universal_loss(
         return predict(
             (found.item_indices_BL, found.valid_mask_BL, None),
             (found.rows_P, found.positions_P),
-            (found.targets_PM, found.target_mask_PM),
+            (found.targets_PM, found.target_mask_PM, found.right),
             shared,
         )
 
@@ -59,20 +70,21 @@ def universal_loss(
         found = mask_items(batch.item_indices_BL, batch.valid_mask_BL, config.mask_share, generator)
         rows_P, positions_P = found.nonzero(as_tuple=True)
         targets_P1 = batch.item_indices_BL[found][:, None]
+        right = same_instant(batch.item_indices_BL, batch.event_ts_BL, rows_P, positions_P)
         return predict(
             (batch.item_indices_BL, batch.valid_mask_BL, found),
             (rows_P, positions_P),
-            (targets_P1, torch.ones_like(targets_P1, dtype=torch.bool)),
+            (targets_P1, torch.ones_like(targets_P1, dtype=torch.bool), right),
             shared,
         )
 
     def predict(
         inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
         places: tuple[torch.Tensor, torch.Tensor],
-        targets: tuple[torch.Tensor, torch.Tensor],
+        targets: tuple[torch.Tensor, torch.Tensor, RightItems],
         shared: torch.Generator,
     ) -> BatchLoss | None:
-        (items_BL, valid_BL, masked_BL), (rows_P, positions_P), (targets_PM, mask_PM) = inputs, places, targets
+        (items_BL, valid_BL, masked_BL), (rows_P, positions_P), (targets_PM, mask_PM, right) = inputs, places, targets
         drawn_from = distribution.gather_rows(targets_PM[mask_PM])
         if not len(rows_P):
             return None
@@ -86,9 +98,9 @@ def universal_loss(
         h_PD = states_by_groups(model, groups, e_parts, valid_BL, masked_BL, rows_P, positions_P)
         logits = model.logits_of_parts(h_PD, e_CD)
         own_logits = [None] * len(logits) if e_PMD is None else model.pair_logits_of_parts(h_PD, e_PMD)
-        hidden_PL = items_BL[rows_P] if config.negatives.hide_own_items else None
+        hidden = candidates.hits(right.whole_windows() if config.negatives.hide_own_items else right)
         nlls = [
-            candidate_softmax(logits_PC, candidates, targets_PM, mask_PM, own_PM, hidden_PL)
+            candidate_softmax(logits_PC, candidates, targets_PM, mask_PM, hidden, own_PM)
             for logits_PC, own_PM in zip(logits, own_logits, strict=True)
         ]
         return BatchLoss(torch.stack(nlls).sum() + balance_penalty(model), weight=int(mask_PM.sum()))

@@ -1,0 +1,65 @@
+"""A night that goes on from the last one's checkpoint: how it weighs what it draws, and that nothing stays frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from precise_core.objectives.negatives import Candidates, CandidateSampler
+from precise_core.training import universal_loss
+from precise_core.training.checkpoint import Checkpoint
+from tests.test_days import DAY, FIRST, World
+from tests.torch_world import tiny_universal
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_what_is_drawn_tonight_is_weighed_by_tonight_s_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And uniform draws still reach every item that an earlier night has trained."""
+    drawn: list[tuple[Candidates, int]] = []
+
+    class Recorded(CandidateSampler):
+        def draw(self, targets: torch.Tensor, generator: torch.Generator, with_targets: bool = True) -> Candidates:
+            drawn.append((super().draw(targets, generator, with_targets), targets.numel()))
+            return drawn[-1][0]
+
+    world = World(tmp_path)
+    first = world.universal(FIRST)
+    world.add_day([6, 24], FIRST + DAY)  # twenty windows of items 2, 4, 6 and the new 24
+    monkeypatch.setattr(universal_loss, "CandidateSampler", Recorded)
+    few = tiny_universal(batch_size=2, negatives={"uniform": 2})
+    second = world.universal(FIRST + DAY, parent=first, num_items=24, config=few)
+    trained = int(second.is_universal_trained().sum())
+    assert trained == 21 and len(drawn) == 20
+    reached: set[int] = set()
+    for candidates, num_targets in drawn:
+        assert candidates.log_q_C is not None and num_targets == 6
+        q = dict(zip(candidates.item_indices_C.tolist(), candidates.log_q_C.exp().tolist(), strict=True))
+        # Each of the four is a quarter of tonight's events; of all nights' events item 24 is about a thirtieth.
+        assert q[24] == pytest.approx(1 - (1 - 1 / 4) ** 6 + 2 / trained, rel=1e-5)
+        assert all(q[item] == pytest.approx(2 / trained, rel=1e-5) for item in set(q) - {2, 4, 6, 24})
+        reached |= set(q)
+    assert len(reached) > 15
+
+
+def test_alternate_training_starts_over_for_no_checkpoint_that_goes_on(tmp_path: Path) -> None:
+    """The ids have converged before; a token that is new tonight is trained tonight."""
+    world = World(tmp_path)
+    config = tiny_universal(epochs=1, alternate={"enabled": True, "max_epochs": 9})
+    first = world.universal(FIRST, config=config)
+    untrained = Checkpoint.open(world.out / str(first.manifest.parent))
+    assert torch.equal(token_table(first), token_table(untrained))  # phase 1 is longer than the training
+    world.add_day([24, 25], FIRST + DAY)
+    second = world.universal(FIRST + DAY, parent=first, num_items=24, config=config)
+    new_rows = token_table(second)[-2:]  # of tokens 44 and 45, which start as the unknown token
+    assert second.manifest.best_epoch == 1
+    assert not torch.isclose(new_rows, token_table(first)[0]).all(dim=1).any()
+
+
+def token_table(checkpoint: Checkpoint) -> torch.Tensor:
+    return checkpoint.load_model().fusion.token_table.weight.detach()
