@@ -1,4 +1,4 @@
-"""jobs/train_universal on two ranks: what it shows while it trains, what it leaves, and what it does not repeat."""
+"""jobs/train_universal on two ranks: what it shows while it trains, what it leaves, and what goes on from there."""
 
 from __future__ import annotations
 
@@ -50,3 +50,7 @@ def test_two_ranks_train_through_the_job(
     assert run_small("train_universal", tmp_path, "as_of=2024-01-11", "universal.start=continue") == 0
     assert f"{first.model_version} stays in use" in " ".join(capfd.readouterr().out.split())
     assert latest(tmp_path / "checkpoints", ALL_TASK).model_version == first.model_version
+    # PRECISE-TT takes nothing over from what the ranks have learnt, and says so.
+    from_scratch = ("targeted.warm_start=false", "targeted.epochs=1")
+    assert run_small("train_targeted", tmp_path, *from_scratch) == 0
+    assert "click_articles: trained from scratch" in " ".join(capfd.readouterr().out.split())
