@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from precise_core.errors import CheckpointError
 from precise_core.objectives.negatives import Candidates, CandidateSampler
 from precise_core.training import universal_loss
 from precise_core.training.checkpoint import Checkpoint
 from tests.test_days import DAY, FIRST, World
-from tests.torch_world import tiny_universal
+from tests.torch_world import tiny_targeted, tiny_universal
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,16 @@ def test_alternate_training_starts_over_for_no_checkpoint_that_goes_on(tmp_path:
     new_rows = token_table(second)[-2:]  # of tokens 44 and 45, which start as the unknown token
     assert second.manifest.best_epoch == 1
     assert not torch.isclose(new_rows, token_table(first)[0]).all(dim=1).any()
+
+
+def test_without_a_warm_start_an_untrained_model_is_needed(tmp_path: Path) -> None:
+    world, scratch = World(tmp_path), tiny_targeted(warm_start=False)
+    first = world.universal(FIRST)
+    assert world.targeted(FIRST, first, config=scratch).manifest.parent == first.manifest.parent
+    world.add_day([6, 8], FIRST + DAY)
+    second = world.universal(FIRST + DAY, parent=first)
+    with pytest.raises(CheckpointError, match=rf"went on from {first.model_version}; run one night with universal.sta"):
+        world.targeted(FIRST + DAY, second, config=scratch)
 
 
 def token_table(checkpoint: Checkpoint) -> torch.Tensor:

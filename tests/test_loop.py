@@ -30,6 +30,7 @@ from tests.torch_world import (
     tiny_universal,
     world_catalog,
     world_snapshot,
+    write_windows,
 )
 
 STEPS = 10  # of an epoch of 300 windows in batches of 32
@@ -144,6 +145,42 @@ def test_a_run_may_be_continued_with_other_ways_to_watch_and_keep_it(windows: De
     changes = {"checkpoint_every_steps": 100, "tensorboard": False, "rank_timeout_seconds": 9}
     run(windows, tmp_path, progress=Recorder(), **changes)
     assert advanced[:2] == [4, 1]  # the four saved steps at once
+
+
+# What is told
+
+
+class Told(NullProgress):
+    """Remembers what it is told; every step takes a second."""
+
+    def __init__(self) -> None:
+        self.total = self.steps = self.windows = 0
+
+    def start(self, total_steps: int, description: str) -> None:  # noqa: ARG002
+        self.total = total_steps
+
+    def advance(self, n: int, **info: float) -> None:
+        self.steps, self.windows = self.steps + n, self.windows + int(info["units"])
+
+
+def test_the_rate_counts_the_windows_there_are(
+    windows: DeltaSnapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    monkeypatch.setattr(time, "monotonic", lambda: float(told.steps))
+    checkpoint = run(windows, tmp_path, progress=told, accumulate_batches=4, epochs=2)
+    assert [line["sequences_per_second"] for line in lines(checkpoint, "loss")] == [100, 100]  # 300 windows, 3 steps
+    assert told.windows == 600
+
+
+def test_steps_with_nothing_to_learn_are_steps_that_are_done(tmp_path: Path) -> None:
+    folder = tmp_path / "training_windows"
+    world_snapshot(folder, train=32)
+    write_windows(folder, [([2, 3], [7, 7], [])] * 32)  # shorter than the others: batches of their own
+    told = Told()
+    checkpoint = run(DeltaSnapshot(folder), tmp_path, progress=told, batch_size=8, epochs=2)
+    assert told.steps == told.total == 16 and told.windows == 128
+    assert checkpoint.manifest.best_epoch > 0
 
 
 # Precision

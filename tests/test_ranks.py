@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -17,15 +18,21 @@ import torch.multiprocessing as mp
 from pyspark.sql import SparkSession
 
 from precise_core.errors import PreciseError, TrainingError
+from precise_core.feed.snapshot import DeltaSnapshot
+from precise_core.feed.windows import SequenceBatch
+from precise_core.models.precise import Precise
 from precise_core.runtime.ranks import run_on_ranks
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import OptimizerConfig
+from precise_core.training.loop import BatchLoss, Training, train
 from precise_core.training.optimizer import Optimizer
 from precise_core.training.progress import NullProgress
+from precise_core.training.resume import ResumeStore
+from precise_core.training.setup import window_feed
 from precise_core.training.validation import NDCG, RECALL
 from tests import dying_rank
 from tests.night import ROOT
-from tests.torch_world import world_snapshot
+from tests.torch_world import ARROW, tiny_universal, world_snapshot
 
 EXPLOSIVE = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30}
 
@@ -50,6 +57,10 @@ def _rank(rank: int, port: int, folder: str) -> None:
         dying_rank.train(windows, f"{folder}/explosive", optimizer=EXPLOSIVE)
     except TrainingError as error:
         told["not_finite"] = str(error)
+    try:
+        _train_badly_on_rank_1(windows, Path(folder, "bad"))
+    except TrainingError as error:
+        told["together"] = str(error)
     own = f"{folder}/own-{rank}"
     try:
         dying_rank.train(windows, own, Interrupted())
@@ -65,11 +76,34 @@ def _rank(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+def _train_badly_on_rank_1(windows: str, folder: Path) -> None:
+    """By a loss that is finite of each window alone."""
+    model = Precise(dying_rank.steady_model(), 22, torch.arange(10, 42), "universal", 3)
+
+    def loss(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss:  # noqa: ARG001
+        is_bad = dist.get_rank() == 1 and len(batch) > 1
+        return BatchLoss(model.log_temperature * (math.nan if is_bad else 1.0), len(batch))
+
+    train(
+        Training(
+            description="universal all",
+            model=model,
+            loss=loss,
+            feed=window_feed(DeltaSnapshot(windows), "all", "train", 16, 5, ARROW),
+            validate=lambda: {NDCG: 0.5},
+            config=tiny_universal(batch_size=16),
+            resume=ResumeStore(folder, {}),
+            seed=5,
+            progress=NullProgress(),
+        )
+    )
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """301 windows: the last batch of 13 is uneven for two ranks."""
+    """289 windows: of the last batch of one a rank has no share."""
     folder = tmp_path_factory.mktemp("ranks")
-    world_snapshot(folder / "training_windows", train=301)
+    world_snapshot(folder / "training_windows", train=289)
     return folder
 
 
@@ -120,6 +154,12 @@ def test_a_loss_that_is_not_finite_ends_both_ranks_with_one_message(told: list[d
     assert told[0]["not_finite"] == told[1]["not_finite"]
     assert "is not finite at epoch 1, batch" in told[0]["not_finite"]
     assert "windows ['all/train/u/" in told[0]["not_finite"]
+
+
+def test_windows_that_are_bad_together_are_said_to_be_by_all_ranks(told: list[dict[str, Any]]) -> None:
+    assert told[0]["together"] == told[1]["together"]
+    assert "loss is not finite at epoch 1, batch 1 (step 1), windows ['all/train/u/" in told[0]["together"]
+    assert "'] together; " in told[0]["together"]
 
 
 def test_ranks_that_do_not_share_their_files_do_not_go_on(told: list[dict[str, Any]]) -> None:

@@ -16,11 +16,13 @@ from precise_core.models.precise import fuse_distinct
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.config import OptimizerConfig, TargetedConfig, UniversalConfig
 from precise_core.training.optimizer import learning_rate_at
+from precise_core.training.progress import Progress
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG, ndcg_at_k, recall_at_k
 from tests.torch_world import (
     NUM_ITEMS,
+    StopAt,
     grouped_windows,
     tiny_model,
     tiny_targeted,
@@ -46,7 +48,7 @@ def run_universal(
     out: Path,
     config: UniversalConfig | None = None,
     mode: str = "moe",
-    progress: object = None,
+    progress: Progress | None = None,
     **model: object,
 ) -> Checkpoint:
     return train_universal(
@@ -58,12 +60,17 @@ def run_universal(
         out=out,
         seed=5,
         parent_versions={"training_windows": windows.version},
-        progress=progress,  # type: ignore[arg-type]
+        progress=progress,
     )
 
 
 def run_targeted(
-    windows: DeltaSnapshot, universal: Checkpoint, out: Path, config: TargetedConfig | None = None, task: str = "click"
+    windows: DeltaSnapshot,
+    universal: Checkpoint,
+    out: Path,
+    config: TargetedConfig | None = None,
+    task: str = "click",
+    progress: Progress | None = None,
 ) -> Checkpoint:
     return train_targeted(
         config=config or tiny_targeted(),
@@ -74,6 +81,7 @@ def run_targeted(
         out=out,
         seed=5,
         parent_versions={"training_windows": windows.version},
+        progress=progress,
     )
 
 
@@ -135,24 +143,6 @@ def test_the_untrained_model_is_published_as_parent(universal: Checkpoint) -> No
 def test_the_same_call_gives_the_same_model(windows: DeltaSnapshot, tmp_path: Path) -> None:
     first, second = run_universal(windows, tmp_path / "a"), run_universal(windows, tmp_path / "b")
     assert first.model_version == second.model_version
-
-
-class StopAt:
-    """Kills the training at a step, as a lost machine would."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.done = step, 0
-
-    def start(self, total_steps: int, description: str) -> None:
-        pass
-
-    def advance(self, n: int, **info: float) -> None:  # noqa: ARG002
-        self.done += n
-        if n and self.done >= self.step:
-            raise KeyboardInterrupt
-
-    def finish(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("killed_at", [3, 6, 10, 13])  # before any state, within epochs 1 and 2, at the end of epoch 1
@@ -221,6 +211,19 @@ def test_targeted_training_starts_from_universal_and_is_never_worse(
     lines = validation_lines(checkpoint)
     assert lines[0]["epoch"] == 0 and manifest.metrics[NDCG] == max(line[NDCG] for line in lines)
     assert any(note.startswith("validation never improved") for note in manifest.notes) == (manifest.best_epoch == 0)
+
+
+def test_a_killed_targeted_training_continues_at_the_exact_step(
+    windows: DeltaSnapshot, universal: Checkpoint, tmp_path: Path
+) -> None:
+    whole = run_targeted(windows, universal, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_targeted(windows, universal, tmp_path / "killed", progress=StopAt(13))  # in the second epoch
+    saved = [json.loads(file.read_text())["step"] for file in (tmp_path / "killed").glob(".resume-click/*/state.json")]
+    assert saved == [12]
+    resumed = run_targeted(windows, universal, tmp_path / "killed")
+    assert resumed.model_version == whole.model_version and not (tmp_path / "killed" / ".resume-click").exists()
+    assert [line.get("loss") for line in resumed.metrics_log()] == [line.get("loss") for line in whole.metrics_log()]
 
 
 def test_targeted_training_learns_from_scratch(windows: DeltaSnapshot, universal: Checkpoint, tmp_path: Path) -> None:

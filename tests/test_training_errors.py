@@ -165,3 +165,28 @@ def test_a_damaged_state_says_what_to_delete(windows: DeltaSnapshot, tmp_path: P
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"damaged; delete .*\.resume-all to train from the start"):
         run(windows, tmp_path)
+
+
+def test_a_state_with_other_counters_is_damaged_too(windows: DeltaSnapshot, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(windows, tmp_path, StopAt(6))
+    state = next((tmp_path / ".resume-all").glob("*/state.json"))
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"another": 1}))
+    with pytest.raises(CheckpointError, match=r"damaged; delete .*\.resume-all to train from the start"):
+        run(windows, tmp_path)
+
+
+def test_a_state_of_another_format_is_not_read(
+    windows: DeltaSnapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(windows, tmp_path, StopAt(6))
+    steps: list[int] = []
+
+    class Recorder(NullProgress):
+        def advance(self, n: int, **info: float) -> None:  # noqa: ARG002
+            steps.append(n)
+
+    monkeypatch.setattr("precise_core.training.resume._FORMAT", 2)
+    run(windows, tmp_path, Recorder(), epochs=1)
+    assert set(steps) == {0, 1} and sum(steps) == 10  # from the first step on

@@ -66,6 +66,11 @@ class SequenceBatch:
     def __len__(self) -> int:
         return self.item_indices_BL.shape[0]
 
+    @property
+    def num_windows(self) -> int:
+        """Rows that are a window: a rank that has no share of a small last batch gets a row without any event."""
+        return int((self.lengths_B > 0).sum())
+
     def row(self, row: int) -> SequenceBatch:
         """A batch of one row."""
         parts = (self.item_indices_BL, self.event_ts_BL, self.lengths_B, self.target_indices_BM, self.target_counts_B)
@@ -145,7 +150,7 @@ class WindowFeed:
         for number, pool in enumerate(self._pools(n, first_pool), start=first_pool):
             counted += row_count(pool)
             for rows in self._batches(pool[c.LENGTH], np.random.default_rng([self._seed, n, 1 + number]))[skipped:]:
-                yield _to_batch(pool, self._my_share(rows))
+                yield self._my_share(pool, rows)
             skipped = 0
         if counted != self.num_rows:
             raise RowCountError(
@@ -211,10 +216,10 @@ class WindowFeed:
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def _my_share(self, rows: np.ndarray) -> np.ndarray:
+    def _my_share(self, pool: Rows, rows: np.ndarray) -> SequenceBatch:
         share = rows[self._rank :: self._world_size]
-        # A last batch may be smaller than the number of ranks: a row seen twice is harmless, a rank without one hangs.
-        return share if len(share) else rows[:1]
+        # A last batch may be smaller than the number of ranks: all of them take the step, one with nothing to learn.
+        return _to_batch(pool, share) if len(share) else _NOTHING
 
 
 def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split = "train") -> int:
@@ -254,3 +259,6 @@ def _to_batch(pool: Rows, rows: np.ndarray) -> SequenceBatch:
     targets_BM = pool[c.TARGET_INDICES][rows, : counts_B.max()] if has_targets else np.zeros((len(rows), 0), np.int64)
     tensors = (pool[c.ITEM_INDICES][rows, first:], pool[c.EVENT_TS][rows, first:], lengths_B, targets_BM, counts_B)
     return SequenceBatch(*map(torch.from_numpy, tensors))
+
+
+_NOTHING = SequenceBatch(*(torch.zeros(size).long() for size in ((1, 1), (1, 1), (1,), (1, 0), (1,))))  # no event

@@ -104,7 +104,7 @@ class _Run:
         self.at = Counters()
         self.best: dict[str, torch.Tensor] = {}
         self.ids_before = torch.empty(0)
-        self.last_log = (time.monotonic(), 0)
+        self.last_log, self.windows_since_log = time.monotonic(), 0
         self.log = MetricsLog(None)
         self.saved_step = 0
 
@@ -150,7 +150,7 @@ class _Run:
         alternate.freeze_tokens(t.model, at.phase == 1)
         if at.phase == 1 and not at.batch_in_epoch:
             self.ids_before = t.model.fusion.id_table.weight.detach().clone()
-        self.last_log = (time.monotonic(), at.step)
+        self.last_log, self.windows_since_log = time.monotonic(), 0
         for batches in self._remaining_batches():
             self._step(batches)
             if at.batch_in_epoch < t.feed.num_steps and at.step % t.config.checkpoint_every_steps == 0:
@@ -188,16 +188,19 @@ class _Run:
         t, at = self.t, self.at
         self.optimizer.zero_grad()
         loss_sum = weight = 0.0
+        windows = 0
         for batch in batches:
-            batch_sum, batch_weight = self._backward(batch)
-            loss_sum, weight = loss_sum + batch_sum, weight + batch_weight
+            batch_sum, batch_weight, batch_windows = self._backward(batch)
+            loss_sum, weight, windows = loss_sum + batch_sum, weight + batch_weight, windows + batch_windows
             at.batch_in_epoch += 1
+        self.windows_since_log += windows
+        figures = {}
         if weight:
             distribution.add_up_gradients(t.model)
             self._update(batches, weight)
             at.loss_sum, at.loss_count = at.loss_sum + loss_sum / weight, at.loss_count + 1
-            windows = sum(len(batch) for batch in batches)
-            t.progress.advance(1, units=windows * distribution.world_size(), loss=loss_sum / weight)
+            figures = {"loss": loss_sum / weight}
+        t.progress.advance(1, units=windows, **figures)
         at.step += 1
         if at.step % _LOG_EVERY_STEPS == 0:
             self._write_log_line()
@@ -214,19 +217,23 @@ class _Run:
                 f"{t.description}: {error}; at {place}, windows {names}; {self._last_good()}"
             ) from error
 
-    def _backward(self, batch: SequenceBatch) -> tuple[float, float]:
-        """Add the gradients of one batch; returns its summed loss and weight, those of all ranks together."""
+    def _backward(self, batch: SequenceBatch) -> tuple[float, float, int]:
+        """Add the gradients of one batch; returns its summed loss, weight and windows, those of all ranks together."""
         loss = self._loss(batch)
         own_sum = 0.0 if loss is None else loss.mean.item() * loss.weight
-        loss_sum, weight = distribution.add_up(own_sum, 0.0 if loss is None else float(loss.weight))
+        own_weight = 0.0 if loss is None else float(loss.weight)
+        loss_sum, weight, windows = distribution.add_up(own_sum, own_weight, float(batch.num_windows))
         if not math.isfinite(loss_sum):
             place = f"epoch {self.at.epoch}, batch {self.at.batch_in_epoch + 1} (step {self.at.step + 1})"
             guilty = self._guilty(batch) if not math.isfinite(own_sum) else []
-            windows = f"windows {self._names(guilty)}" + (" together" if guilty and guilty[0] is batch else "")
-            raise TrainingError(f"{self.t.description}: loss is not finite at {place}, {windows}; {self._last_good()}")
+            is_together = any(distribution.gather(bool(guilty) and guilty[0] is batch))
+            names = f"{self._names(guilty)}" + (" together" if is_together else "")
+            raise TrainingError(
+                f"{self.t.description}: loss is not finite at {place}, windows {names}; {self._last_good()}"
+            )
         if loss is not None:
             (loss.mean * loss.weight).backward()
-        return loss_sum, weight
+        return loss_sum, weight, round(windows)
 
     def _loss(self, batch: SequenceBatch) -> BatchLoss | None:
         # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
@@ -253,19 +260,18 @@ class _Run:
         at, t = self.at, self.t
         if not at.loss_count:
             return
-        seconds, steps = time.monotonic() - self.last_log[0], at.step - self.last_log[1]
-        windows = steps * t.config.batch_size * t.config.accumulate_batches
+        seconds = time.monotonic() - self.last_log
         line = {
             "epoch": at.epoch,
             "step": at.step,
             "loss": at.loss_sum / at.loss_count,
             "learning_rate": self.optimizer.learning_rate,
-            "sequences_per_second": round(windows / max(seconds, 1e-9), 1),
+            "sequences_per_second": round(self.windows_since_log / max(seconds, 1e-9), 1),
         }
         load = t.model.fusion.expert_load()
         self._write(line | ({"expert_load": load} if load else {}))
         at.loss_sum, at.loss_count = 0.0, 0
-        self.last_log = (time.monotonic(), at.step)
+        self.last_log, self.windows_since_log = time.monotonic(), 0
 
     def _write(self, line: dict[str, Any]) -> None:
         self.at.log.append(line)

@@ -21,6 +21,9 @@ from torch import nn
 from precise_core.errors import CheckpointError
 from precise_core.training.optimizer import Optimizer
 
+# Of what is written: raise it with every change of `Counters` or of the tensors, so that other states are not read.
+_FORMAT = 1
+
 
 @dataclass
 class Counters:
@@ -45,12 +48,13 @@ class ResumeStore:
     Args:
         folder: ``<out>/.resume-<task>``.
         identity: Everything that decides the outcome (configuration, seed, table versions). State of another identity
-            is ignored: it belongs to a training that nobody continues.
+            is ignored: it belongs to a training that nobody continues. So is state of another format.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.folder = folder
-        self._identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        described = json.dumps({"format": _FORMAT, **identity}, sort_keys=True)
+        self._identity = hashlib.sha256(described.encode()).hexdigest()
 
     def save(
         self,
@@ -93,10 +97,10 @@ class ResumeStore:
                 return None
             tensors = load_file(str(newest / "state.safetensors"))
             model.load_state_dict(_under(tensors, "model/"))
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            optimizer.restore(_under(tensors, "optimizer/"))
+            return Counters(**described), _under(tensors, "best/"), tensors["ids_before"]
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{newest}: damaged; delete {self.folder} to train from the start") from error
-        optimizer.restore(_under(tensors, "optimizer/"))
-        return Counters(**described), _under(tensors, "best/"), tensors["ids_before"]
 
     def clear(self) -> None:
         """Forget the training: it is finished."""

@@ -7,9 +7,10 @@ from datetime import datetime
 
 import torch
 
+from precise_core.errors import CheckpointError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise
-from precise_core.training.checkpoint import Checkpoint
+from precise_core.training.checkpoint import UNTRAINED, Checkpoint
 from precise_core.training.config import TargetedConfig
 from precise_core.training.continuation import grown, padded, require_same_model, require_same_text, seconds_of
 
@@ -68,7 +69,8 @@ def night_start(
     """The start of tonight's training by the policy ``warm_up_every_days``.
 
     Raises:
-        CheckpointError: The checkpoint to go on from has other sizes than the universal one, or another tokenizer.
+        CheckpointError: The checkpoint to go on from has other sizes than the universal one, or another tokenizer; or
+            none is to be gone on from, and the universal one did not begin untrained.
     """
     if not config.warm_start:
         return _from_untrained(universal, as_of, seed)
@@ -148,6 +150,11 @@ def _go_on(universal: Checkpoint, previous: Checkpoint, catalog: ItemCatalog) ->
 def _from_untrained(universal: Checkpoint, as_of: datetime | None, seed: int) -> Start:
     """PRECISE-TT of Table VII: as if there were no Universal Training."""
     untrained = Checkpoint.open(universal.folder.parent / str(universal.manifest.parent))
+    if not untrained.manifest.task.endswith(f"-{UNTRAINED}"):
+        raise CheckpointError(
+            f"targeted.warm_start false starts from the untrained model, and {universal.model_version} went on from "
+            f"{untrained.model_version}; run one night with universal.start=scratch"
+        )
     model, copied, new = targeted_model(untrained, seed)
     nothing_V = torch.zeros(model.num_item_rows, dtype=torch.long)
     return Start(
