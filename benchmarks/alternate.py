@@ -1,6 +1,7 @@
 """Fig. 4b with and without alternate training: how alike the id vectors of similar items become.
 
 python -m benchmarks.alternate --config conf/experiments/alternate_synthetic.yaml
+python -m benchmarks.alternate --config conf/experiments/alternate_grocery.yaml
 
 The configuration is an experiment with the systems `together` and `alternate`, which differ in
 `universal.alternate.enabled`. Runs it, then compares the id vectors of items that are nearest neighbours by their whole
@@ -41,6 +42,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "alternate.jsonl"
 FIGURES = ROOT / "docs" / "figures"
 SYSTEMS = ("together", "alternate")
 
+Cosines = tuple[np.ndarray, np.ndarray]  # of similar pairs, of random pairs
+
 _RC: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "alternate", "font.size": 9, "axes.spines.top": False}
 _PAIRS = 2000
 
@@ -60,29 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         name: id_cosines(Checkpoint.open(folder / trained[name][0]["model_version"]), catalog, settings.seed)
         for name in SYSTEMS
     }
-    command = shlex.join(["python", "-m", "benchmarks.alternate", "--config", arguments.config])
-    for name, (similar, anyhow) in cosines.items():
-        for what, values in (("similar items", similar), ("random items", anyhow)):
-            for figure, value in (("mean", values.mean()), ("standard deviation", values.std())):
-                label = f"{settings.name}: cosine of id vectors of {what}, {figure}, {name}"
-                record(
-                    RESULTS,
-                    label,
-                    float(value),
-                    "",
-                    None,
-                    None,
-                    describe_source(settings.source),
-                    settings.seed,
-                    command,
-                )
+    command = shlex.join(["python", "-m", "benchmarks.alternate", *shared])
+    record_cosines(cosines, settings, command)
     FIGURES.mkdir(parents=True, exist_ok=True)
     target = draw({name: similar for name, (similar, _) in cosines.items()}, FIGURES / f"alternate_{settings.name}.svg")
     print(f"wrote {RESULTS.relative_to(ROOT)} and {target.relative_to(ROOT)}")
     return 0
 
 
-def id_cosines(checkpoint: Checkpoint, catalog: ItemCatalog, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def record_cosines(cosines: Mapping[str, Cosines], settings: Settings, command: str, results: Path = RESULTS) -> None:
+    """Mean and deviation of both kinds of pairs of every system."""
+    data = describe_source(settings.source)
+    for name, (similar, anyhow) in cosines.items():
+        for what, values in (("similar items", similar), ("random items", anyhow)):
+            for figure, value in (("mean", values.mean()), ("standard deviation", values.std())):
+                label = f"{settings.name}: cosine of id vectors of {what}, {figure}, {name}"
+                record(results, label, float(value), "", None, None, data, settings.seed, command)
+
+
+def id_cosines(checkpoint: Checkpoint, catalog: ItemCatalog, seed: int) -> Cosines:
     """Cosines of the id vectors of similar pairs, and of random pairs, of the trained items of a checkpoint.
 
     Similar = nearest neighbours by the whole item vector, as in the paper.

@@ -13,6 +13,7 @@ import pandas as pd
 
 from benchmarks.record import record
 from precise_core.config import load_config
+from precise_core.evaluation.protocol import USER_FILTERS
 from precise_core.runtime.rollback import NIGHT
 from precise_core.settings import Settings
 from precise_core.spark.warehouse import Warehouse
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     best = _retrieval(metrics, "all", "all")
     popular = best[f"most_popular_{settings.evaluation.popular_days}d"]
     for task in settings.task_names:
-        for user_filter in ("all", "new"):
+        for user_filter in USER_FILTERS:
             for system, value in _retrieval(metrics, task, user_filter).items():
                 goal = None
                 if (task, user_filter, system) == ("all", "all", "PRECISE-UT"):

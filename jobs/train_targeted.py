@@ -19,7 +19,7 @@ from precise_core.runtime.checkpoints import (
     select_tasks,
 )
 from precise_core.runtime.job import Job, run_job
-from precise_core.training.checkpoint import latest, publish_latest, unpublish
+from precise_core.training.checkpoint import Checkpoint, latest, publish_latest, unpublish
 from precise_core.training.targeted import train_targeted
 from schemas import ITEM_VOCABULARY, TRAINING_WINDOWS
 
@@ -60,13 +60,20 @@ def train(job: Job) -> None:
             skipped += 1
             continue
         publish_latest(checkpoint_folder(job), task, checkpoint)
-        is_warm_up = checkpoint.manifest.warm_up_as_of == job.settings.as_of
-        job.say(f"{task}: {'warmed up' if is_warm_up else 'gone on'} from {checkpoint.manifest.parent}")
+        job.say(f"{task}: {how_it_started(job, checkpoint)}")
         for note in checkpoint.manifest.notes:
             job.say(f"{task}: {note}")
         job.describe_checkpoint(task, checkpoint)
         rows += 1
     job.balance("tasks", rows_in=rows + skipped, rows_out=rows, rows_rejected=skipped)
+
+
+def how_it_started(job: Job, checkpoint: Checkpoint) -> str:
+    """In words; with `targeted.warm_start: false` the parent is untrained and gave it nothing."""
+    if not job.settings.targeted.warm_start:
+        return "trained from scratch"
+    is_warm_up = checkpoint.manifest.warm_up_as_of == job.settings.as_of
+    return f"{'warmed up' if is_warm_up else 'gone on'} from {checkpoint.manifest.parent}"
 
 
 def add_flags(parser: ArgumentParser) -> None:

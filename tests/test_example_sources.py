@@ -188,7 +188,7 @@ def test_amazon_titles_keep_the_order_inside_a_day(
 def test_movielens_reads_both_forms_and_refuses_another_file(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ratings = b"userId,movieId,rating,timestamp\r\n1,11,4.5,964982703\r\n"
+    ratings = b"userId,movieId,rating,timestamp\r\n1,11,4.5,964982703\r\n2,12,2.5,964982704\r\n"
     movies = (
         b'movieId,title,genres\r\n11,"American President, The (1995)",Comedy|Drama\r\n12,Plain,(no genres listed)\r\n'
     )
@@ -196,14 +196,20 @@ def test_movielens_reads_both_forms_and_refuses_another_file(
     with pa.CompressedOutputStream(pa.OSFile(str(tmp_path / "movies.csv.zst"), "wb"), "zstd") as stream:
         stream.write(movies)
     source = MovieLensSource(kind="movielens_small", data=str(tmp_path))
-    with pytest.raises(DataError, match=r"ratings\.csv: holds 53 bytes.*ratings\.csv of 2483723 bytes"):
+    with pytest.raises(DataError, match=r"ratings\.csv: holds 73 bytes.*ratings\.csv of 2483723 bytes"):
         read_source(spark, source)
     for name, content in (("ratings.csv", ratings), ("movies.csv", movies)):
         (tmp_path / "copy").write_bytes(content)
         monkeypatch.setitem(movielens._FILES, name, KnownFile(len(content), sha256_of(tmp_path / "copy")))
     tables = read_source(spark, source)
     rated = tables.events.select("user_id", "item_id", "value", "action", F.unix_seconds("event_ts")).collect()
-    assert [tuple(row) for row in rated] == [("1", "11", 4.5, "rating", 964982703)]
+    assert [tuple(row) for row in rated] == [
+        ("1", "11", 4.5, "rating", 964982703),
+        ("2", "12", 2.5, "rating", 964982704),
+    ]
+    liked = source.model_copy(update={"min_rating": 3.0})
+    assert [row["item_id"] for row in read_source(spark, liked).events.select("item_id").collect()] == ["11"]
+    assert describe_source(liked) == f"{describe_source(source)} Ratings below 3 are left out."
     found = {row["item_id"]: (row["title"], row["categories"]) for row in tables.items.collect()}
     assert found == {"11": ("The American President", ["Comedy", "Drama"]), "12": ("Plain", [])}
     (tmp_path / "movies.csv.zst").unlink()

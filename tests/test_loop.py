@@ -347,3 +347,8 @@ def test_progress_in_a_log_file_says_how_long_it_will_take(monkeypatch: pytest.M
     assert len(shown) == 5  # one every ten seconds
     assert shown[0].strip() == "universal all: 120/1000 64 windows/s · loss 1.25 · 0:07:20 left"
     assert shown[-1].strip() == "universal all: 200/1000 64 windows/s · loss 1.25 · 0:06:40 left"
+    progress.start(3, "click")  # over before its first line
+    now[0] += 2
+    progress.advance(3, units=96)
+    progress.finish()
+    assert file.getvalue().splitlines()[-1].strip() == "click: 3/3 48 windows/s · 0:00:02 in all"

@@ -16,11 +16,23 @@ from tests.night import ROOT
 # Where the paper is silent, or only the data asks for it: differs from the default and is no departure.
 NO_DEPARTURES = {
     "model.encoder.dropout",
+    "model.temperature",  # unused under `dot`
     "universal.optimizer.warmup_steps",
     "targeted.optimizer.warmup_steps",
     "windows.split",
     "windows.max_targets",
 }
+# Where, how fast and how safely it runs: no equation knows them.
+TECHNICAL = {
+    "universal.ranks",
+    "universal.rank_timeout_seconds",
+    *(
+        f"{stage}.{key}"
+        for stage in ("universal", "targeted")
+        for key in ("checkpoint_every_steps", "tensorboard", "optimizer.sparse_above_rows")
+    ),
+}
+OF_THE_MODEL = ("windows", "model", "universal", "targeted")
 SECTIONS = ("text", "sequences", "windows", "model", "universal", "targeted", "dcn", "evaluation")
 PAPER = load_config(ROOT / "conf" / "paper.yaml", Settings)
 DEFAULT = Settings.model_validate(
@@ -72,6 +84,7 @@ def departures() -> dict[str, tuple[Any, Any]]:
         ("windows.length", 500),
         ("model.encoder.max_length", 500),
         ("windows.split", "leave_one_out"),
+        ("windows.min_events", 3),
         ("model.fusion.mode", "moe"),
         ("model.fusion.token_init", "vocab"),
         ("model.fusion.balance_weight", 0.0),
@@ -123,6 +136,15 @@ def test_the_page_names_every_departure_with_its_value_and_ours() -> None:
     paper, default = flat(PAPER), flat(DEFAULT)
     differing = {key for key in paper if paper[key] != default[key]} - NO_DEPARTURES
     assert departures() == {key: (paper[key], default[key]) for key in differing}
+
+
+def test_every_switch_is_named_on_the_page_and_set_in_the_papers_configuration() -> None:
+    page = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")
+    written = yaml.safe_load((ROOT / "conf" / "paper.yaml").read_text(encoding="utf-8"))
+    decided = {key for section in OF_THE_MODEL for key, _ in leaves(written[section], section)}
+    switches = {key for key in flat(DEFAULT) if key.split(".")[0] in OF_THE_MODEL} - TECHNICAL
+    assert {key for key in switches if f"`{key}`" not in page} == set()
+    assert switches - decided == set()
 
 
 def test_every_switch_of_the_page_exists() -> None:

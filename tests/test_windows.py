@@ -147,6 +147,23 @@ def test_leave_one_out_equals_a_brute_force_split(
     assert any("/train/heavy/3" in window_id for window_id in expected)
 
 
+@pytest.mark.parametrize("split", ["time", "leave_one_out"])
+def test_users_with_few_events_of_a_task_are_not_trained_on(spark: SparkSession, split: str) -> None:
+    config, events = CONFIG.model_copy(update={"split": split}), with_short_lines(EVENTS)
+    whole = by_id(build(spark, events, config))
+    held_out = held_out_users(spark) if split == "time" else set()
+    known = [e for e in events if e.ts < (CUT if e.user_id in held_out else AS_OF)]
+    counts = {line: len(of_line) for line, of_line in oracles.of_user_and_task(known).items()}
+
+    def is_enough(window_id: str) -> bool:
+        task, of_split, user, _ = window_id.split("/")
+        return of_split != "train" or counts[user, task] >= 4
+
+    expected = {window_id: row for window_id, row in whole.items() if is_enough(window_id)}
+    assert 0 < len(expected) < len(whole)
+    assert by_id(build(spark, events, config.model_copy(update={"min_events": 4}))) == expected
+
+
 def test_leave_one_out_by_hand(spark: SparkSession) -> None:
     """i0 i1 | i2 | i3: trained on the first two, validated on i2, tested on i3 with i2 in the history."""
     config = WindowsConfig(length=6, stride=6, split="leave_one_out", max_targets=1)

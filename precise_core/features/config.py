@@ -53,6 +53,9 @@ class WindowsConfig(Config):
     Split `time`: a share of the users is held out for validation: their events of the last `validation_days` before
     `as_of` are not in the train split but are the truth of the validation split.
 
+    A user with fewer than `min_events` events of a task gives it no train window; the paper: 3. The last events that
+    leave-one-out holds out count, those that split `time` holds out do not.
+
     Split `leave_one_out`: every user's last event is the truth of the test split, the one before it that of the
     validation split (users with at least three events); `validation_days` and `validation_user_share` are not used.
     """
@@ -64,6 +67,7 @@ class WindowsConfig(Config):
     validation_days: int = Field(28, ge=1)
     validation_user_share: float = Field(0.1, gt=0, lt=1)
     max_targets: int = Field(64, ge=1)
+    min_events: int = Field(1, ge=1, description="Users with fewer events of a task are not trained on.")
 
     @model_validator(mode="after")
     def _no_gaps(self) -> WindowsConfig:

@@ -95,7 +95,8 @@ def _window_numbers(place: Column, total: Column, config: WindowsConfig) -> Colu
 
 def _train_windows(events: DataFrame, config: WindowsConfig) -> DataFrame:
     numbers = _window_numbers(F.col(_PLACE), F.col(_TOTAL), config)
-    numbered = _with_total(events).withColumn(_NUMBER, F.explode(numbers))
+    enough = _with_total(events).where(F.col(_TOTAL) >= config.min_events)
+    numbered = enough.withColumn(_NUMBER, F.explode(numbers))
     windows = numbered.groupBy(*_BY_USER, _NUMBER).agg(_sorted_entries().alias(_ENTRIES))
     no_targets = F.array().cast("array<int>")
     return _window_rows(windows.where(_has_a_pair()), F.lit(TRAIN), no_targets, config)
@@ -125,7 +126,7 @@ def _train_slots(config: WindowsConfig) -> Column:
     skipped = F.when(F.col(_TOTAL) >= _LEAST_EVENTS, F.lit(left_out)).otherwise(F.lit(0))
     place, total = F.col(_PLACE) - skipped, F.col(_TOTAL) - skipped
     return F.when(
-        place >= 0,
+        (place >= 0) & (F.col(_TOTAL) >= config.min_events),
         F.transform(_window_numbers(place, total, config), lambda number: _slot(TRAIN, number, F.lit(False))),
     ).otherwise(_no_slots())
 

@@ -38,14 +38,14 @@ class StepProgress:
         self._unit = unit
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._done = self._total = self._skipped = 0
+        self._done = self._total = self._skipped = self._shown = 0
         self._units = 0.0
         self._started = self._logged = 0.0
         self._description = ""
 
     def start(self, total_steps: int, description: str) -> None:
         self._total, self._description = total_steps, description
-        self._done, self._skipped, self._units = 0, 0, 0.0
+        self._done, self._skipped, self._shown, self._units = 0, 0, 0, 0.0
         self._started = self._logged = time.monotonic()
         if console.is_terminal:
             self._bar = Progress(
@@ -69,17 +69,26 @@ class StepProgress:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=n, info=self._describe(now, info))
         elif now - self._logged >= _LOG_EVERY_SECONDS:
-            self._logged = now
-            console.print(f"  {self._description}: {self._done}/{self._total} {self._describe(now, info)}")
+            self._log(now, self._describe(now, info))
 
     def finish(self) -> None:
+        """Also says how a training went that was over before its first line, or since the last one."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        elif self._units and self._done > self._shown:
+            now = time.monotonic()
+            self._log(now, f"{self._rate(now)} · {_clock(now - self._started)} in all")
+
+    def _log(self, now: float, text: str) -> None:
+        self._logged, self._shown = now, self._done
+        console.print(f"  {self._description}: {self._done}/{self._total} {text}")
+
+    def _rate(self, now: float) -> str:
+        return f"{self._units / max(now - self._started, 1e-9):,.0f} {self._unit}/s"
 
     def _describe(self, now: float, info: dict[str, Any]) -> str:
-        rate = self._units / max(now - self._started, 1e-9)
-        parts = [f"{rate:,.0f} {self._unit}/s", *(f"{key} {_short(value)}" for key, value in info.items())]
+        parts = [self._rate(now), *(f"{key} {_short(value)}" for key, value in info.items())]
         left = self._seconds_left(now)
         if left is not None and self._bar is None:  # a bar has a column for it
             parts.append(f"{_clock(left)} left")

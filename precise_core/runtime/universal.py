@@ -13,8 +13,10 @@ from precise_core.feed.windows import count_windows
 from precise_core.models.config import FusionConfig
 from precise_core.runtime.checkpoints import checkpoint_folder, checkpoint_in_use, pinned_snapshot
 from precise_core.runtime.job import Job
+from precise_core.runtime.progress import StepProgress
 from precise_core.runtime.ranks import run_on_ranks
 from precise_core.settings import Settings
+from precise_core.training import distribution
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.continuation import newest_before, seconds_of
 from precise_core.training.progress import Progress
@@ -123,7 +125,7 @@ def train_from_tables(
         tables: (path, version) of the pinned tables, by name.
         out: Folder of all checkpoints.
         parent: The checkpoint to go on from; None = from scratch.
-        progress: Told of every step, on one rank.
+        progress: Told of every step.
         task: Whose windows.
     """
 
@@ -155,9 +157,13 @@ def train_from_tables(
 
 
 def _train_or_stay(settings: Settings, tables: dict[str, tuple[str, int]], out: Path, parent: Checkpoint | None) -> str:
-    """``train_from_tables``, or the parent's folder where nothing new was learnt: an error would fail every rank."""
+    """``train_from_tables``, or the parent's folder where nothing new was learnt: an error would fail every rank.
+
+    Rank 0 says how far it is; what a rank prints reaches the driver's log.
+    """
+    progress = StepProgress("windows") if distribution.rank() == 0 else None
     try:
-        return train_from_tables(settings, tables, out, parent)
+        return train_from_tables(settings, tables, out, parent, progress)
     except NothingNewError:
         if parent is None:
             raise

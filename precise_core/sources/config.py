@@ -179,6 +179,9 @@ class MovieLensSource(Config):
 
     kind: Literal["movielens_small"]
     data: str
+    min_rating: float | None = Field(
+        None, ge=0.5, le=5, description="Ratings below it are not read; the paper: 3; null = all."
+    )
 
 
 class SyntheticSource(Config):

@@ -38,10 +38,14 @@ def input_files(source: MovieLensSource) -> list[Path]:
 def read_movielens(spark: SparkSession, source: MovieLensSource) -> RawTables:
     """Ratings (scene `default`, action `rating`, value = stars) and movies; no impressions.
 
+    With ``source.min_rating`` only what users liked is an event, as in V-A of the paper.
+
     Raises:
         DataError: A file is missing or is not the official one.
     """
     ratings, movies = (_read_csv(file) for file in input_files(source))
+    if source.min_rating is not None:
+        ratings = ratings[ratings["rating"].astype(float) >= source.min_rating]
     return RawTables(events=_events(spark, ratings), items=_items(spark, movies))
 
 

@@ -155,7 +155,8 @@ def describe_source(source: Source) -> str:
     if isinstance(source, AmazonSequencesSource):
         return f"Amazon reviews of 2014, {source.domain}, 5-core, in order; times are made up, items have a few words."
     if isinstance(source, MovieLensSource):
-        return "MovieLens ml-latest-small (GroupLens, 2018): 100,836 ratings of movies by 610 users."
+        kept = "" if source.min_rating is None else f" Ratings below {source.min_rating:g} are left out."
+        return f"MovieLens ml-latest-small (GroupLens, 2018): 100,836 ratings of movies by 610 users.{kept}"
     return (
         f"A synthetic world of {source.users} users, {source.items} items and {source.topics} topics over "
         f"{source.days} days, seed {source.seed}; no real people or items."

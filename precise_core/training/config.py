@@ -14,8 +14,8 @@ class OptimizerConfig(Config):
     """AdamW with linear warm-up and cosine decay to ``final_share`` of the rate.
 
     ``sparse_above_rows``: embedding tables with more rows take part with the rows of a batch only (torch's SparseAdam,
-    without weight decay). Rule of thumb (`python -m benchmarks.sparse_tables`, two cores, width 64): a sparse step is
-    the faster one from 10 to 30 rows of the table per distinct row of a batch on, several times faster from 70 on.
+    without weight decay). A sparse step costs by the rows of a batch, a dense one by the rows of the table:
+    `python -m benchmarks.sparse_tables` shows from which size on the sparse one is the faster one on a machine.
     """
 
     learning_rate: float = Field(1e-3, gt=0)
@@ -28,7 +28,7 @@ class OptimizerConfig(Config):
     sparse_above_rows: int = Field(
         200_000,
         ge=0,
-        description="Larger embedding tables have sparse gradients: faster from 10 to 30 rows per row of a batch on.",
+        description="Embedding tables with more rows have sparse gradients.",
     )
 
 
@@ -36,9 +36,9 @@ class LoopConfig(Config):
     """What every training has: how long, how large, how often it looks at the validation slice.
 
     ``accumulate_batches``: batches whose gradients make one update (in-batch negatives stay those of one batch).
-    ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU, where bf16 gained
-    nothing. ``horizon_days``: 0 = the paper, targets are of the next instant; above, of all instants up to that many
-    days after the newest event seen, for vectors that are written once and used for days.
+    ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU; what bf16 gains there
+    was not measured. ``horizon_days``: 0 = the paper, targets are of the next instant; above, of all instants up to
+    that many days after the newest event seen, for vectors that are written once and used for days.
     """
 
     epochs: int = Field(3, ge=0)
