@@ -26,8 +26,9 @@ class ItemFusion(nn.Module):
 
     Departures: the token table has one trained row per token id of the catalog instead of one tensor per item; an item
     that the checkpoint has not trained (newer, or with fewer than ``min_id_events`` events) uses the shared unknown row
-    as its id half, which such items and ``id_dropout`` train; an item without tokens has a zero text half. ``token_init: contextual`` has no
-    token table: the frozen hidden states of each text (`ItemCatalog.states`) go through a trained projection.
+    as its id half, which such items and ``id_dropout`` train; an item without tokens has a zero text half.
+    ``token_init: contextual`` has no token table: the frozen hidden states of each text (`ItemCatalog.states`) go
+    through a trained projection.
 
     Args:
         config: Widths, mode, experts.
