@@ -12,7 +12,7 @@ from precise_core.objectives.negatives import Candidates, CandidateSampler
 from precise_core.training import universal_loss
 from precise_core.training.checkpoint import Checkpoint
 from tests.test_days import DAY, FIRST, World
-from tests.torch_world import tiny_targeted, tiny_universal
+from tests.torch_world import StopAt, tiny_targeted, tiny_universal
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,26 @@ def test_alternate_training_starts_over_for_no_checkpoint_that_goes_on(tmp_path:
     new_rows = token_table(second)[-2:]  # of tokens 44 and 45, which start as the unknown token
     assert second.manifest.best_epoch == 1
     assert not torch.isclose(new_rows, token_table(first)[0]).all(dim=1).any()
+
+
+def test_a_killed_night_that_goes_on_continues_at_the_exact_step(tmp_path: Path) -> None:
+    never = tiny_targeted(warm_up_every_days=0, batch_size=8, loss="softmax")
+    nights = []
+    for name, stop_at in (("whole", None), ("killed", 4)):  # in the second epoch, each of three steps
+        world = World(tmp_path / name)
+        universal = world.universal(FIRST)
+        targeted = world.targeted(FIRST, universal, config=never)
+        world.add_day([24, 25], FIRST + DAY)
+        if stop_at:
+            with pytest.raises(KeyboardInterrupt):
+                world.universal(FIRST + DAY, universal, 24, progress=StopAt(stop_at))
+            with pytest.raises(KeyboardInterrupt):
+                world.targeted(FIRST + DAY, universal, targeted, never, 24, StopAt(stop_at))
+            assert len(list(world.out.glob(".resume-*/step-000000003"))) == 2
+        goes_on = world.universal(FIRST + DAY, universal, 24)
+        nights.append((goes_on, world.targeted(FIRST + DAY, universal, targeted, never, 24)))
+    for whole, resumed in zip(*nights, strict=True):
+        assert whole.manifest.previous is not None and resumed.model_version == whole.model_version
 
 
 def test_without_a_warm_start_an_untrained_model_is_needed(tmp_path: Path) -> None:

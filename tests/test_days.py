@@ -19,6 +19,7 @@ from precise_core.runtime.days import exposure_of, nights
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
 from precise_core.training.continuation import grown, newest_before
+from precise_core.training.progress import Progress
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.warm_up import is_warm_up_night, night_start
@@ -70,6 +71,7 @@ class World:
         parent: Checkpoint | None = None,
         num_items: int = 20,
         config: UniversalConfig | None = None,
+        progress: Progress | None = None,
     ) -> Checkpoint:
         return train_universal(
             model_config=tiny_model(),
@@ -82,6 +84,7 @@ class World:
             parent_versions={},
             as_of=as_of,
             parent=parent,
+            progress=progress,
         )
 
     def targeted(
@@ -91,6 +94,7 @@ class World:
         previous: Checkpoint | None = None,
         config: TargetedConfig | None = None,
         num_items: int = 20,
+        progress: Progress | None = None,
     ) -> Checkpoint:
         return train_targeted(
             config=config or tiny_targeted(),
@@ -103,6 +107,7 @@ class World:
             parent_versions={},
             as_of=as_of,
             previous=previous,
+            progress=progress,
         )
 
 
