@@ -124,7 +124,7 @@ def measure_trainer(windows: DeltaSnapshot, length: int, seed: int) -> float:
     catalog = ItemCatalog(tokens_VT, torch.zeros(len(tokens_VT), dtype=torch.int32), "none")
     frequencies_V = item_frequencies(windows, "all", catalog.num_rows)
     model = Precise(sasrec(length), catalog.num_rows, catalog.known_token_ids, "universal", catalog.max_token_length)
-    model.fusion.set_trained_items(frequencies_V > 0)
+    model.fusion.set_trained_items(frequencies_V)
     config = UniversalConfig.model_validate({"batch_size": _BATCH, "negatives": {"uniform": 256}})
     loss_of = universal_loss(model, catalog, config, frequencies_V)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

@@ -84,7 +84,7 @@ def train(windows: DeltaSnapshot, steps: int, seed: int) -> None:
     catalog = ItemCatalog(torch.zeros(_ITEMS, 1, dtype=torch.int32), torch.zeros(_ITEMS, dtype=torch.int32), "none")
     config = UniversalConfig.model_validate({"batch_size": _BATCH, "negatives": {"uniform": 256}})
     frequencies_V = item_frequencies(windows, "all", catalog.num_rows, reading)
-    model = build_model(sasrec(_LENGTH), catalog, None, frequencies_V > 0, seed)
+    model = build_model(sasrec(_LENGTH), catalog, None, frequencies_V, seed)
     loss_of, optimizer = universal_loss(model, catalog, config, frequencies_V), Optimizer(model, config.optimizer)
     feed = WindowFeed(windows, "all", "train", _BATCH, seed, config=reading)
     batches = itertools.chain.from_iterable(feed.epoch(n) for n in itertools.count())

@@ -98,7 +98,7 @@ def test_every_system_is_asked_every_question_with_every_seed(by_time: Path) -> 
         }
         asked = set(BY_TIME["systems"]) - (TARGETED if task == "all" else set())
         for system in asked:
-            for user_filter in ("all", "new"):
+            for user_filter in ("all", "new", "repeat"):
                 row = figures[system, user_filter, "all", "ndcg"]
                 assert row["seeds"] == 2 and row["deviation"] >= 0 and 0 <= row["mean"] <= 1 and row["users"] > 0
         assert figures["most_popular", "all", "all", "ndcg"]["seeds"] == 1  # learns nothing: asked once

@@ -112,11 +112,28 @@ def test_a_new_item_is_the_unknown_item_with_its_own_text(mode: str, stage: Stag
 @pytest.mark.parametrize("mode", ["id", "pool", "moe"])
 def test_an_item_without_training_uses_the_unknown_row(mode: str) -> None:
     model = build(mode)
-    is_trained = torch.ones(model.num_item_rows, dtype=torch.bool)
-    is_trained[7] = False
-    model.fusion.set_trained_items(is_trained)
+    events = torch.ones(model.num_item_rows, dtype=torch.long)
+    events[7] = 0
+    model.fusion.set_trained_items(events)
     id_rows = model.fusion.id_table.weight
     torch.testing.assert_close(model.fusion.id_half(torch.tensor([7, 8])), id_rows[[UNKNOWN, 8]])
+
+
+def test_an_item_with_too_few_events_shares_the_unknown_row_and_starts_from_it_later() -> None:
+    fusion = ItemFusion(FusionConfig(mode="id", id_width=4, min_id_events=5), 10, torch.tensor([], dtype=torch.long))
+    events = torch.tensor([0, 0, 9, 5, 4, 1, 0, 7, 7, 7])
+    fusion.set_trained_items(events)
+    before = fusion.id_table.weight.detach().clone()
+    rows = fusion.id_half(torch.arange(2, 10))
+    torch.testing.assert_close(rows, before[[2, 3, UNKNOWN, UNKNOWN, UNKNOWN, 7, 8, 9]])
+    rows.sum().backward()
+    assert fusion.id_table.weight.grad is not None
+    assert fusion.id_table.weight.grad[[4, 5, 6]].abs().sum() == 0 and fusion.id_table.weight.grad[UNKNOWN].min() == 3
+    events[4] = 5
+    fusion.set_trained_items(events)
+    torch.testing.assert_close(fusion.id_half(torch.tensor([2, 4])), before[[2, UNKNOWN]])
+    fusion.id_half(torch.tensor([4])).sum().backward()
+    assert fusion.id_table.weight.grad[4].min() == 1  # a row of its own from now on
 
 
 def test_id_dropout_replaces_a_share_of_ids_and_only_while_training() -> None:

@@ -25,7 +25,7 @@ from precise_core.evaluation.protocol import (
     evaluate_ranking,
 )
 from precise_core.evaluation.references import MostPopular, TrainingLog, pair_matrix
-from precise_core.evaluation.seeds import compare_over_seeds, spread_over_seeds
+from precise_core.evaluation.seeds import compare_over_seeds, figures_over_seeds, spread_over_seeds
 from schemas import EVALUATION_METRICS
 
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
@@ -224,6 +224,13 @@ def test_seeds_are_summarised_and_compared_by_the_mean_of_each_user() -> None:
         spread_over_seeds([results[0], EvaluationResult(np.arange(3))])
     with pytest.raises(DataError, match="there is no result"):
         compare_over_seeds([], "base", samples=100, seed=1)
+
+
+def test_without_an_answer_of_the_reference_there_are_figures_and_no_differences() -> None:
+    task = make_task(np.random.default_rng(1))
+    result = evaluate_ranking({"m": Fixed(np.random.default_rng(2).random((6, ITEMS)))}, task)
+    found = figures_over_seeds([result], "not asked", samples=100, seed=1)
+    assert {row["system"] for row in found["figures"]} == {"m"} and found["differences"] == []
 
 
 def test_comparison_knows_better_from_equal() -> None:

@@ -48,7 +48,7 @@ def contextual(mode: str = "moe", **changes: Any) -> Any:
 
 def build(mode: str = "moe", **changes: Any) -> Precise:
     catalog = states_catalog()
-    return build_model(contextual(mode, **changes), catalog, None, torch.ones(catalog.num_rows) > 0, seed=0).eval()
+    return build_model(contextual(mode, **changes), catalog, None, torch.ones(catalog.num_rows), seed=0).eval()
 
 
 def fused(model: Precise, catalog: ItemCatalog, *items: int) -> torch.Tensor:
@@ -101,7 +101,7 @@ def test_the_projection_starts_with_the_geometry_of_the_states() -> None:
     states = TextStates(states_SH, catalog.states.starts_V, "lm@1")
     catalog = ItemCatalog(catalog.token_ids_VT, catalog.token_counts_V, catalog.tokenizer_id, states)
     config = contextual("llm", token_width=4)
-    model = build_model(config, catalog, None, torch.ones(catalog.num_rows) > 0, seed=0)
+    model = build_model(config, catalog, None, torch.ones(catalog.num_rows), seed=0)
     with torch.no_grad():
         projected = model.fusion.projection(states_SH)
     assert float(projected.std()) == pytest.approx(0.5, rel=0.05)
@@ -112,7 +112,7 @@ def test_the_projection_starts_with_the_geometry_of_the_states() -> None:
 
 def test_states_narrower_than_the_token_half_are_filled_up() -> None:
     catalog = states_catalog(width=3)
-    model = build_model(contextual("llm"), catalog, None, torch.ones(catalog.num_rows) > 0, seed=0)
+    model = build_model(contextual("llm"), catalog, None, torch.ones(catalog.num_rows), seed=0)
     assert catalog.states is not None
     with torch.no_grad():
         assert (model.fusion.projection(catalog.states.states_SH).std(dim=0) > 0.05).all()
@@ -127,14 +127,14 @@ def test_a_catalog_without_or_with_other_states_is_refused() -> None:
     with pytest.raises(ModelError, match="token ids do not tell them"):
         model.item_embeddings(torch.tensor([5]), torch.tensor([[10, 25, 0]]), torch.tensor([2]))
     with pytest.raises(TrainingError, match=r"contextual needs text_states; run jobs/embed_tokens\.py"):
-        build_model(contextual(), world_catalog(), None, torch.ones(NUM_ITEMS + 2) > 0, seed=0)
+        build_model(contextual(), world_catalog(), None, torch.ones(NUM_ITEMS + 2), seed=0)
 
 
 @pytest.mark.parametrize("mode", ["vocab", "input"])
 def test_a_token_table_without_its_vectors_is_refused(mode: str) -> None:
     config = tiny_model("moe", fusion=tiny_model().fusion.model_dump() | {"token_init": mode})
     with pytest.raises(TrainingError, match=rf"token_init {mode} needs token_embeddings"):
-        build_model(config, world_catalog(), None, torch.ones(NUM_ITEMS + 2) > 0, seed=0)
+        build_model(config, world_catalog(), None, torch.ones(NUM_ITEMS + 2), seed=0)
 
 
 def test_two_models_may_read_one_catalog() -> None:

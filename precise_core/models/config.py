@@ -20,7 +20,8 @@ class FusionConfig(Config):
     (token table from language-model states averaged per token), `input` (token table from the model's input
     embeddings), `contextual` (no table: every text keeps its own frozen states, a projection is trained), `random`.
     ``id_dropout`` is the probability that an item's id row is replaced by the shared unknown row during training; 0 =
-    the paper.
+    the paper. ``min_id_events``: an item with fewer training events has the unknown row as its id half, in training
+    too: an id row learnt from a handful of events is noise beside the text. 1 = the paper.
     """
 
     mode: Literal["id", "llm", "pool", "moe"] = "moe"
@@ -31,6 +32,7 @@ class FusionConfig(Config):
     balance_weight: float = Field(0.01, ge=0)
     token_init: TokenInitMode = "vocab"
     id_dropout: float = Field(0.1, ge=0, lt=1)
+    min_id_events: int = Field(1, ge=1, description="Training events from which on an item has an id row of its own.")
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> FusionConfig:

@@ -25,9 +25,10 @@ class ItemFusion(nn.Module):
     `id` = ID(i) only, `llm` = masked mean of the tokens only, `pool` = ID(i) ⊕ masked mean, `moe` = the paper.
 
     Departures: the token table has one trained row per token id of the catalog instead of one tensor per item; an item
-    that the checkpoint has not trained (newer, or without an event) uses the shared unknown row as its id half, which
-    ``id_dropout`` trains; an item without tokens has a zero text half. ``token_init: contextual`` has no
-    token table: the frozen hidden states of each text (`ItemCatalog.states`) go through a trained projection.
+    that the checkpoint has not trained (newer, or with fewer than ``min_id_events`` events) uses the shared unknown row
+    as its id half, which such items and ``id_dropout`` train; an item without tokens has a zero text half.
+    ``token_init: contextual`` has no token table: the frozen hidden states of each text (`ItemCatalog.states`) go
+    through a trained projection.
 
     Args:
         config: Widths, mode, experts.
@@ -72,9 +73,16 @@ class ItemFusion(nn.Module):
         if self.has_text:
             self.text = MixtureOfExperts(config) if config.mode == "moe" else MaskedMean()
 
-    def set_trained_items(self, is_trained_V: torch.Tensor) -> None:
-        """Mark the items whose id rows carry training; all others use the unknown row from now on."""
-        self.is_trained_V.copy_(is_trained_V)
+    def set_trained_items(self, frequencies_V: torch.Tensor) -> None:
+        """Say how many training events every item has; those with too few use the unknown row from now on.
+
+        An item that had too few until now goes on from what it was, the unknown row.
+        """
+        has_enough_V = frequencies_V >= self.config.min_id_events
+        if self.has_id:
+            with torch.no_grad():
+                self.id_table.weight[has_enough_V & ~self.is_trained_V] = self.id_table.weight[UNKNOWN].clone()
+        self.is_trained_V.copy_(has_enough_V)
 
     def set_token_vectors(self, token_ids_K: torch.Tensor, vectors_KD: torch.Tensor) -> int:
         """Initialise the rows of known tokens from the language model; returns how many rows were set."""

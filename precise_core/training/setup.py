@@ -73,9 +73,11 @@ def item_frequencies(
 
 
 def build_model(
-    config: ModelConfig, catalog: ItemCatalog, token_init: TokenInit | None, is_trained_V: torch.Tensor, seed: int
+    config: ModelConfig, catalog: ItemCatalog, token_init: TokenInit | None, frequencies_V: torch.Tensor, seed: int
 ) -> Precise:
     """An untrained model of the first stage; its text half starts as ``model.fusion.token_init`` says.
+
+    ``frequencies_V``: training events of every row of the id table.
 
     Raises:
         TrainingError: What the configured mode starts from is not given, or vectors are of another width.
@@ -88,7 +90,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Precise(config, catalog.num_rows, known, "universal", catalog.max_token_length, state_width)
-    model.fusion.set_trained_items(is_trained_V)
+    model.fusion.set_trained_items(frequencies_V)
     if fusion.is_contextual and states is not None:
         model.fusion.set_projection(*_projection(states.states_SH, fusion.token_width, seed))
     elif fusion.mode != "id" and fusion.token_init != "random":

@@ -90,7 +90,7 @@ def train_targeted(
     model = start.model
     task_frequencies_V = item_frequencies(windows, task, catalog.num_rows, feed_config, start.since)
     frequencies_V = _known_frequencies(start, task_frequencies_V)
-    model.fusion.set_trained_items(frequencies_V > 0)
+    model.fusion.set_trained_items(frequencies_V)
     described: dict[str, Any] = {
         "task": task,
         "tokenizer_id": catalog.tokenizer_id,

@@ -92,12 +92,12 @@ def train_universal(
     feed, validation = _feeds(windows, task, config, seed, feed_config, since, parent)
     if parent is None or since is None:
         frequencies_V = learnt_V = item_frequencies(windows, task, catalog.num_rows, feed_config)
-        model = build_model(model_config, catalog, token_init, frequencies_V > 0, seed)
+        model = build_model(model_config, catalog, token_init, frequencies_V, seed)
     else:
         model = grown(parent, catalog, token_init)
         learnt_V = item_frequencies(windows, task, model.num_item_rows, feed_config, since)
         frequencies_V = frequencies_since(windows, task, parent.item_frequencies(), learnt_V, since, feed_config)
-        model.fusion.set_trained_items(frequencies_V > 0)
+        model.fusion.set_trained_items(frequencies_V)
     described: dict[str, Any] = {
         "task": task,
         "tokenizer_id": catalog.tokenizer_id,
