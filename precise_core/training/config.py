@@ -38,9 +38,9 @@ class LoopConfig(Config):
     ``accumulate_batches``: batches whose gradients make one update (in-batch negatives stay those of one batch).
     ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU; what bf16 gains there
     was not measured. ``horizon_days``: 0 = the paper, targets are of the next instant; above, of all instants up to
-    that many days after the newest event seen, for vectors that are written once and used for days. ``target_filter``: `all` =
-    the paper; `new` = only items that the window did not hold before are targets, for lists that leave out what a user
-    had; the window is read whole in either case.
+    that many days after the newest event seen, for vectors that are written once and used for days. ``target_filter``:
+    `all` = the paper; `new` = only items that the window did not hold before are targets, for lists that leave out what
+    a user had; the window is read whole in either case.
     """
 
     epochs: int = Field(3, ge=0)
