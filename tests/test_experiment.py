@@ -175,7 +175,7 @@ def test_recall_sources_are_compared_for_all_and_for_cold_start_users(by_time: P
         users = {}
         for kind, found in table.items():
             figures = {(row["system"], row["metric"], row["k"]): row for row in found["figures"]}
-            sources = {"DSSM", "LightGCN", "PRECISE U2I", "PRECISE U2I2I", "baseline"}
+            sources = {"DSSM", "LightGCN", "PRECISE-UT U2I", "PRECISE-UT U2I2I", "baseline"}
             assert {system for system, *_ in figures} == sources | {
                 f"baseline + {source}" for source in sources if source.startswith("PRECISE")
             }
@@ -186,7 +186,7 @@ def test_recall_sources_are_compared_for_all_and_for_cold_start_users(by_time: P
         if task == "all":  # about twelve events in the ten days: some users have fewer than eleven
             assert users["cold-start users"] < users["all users"]
     lines = "\n".join(recall_lines(results(by_time)))
-    assert lines.count("| baseline + PRECISE U2I2I |") == len(BY_TIME["tasks"]) and "cold-start users, @10" in lines
+    assert lines.count("| baseline + PRECISE-UT U2I2I |") == len(BY_TIME["tasks"]) and "cold-start users, @10" in lines
 
 
 def test_a_second_call_trains_nothing_again(by_time: Path) -> None:

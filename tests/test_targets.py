@@ -186,6 +186,33 @@ def test_every_item_within_the_horizon_is_drawn_equally_often() -> None:
     torch.testing.assert_close(shares[3:8], torch.full((5,), 1 / 5), atol=0.08, rtol=0)
 
 
+@settings(max_examples=150, deadline=None)
+@given(batch=windows(), num_targets=st.integers(1, 4), horizon=st.integers(0, 8), seed=st.integers(0, 99))
+def test_on_request_only_items_new_to_the_user_are_targets(
+    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_targets: int, horizon: int, seed: int
+) -> None:
+    def targets(only_new: bool) -> dict[tuple[int, int], set[int]]:
+        drawn = future_targets(*batch, num_targets, generator(seed), horizon, only_new)
+        places = zip(drawn.rows_P.tolist(), drawn.positions_P.tolist(), strict=True)
+        real = [set(items[mask].tolist()) for items, mask in zip(drawn.targets_PM, drawn.target_mask_PM, strict=True)]
+        seen = {}
+        for (row, position), items in zip(places, real, strict=True):
+            inputs = drawn.item_indices_BL[row][: position + 1]
+            seen[row, position] = items - set(inputs.tolist()) if not only_new else items
+            assert only_new is False or not items & set(inputs.tolist())
+        return {place: items for place, items in seen.items() if items}
+
+    assert targets(only_new=True) == targets(only_new=False)
+    cuts = [draw_cuts(*batch, L, generator(seed), horizon, only_new) for only_new in (False, True)]
+    found: list[list[tuple[int, list[int], int]]] = []
+    for drawn in cuts:
+        histories = [
+            items[valid].tolist() for items, valid in zip(drawn.item_indices_EL, drawn.valid_mask_EL, strict=True)
+        ]
+        found.append(list(zip(drawn.rows_E.tolist(), histories, drawn.targets_E.tolist(), strict=True)))
+    assert found[1] == [(row, history, item) for row, history, item in found[0] if item not in history]
+
+
 def test_positions_are_grouped_by_row() -> None:
     rows, positions = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([4, 6, 1, 2, 3])
     at, slots = positions_per_row(rows, positions, 4)

@@ -95,8 +95,12 @@ def future_targets(
     num_targets: int,
     generator: torch.Generator,
     horizon_seconds: int = 0,
+    only_new: bool = False,
 ) -> PositionTargets:
-    """Up to ``num_targets`` items of the future for the last position of every instant but the last."""
+    """Up to ``num_targets`` items of the future for the last position of every instant but the last.
+
+    With ``only_new`` those that the window held before count as drawn and are left out.
+    """
     L = item_indices_BL.shape[1]
     is_last_BL = _ends_instant(event_ts_BL)
     rows_P, positions_P = (is_last_BL & valid_mask_BL)[:, : L - 1].nonzero(as_tuple=True)
@@ -107,8 +111,11 @@ def future_targets(
     draw_M = torch.arange(num_targets)
     step_P1 = (size_P // num_targets).clamp(min=1)[:, None]
     offset_PM = (first_P[:, None] + draw_M * step_P1) % size_P[:, None]
-    targets_PM = item_indices_BL[rows_P[:, None], start_P[:, None] + offset_PM]
+    columns_PM = start_P[:, None] + offset_PM
+    targets_PM = item_indices_BL[rows_P[:, None], columns_PM]
     mask_PM = (draw_M < size_P[:, None]) & (targets_PM >= FIRST_ITEM)
+    if only_new:
+        mask_PM = mask_PM & (_first_column(item_indices_BL)[rows_P[:, None], columns_PM] > positions_P[:, None])
     mask_PM = mask_PM & ~_repeats_an_earlier_draw(targets_PM)
     kept_P = mask_PM.any(dim=1)
     targets_PM = targets_PM.where(mask_PM, targets_PM.gather(1, mask_PM.long().argmax(dim=1, keepdim=True)))
@@ -142,10 +149,12 @@ def draw_cuts(
     cuts_per_window: int,
     generator: torch.Generator,
     horizon_seconds: int = 0,
+    only_new: bool = False,
 ) -> CutExamples:
     """Up to ``cuts_per_window`` different instants of each window; an item of the future of each, from what was before.
 
-    The horizon is counted from the newest event before the cut.
+    The horizon is counted from the newest event before the cut. With ``only_new`` a cut whose item was there before is
+    left out.
     """
     B, L = item_indices_BL.shape
     is_last_BL = _ends_instant(event_ts_BL)
@@ -159,6 +168,8 @@ def draw_cuts(
     chosen_E = cut_E + (torch.rand(len(cut_E), generator=generator) * size_E).long()
     targets_E = item_indices_BL[rows_E, chosen_E]
     known_E = targets_E >= FIRST_ITEM
+    if only_new:
+        known_E = known_E & (_first_column(item_indices_BL)[rows_E, chosen_E] >= cut_E)
     rows_E, cut_E, size_E, targets_E = rows_E[known_E], cut_E[known_E], size_E[known_E], targets_E[known_E]
     longest = int(cut_E.max()) if len(cut_E) else 1
     history_EL, valid_EL = _keep_before(item_indices_BL[rows_E], valid_mask_BL[rows_E], cut_E)
@@ -205,6 +216,11 @@ def _instant_end(is_last_BL: torch.Tensor) -> torch.Tensor:
     L = is_last_BL.shape[1]
     marked_BL = torch.where(is_last_BL, torch.arange(L), L)
     return marked_BL.flip(1).cummin(dim=1).values.flip(1)
+
+
+def _first_column(item_indices_BL: torch.Tensor) -> torch.Tensor:
+    """Where in its window each item stands for the first time."""
+    return (item_indices_BL[:, :, None] == item_indices_BL[:, None, :]).long().argmax(dim=2)
 
 
 def _size_of_future(

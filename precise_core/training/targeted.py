@@ -163,6 +163,7 @@ def targeted_loss(
             config.cuts_per_window,
             generator,
             config.horizon_seconds,
+            config.target_filter == "new",
         )
         if not len(examples.targets_E):
             return None

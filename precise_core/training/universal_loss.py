@@ -56,6 +56,7 @@ def universal_loss(
             config.targets_per_position,
             generator,
             config.horizon_seconds,
+            config.target_filter == "new",
         )
         return predict(
             (found.item_indices_BL, found.valid_mask_BL, None),
