@@ -5,7 +5,7 @@ python -m benchmarks.alternate --config conf/experiments/alternate_grocery.yaml
 
 The configuration is an experiment with the systems `together` and `alternate`, which differ in
 `universal.alternate.enabled`. Runs it, then compares the id vectors of items that are nearest neighbours by their whole
-vectors. Writes results/alternate.jsonl and docs/figures/alternate_<name>.svg.
+vectors. Writes results/alternate.jsonl and docs/figures/<name>.svg.
 """
 
 from __future__ import annotations
@@ -63,10 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         name: id_cosines(Checkpoint.open(folder / trained[name][0]["model_version"]), catalog, settings.seed)
         for name in SYSTEMS
     }
-    command = shlex.join(["python", "-m", "benchmarks.alternate", *shared])
+    # A folder says where the data lies, not what it is.
+    sets = [part for override in arguments.set for part in ("--set", override)]
+    command = shlex.join(["python", "-m", "benchmarks.alternate", "--config", arguments.config, *sets])
+    command += " --data <folder>" if arguments.data else ""
     record_cosines(cosines, settings, command)
     FIGURES.mkdir(parents=True, exist_ok=True)
-    target = draw({name: similar for name, (similar, _) in cosines.items()}, FIGURES / f"alternate_{settings.name}.svg")
+    target = draw({name: similar for name, (similar, _) in cosines.items()}, FIGURES / f"{settings.name}.svg")
     print(f"wrote {RESULTS.relative_to(ROOT)} and {target.relative_to(ROOT)}")
     return 0
 

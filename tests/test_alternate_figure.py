@@ -12,9 +12,8 @@ from benchmarks.alternate import SYSTEMS, draw, id_cosines, record_cosines
 from precise_core.config import load_config
 from precise_core.inference.encoding import encode_catalog
 from precise_core.settings import Settings
-from precise_core.training.universal import train_universal
 from tests.night import ROOT
-from tests.torch_world import ARROW, NUM_ITEMS, tiny_model, tiny_universal, world_catalog, world_snapshot
+from tests.torch_world import NUM_ITEMS, universal_training, world_catalog, world_snapshot
 
 FILES = sorted((ROOT / "conf" / "experiments").glob("alternate_*.yaml"))
 
@@ -25,17 +24,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def test_cosines_are_of_the_id_vectors_of_nearest_neighbours(tmp_path: Path) -> None:
     catalog = world_catalog()
-    checkpoint = train_universal(
-        model_config=tiny_model(),
-        config=tiny_universal(epochs=1, alternate={"enabled": True}),
-        windows=world_snapshot(tmp_path / "training_windows"),
-        catalog=catalog,
-        token_init=None,
-        out=tmp_path / "out",
-        seed=5,
-        parent_versions={},
-        feed_config=ARROW,
-    )
+    windows = world_snapshot(tmp_path / "training_windows")
+    checkpoint = universal_training(windows, tmp_path / "out", epochs=1, alternate={"enabled": True})
     model, rows = checkpoint.load_model(), np.arange(2, 2 + NUM_ITEMS)
     whole = unit(encode_catalog(model, catalog, rows))
     ids = unit(model.fusion.id_table.weight.detach().numpy()[rows])

@@ -20,15 +20,12 @@ from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.config import OptimizerConfig
 from precise_core.training.optimizer import Optimizer
 from precise_core.training.progress import NullProgress, Progress
-from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG
 from tests.torch_world import (
-    ARROW,
     LENGTH,
     StopAt,
     tiny_model,
-    tiny_universal,
-    world_catalog,
+    universal_training,
     world_snapshot,
     write_windows,
 )
@@ -56,18 +53,7 @@ def run(
     progress: Progress | None = None,
     **changes: Any,
 ) -> Checkpoint:
-    return train_universal(
-        model_config=model or tiny_model(),
-        config=tiny_universal(**changes),
-        windows=windows,
-        catalog=world_catalog(rows),
-        token_init=None,
-        out=out,
-        seed=5,
-        parent_versions={},
-        progress=StopAt(stop_at) if stop_at else progress,
-        feed_config=ARROW,
-    )
+    return universal_training(windows, out, model, rows, StopAt(stop_at) if stop_at else progress, **changes)
 
 
 def run_with_a_kill(windows: DeltaSnapshot, out: Path, stop_at: int, **changes: Any) -> Checkpoint:

@@ -12,9 +12,8 @@ from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.progress import Progress
-from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG
-from tests.torch_world import ARROW, LENGTH, StopAt, tiny_model, tiny_universal, world_catalog, world_snapshot
+from tests.torch_world import LENGTH, StopAt, tiny_model, universal_training, world_snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -33,18 +32,7 @@ def bert4rec() -> ModelConfig:
 
 
 def run(windows: DeltaSnapshot, out: Path, progress: Progress | None = None, **changes: Any) -> Checkpoint:
-    return train_universal(
-        model_config=bert4rec(),
-        config=tiny_universal(**changes),
-        windows=windows,
-        catalog=world_catalog(),
-        token_init=None,
-        out=out,
-        seed=5,
-        parent_versions={},
-        progress=progress,
-        feed_config=ARROW,
-    )
+    return universal_training(windows, out, bert4rec(), progress=progress, **changes)
 
 
 def weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

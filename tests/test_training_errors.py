@@ -18,10 +18,9 @@ from precise_core.models.precise import Precise
 from precise_core.settings import Settings
 from precise_core.training.checkpoint import Checkpoint, latest, publish_latest
 from precise_core.training.loop import BatchLoss, Training, train
-from precise_core.training.progress import NullProgress, Progress
+from precise_core.training.progress import NullProgress
 from precise_core.training.resume import ResumeStore
 from precise_core.training.targeted import train_targeted
-from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG
 from tests.night import CONFIG
 from tests.torch_world import (
@@ -31,6 +30,7 @@ from tests.torch_world import (
     tiny_model,
     tiny_targeted,
     tiny_universal,
+    universal_training,
     world_catalog,
     world_snapshot,
     write_windows,
@@ -47,27 +47,12 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> DeltaSnapshot:
     return world_snapshot(tmp_path_factory.mktemp("world") / "training_windows")
 
 
-def run(windows: DeltaSnapshot, out: Path, progress: Progress | None = None, **changes: Any) -> Checkpoint:
-    return train_universal(
-        model_config=tiny_model(),
-        config=tiny_universal(**changes),
-        windows=windows,
-        catalog=world_catalog(),
-        token_init=None,
-        out=out,
-        seed=5,
-        parent_versions={},
-        progress=progress,
-        feed_config=ARROW,
-    )
-
-
 def test_a_loss_that_is_not_finite_keeps_state_and_published_checkpoint(windows: DeltaSnapshot, tmp_path: Path) -> None:
-    good = run(windows, tmp_path, epochs=1)
+    good = universal_training(windows, tmp_path, epochs=1)
     publish_latest(tmp_path, "all", good)
     where = r"universal all: loss is not finite at epoch 1, batch 2 \(step 2\), windows \['all/train/u/\d+'"
     with pytest.raises(TrainingError, match=where + r".* the last good state \(step 1\) .* kept; lower optimizer"):
-        run(windows, tmp_path, optimizer=EXPLOSIVE, checkpoint_every_steps=1)
+        universal_training(windows, tmp_path, optimizer=EXPLOSIVE, checkpoint_every_steps=1)
     assert latest(tmp_path, "all").model_version == good.model_version
     assert [folder.name for folder in (tmp_path / ".resume-all").iterdir()] == ["step-000000001"]
 
@@ -101,7 +86,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_names_its_windows(
 def test_an_empty_training_set(tmp_path: Path) -> None:
     write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], split="validation")
     with pytest.raises(NothingToLearnError, match="task 'all' has 0 train windows"):
-        run(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
+        universal_training(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +96,7 @@ def test_windows_without_anything_to_predict(tmp_path: Path, window: Any) -> Non
     write_windows(tmp_path / "training_windows", [window] * 9)
     write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], split="validation")
     with pytest.raises(NothingToLearnError, match="table training_windows.*task 'all', train: .*nothing to predict"):
-        run(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
+        universal_training(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
     assert not list((tmp_path / "out").glob("universal-all-[0-9a-f]*"))
 
 
@@ -119,12 +104,12 @@ def test_windows_of_items_without_vocabulary(tmp_path: Path) -> None:
     write_windows(tmp_path / "training_windows", [([1, 1], [7, 8], [])] * 9)
     write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], split="validation")
     with pytest.raises(NothingToLearnError, match="no item of the vocabulary"):
-        run(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
+        universal_training(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("window", [([2], [7], []), ([2, 1], [7, 8], [])], ids=["length 1", "no positive"])
 def test_a_task_without_positives(windows: DeltaSnapshot, tmp_path: Path, window: Any) -> None:
-    universal = run(windows, tmp_path / "universal", epochs=1)
+    universal = universal_training(windows, tmp_path / "universal", epochs=1)
     write_windows(tmp_path / "training_windows", [window] * 9, "click")
     write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], "click", "validation")
     with pytest.raises(NothingToLearnError, match="task 'click', train: .*nothing to predict"):
@@ -146,7 +131,7 @@ def test_more_active_experts_than_experts() -> None:
 
 
 def test_a_checkpoint_of_another_format(windows: DeltaSnapshot, tmp_path: Path) -> None:
-    checkpoint = run(windows, tmp_path, epochs=0)
+    checkpoint = universal_training(windows, tmp_path, epochs=0)
     manifest = checkpoint.folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 1'))
     with pytest.raises(CheckpointError, match=r"manifest\.json: changed since it was written"):
@@ -160,27 +145,27 @@ def test_a_checkpoint_of_another_format(windows: DeltaSnapshot, tmp_path: Path) 
 
 def test_a_damaged_state_says_what_to_delete(windows: DeltaSnapshot, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(windows, tmp_path, StopAt(6))
+        universal_training(windows, tmp_path, progress=StopAt(6))
     state = next((tmp_path / ".resume-all").glob("*/state.safetensors"))
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"damaged; delete .*\.resume-all to train from the start"):
-        run(windows, tmp_path)
+        universal_training(windows, tmp_path)
 
 
 def test_a_state_with_other_counters_is_damaged_too(windows: DeltaSnapshot, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(windows, tmp_path, StopAt(6))
+        universal_training(windows, tmp_path, progress=StopAt(6))
     state = next((tmp_path / ".resume-all").glob("*/state.json"))
     state.write_text(json.dumps(json.loads(state.read_text()) | {"another": 1}))
     with pytest.raises(CheckpointError, match=r"damaged; delete .*\.resume-all to train from the start"):
-        run(windows, tmp_path)
+        universal_training(windows, tmp_path)
 
 
 def test_a_state_of_another_format_is_not_read(
     windows: DeltaSnapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(windows, tmp_path, StopAt(6))
+        universal_training(windows, tmp_path, progress=StopAt(6))
     steps: list[int] = []
 
     class Recorder(NullProgress):
@@ -188,5 +173,5 @@ def test_a_state_of_another_format_is_not_read(
             steps.append(n)
 
     monkeypatch.setattr("precise_core.training.resume._FORMAT", 2)
-    run(windows, tmp_path, Recorder(), epochs=1)
-    assert set(steps) == {0, 1} and sum(steps) == 10  # from the first step on
+    universal_training(windows, tmp_path, progress=Recorder())
+    assert set(steps) == {0, 1} and sum(steps) == 20  # from the first step on

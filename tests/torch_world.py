@@ -18,8 +18,10 @@ from precise_core.feed.config import FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.config import ModelConfig
+from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
-from precise_core.training.progress import NullProgress
+from precise_core.training.progress import NullProgress, Progress
+from precise_core.training.universal import train_universal
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 
@@ -113,6 +115,29 @@ def tiny_universal(**changes: Any) -> UniversalConfig:
 
 def tiny_targeted(**changes: Any) -> TargetedConfig:
     return TargetedConfig.model_validate({**_LOOP, "epochs": 2, "negatives": {"uniform": 8}, **changes})
+
+
+def universal_training(
+    windows: DeltaSnapshot,
+    out: Path,
+    model: ModelConfig | None = None,
+    rows: int = NUM_ITEMS,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> Checkpoint:
+    """Universal Training in the tiny world, from scratch; ``changes`` are those of ``tiny_universal``."""
+    return train_universal(
+        model_config=model or tiny_model(),
+        config=tiny_universal(**changes),
+        windows=windows,
+        catalog=world_catalog(rows),
+        token_init=None,
+        out=out,
+        seed=5,
+        parent_versions={},
+        progress=progress,
+        feed_config=ARROW,
+    )
 
 
 class StopAt(NullProgress):

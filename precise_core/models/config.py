@@ -21,7 +21,7 @@ class FusionConfig(Config):
     embeddings), `contextual` (no table: every text keeps its own frozen states, a projection is trained), `random`.
     ``id_dropout`` is the probability that an item's id row is replaced by the shared unknown row during training; 0 =
     the paper. ``min_id_events``: an item with fewer training events has the unknown row as its id half, in training
-    too: an id row learnt from a handful of events is noise beside the text. 1 = the paper.
+    too, where its row would be learnt from a handful of events. 1 = the paper.
     """
 
     mode: Literal["id", "llm", "pool", "moe"] = "moe"

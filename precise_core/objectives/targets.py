@@ -234,7 +234,7 @@ def _size_of_future(
     end_P = _instant_end(is_last_BL)[rows_P, start_P]
     if horizon_seconds:
         until_P1 = event_ts_BL[rows_P, start_P - 1][:, None] + horizon_seconds
-        within_P = torch.searchsorted(event_ts_BL[rows_P].contiguous(), until_P1, right=True)[:, 0]
+        within_P = torch.searchsorted(event_ts_BL[rows_P], until_P1, right=True)[:, 0]
         end_P = torch.maximum(end_P, within_P - 1)
     return end_P - start_P + 1
 
