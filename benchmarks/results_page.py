@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ TARGET = ROOT / "docs" / "results.md"
 
 Experiment = Mapping[str, Any]
 Key = tuple[str, str, int]  # item group, metric, k
+Differences = Mapping[tuple[str, Key], Mapping[str, Any]]
 
 FIELDS = ("name", "title", "data", "date", "machine", "code_version", "seeds", "reference", "split", "trained", "tasks")
 SIGNIFICANT = 0.05
@@ -125,7 +127,11 @@ class _Question:
         answer = experiment["tasks"][task]
         self.task, self.user_filter, self.reference = task, user_filter, experiment["reference"]
         self.figures = _by_key(answer["figures"], user_filter)
-        self.differences = _by_key(answer["differences"], user_filter)
+        differences: dict[str, list[Mapping[str, Any]]] = {self.reference: []}
+        for row in answer["differences"]:
+            differences.setdefault(row["reference"], []).append(row)
+        self.to = {reference: _by_key(rows, user_filter) for reference, rows in differences.items()}
+        self.differences = self.to[self.reference]
         asked = _in_order(system for system, _ in self.figures)
         models = [system for system in experiment["trained"] if system in asked]
         self.systems = [*models, *(system for system in asked if system not in models)]
@@ -133,7 +139,6 @@ class _Question:
     def lines(self) -> list[str]:
         users = self._users(_MAIN[0])
         head = f"Task `{self.task}`, user filter `{self.user_filter}`{f', {users} users' if users else ''}:"
-        compared = [system for system in self.systems if any((system, key) in self.differences for key in _MAIN)]
         parts = [head, "", *self._table(_MAIN, [_label(key) for key in _MAIN], self.systems, self._value), ""]
         groups = [key for key in _OF_GROUPS if any((system, key) in self.figures for system in self.systems)]
         if all(group != "unseen" for group, *_ in groups):  # then every item is seen
@@ -142,10 +147,18 @@ class _Question:
             heads = [f"{key[0]} {_label(key)}{self._in_brackets(key)}" for key in groups]
             parts += ["By group of items (in brackets: users with such an item):", ""]
             parts += [*self._table(groups, heads, self.systems, self._value), ""]
-        if compared:
-            parts += [f"Difference to {self.reference}, its 95 % interval, and p:", ""]
-            parts += [*self._table(_MAIN, [_label(key) for key in _MAIN], compared, self._difference), ""]
+        for reference, found in self.to.items():
+            parts += self._differences(reference, found)
         return parts
+
+    def _differences(self, reference: str, found: Differences) -> list[str]:
+        """The table of the differences to one system; nothing where it was not asked."""
+        compared = [system for system in self.systems if any((system, key) in found for key in _MAIN)]
+        if not compared:
+            return []
+        cell = partial(self._difference, reference, found)
+        table = self._table(_MAIN, [_label(key) for key in _MAIN], compared, cell)
+        return [f"Difference to {reference}, its 95 % interval, and p:", "", *table, ""]
 
     def _table(self, keys: Sequence[Key], heads: Sequence[str], systems: Sequence[str], cell: Any) -> list[str]:
         rows = [[system, *(cell(system, key) for key in keys)] for system in systems]
@@ -165,11 +178,11 @@ class _Question:
             return ""
         return " ▲" if found["difference"] > 0 else " ▼"
 
-    def _difference(self, system: str, key: Key) -> str:
-        found = self.differences.get((system, key))
+    def _difference(self, reference: str, differences: Differences, system: str, key: Key) -> str:
+        found = differences.get((system, key))
         if found is None or not _is_number(found["difference"]):
             return ""
-        base = self.figures.get((self.reference, key))
+        base = self.figures.get((reference, key))
         relative = f" ({found['difference'] / base['mean']:+.0%})" if base and base["mean"] else ""
         interval = f"[{found['ci_low']:+.4f}, {found['ci_high']:+.4f}]"
         return f"{found['difference']:+.4f}{relative} {interval}, p {_p_value(found['p_value'])}"

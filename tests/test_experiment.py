@@ -53,6 +53,7 @@ BY_TIME = {
     "seeds": [1, 2],
     "tasks": ["all", "click_articles"],
     "reference": "SASRec",
+    "also_against": ["PRECISE-TT", "item_knn"],
     "systems": {
         "SASRec": {"changes": {**BY_ID, "windows": {"length": 8, "stride": 8}}},
         "PRECISE-UT": {"blend": {"weights": [0.0, 0.5], "days": [10.0, 40.0]}},
@@ -104,11 +105,13 @@ def test_every_system_is_asked_every_question_with_every_seed(by_time: Path) -> 
         assert figures["most_popular", "all", "all", "ndcg"]["seeds"] == 1  # learns nothing: asked once
         compared = found["tasks"][task]["differences"]
         assert asked - {"SASRec"} <= {row["system"] for row in compared}
-        assert {row["reference"] for row in compared} == {"SASRec"}
+        # In this order, and only what was asked of the task.
+        references = [name for name in ("SASRec", "PRECISE-TT", "item_knn") if name in asked | {"item_knn"}]
+        assert list(dict.fromkeys(row["reference"] for row in compared)) == references
         for row in (row for row in compared if row["item_group"] == "all"):
             means = [
                 figures[name, row["user_filter"], row["item_group"], row["metric"]]["mean"]
-                for name in (row["system"], "SASRec")
+                for name in (row["system"], row["reference"])
             ]
             assert row["difference"] == pytest.approx(means[0] - means[1], abs=1e-9)
             assert row["ci_low"] <= row["difference"] <= row["ci_high"]
@@ -237,6 +240,10 @@ def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_system_alon
             "reference 'A' has stage targeted, which is not asked of the task `all`",
         ),
         ({"reference": "B", "systems": {"A": {}}}, "reference 'B' is not one of the systems ['A']"),
+        (
+            {"reference": "A", "also_against": ["item_knn", "A + history"], "systems": {"A": {}}},
+            "also_against: ['A + history'] are none of the systems and references ['A', 'most_popular',",
+        ),
         (
             {"reference": "A", "systems": {"A": {"stage": "targeted"}}},
             "systems ['A'] have stage targeted, and tasks names no task but `all`",

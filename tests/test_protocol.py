@@ -229,7 +229,7 @@ def test_seeds_are_summarised_and_compared_by_the_mean_of_each_user() -> None:
 def test_without_an_answer_of_the_reference_there_are_figures_and_no_differences() -> None:
     task = make_task(np.random.default_rng(1))
     result = evaluate_ranking({"m": Fixed(np.random.default_rng(2).random((6, ITEMS)))}, task)
-    found = figures_over_seeds([result], "not asked", samples=100, seed=1)
+    found = figures_over_seeds([result], ["not asked"], samples=100, seed=1)
     assert {row["system"] for row in found["figures"]} == {"m"} and found["differences"] == []
 
 

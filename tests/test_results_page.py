@@ -44,6 +44,7 @@ def experiment() -> dict[str, Any]:
         difference("PRECISE-UT", 0.02, 0.0004),
         difference("PRECISE-ID", 0.001, 0.3),
         difference("PRECISE-UT", 0.03, 0.01, item_group="rare"),
+        difference("PRECISE-UT", 0.01, 0.02, reference="item_knn"),
     ]
     return {
         **{"name": "x", "title": "Table X", "data": "made up", "date": "2026-01-02", "machine": "2 cores"},
@@ -72,6 +73,8 @@ def test_a_section_has_facts_tables_signs_and_training() -> None:
     assert "| PRECISE-UT | 0.0300 ± 0.0012 ▲ |" in lines
     assert "| PRECISE-UT | +0.0200 (+50%) [+0.0100, +0.0300], p < .001 |  |  |  |" in lines
     assert "| PRECISE-ID | +0.0010 (+2%) [-0.0090, +0.0110], p .300 |  |  |  |" in lines
+    other = lines.index("Difference to item_knn, its 95 % interval, and p:")
+    assert lines[other + 4 : other + 6] == ["| PRECISE-UT | +0.0100 (+20%) [+0.0000, +0.0200], p .020 |  |  |  |", ""]
     assert "Task `all`, user filter `new`, 1,234 users:" in lines
     assert "Task `all`, user filter `repeat`, 99 users:" in lines
     assert "| PRECISE-UT | `all` | 2 | 7 | 1,234 | 988 | 0.0456 |" in lines

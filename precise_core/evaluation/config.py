@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from precise_core.config import Config
+from precise_core.evaluation.references import ALWAYS_ASKED
 
 
 class EvaluationConfig(Config):
@@ -82,6 +83,7 @@ class ExperimentConfig(Config):
     seeds: tuple[int, ...] = Field((17,), min_length=1, description="Every system is trained once per seed.")
     tasks: tuple[str, ...] = Field(("all",), min_length=1, description="The questions asked of every system.")
     reference: str = Field("", description="System that all others are compared with, user by user.")
+    also_against: tuple[str, ...] = Field((), description="Further ones, or simple references such as `item_knn`.")
     systems: dict[str, SystemConfig] = Field(default_factory=dict, description="By the name they have in results.")
     recall: RecallTableConfig = Field(RecallTableConfig(), description="The table of recall sources (Table VIII).")
 
@@ -102,6 +104,11 @@ class ExperimentConfig(Config):
             raise ValueError(f"recall.ours: {graphs} are of stage graph; U2I2I needs a checkpoint's item vectors")
         if self.systems and self.reference not in self.systems:
             raise ValueError(f"reference {self.reference!r} is not one of the systems {sorted(self.systems)}")
+        blended = [f"{name} + history" for name, system in self.systems.items() if system.blend.weights]
+        others = sorted({*self.also_against} - {*self.systems, *blended, *ALWAYS_ASKED})
+        if others:
+            names = [*self.systems, *blended, *ALWAYS_ASKED]
+            raise ValueError(f"also_against: {others} are none of the systems and references {names}")
         if self.systems and "all" in self.tasks and self.systems[self.reference].stage == "targeted":
             raise ValueError(f"reference {self.reference!r} has stage targeted, which is not asked of the task `all`")
         return self

@@ -14,7 +14,8 @@ from scipy import sparse
 SECONDS_PER_DAY = 86_400
 MOST_POPULAR, PERSONAL_FREQUENCY, ITEM_KNN = "most_popular_{days}d", "personal_frequency", "item_knn"
 ORACLE = "oracle"
-LAST_ITEM_KNN = "last_item_knn"
+LAST_ITEM_KNN, ALL_TIME = "last_item_knn", "most_popular"
+ALWAYS_ASKED = (ALL_TIME, PERSONAL_FREQUENCY, ITEM_KNN, LAST_ITEM_KNN)
 
 
 class Scorer(Protocol):
@@ -187,7 +188,7 @@ def build_references(
     """
     return {
         MOST_POPULAR.format(days=popular_days): MostPopular(log, days=popular_days, as_of_seconds=as_of_seconds),
-        "most_popular": MostPopular(log),
+        ALL_TIME: MostPopular(log),
         PERSONAL_FREQUENCY: PersonalFrequency(log),
         ITEM_KNN: ItemKnn(log, shrinkage=knn_shrinkage, history=knn_history),
         LAST_ITEM_KNN: ItemKnn(log, shrinkage=knn_shrinkage, history=1),

@@ -74,19 +74,24 @@ def compare_over_seeds(
 
 
 def figures_over_seeds(
-    results: Sequence[EvaluationResult], reference: str, *, samples: int, seed: int
+    results: Sequence[EvaluationResult], references: Sequence[str], *, samples: int, seed: int
 ) -> dict[str, list[dict[str, Any]]]:
     """``spread_over_seeds`` and ``compare_over_seeds`` as plain values: `figures` and `differences`.
 
-    There are no differences where the reference was not asked.
+    There are no differences to a reference that was not asked.
     """
     users = {MetricKey(*(row[name] for name in MetricKey._fields)): row["users"] for row in results[0].rows}
     figures: list[dict[str, Any]] = []
     for key, spread in spread_over_seeds(results).items():
         deviation = spread.deviation if spread.seeds > 1 else None  # NaN is no JSON
         figures.append({**key._asdict(), **asdict(spread), "deviation": deviation, "users": users.get(key)})
-    was_asked = any(key.system == reference for result in results for key in result.per_user)
-    differences = compare_over_seeds(results, reference, samples=samples, seed=seed) if was_asked else []
+    asked = {key.system for result in results for key in result.per_user}
+    differences = [
+        difference
+        for reference in references
+        if reference in asked
+        for difference in compare_over_seeds(results, reference, samples=samples, seed=seed)
+    ]
     return {"figures": figures, "differences": differences}
 
 

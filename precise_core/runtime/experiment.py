@@ -56,9 +56,9 @@ class ExperimentResult:
     def as_json(self, settings: Settings) -> dict[str, Any]:
         """Plain values: training figures, every metric with its spread over seeds, paired differences."""
         samples = settings.evaluation.bootstrap_samples
-        reference = settings.experiment.reference
+        reference, others = settings.experiment.reference, settings.experiment.also_against
         tasks = {
-            task: figures_over_seeds(results, reference, samples=samples, seed=settings.seed)
+            task: figures_over_seeds(results, [reference, *others], samples=samples, seed=settings.seed)
             for task, results in self.results.items()
         }
         trained = {name: [asdict(training) for training in of_name] for name, of_name in self.trained.items()}

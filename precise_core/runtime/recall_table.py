@@ -57,7 +57,7 @@ def recall_figures(
     return {
         kind: figures_over_seeds(
             [_measured(of_seed, asked, settings.recall) for of_seed in lists],
-            BASELINE,
+            [BASELINE],
             samples=settings.evaluation.bootstrap_samples,
             seed=settings.seed,
         )
