@@ -15,7 +15,7 @@ from precise_core.objectives.negatives import Candidates, CandidateSampler
 from precise_core.objectives.targets import draw_cuts, future_targets, mask_items
 from precise_core.training.targeted import targeted_loss
 from precise_core.training.universal_loss import universal_loss
-from tests.torch_world import tiny_model, tiny_targeted, tiny_universal
+from tests.torch_world import tiny_model, tiny_targeted, tiny_universal, world_catalog
 
 DAY = 86_400
 NUM_ROWS = 14
@@ -95,26 +95,37 @@ def competitors(candidates: Candidates, hidden: set[int]) -> list[int]:
 
 
 def softmax_terms(
-    model: Precise, h_1D: torch.Tensor, candidates: Candidates, targets: list[int], hidden: set[int]
+    model: Precise,
+    h_1D: torch.Tensor,
+    candidates: Candidates,
+    targets: list[int],
+    hidden: set[int],
+    prior_V: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
-    """-log( exp(s_t) / (exp(s_t) + Σ exp(s_j)) ) of each target, s = logit - log q."""
+    """-log( exp(s_t) / (exp(s_t) + Σ exp(s_j)) ) of each target, s = logit + prior - log q."""
     items = candidates.item_indices_C.tolist()
     log_q_C = torch.zeros(len(items)) if candidates.log_q_C is None else candidates.log_q_C
-    s_C = scores_of(model, h_1D, items) - log_q_C
+    prior_V = torch.zeros(NUM_ROWS) if prior_V is None else prior_V
+    s_C = scores_of(model, h_1D, items) + prior_V[items] - log_q_C
     others = s_C[competitors(candidates, hidden)]
     terms = []
     for target in targets:
-        s = scores_of(model, h_1D, [target]) - (log_q_C[items.index(target)] if target in items else 0.0)
+        log_q = log_q_C[items.index(target)] if target in items else 0.0
+        s = scores_of(model, h_1D, [target]) + prior_V[target] - log_q
         terms.append(torch.cat([s, others]).logsumexp(dim=0) - s[0])
     return terms
 
 
 @every_source
-@pytest.mark.parametrize("horizon_days", [0, 3])
-def test_equation_5_over_the_positions_of_a_batch(negatives: dict[str, Any], horizon_days: float) -> None:
+@pytest.mark.parametrize(("horizon_days", "adjustment"), [(0, 0.0), (3, 0.0), (0, 0.7)])
+def test_equation_5_over_the_positions_of_a_batch(
+    negatives: dict[str, Any], horizon_days: float, adjustment: float
+) -> None:
     model, batch = model_of("universal"), batch_of(WINDOWS)
-    config = tiny_universal(negatives=negatives, targets_per_position=2, horizon_days=horizon_days)
+    changes = {"targets_per_position": 2, "horizon_days": horizon_days, "logit_adjustment": adjustment}
+    config = tiny_universal(negatives=negatives, **changes)
     frequencies_V = frequencies_of(batch)
+    prior_V = adjustment * (frequencies_V + 1).log()
     ours = universal_loss(model, CATALOG, config, frequencies_V)(batch, torch.Generator().manual_seed(3))
     shared, generator = _same_draws(3)
     inputs = (batch.item_indices_BL, batch.event_ts_BL, batch.valid_mask_BL)
@@ -130,9 +141,33 @@ def test_equation_5_over_the_positions_of_a_batch(negatives: dict[str, Any], hor
         hidden = set(items) if "hide_own_items" in negatives else right_of(WINDOWS[row], seen, horizon_days)
         before_last = [item for item, day in zip(*WINDOWS[row], strict=True) if day < WINDOWS[row][1][-1]]
         h_1D = states_of(model, before_last)[[seen - 1]]
-        terms += softmax_terms(model, h_1D, candidates, targets[mask].tolist(), hidden)
+        terms += softmax_terms(model, h_1D, candidates, targets[mask].tolist(), hidden, prior_V)
     assert ours is not None and ours.weight == len(terms)
     torch.testing.assert_close(ours.mean, torch.stack(terms).mean())
+
+
+def test_under_late_fusion_popularity_is_taken_from_the_text_half_alone() -> None:
+    batch, frequencies_V = batch_of(WINDOWS), frequencies_of(batch_of(WINDOWS))
+    catalog = world_catalog(NUM_ROWS - 2)
+    torch.manual_seed(0)
+    config = tiny_model("moe", late_fusion=True)
+    model = Precise(config, NUM_ROWS, catalog.known_token_ids, "universal", catalog.token_ids_VT.shape[1]).eval()
+
+    def gradients(adjustment: float) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        loss = universal_loss(model, catalog, tiny_universal(logit_adjustment=adjustment), frequencies_V)
+        found = loss(batch, torch.Generator().manual_seed(3))
+        assert found is not None
+        found.mean.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    without, adjusted = gradients(0.0), gradients(1.0)
+    of_ids = [name for name in without if name.startswith(("fusion.id_table", "encoder.halves.0"))]
+    of_texts = [name for name in without if name.startswith(("fusion.token_table", "encoder.halves.1"))]
+    assert len(of_ids) > 5 and len(of_texts) > 5
+    for name in of_ids:
+        torch.testing.assert_close(adjusted[name], without[name])
+    assert any((adjusted[name] - without[name]).norm() > 0.01 * without[name].norm() for name in of_texts)
 
 
 def _same_draws(seed: int) -> tuple[torch.Generator, torch.Generator]:

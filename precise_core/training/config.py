@@ -80,6 +80,10 @@ class UniversalConfig(LoopConfig):
 
     ``start``: `scratch` = a new model from all train windows; `continue` = the checkpoint in use, grown to tonight's
     items, on the windows with events since it was trained. Without a checkpoint to go on from, scratch.
+
+    ``logit_adjustment``: 0 = the paper. Above, the loss adds that many times log(1 + an item's events) to its score, so
+    that the score need not learn how popular an item is (Menon et al. 2021, https://arxiv.org/abs/2007.07314): rare and
+    new items rank higher. Under `model.late_fusion` of the text half alone: popularity then counts once in the sum.
     """
 
     start: Literal["scratch", "continue"] = Field(
@@ -90,6 +94,7 @@ class UniversalConfig(LoopConfig):
     rank_timeout_seconds: int = Field(180, ge=1, description="Longest silence of a rank, writing a state included.")
     targets_per_position: int = Field(4, ge=1, description="Items of the future drawn per position.")
     mask_share: float = Field(0.2, gt=0, lt=1, description="Share of masked items; `prediction: masked_item` only.")
+    logit_adjustment: float = Field(0.0, ge=0, description="How much of an item's popularity the score leaves out.")
     alternate: AlternateConfig = Field(AlternateConfig(), description="The id table first, then everything (IV-E2).")
 
 

@@ -45,6 +45,7 @@ def universal_loss(
     if not frequencies_V.any():
         raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")
     sampler = CandidateSampler(config.negatives, frequencies_V, is_trained_V)
+    prior_V = config.logit_adjustment * torch.log1p(frequencies_V.float()) if config.logit_adjustment else None
 
     def next_item(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
         """The last position of every instant predicts items of the next instant, or of all within the horizon."""
@@ -98,7 +99,13 @@ def universal_loss(
         e_PMD = e_parts.pop(0) if own else None
         h_PD = states_by_groups(model, groups, e_parts, valid_BL, masked_BL, rows_P, positions_P)
         logits = model.logits_of_parts(h_PD, e_CD)
-        own_logits = [None] * len(logits) if e_PMD is None else model.pair_logits_of_parts(h_PD, e_PMD)
+        own_logits: list[torch.Tensor | None] = [None] * len(logits)
+        if e_PMD is not None:
+            own_logits = [*model.pair_logits_of_parts(h_PD, e_PMD)]
+        if prior_V is not None:  # on the text half, which is the last, or on the whole score
+            logits[-1] = logits[-1] + prior_V[candidates.item_indices_C]
+            own_PM = own_logits[-1]
+            own_logits[-1] = None if own_PM is None else own_PM + prior_V[targets_PM]
         hidden = candidates.hits(right.whole_windows() if config.negatives.hide_own_items else right)
         nlls = [
             candidate_softmax(logits_PC, candidates, targets_PM, mask_PM, hidden, own_PM)
