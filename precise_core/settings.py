@@ -99,6 +99,13 @@ class Settings(Config):
                 "targeted.warm_start false starts from the untrained model every night: it needs "
                 "universal.start scratch and targeted.warm_up_every_days 1"
             )
+        looks_ahead = self.universal.horizon_days > 0 or self.universal.target_filter != "all"
+        if self.model.prediction == "masked_item" and looks_ahead:
+            raise ValueError(
+                f"universal.horizon_days {self.universal.horizon_days:g} and target_filter "
+                f"{self.universal.target_filter} choose next items; model.prediction masked_item has none: "
+                "it needs 0 and all"
+            )
         return self
 
     @model_validator(mode="after")

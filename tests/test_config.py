@@ -104,6 +104,12 @@ def test_all_faults_are_named_at_once(file: Path) -> None:
     assert all(path in found for path in ("universal.epochs: ", "targeted.loss: ", "nonsense: unknown key"))
 
 
+@pytest.mark.parametrize("ahead", ["universal.horizon_days=9", "universal.target_filter=new"])
+def test_masked_items_have_no_next_items_to_choose(file: Path, ahead: str) -> None:
+    found = refusal(file, "model.prediction=masked_item", ahead)
+    assert "choose next items; model.prediction masked_item has none: it needs 0 and all" in found
+
+
 def test_a_required_key_is_asked_for(tmp_path: Path) -> None:
     empty = tmp_path / "empty.yaml"
     empty.write_text("", encoding="utf-8")
