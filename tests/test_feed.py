@@ -14,6 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from precise_core.errors import DataError, MissingTableError, RowCountError, TrainingError
 from precise_core.feed.catalog import load_item_catalog, load_token_init
+from precise_core.feed.config import FeedConfig
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from schemas import ITEM_TOKENS, TOKEN_EMBEDDINGS
@@ -59,12 +60,21 @@ def test_order_depends_on_seed_and_epoch_only(windows: DeltaSnapshot) -> None:
     assert order(3, 1) != order(4, 1)
 
 
-def test_validation_comes_in_file_order_with_its_truth(windows: DeltaSnapshot) -> None:
-    (batch,) = WindowFeed(windows, "all", "validation", batch_size=64, seed=3).epoch(0)
+@pytest.mark.parametrize("bucket_batches", [0, 16])
+def test_validation_comes_with_its_truth_and_by_length_where_bucketed(
+    windows: DeltaSnapshot, bucket_batches: int
+) -> None:
+    config = FeedConfig(bucket_batches=bucket_batches)
+    batches = list(WindowFeed(windows, "all", "validation", batch_size=10, seed=3, config=config).epoch(0))
     expected = grouped_windows(40, seed=100, with_targets=True)
-    assert rows_of([batch]) == [tuple(items) for items, _, _ in expected]
-    assert batch.target_indices_BM.tolist() == [list(targets) for _, _, targets in expected]
-    assert batch.target_counts_B.tolist() == [2] * 40
+    if bucket_batches:
+        expected.sort(key=lambda window: -len(window[0]))  # stable
+    assert rows_of(batches) == [tuple(items) for items, _, _ in expected]
+    truth = [row for batch in batches for row in batch.target_indices_BM.tolist()]
+    assert truth == [list(targets) for _, _, targets in expected]
+    assert [count for batch in batches for count in batch.target_counts_B.tolist()] == [2] * 40
+    widths = [batch.item_indices_BL.shape[1] for batch in batches]
+    assert widths == [max(len(items) for items, _, _ in expected[at : at + 10]) for at in range(0, 40, 10)]
 
 
 @pytest.mark.parametrize("batch_size", [16, 33])  # 100 % 33 leaves a last batch of one row for two ranks

@@ -85,7 +85,7 @@ class WindowFeed:
     Args:
         snapshot: The table at a pinned version.
         task: Partition to read.
-        split: `train`: shuffled anew each epoch; `validation` and `test`: in file order.
+        split: `train`: shuffled anew each epoch; `validation` and `test`: every epoch alike, by length in each pool.
         batch_size: Windows of one optimizer step, all ranks together: adding ranks does not change what is learned.
         seed: The order of epoch n depends on (seed, n), the files and ``config.bucket_batches`` only.
         rank: Which share of each batch to deliver: rows ``rank::world_size``.
@@ -203,9 +203,14 @@ class WindowFeed:
         return [self.files[i] for i in np.random.default_rng([self._seed, n]).permutation(len(self.files))]
 
     def _batches(self, lengths: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Row numbers of each batch: shuffled, then windows of similar length together, then the batches shuffled."""
+        """Row numbers of each batch: shuffled, then windows of similar length together, then the batches shuffled.
+
+        Nothing but the train split is shuffled: all of it is sorted by length.
+        """
         size, rows = self._batch_size, np.arange(len(lengths))
         if self._split != "train":
+            if self.config.bucket_batches > 1:
+                rows = np.argsort(-lengths, kind="stable")
             return [rows[start : start + size] for start in range(0, len(rows), size)]
         rng.shuffle(rows)
         if self.config.bucket_batches > 1:

@@ -6,6 +6,7 @@ U users, M truth items, V vocabulary rows, k cut.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
@@ -26,11 +27,12 @@ def validate(model: Precise, catalog: ItemCatalog, feed: WindowFeed) -> dict[str
     """
     was_training = model.training
     model.eval()
-    items_VD = catalog_vectors(model, catalog)
+    e_VD = catalog_embeddings(model, catalog)
+    items_VD = model.serving_item_vectors(e_VD)
     ndcg, recall = [], []
     for batch in feed.epoch(0):
-        e_BLD = fuse_distinct(model, catalog, batch.item_indices_BL)[0]
-        users_BD = model.serving_user_vectors(model.user_embeddings(e_BLD, batch.valid_mask_BL))
+        h_BD = model.user_embeddings(F.embedding(batch.item_indices_BL, e_VD), batch.valid_mask_BL)
+        users_BD = model.serving_user_vectors(h_BD)
         scores_BV = users_BD @ items_VD.T
         scores_BV[:, :FIRST_ITEM] = float("-inf")
         has_truth_B = batch.target_counts_B > 0
@@ -41,10 +43,10 @@ def validate(model: Precise, catalog: ItemCatalog, feed: WindowFeed) -> dict[str
     return {NDCG: _mean(ndcg), RECALL: _mean(recall)}
 
 
-def catalog_vectors(model: Precise, catalog: ItemCatalog) -> torch.Tensor:
-    """Serving vectors of every vocabulary row, in portions that fit memory."""
+def catalog_embeddings(model: Precise, catalog: ItemCatalog) -> torch.Tensor:
+    """e_VD of every vocabulary row, in portions that fit memory."""
     chunks = torch.arange(catalog.num_rows).split(_ITEMS_PER_CHUNK)
-    return torch.cat([model.serving_item_vectors(fuse_distinct(model, catalog, chunk)[0]) for chunk in chunks])
+    return torch.cat([fuse_distinct(model, catalog, chunk)[0] for chunk in chunks])
 
 
 def ndcg_at_k(hits_UK: torch.Tensor, truth_counts_U: torch.Tensor, k: int) -> torch.Tensor:
