@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,22 @@ def render(experiments: Mapping[str, Experiment], rankings: Sequence[Experiment]
     """One Markdown page: a section per experiment, then Table IX of each warehouse."""
     sections = [_section(name, experiment) for name, experiment in experiments.items()]
     sections += [ranking_page.section(found) for found in rankings]
-    return "\n".join([_HEADER, *(sections or [_NOTHING])])
+    return "\n".join([_HEADER, *_at_a_glance(experiments), *(sections or [_NOTHING])])
+
+
+def _at_a_glance(experiments: Mapping[str, Experiment]) -> list[str]:
+    """For every experiment and task, the reference system and the trained one that did best."""
+    rows = [
+        row
+        for experiment in experiments.values()
+        for task in experiment["tasks"]
+        if (row := _Question(experiment, task, "all").at_a_glance(experiment["title"] or experiment["name"]))
+    ]
+    heads = ["experiment", "task", "reference", "best of the others", "Recall@10", "NDCG@50"]
+    about = (
+        "The reference system of each experiment and the trained system of best NDCG@50 beside it, nothing filtered."
+    )
+    return ["## At a glance", "", about, "", *_table(heads, rows), ""] if rows else []
 
 
 def command(name: str, root: Path = ROOT) -> str:
@@ -133,8 +149,9 @@ class _Question:
         self.to = {reference: _by_key(rows, user_filter) for reference, rows in differences.items()}
         self.differences = self.to[self.reference]
         asked = _in_order(system for system, _ in self.figures)
-        models = [system for system in experiment["trained"] if system in asked]
-        self.systems = [*models, *(system for system in asked if system not in models)]
+        trained = [name for system in experiment["trained"] for name in (system, f"{system} + history")]
+        self.models = [system for system in trained if system in asked]
+        self.systems = [*self.models, *(system for system in asked if system not in self.models)]
 
     def lines(self) -> list[str]:
         users = self._users(_MAIN[0])
@@ -159,6 +176,20 @@ class _Question:
         cell = partial(self._difference, reference, found)
         table = self._table(_MAIN, [_label(key) for key in _MAIN], compared, cell)
         return [f"Difference to {reference}, its 95 % interval, and p:", "", *table, ""]
+
+    def at_a_glance(self, title: str) -> list[str]:
+        """One line: title, task, reference, best other, and two figures of both; empty without a comparison."""
+        recall, ndcg = ("all", "recall", 10), ("all", "ndcg", 50)
+        others = [name for name in self.models if name != self.reference and _is_number(self._mean(name, ndcg))]
+        if not others or not _is_number(self._mean(self.reference, ndcg)):
+            return []
+        best = max(others, key=lambda name: self._mean(name, ndcg))
+        pairs = [f"{self._value(self.reference, key)} → {self._value(best, key)}" for key in (recall, ndcg)]
+        return [f"[{title}](#{_anchor(title)})", f"`{self.task}`", self.reference, best, *pairs]
+
+    def _mean(self, system: str, key: Key) -> float:
+        figure = self.figures.get((system, key))
+        return math.nan if figure is None or figure["mean"] is None else float(figure["mean"])
 
     def _table(self, keys: Sequence[Key], heads: Sequence[str], systems: Sequence[str], cell: Any) -> list[str]:
         rows = [[system, *(cell(system, key) for key in keys)] for system in systems]
@@ -225,6 +256,11 @@ def _by_key(rows: Sequence[Mapping[str, Any]], user_filter: str) -> dict[tuple[s
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _anchor(title: str) -> str:
+    """The name GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def _label(key: Key) -> str:

@@ -80,6 +80,24 @@ def test_a_section_has_facts_tables_signs_and_training() -> None:
     assert "| PRECISE-UT | `all` | 2 | 7 | 1,234 | 988 | 0.0456 |" in lines
 
 
+def test_the_page_begins_with_the_best_system_of_every_experiment() -> None:
+    made = experiment()
+    made["tasks"]["all"]["figures"] += [
+        figure("SASRec", 0.03, metric="ndcg", k=50),
+        figure("PRECISE-UT", 0.05, metric="ndcg", k=50),
+        figure("PRECISE-ID", 0.02, metric="ndcg", k=50),
+        figure("oracle", 0.9, metric="ndcg", k=50),
+    ]
+    lines = results_page.render({"beauty": made, "toys": experiment()}).splitlines()
+    start = lines.index("## At a glance")
+    assert lines[start + 6 : start + 8] == [  # the second has no NDCG@50
+        "| [Table X](#table-x) | `all` | SASRec | PRECISE-UT | 0.0400 ± 0.0012 → 0.0600 ± 0.0012 ▲ | "
+        "0.0300 ± 0.0012 → 0.0500 ± 0.0012 |",
+        "",
+    ]
+    assert "At a glance" not in results_page.render({"beauty": experiment()})
+
+
 def test_seen_items_are_shown_where_some_are_unseen() -> None:
     made = experiment()
     assert "seen Recall@10" not in results_page.render({"beauty": made})
