@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import yaml
 
 from benchmarks import ranking_page
 from benchmarks.recall_tables import recall_lines
+from precise_core.evaluation.names import ORACLE, with_history
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
@@ -45,6 +46,9 @@ over users with p < .05; without a sign the difference may be chance. Groups lim
 most frequent), cold (all others), seen (with training events), rare (1 to 4 of them) or unseen (none). The user filter
 `all` filters nothing, `new` leaves out what the user had before, `repeat` ranks nothing else.
 """
+_GLANCE = """The reference system, the trained system of best NDCG@50 beside it, and the best simple reference; nothing
+is filtered. Which is best was read from these figures, so look at the p-values in its section. "+ history" = blended
+with the user's own purchases. Systems that learnt the validation items too are left out."""
 _NOTHING = "No experiment has been run yet: `make experiment` lists the names.\n"
 
 
@@ -83,25 +87,38 @@ def render(experiments: Mapping[str, Experiment], rankings: Sequence[Experiment]
 
 
 def _at_a_glance(experiments: Mapping[str, Experiment]) -> list[str]:
-    """For every experiment and task, the reference system and the trained one that did best."""
+    """For every experiment and task: the reference system, the best of the others, the best simple reference."""
     rows = [
         row
-        for experiment in experiments.values()
+        for name, experiment in experiments.items()
         for task in experiment["tasks"]
-        if (row := _Question(experiment, task, "all").at_a_glance(experiment["title"] or experiment["name"]))
+        if (row := _Question(experiment, task, "all").at_a_glance(_title(experiment), _learns_validation(name)))
     ]
-    heads = ["experiment", "task", "reference", "best of the others", "Recall@10", "NDCG@50"]
-    about = (
-        "The reference system of each experiment and the trained system of best NDCG@50 beside it, nothing filtered."
-    )
-    return ["## At a glance", "", about, "", *_table(heads, rows), ""] if rows else []
+    heads = ["experiment", "task", "reference system", "best other", "Recall@10", "NDCG@50", "best simple, NDCG@50"]
+    return ["## At a glance", "", _GLANCE, "", *_table(heads, rows, names=4), ""] if rows else []
+
+
+def _title(experiment: Experiment) -> str:
+    return str(experiment["title"] or experiment["name"])
+
+
+def _learns_validation(name: str) -> set[str]:
+    """Systems that are trained on more than the others."""
+    systems = _configuration(name).get("experiment", {}).get("systems", {})
+    key = "train_includes_validation"
+    return {system for system, of in systems.items() if of.get("changes", {}).get("windows", {}).get(key)}
+
+
+def _configuration(name: str, root: Path = ROOT) -> Mapping[str, Any]:
+    """The experiment's file; empty where there is none."""
+    files = [root / "conf" / part / f"{name}.yaml" for part in ("experiments", "")]
+    file = next(filter(Path.is_file, files), None)
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file else {}
 
 
 def command(name: str, root: Path = ROOT) -> str:
     """What repeats an experiment; with a folder where its source reads one."""
-    files = [root / "conf" / part / f"{name}.yaml" for part in ("experiments", "")]
-    file = next(filter(Path.is_file, files), None)
-    source = yaml.safe_load(file.read_text(encoding="utf-8")).get("source", {}) if file else {}
+    source = _configuration(name, root).get("source", {})
     return f"make experiment NAME={name}" + (" DATA=<folder>" if "data" in source else "")
 
 
@@ -121,7 +138,7 @@ def _section(name: str, experiment: Experiment) -> str:
         f"- {experiment['date']}, {experiment['machine']}, code {experiment['code_version']}",
         *_not_asked(experiment),
     ]
-    parts = [f"## {experiment['title'] or experiment['name']}", "", *facts, ""]
+    parts = [f"## {_title(experiment)}", "", *facts, ""]
     for task in experiment["tasks"]:
         for user_filter in _in_order(figure["user_filter"] for figure in experiment["tasks"][task]["figures"]):
             parts += _Question(experiment, task, user_filter).lines()
@@ -149,7 +166,7 @@ class _Question:
         self.to = {reference: _by_key(rows, user_filter) for reference, rows in differences.items()}
         self.differences = self.to[self.reference]
         asked = _in_order(system for system, _ in self.figures)
-        trained = [name for system in experiment["trained"] for name in (system, f"{system} + history")]
+        trained = [name for system in experiment["trained"] for name in (system, with_history(system))]
         self.models = [system for system in trained if system in asked]
         self.systems = [*self.models, *(system for system in asked if system not in self.models)]
 
@@ -177,15 +194,20 @@ class _Question:
         table = self._table(_MAIN, [_label(key) for key in _MAIN], compared, cell)
         return [f"Difference to {reference}, its 95 % interval, and p:", "", *table, ""]
 
-    def at_a_glance(self, title: str) -> list[str]:
-        """One line: title, task, reference, best other, and two figures of both; empty without a comparison."""
+    def at_a_glance(self, title: str, left_out: Set[str]) -> list[str]:
+        """One line of the first table; empty without two systems to compare."""
         recall, ndcg = ("all", "recall", 10), ("all", "ndcg", 50)
-        others = [name for name in self.models if name != self.reference and _is_number(self._mean(name, ndcg))]
-        if not others or not _is_number(self._mean(self.reference, ndcg)):
+        measured = [name for name in self.systems if name not in left_out and _is_number(self._mean(name, ndcg))]
+        others = [name for name in measured if name in self.models and name != self.reference]
+        simple = [name for name in measured if name not in self.models and name != ORACLE]
+        if not others or self.reference not in measured:
             return []
-        best = max(others, key=lambda name: self._mean(name, ndcg))
+        best, best_simple = (
+            max(names, key=lambda name: self._mean(name, ndcg), default="") for names in (others, simple)
+        )
         pairs = [f"{self._value(self.reference, key)} → {self._value(best, key)}" for key in (recall, ndcg)]
-        return [f"[{title}](#{_anchor(title)})", f"`{self.task}`", self.reference, best, *pairs]
+        beside = f"{best_simple} {_share(self._mean(best_simple, ndcg))}" if best_simple else ""
+        return [f"[{title}](#{_anchor(title)})", f"`{self.task}`", self.reference, best, *pairs, beside]
 
     def _mean(self, system: str, key: Key) -> float:
         figure = self.figures.get((system, key))
@@ -253,8 +275,9 @@ def _by_key(rows: Sequence[Mapping[str, Any]], user_filter: str) -> dict[tuple[s
     }
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> list[str]:
+    """The first ``names`` columns hold words, all others numbers."""
+    lines = [heads, [*["---"] * names, *["---:"] * (len(heads) - names)], *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 

@@ -46,9 +46,12 @@ def test_without_ours_there_is_nothing_to_compare() -> None:
 
 
 def test_accuracy_names_the_epoch_kept() -> None:
-    figures = {name: (value, unit) for name, value, unit, *_ in compare.accuracy({compare.OURS: RESULTS[compare.OURS]})}
-    assert figures["epoch kept: precise at its best validation"] == (3, "of 7")
-    assert figures["recall@10: precise at its best validation"] == (0.05, "")
+    figures = {name: (value, unit) for name, value, unit, *_ in compare.accuracy(RESULTS)}
+    assert figures["epoch kept: ours, at its best validation"] == (3, "of 7")
+    assert figures["recall@10: ours, at its best validation"] == (0.05, "")
+    assert figures["Recall@10, each at its best validation: ours over RecTools"] == (1.25, "x")
+    alone = compare.accuracy({compare.RECTOOLS: RESULTS[compare.RECTOOLS]})
+    assert not any("over" in name for name, *_ in alone)
 
 
 def test_our_own_run_goes_from_a_sequence_file_to_figures(tmp_path: Path) -> None:

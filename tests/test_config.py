@@ -74,6 +74,10 @@ def test_tasks_keep_the_order_of_the_file(file: Path) -> None:
         ("model.fusion.experts=2", "model.fusion.experts: unknown key; allowed here: .*num_experts"),
         ("sed=2", "sed: unknown key; allowed here: .*seed"),
         ("universal.epochs=many", "universal.epochs: .*integer.* .got 'many'."),
+        (
+            "universal={logit_adjustment: 1, negatives: {logq_correction: false}}",
+            "universal: logit_adjustment 1: in-batch negatives without logq_correction leave popularity out already",
+        ),
         ("universal.batch_size=1", "universal.batch_size: .*greater than or equal to 2 .got 1."),
         ("model.fusion.mode=mean", "model.fusion.mode: .*'id', 'llm', 'pool' or 'moe' .got 'mean'."),
         ("model.fusion.top_k=9", "model.fusion: top_k 9 is above num_experts 4"),
@@ -206,9 +210,7 @@ def test_equal_configs_hash_equally_and_unequal_ones_do_not(left: dict[str, int]
 
 
 def test_settings_import_no_engine() -> None:
-    code = (
-        "import sys, precise_core.settings; "
-        "print([m for m in ('pyspark', 'torch', 'petastorm', 'faiss', 'great_expectations') if m in sys.modules])"
-    )
+    engines = ("pyspark", "torch", "petastorm", "faiss", "great_expectations", "numpy")
+    code = f"import sys, precise_core.settings; print([m for m in {engines} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -241,6 +241,10 @@ def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_system_alon
         ),
         ({"reference": "B", "systems": {"A": {}}}, "reference 'B' is not one of the systems ['A']"),
         (
+            {"reference": "A", "also_against": ["item_knn", "A"], "systems": {"A": {}}},
+            "also_against: ['item_knn', 'A'] repeats a name, or the reference",
+        ),
+        (
             {"reference": "A", "also_against": ["item_knn", "A + history"], "systems": {"A": {}}},
             "also_against: ['A + history'] are none of the systems and references ['A', 'most_popular',",
         ),

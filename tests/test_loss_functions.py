@@ -146,16 +146,23 @@ def test_equation_5_over_the_positions_of_a_batch(
     torch.testing.assert_close(ours.mean, torch.stack(terms).mean())
 
 
-def test_under_late_fusion_popularity_is_taken_from_the_text_half_alone() -> None:
+@pytest.mark.parametrize("in_batch", [True, False])  # targets among the candidates, or scored by themselves
+def test_under_late_fusion_popularity_is_taken_from_the_text_half_alone(in_batch: bool) -> None:
     batch, frequencies_V = batch_of(WINDOWS), frequencies_of(batch_of(WINDOWS))
     catalog = world_catalog(NUM_ROWS - 2)
     torch.manual_seed(0)
-    config = tiny_model("moe", late_fusion=True)
-    model = Precise(config, NUM_ROWS, catalog.known_token_ids, "universal", catalog.token_ids_VT.shape[1]).eval()
+    model = Precise(
+        tiny_model("moe", late_fusion=True),
+        NUM_ROWS,
+        catalog.known_token_ids,
+        "universal",
+        catalog.token_ids_VT.shape[1],
+    ).eval()
 
     def gradients(adjustment: float) -> dict[str, torch.Tensor]:
         model.zero_grad()
-        loss = universal_loss(model, catalog, tiny_universal(logit_adjustment=adjustment), frequencies_V)
+        config = tiny_universal(logit_adjustment=adjustment, negatives={"uniform": 6, "in_batch": in_batch})
+        loss = universal_loss(model, catalog, config, frequencies_V)
         found = loss(batch, torch.Generator().manual_seed(3))
         assert found is not None
         found.mean.backward()

@@ -87,15 +87,21 @@ def test_the_page_begins_with_the_best_system_of_every_experiment() -> None:
         figure("PRECISE-UT", 0.05, metric="ndcg", k=50),
         figure("PRECISE-ID", 0.02, metric="ndcg", k=50),
         figure("oracle", 0.9, metric="ndcg", k=50),
+        figure("item_knn", 0.04, metric="ndcg", k=50),
+        figure("SASRec, validation item learnt", 0.8, metric="ndcg", k=50),
     ]
+    made["trained"]["SASRec, validation item learnt"] = made["trained"]["SASRec"]
     lines = results_page.render({"beauty": made, "toys": experiment()}).splitlines()
     start = lines.index("## At a glance")
-    assert lines[start + 6 : start + 8] == [  # the second has no NDCG@50
+    first = lines.index("| --- | --- | --- | --- | ---: | ---: | ---: |", start) + 1
+    assert lines[first : first + 2] == [  # the second has no NDCG@50
         "| [Table X](#table-x) | `all` | SASRec | PRECISE-UT | 0.0400 ± 0.0012 → 0.0600 ± 0.0012 ▲ | "
-        "0.0300 ± 0.0012 → 0.0500 ± 0.0012 |",
+        "0.0300 ± 0.0012 → 0.0500 ± 0.0012 | item_knn 0.0400 |",
         "",
     ]
     assert "At a glance" not in results_page.render({"beauty": experiment()})
+    named = results_page.render({"beauty": made | {"title": "Table V, length: 50 (all)"}})
+    assert "| [Table V, length: 50 (all)](#table-v-length-50-all) |" in named
 
 
 def test_seen_items_are_shown_where_some_are_unseen() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from precise_core.config import Config
-from precise_core.evaluation.references import ALWAYS_ASKED
+from precise_core.evaluation.names import ALWAYS_ASKED, with_history
 
 
 class EvaluationConfig(Config):
@@ -104,11 +104,12 @@ class ExperimentConfig(Config):
             raise ValueError(f"recall.ours: {graphs} are of stage graph; U2I2I needs a checkpoint's item vectors")
         if self.systems and self.reference not in self.systems:
             raise ValueError(f"reference {self.reference!r} is not one of the systems {sorted(self.systems)}")
-        blended = [f"{name} + history" for name, system in self.systems.items() if system.blend.weights]
-        others = sorted({*self.also_against} - {*self.systems, *blended, *ALWAYS_ASKED})
-        if others:
-            names = [*self.systems, *blended, *ALWAYS_ASKED]
+        blended = [with_history(name) for name, system in self.systems.items() if system.blend.weights]
+        names = [*self.systems, *blended, *ALWAYS_ASKED]
+        if others := sorted({*self.also_against} - set(names)):
             raise ValueError(f"also_against: {others} are none of the systems and references {names}")
+        if len({self.reference, *self.also_against}) <= len(self.also_against):
+            raise ValueError(f"also_against: {list(self.also_against)} repeats a name, or the reference")
         if self.systems and "all" in self.tasks and self.systems[self.reference].stage == "targeted":
             raise ValueError(f"reference {self.reference!r} has stage targeted, which is not asked of the task `all`")
         return self

@@ -11,11 +11,9 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
+from precise_core.evaluation.names import ALL_TIME, ITEM_KNN, LAST_ITEM_KNN, MOST_POPULAR, PERSONAL_FREQUENCY
+
 SECONDS_PER_DAY = 86_400
-MOST_POPULAR, PERSONAL_FREQUENCY, ITEM_KNN = "most_popular_{days}d", "personal_frequency", "item_knn"
-ORACLE = "oracle"
-LAST_ITEM_KNN, ALL_TIME = "last_item_knn", "most_popular"
-ALWAYS_ASKED = (ALL_TIME, PERSONAL_FREQUENCY, ITEM_KNN, LAST_ITEM_KNN)
 
 
 class Scorer(Protocol):

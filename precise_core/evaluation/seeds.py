@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from precise_core.errors import DataError
+from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.protocol import EvaluationResult, MetricKey
 
 
@@ -78,7 +79,7 @@ def figures_over_seeds(
 ) -> dict[str, list[dict[str, Any]]]:
     """``spread_over_seeds`` and ``compare_over_seeds`` as plain values: `figures` and `differences`.
 
-    There are no differences to a reference that was not asked.
+    There are no differences to a reference that was not asked; to those after the first, none by group of items.
     """
     users = {MetricKey(*(row[name] for name in MetricKey._fields)): row["users"] for row in results[0].rows}
     figures: list[dict[str, Any]] = []
@@ -86,13 +87,17 @@ def figures_over_seeds(
         deviation = spread.deviation if spread.seeds > 1 else None  # NaN is no JSON
         figures.append({**key._asdict(), **asdict(spread), "deviation": deviation, "users": users.get(key)})
     asked = {key.system for result in results for key in result.per_user}
-    differences = [
-        difference
-        for reference in references
-        if reference in asked
-        for difference in compare_over_seeds(results, reference, samples=samples, seed=seed)
-    ]
+    differences: list[dict[str, Any]] = []
+    for reference in references:
+        if reference in asked:
+            compared = results if reference == references[0] else [_of_all_items(result) for result in results]
+            differences += compare_over_seeds(compared, reference, samples=samples, seed=seed)
     return {"figures": figures, "differences": differences}
+
+
+def _of_all_items(result: EvaluationResult) -> EvaluationResult:
+    per_user = {key: values_U for key, values_U in result.per_user.items() if key.item_group == ALL}
+    return EvaluationResult(result.user_rows, per_user=per_user)
 
 
 def _check(results: Sequence[EvaluationResult]) -> None:

@@ -17,7 +17,10 @@ class FeedConfig(Config):
     reader: Reader = Field("petastorm", description="`petastorm`, or `arrow`: pyarrow alone, several times as fast.")
     prefetch_batches: int = Field(2, ge=0, description="Batches a thread prepares ahead of the trainer; 0 = none.")
     bucket_batches: int = Field(
-        16, ge=0, description="Rows of so many batches are sorted by length, so that trimming pays; 0 or 1 = none."
+        16,
+        ge=0,
+        description="Rows of so many batches are sorted by length, so that trimming pays; 0 or 1 = none. "
+        "Validation rows are all sorted, unless none.",
     )
 
 

@@ -85,7 +85,7 @@ class WindowFeed:
     Args:
         snapshot: The table at a pinned version.
         task: Partition to read.
-        split: `train`: shuffled anew each epoch; `validation` and `test`: every epoch alike, by length in each pool.
+        split: `train`: shuffled anew each epoch; `validation` and `test`: alike in every epoch.
         batch_size: Windows of one optimizer step, all ranks together: adding ranks does not change what is learned.
         seed: The order of epoch n depends on (seed, n), the files and ``config.bucket_batches`` only.
         rank: Which share of each batch to deliver: rows ``rank::world_size``.
@@ -205,7 +205,7 @@ class WindowFeed:
     def _batches(self, lengths: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         """Row numbers of each batch: shuffled, then windows of similar length together, then the batches shuffled.
 
-        Nothing but the train split is shuffled: all of it is sorted by length.
+        Other splits are not shuffled; with bucketing each of their pools is sorted by length.
         """
         size, rows = self._batch_size, np.arange(len(lengths))
         if self._split != "train":

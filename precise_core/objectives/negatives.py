@@ -5,7 +5,7 @@ V vocabulary rows, J items that can be drawn, C candidates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,6 +37,11 @@ class Candidates:
         """s = logit - log q, in float32 also where the logits come from autocast."""
         logits_PC = logits_PC.float()
         return logits_PC if self.log_q_C is None else logits_PC - self.log_q_C
+
+    def with_prior(self, prior_V: torch.Tensor) -> Candidates:
+        """The same items with ``prior_V`` added to their scores by ``corrected``; C numbers instead of P x C."""
+        prior_C = prior_V[self.item_indices_C]
+        return replace(self, log_q_C=-prior_C if self.log_q_C is None else self.log_q_C - prior_C)
 
     def hits(self, right: RightItems) -> Hits:
         """Where the right items of each position stand among the candidates (accidental hits)."""

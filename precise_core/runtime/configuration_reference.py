@@ -44,7 +44,13 @@ Rules across keys are checked as well:
 - `ranking_features.train_share + validation_share` is below 1, so that impressions are left to test on;
 - `ranking_features.tasks` names only `all` and declared tasks;
 - a task gives `scene`, `action` or both; a task is never called `all`;
-- negatives have at least one source.
+- negatives have at least one source;
+- `model.late_fusion` needs `model.fusion.mode` `pool` or `moe`, and `model.prediction: next_item`;
+- `model.prediction: masked_item` needs `universal.horizon_days: 0` and `universal.target_filter: all`;
+- `universal.logit_adjustment` above 0 needs negatives that do not leave popularity out already: `logq_correction`,
+  `whole_catalog`, or no `in_batch`;
+- `targeted.warm_start: false` needs `universal.start: scratch` and `targeted.warm_up_every_days: 1`;
+- `experiment.also_against` names systems, systems with a blend and ` + history`, or simple references, each once.
 """
 
 _MEANINGS = {

@@ -12,6 +12,7 @@ from typing import Any
 from precise_core.errors import NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.blend import Blend
 from precise_core.evaluation.config import BlendConfig
+from precise_core.evaluation.names import with_history
 from precise_core.evaluation.protocol import (
     USER_FILTERS,
     EmbeddingScorer,
@@ -131,7 +132,7 @@ class Questions:
             if blend.weights:
                 choice = self._blending(task).choose(blend, checkpoint, catalog, history)
                 own = self.evaluation.own_history(task, choice.days)
-                systems[f"{name} + history"] = Blend(scorer, own, choice.weight)
+                systems[with_history(name)] = Blend(scorer, own, choice.weight)
                 self.blends.append({"system": name, "task": task, "seed": job.settings.seed, **asdict(choice)})
             results[task] = self._ask(task, systems)
         return results

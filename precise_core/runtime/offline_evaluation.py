@@ -20,9 +20,9 @@ from scipy import sparse
 from precise_core.errors import CheckpointError, NothingToEvaluateError, VersionMixError
 from precise_core.evaluation.blend import OwnHistory
 from precise_core.evaluation.groups import item_groups, scene_groups
+from precise_core.evaluation.names import ORACLE
 from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, evaluate_lists, evaluate_ranking
 from precise_core.evaluation.references import (
-    ORACLE,
     SECONDS_PER_DAY,
     MostPopular,
     Scorer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from precise_core.config import Config
 from precise_core.objectives.config import NegativesConfig
@@ -81,9 +81,10 @@ class UniversalConfig(LoopConfig):
     ``start``: `scratch` = a new model from all train windows; `continue` = the checkpoint in use, grown to tonight's
     items, on the windows with events since it was trained. Without a checkpoint to go on from, scratch.
 
-    ``logit_adjustment``: 0 = the paper. Above, the loss adds that many times log(1 + an item's events) to its score, so
-    that the score need not learn how popular an item is (Menon et al. 2021, https://arxiv.org/abs/2007.07314): rare and
-    new items rank higher. Under `model.late_fusion` of the text half alone: popularity then counts once in the sum.
+    ``logit_adjustment``: 0 = the paper. Above, the loss adds that many times log(1 + an item's events in the windows
+    that are learnt) to its score, so that the score need not learn how popular an item is (Menon et al. 2021,
+    https://arxiv.org/abs/2007.07314): rare items rank higher. Under `model.late_fusion` of the text half alone:
+    popularity then counts once in the sum. It needs negatives that do not leave popularity out already.
     """
 
     start: Literal["scratch", "continue"] = Field(
@@ -96,6 +97,17 @@ class UniversalConfig(LoopConfig):
     mask_share: float = Field(0.2, gt=0, lt=1, description="Share of masked items; `prediction: masked_item` only.")
     logit_adjustment: float = Field(0.0, ge=0, description="How much of an item's popularity the score leaves out.")
     alternate: AlternateConfig = Field(AlternateConfig(), description="The id table first, then everything (IV-E2).")
+
+    @model_validator(mode="after")
+    def _popularity_is_left_out_once(self) -> UniversalConfig:
+        negatives = self.negatives
+        by_popularity = negatives.in_batch and not (negatives.logq_correction or negatives.whole_catalog)
+        if self.logit_adjustment and by_popularity:
+            raise ValueError(
+                f"logit_adjustment {self.logit_adjustment:g}: in-batch negatives without logq_correction leave "
+                "popularity out already; set negatives.logq_correction true or logit_adjustment 0"
+            )
+        return self
 
 
 class TargetedConfig(LoopConfig):

@@ -35,8 +35,9 @@ def universal_loss(
     Args:
         model: Trained by it.
         catalog: Tokens of every vocabulary row.
-        config: Negatives, targets of a position, horizon.
-        frequencies_V: How often each item occurs in the windows that are learnt.
+        config: Negatives, targets of a position, horizon, logit adjustment.
+        frequencies_V: How often each item occurs in the windows that are learnt, tonight's alone on a continued night:
+            as often as it can be a target of this training.
         is_trained_V: Items that uniform draws choose from, those of earlier nights among them; None = those that occur.
 
     Raises (when built):
@@ -102,14 +103,14 @@ def universal_loss(
         own_logits: list[torch.Tensor | None] = [None] * len(logits)
         if e_PMD is not None:
             own_logits = [*model.pair_logits_of_parts(h_PD, e_PMD)]
+        drawn = [candidates] * len(logits)
         if prior_V is not None:  # on the text half, which is the last, or on the whole score
-            logits[-1] = logits[-1] + prior_V[candidates.item_indices_C]
-            own_PM = own_logits[-1]
+            drawn[-1], own_PM = candidates.with_prior(prior_V), own_logits[-1]
             own_logits[-1] = None if own_PM is None else own_PM + prior_V[targets_PM]
         hidden = candidates.hits(right.whole_windows() if config.negatives.hide_own_items else right)
         nlls = [
-            candidate_softmax(logits_PC, candidates, targets_PM, mask_PM, hidden, own_PM)
-            for logits_PC, own_PM in zip(logits, own_logits, strict=True)
+            candidate_softmax(logits_PC, of_part, targets_PM, mask_PM, hidden, own_PM)
+            for logits_PC, of_part, own_PM in zip(logits, drawn, own_logits, strict=True)
         ]
         return BatchLoss(torch.stack(nlls).sum() + balance_penalty(model), weight=int(mask_PM.sum()))
 

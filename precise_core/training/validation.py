@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from precise_core.feed.windows import WindowFeed
-from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
+from precise_core.models.catalog import FIRST_ITEM, UNKNOWN, ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 
 NDCG = "validation_ndcg_at_50"
@@ -27,11 +27,12 @@ def validate(model: Precise, catalog: ItemCatalog, feed: WindowFeed) -> dict[str
     """
     was_training = model.training
     model.eval()
-    e_VD = catalog_embeddings(model, catalog)
-    items_VD = model.serving_item_vectors(e_VD)
+    e_VD = _embeddings(model, catalog)
+    items_VD = model.serving_item_vectors(e_VD[: catalog.num_rows])
     ndcg, recall = [], []
     for batch in feed.epoch(0):
-        h_BD = model.user_embeddings(F.embedding(batch.item_indices_BL, e_VD), batch.valid_mask_BL)
+        rows_BL = batch.item_indices_BL.where(batch.item_indices_BL < len(e_VD), UNKNOWN)
+        h_BD = model.user_embeddings(F.embedding(rows_BL, e_VD), batch.valid_mask_BL)
         users_BD = model.serving_user_vectors(h_BD)
         scores_BV = users_BD @ items_VD.T
         scores_BV[:, :FIRST_ITEM] = float("-inf")
@@ -43,9 +44,9 @@ def validate(model: Precise, catalog: ItemCatalog, feed: WindowFeed) -> dict[str
     return {NDCG: _mean(ndcg), RECALL: _mean(recall)}
 
 
-def catalog_embeddings(model: Precise, catalog: ItemCatalog) -> torch.Tensor:
-    """e_VD of every vocabulary row, in portions that fit memory."""
-    chunks = torch.arange(catalog.num_rows).split(_ITEMS_PER_CHUNK)
+def _embeddings(model: Precise, catalog: ItemCatalog) -> torch.Tensor:
+    """e_VD of every row of the catalog and of the model, in portions: what an item is fused from is larger than e."""
+    chunks = torch.arange(max(catalog.num_rows, model.num_item_rows)).split(_ITEMS_PER_CHUNK)
     return torch.cat([fuse_distinct(model, catalog, chunk)[0] for chunk in chunks])
 
 

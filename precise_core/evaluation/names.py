@@ -1,0 +1,14 @@
+"""Names of what stands beside the systems in every table; imports nothing, so that the configuration can know them."""
+
+from __future__ import annotations
+
+MOST_POPULAR, ALL_TIME = "most_popular_{days}d", "most_popular"
+PERSONAL_FREQUENCY = "personal_frequency"
+ITEM_KNN, LAST_ITEM_KNN = "item_knn", "last_item_knn"
+ORACLE = "oracle"
+ALWAYS_ASKED = (ALL_TIME, PERSONAL_FREQUENCY, ITEM_KNN, LAST_ITEM_KNN)
+
+
+def with_history(system: str) -> str:
+    """Name of a system blended with the user's own history."""
+    return f"{system} + history"
