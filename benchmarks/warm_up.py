@@ -94,7 +94,8 @@ def draw(days: Mapping[int, pd.DataFrame], target: Path) -> Path:
             nights = max(len(rows[c.AS_OF].unique()) for rows in days.values())
             axes.xaxis.set_major_locator(DayLocator(interval=-(-nights // 10)))
             axes.xaxis.set_major_formatter(DateFormatter("%m-%d"))
-        figure.axes[0].legend(frameon=False)
+        lines, names = figure.axes[0].get_legend_handles_labels()  # alike in every panel, so above all of them
+        figure.legend(lines, names, loc="outside upper center", ncols=len(names), frameon=False)
         FigureCanvasSVG(figure).print_svg(str(target), metadata={"Date": None})
     return target
 
