@@ -88,12 +88,13 @@ def render(experiments: Mapping[str, Experiment], rankings: Sequence[Experiment]
 
 def _at_a_glance(experiments: Mapping[str, Experiment]) -> list[str]:
     """For every experiment and task: the reference system, the best of the others, the best simple reference."""
-    rows = [
-        row
-        for name, experiment in experiments.items()
-        for task in experiment["tasks"]
-        if (row := _Question(experiment, task, "all").at_a_glance(_title(experiment), _learns_validation(name)))
-    ]
+    rows: list[list[str]] = []
+    for name, experiment in experiments.items():
+        left_out = _learns_validation(name)
+        lines = (
+            _Question(experiment, task, "all").at_a_glance(_title(experiment), left_out) for task in experiment["tasks"]
+        )
+        rows += filter(None, lines)
     heads = ["experiment", "task", "reference system", "best other", "Recall@10", "NDCG@50", "best simple, NDCG@50"]
     return ["## At a glance", "", _GLANCE, "", *_table(heads, rows, names=4), ""] if rows else []
 
