@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from precise_core.config import Config
 from precise_core.objectives.config import NegativesConfig
 
+TargetFilter = Literal["all", "new"]
+
 
 class OptimizerConfig(Config):
     """AdamW with linear warm-up and cosine decay to ``final_share`` of the rate.
@@ -39,8 +41,8 @@ class LoopConfig(Config):
     ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU; what bf16 gains there
     was not measured. ``horizon_days``: 0 = the paper, targets are of the next instant; above, of all instants up to
     that many days after the newest event seen, for vectors that are written once and used for days. ``target_filter``:
-    `all` = the paper; `new` = only items that the window did not hold before are targets, for lists that leave out what
-    a user had; the window is read whole in either case.
+    `all` = the paper; `new` = only items that the window did not hold before are targets, and validation ranks only
+    those, for lists that leave out what a user had; the window is read whole in either case.
     """
 
     epochs: int = Field(3, ge=0)
@@ -49,7 +51,7 @@ class LoopConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`bf16` = autocast; `auto` = fp32 on a CPU.")
     optimizer: OptimizerConfig = OptimizerConfig()
     horizon_days: float = Field(0.0, ge=0, description="How far ahead targets may lie; 0 = the next instant only.")
-    target_filter: Literal["all", "new"] = Field("all", description="`new` = only items new to the user are targets.")
+    target_filter: TargetFilter = Field("all", description="`new` = only items new to the user are targets.")
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
     checkpoint_every_steps: int = Field(200, ge=1)
     tensorboard: bool = Field(True, description="Write figures to `checkpoints/logs/` while training runs.")

@@ -117,7 +117,7 @@ def train_targeted(
                 model=model,
                 loss=targeted_loss(model, catalog, config, task_frequencies_V, frequencies_V > 0),
                 feed=feed,
-                validate=lambda: validate(model, catalog, validation),
+                validate=lambda: validate(model, catalog, validation, config.target_filter),
                 config=config,
                 resume=resume,
                 seed=seed,

@@ -120,7 +120,7 @@ def train_universal(
             model=model,
             loss=universal_loss(model, catalog, config, learnt_V, frequencies_V > 0),
             feed=feed,
-            validate=lambda: validate(model, catalog, validation),
+            validate=lambda: validate(model, catalog, validation, config.target_filter),
             config=config,
             resume=resume,
             seed=seed,

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from precise_core.feed.windows import WindowFeed
-from precise_core.models.catalog import FIRST_ITEM, UNKNOWN, ItemCatalog
+from precise_core.models.catalog import FIRST_ITEM, PADDING, UNKNOWN, ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
+from precise_core.training.config import TargetFilter
 
 NDCG = "validation_ndcg_at_50"
 RECALL = "validation_recall_at_10"
@@ -20,10 +21,14 @@ _COUNTED_TARGETS = 2
 
 
 @torch.no_grad()
-def validate(model: Precise, catalog: ItemCatalog, feed: WindowFeed) -> dict[str, float]:
-    """Mean NDCG@50 and recall@10 over users with at least one truth item; nothing is filtered from the ranking.
+def validate(
+    model: Precise, catalog: ItemCatalog, feed: WindowFeed, user_filter: TargetFilter = "all"
+) -> dict[str, float]:
+    """Mean NDCG@50 and recall@10 over users with at least one truth item.
 
-    Ties are ranked as in the offline evaluation: a truth item comes after every other item of its score.
+    ``user_filter``: `all` filters nothing; `new` takes the items of the user's window out of ranking and truth, so that
+    a training whose targets are new items is selected by them (`user_filter` of the offline evaluation, which knows a
+    user's whole history). Ties are ranked as in the offline evaluation: a truth item comes after every other item of its score.
     """
     was_training = model.training
     model.eval()
@@ -36,10 +41,16 @@ def validate(model: Precise, catalog: ItemCatalog, feed: WindowFeed) -> dict[str
         users_BD = model.serving_user_vectors(h_BD)
         scores_BV = users_BD @ items_VD.T
         scores_BV[:, :FIRST_ITEM] = float("-inf")
-        has_truth_B = batch.target_counts_B > 0
-        hits_BK = _hits(scores_BV, batch.target_indices_BM, 50)[has_truth_B]
-        ndcg.append(ndcg_at_k(hits_BK, batch.target_counts_B[has_truth_B], 50))
-        recall.append(recall_at_k(hits_BK, batch.target_counts_B[has_truth_B], 10))
+        truth_BM = batch.target_indices_BM
+        if user_filter == "new":
+            had_BL = batch.item_indices_BL
+            truth_BM = truth_BM.masked_fill((truth_BM[:, :, None] == had_BL[:, None, :]).any(dim=2), PADDING)
+            scores_BV.scatter_(1, had_BL.where(had_BL < scores_BV.shape[1], PADDING), float("-inf"))
+        counts_B = (truth_BM != PADDING).sum(dim=1)
+        has_truth_B = counts_B > 0
+        hits_BK = _hits(scores_BV, truth_BM, 50)[has_truth_B]
+        ndcg.append(ndcg_at_k(hits_BK, counts_B[has_truth_B], 50))
+        recall.append(recall_at_k(hits_BK, counts_B[has_truth_B], 10))
     model.train(was_training)
     return {NDCG: _mean(ndcg), RECALL: _mean(recall)}
 
