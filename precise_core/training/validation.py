@@ -26,9 +26,15 @@ def validate(
 ) -> dict[str, float]:
     """Mean NDCG@50 and recall@10 over users with at least one truth item.
 
-    ``user_filter``: `all` filters nothing; `new` takes the items of the user's window out of ranking and truth, so that
-    a training whose targets are new items is selected by them (`user_filter` of the offline evaluation, which knows a
-    user's whole history). Ties are ranked as in the offline evaluation: a truth item comes after every other item of its score.
+    Ties are ranked as in the offline evaluation: a truth item comes after every other item of its score.
+
+    Args:
+        model: As it is now.
+        catalog: Tokens of the items.
+        feed: The validation windows.
+        user_filter: `all` filters nothing; `new` takes the items of the user's window out of ranking and truth, so that
+            a training whose targets are new items is selected by them. The offline evaluation's `new` knows a user's
+            whole history.
     """
     was_training = model.training
     model.eval()
@@ -43,9 +49,7 @@ def validate(
         scores_BV[:, :FIRST_ITEM] = float("-inf")
         truth_BM = batch.target_indices_BM
         if user_filter == "new":
-            had_BL = batch.item_indices_BL
-            truth_BM = truth_BM.masked_fill((truth_BM[:, :, None] == had_BL[:, None, :]).any(dim=2), PADDING)
-            scores_BV.scatter_(1, had_BL.where(had_BL < scores_BV.shape[1], PADDING), float("-inf"))
+            truth_BM = _without_known(scores_BV, truth_BM, batch.item_indices_BL)
         counts_B = (truth_BM != PADDING).sum(dim=1)
         has_truth_B = counts_B > 0
         hits_BK = _hits(scores_BV, truth_BM, 50)[has_truth_B]
@@ -53,6 +57,12 @@ def validate(
         recall.append(recall_at_k(hits_BK, counts_B[has_truth_B], 10))
     model.train(was_training)
     return {NDCG: _mean(ndcg), RECALL: _mean(recall)}
+
+
+def _without_known(scores_BV: torch.Tensor, truth_BM: torch.Tensor, had_BL: torch.Tensor) -> torch.Tensor:
+    """The truth without what the windows hold; ``scores_BV`` of that becomes -inf in place."""
+    scores_BV.scatter_(1, had_BL.where(had_BL < scores_BV.shape[1], PADDING), float("-inf"))
+    return truth_BM.masked_fill((truth_BM[:, :, None] == had_BL[:, None, :]).any(dim=2), PADDING)
 
 
 def _embeddings(model: Precise, catalog: ItemCatalog) -> torch.Tensor:
