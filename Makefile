@@ -8,7 +8,7 @@ USERS ?= 200000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference experiment table-ix results references clean
+.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference bench-training figure-4 experiment table-ix results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,9 +67,23 @@ bench-inference: install ## Measure batch inference: USERS=200000; benchmarks/in
 	$(BIN)/python -m benchmarks.inference.recall
 	$(BIN)/python -m benchmarks.figures
 
+bench-training: install ## Measure feed, memory and speed of training: DATA=folder of amazon-3domain-idgenrec
+	@test -n "$(DATA)" || { echo "make bench-training DATA=...: no folder given (docs/data_sets.md)"; exit 2; }
+	$(BIN)/python -m benchmarks.feed
+	$(BIN)/python -m benchmarks.training_memory
+	$(BIN)/python -m benchmarks.sparse_tables
+	$(BIN)/python -m benchmarks.paper_speed --data '$(DATA)'
+	$(BIN)/python -m benchmarks.figures
+	@echo "beside RecTools and RePlay, in environments of their own: benchmarks/peers/README.md"
+
+figure-4: install ## Draw Fig. 4a and 4b of the paper on the synthetic world
+	$(BIN)/python -m benchmarks.warm_up --config conf/synthetic.yaml --from 2024-02-08 --to 2024-02-20 --every 1 7 0
+	$(BIN)/python -m benchmarks.alternate --config conf/experiments/alternate_synthetic.yaml
+	$(BIN)/python -m benchmarks.figures
+
 experiment: $(if $(EXPERIMENT),install) ## Train and compare the systems of one file: NAME=beauty DATA=folder
 	@test -n "$(EXPERIMENT)" || { echo "make experiment NAME=...: $(if $(NAME),no experiment '$(NAME)',no name given); there are:" \
-	    paper $(sort $(notdir $(basename $(wildcard conf/experiments/*.yaml)))); exit 2; }
+	    paper $(filter-out alternate_%,$(sort $(notdir $(basename $(wildcard conf/experiments/*.yaml))))); exit 2; }
 	$(BIN)/python jobs/run_experiment.py --config $(EXPERIMENT) $(if $(DATA),--data '$(DATA)') \
 	    --results benchmarks/results/experiments/$(NAME).json
 	$(BIN)/python -m benchmarks.results_page
