@@ -6,18 +6,20 @@ Each file is what `jobs/run_experiment.py` wrote for one experiment, or `benchma
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks import ranking_page
+from benchmarks.markdown import table
+from benchmarks.question_tables import Question, in_order
 from benchmarks.recall_tables import recall_lines
-from precise_core.evaluation.names import ORACLE, with_history
+from benchmarks.training_table import training_lines
+from precise_core.config import load_config
+from precise_core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
@@ -25,16 +27,9 @@ RANKING = ROOT / "benchmarks" / "results" / "ranking"
 TARGET = ROOT / "docs" / "results.md"
 
 Experiment = Mapping[str, Any]
-Key = tuple[str, str, int]  # item group, metric, k
-Differences = Mapping[tuple[str, Key], Mapping[str, Any]]
 
 FIELDS = ("name", "title", "data", "date", "machine", "code_version", "seeds", "reference", "split", "trained", "tasks")
-SIGNIFICANT = 0.05
 
-_MAIN: tuple[Key, ...] = (("all", "recall", 10), ("all", "recall", 50), ("all", "ndcg", 10), ("all", "ndcg", 50))
-_GROUPS = ("hot", "cold", "seen", "rare", "unseen")
-_OF_GROUPS: tuple[Key, ...] = tuple((group, "recall", k) for group in _GROUPS for k in (10, 50))
-_METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 _HEADER = """# Results
 
 Generated from `benchmarks/results/experiments/*.json` and `benchmarks/results/ranking/*.json` by `make results`; do not
@@ -43,8 +38,21 @@ edit. Each section is one experiment: the command writes the file and then this 
 How to read it: every system ranks the whole catalog for the same users; [evaluation](evaluation.md) says what a figure
 means. Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap
 over users with p < .05; without a sign the difference may be chance. Groups limit the truth to items that are hot (the
-most frequent), cold (all others), seen (with training events), rare (1 to 4 of them) or unseen (none). The user filter
-`all` filters nothing, `new` leaves out what the user had before, `repeat` ranks nothing else.
+most frequent), cold (all others), seen (with training events), rare (1 to 4 of them) or unseen (none). Their p-values
+stand in a table of their own; where nothing differs, one in twenty is still below .05. The user filter `all` filters
+nothing, `new` leaves out what the user had before, `repeat` ranks nothing else.
+
+Novelty, in bits, is high where the items of a list are known to few users; coverage is the share of the candidates that
+are in anybody's list ([definitions](evaluation.md#truth)). More of either is not better by itself: they have no sign.
+
+A synthetic world has an oracle, which ranks by the true preferences. The share of the gap that a system closes is
+(system - `most_popular`) / (oracle - `most_popular`), in percent; the goal of this project is 80 %.
+
+Systems of one name may differ in size from section to section. The table of trainings says how large each is, read from
+its configuration file as it is today: `id 64 + text 64 (moe); transformer, 2 layers` = one encoder over both halves of
+an item vector, 128 wide together, fused as `fusion.mode` says; `late fusion` = two encoders. "SASRec" on this page is
+ids alone in the pre-norm Transformer (`fusion.mode: id`, `encoder.kind: transformer`), which learns better than the
+blocks of kind `sasrec`; [figures](figures.md#peers) have those beside RePlay's.
 """
 _GLANCE = """The reference system, the trained system of best NDCG@50 beside it, and the best simple reference; nothing
 is filtered. Which is best was read from these figures, so look at the p-values in its section. "+ history" = blended
@@ -91,12 +99,11 @@ def _at_a_glance(experiments: Mapping[str, Experiment]) -> list[str]:
     rows: list[list[str]] = []
     for name, experiment in experiments.items():
         left_out = _learns_validation(name)
-        lines = (
-            _Question(experiment, task, "all").at_a_glance(_title(experiment), left_out) for task in experiment["tasks"]
-        )
+        title = f"[{_title(experiment)}](#{_anchor(_title(experiment))})"
+        lines = (Question(experiment, task, "all").at_a_glance(title, left_out) for task in experiment["tasks"])
         rows += filter(None, lines)
     heads = ["experiment", "task", "reference system", "best other", "Recall@10", "NDCG@50", "best simple, NDCG@50"]
-    return ["## At a glance", "", _GLANCE, "", *_table(heads, rows, names=4), ""] if rows else []
+    return ["## At a glance", "", _GLANCE, "", *table(heads, rows, names=4), ""] if rows else []
 
 
 def _title(experiment: Experiment) -> str:
@@ -111,10 +118,20 @@ def _learns_validation(name: str) -> set[str]:
 
 
 def _configuration(name: str, root: Path = ROOT) -> Mapping[str, Any]:
-    """The experiment's file; empty where there is none."""
-    files = [root / "conf" / part / f"{name}.yaml" for part in ("experiments", "")]
-    file = next(filter(Path.is_file, files), None)
+    """What the experiment's file says; empty where there is none."""
+    file = _configuration_file(name, root)
     return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file else {}
+
+
+def _configuration_file(name: str, root: Path = ROOT) -> Path | None:
+    files = [root / "conf" / part / f"{name}.yaml" for part in ("experiments", "")]
+    return next(filter(Path.is_file, files), None)
+
+
+def _settings(name: str) -> Settings | None:
+    """The whole configuration of an experiment, defaults included; None where it has no file."""
+    file = _configuration_file(name)
+    return load_config(file, Settings) if file else None
 
 
 def command(name: str, root: Path = ROOT) -> str:
@@ -141,9 +158,9 @@ def _section(name: str, experiment: Experiment) -> str:
     ]
     parts = [f"## {_title(experiment)}", "", *facts, ""]
     for task in experiment["tasks"]:
-        for user_filter in _in_order(figure["user_filter"] for figure in experiment["tasks"][task]["figures"]):
-            parts += _Question(experiment, task, user_filter).lines()
-    return "\n".join([*parts, *recall_lines(experiment), *_training(experiment["trained"])])
+        for user_filter in in_order(figure["user_filter"] for figure in experiment["tasks"][task]["figures"]):
+            parts += Question(experiment, task, user_filter).lines()
+    return "\n".join([*parts, *recall_lines(experiment), *training_lines(experiment["trained"], _settings(name))])
 
 
 def _not_asked(experiment: Experiment) -> list[str]:
@@ -154,157 +171,9 @@ def _not_asked(experiment: Experiment) -> list[str]:
     return [f"- task `{task}` is not asked of {', '.join(names)}: {why}" for (task, why), names in systems.items()]
 
 
-class _Question:
-    """The figures of one task under one user filter."""
-
-    def __init__(self, experiment: Experiment, task: str, user_filter: str) -> None:
-        answer = experiment["tasks"][task]
-        self.task, self.user_filter, self.reference = task, user_filter, experiment["reference"]
-        self.figures = _by_key(answer["figures"], user_filter)
-        differences: dict[str, list[Mapping[str, Any]]] = {self.reference: []}
-        for row in answer["differences"]:
-            differences.setdefault(row["reference"], []).append(row)
-        self.to = {reference: _by_key(rows, user_filter) for reference, rows in differences.items()}
-        self.differences = self.to[self.reference]
-        asked = _in_order(system for system, _ in self.figures)
-        trained = [name for system in experiment["trained"] for name in (system, with_history(system))]
-        self.models = [system for system in trained if system in asked]
-        self.systems = [*self.models, *(system for system in asked if system not in self.models)]
-
-    def lines(self) -> list[str]:
-        users = self._users(_MAIN[0])
-        head = f"Task `{self.task}`, user filter `{self.user_filter}`{f', {users} users' if users else ''}:"
-        parts = [head, "", *self._table(_MAIN, [_label(key) for key in _MAIN], self.systems, self._value), ""]
-        groups = [key for key in _OF_GROUPS if any((system, key) in self.figures for system in self.systems)]
-        if all(group != "unseen" for group, *_ in groups):  # then every item is seen
-            groups = [key for key in groups if key[0] != "seen"]
-        if groups:
-            heads = [f"{key[0]} {_label(key)}{self._in_brackets(key)}" for key in groups]
-            parts += ["By group of items (in brackets: users with such an item):", ""]
-            parts += [*self._table(groups, heads, self.systems, self._value), ""]
-        for reference, found in self.to.items():
-            parts += self._differences(reference, found)
-        return parts
-
-    def _differences(self, reference: str, found: Differences) -> list[str]:
-        """The table of the differences to one system; nothing where it was not asked."""
-        compared = [system for system in self.systems if any((system, key) in found for key in _MAIN)]
-        if not compared:
-            return []
-        cell = partial(self._difference, reference, found)
-        table = self._table(_MAIN, [_label(key) for key in _MAIN], compared, cell)
-        return [f"Difference to {reference}, its 95 % interval, and p:", "", *table, ""]
-
-    def at_a_glance(self, title: str, left_out: Set[str]) -> list[str]:
-        """One line of the first table; empty without two systems to compare."""
-        recall, ndcg = ("all", "recall", 10), ("all", "ndcg", 50)
-        measured = [name for name in self.systems if name not in left_out and _is_number(self._mean(name, ndcg))]
-        others = [name for name in measured if name in self.models and name != self.reference]
-        simple = [name for name in measured if name not in self.models and name != ORACLE]
-        if not others or self.reference not in measured:
-            return []
-        best, best_simple = (
-            max(names, key=lambda name: self._mean(name, ndcg), default="") for names in (others, simple)
-        )
-        pairs = [f"{self._value(self.reference, key)} → {self._value(best, key)}" for key in (recall, ndcg)]
-        beside = f"{best_simple} {_share(self._mean(best_simple, ndcg))}" if best_simple else ""
-        return [f"[{title}](#{_anchor(title)})", f"`{self.task}`", self.reference, best, *pairs, beside]
-
-    def _mean(self, system: str, key: Key) -> float:
-        figure = self.figures.get((system, key))
-        return math.nan if figure is None or figure["mean"] is None else float(figure["mean"])
-
-    def _table(self, keys: Sequence[Key], heads: Sequence[str], systems: Sequence[str], cell: Any) -> list[str]:
-        rows = [[system, *(cell(system, key) for key in keys)] for system in systems]
-        return _table(["system", *heads], rows)
-
-    def _value(self, system: str, key: Key) -> str:
-        figure = self.figures.get((system, key))
-        if figure is None or not _is_number(figure["mean"]):
-            return ""
-        deviation = figure["deviation"]
-        spread = f" ± {_share(deviation)}" if figure["seeds"] > 1 and _is_number(deviation) else ""
-        return _share(figure["mean"]) + spread + self._sign(system, key)
-
-    def _sign(self, system: str, key: Key) -> str:
-        found = self.differences.get((system, key))
-        if found is None or not _is_number(found["p_value"]) or found["p_value"] >= SIGNIFICANT:
-            return ""
-        return " ▲" if found["difference"] > 0 else " ▼"
-
-    def _difference(self, reference: str, differences: Differences, system: str, key: Key) -> str:
-        found = differences.get((system, key))
-        if found is None or not _is_number(found["difference"]):
-            return ""
-        base = self.figures.get((reference, key))
-        relative = f" ({found['difference'] / base['mean']:+.0%})" if base and base["mean"] else ""
-        interval = f"[{found['ci_low']:+.4f}, {found['ci_high']:+.4f}]"
-        return f"{found['difference']:+.4f}{relative} {interval}, p {_p_value(found['p_value'])}"
-
-    def _users(self, key: Key) -> str:
-        counts = [self.figures[system, key].get("users") for system in self.systems if (system, key) in self.figures]
-        return f"{counts[0]:,}" if counts and counts[0] else ""
-
-    def _in_brackets(self, key: Key) -> str:
-        users = self._users(key)
-        return f" ({users})" if users else ""
-
-
-def _training(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    rows = [
-        [
-            system,
-            f"`{training['task']}`",
-            str(training["seed"]),
-            str(training["best_epoch"]),
-            f"{training['seconds']:,.0f}",
-            "" if training["sequences_per_second"] is None else f"{training['sequences_per_second']:,.0f}",
-            _share(training["validation"].get("validation_ndcg_at_50", math.nan)),
-        ]
-        for system, of_system in trained.items()
-        for training in of_system
-    ]
-    heads = ["system", "task", "seed", "epoch kept", "seconds", "sequences/s", "validation NDCG@50"]
-    return ["Training (seconds with validation, sequences/s without):", "", *_table(heads, rows), ""] if rows else []
-
-
-def _by_key(rows: Sequence[Mapping[str, Any]], user_filter: str) -> dict[tuple[str, Key], Mapping[str, Any]]:
-    return {
-        (row["system"], (row["item_group"], row["metric"], row["k"])): row
-        for row in rows
-        if row["user_filter"] == user_filter
-    }
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> list[str]:
-    """The first ``names`` columns hold words, all others numbers."""
-    lines = [heads, [*["---"] * names, *["---:"] * (len(heads) - names)], *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-
-
 def _anchor(title: str) -> str:
     """The name GitHub gives to a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-
-
-def _label(key: Key) -> str:
-    return f"{_METRICS[key[1]]}@{key[2]}"
-
-
-def _share(value: float | None) -> str:
-    return f"{value:.4f}" if _is_number(value) else ""
-
-
-def _p_value(value: float) -> str:
-    return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 if __name__ == "__main__":

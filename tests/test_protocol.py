@@ -233,6 +233,26 @@ def test_without_an_answer_of_the_reference_there_are_figures_and_no_differences
     assert {row["system"] for row in found["figures"]} == {"m"} and found["differences"] == []
 
 
+def test_to_further_references_there_are_the_differences_that_the_results_page_shows() -> None:
+    random = np.random.default_rng(4)
+    task = make_task(random, users=40, ks=(10, 30, 50))
+    systems = {name: Fixed(random.random((40, ITEMS))) for name in ("m", "first", "second")}
+    result = evaluate_ranking(systems, task)
+    rows = figures_over_seeds([result], ["first", "second"], samples=100, seed=1)["differences"]
+    to = {
+        name: {(row["metric"], row["k"], row["item_group"]) for row in rows if row["reference"] == name}
+        for name in ("first", "second")
+    }
+    assert to["second"] == {(metric, k, "all") for metric in ("recall", "ndcg") for k in (10, 50)}
+    assert to["second"] < to["first"] and ("novelty", 30, "all") in to["first"] and ("recall", 10, "hot") in to["first"]
+    # What is written is what comparing everything says.
+    assert [row for row in rows if row["reference"] == "second"] == [
+        row
+        for row in result.compare("second", samples=100, seed=1)
+        if (row["metric"], row["k"], row["item_group"]) in to["second"]
+    ]
+
+
 def test_comparison_knows_better_from_equal() -> None:
     random = np.random.default_rng(3)
     task = make_task(random, users=200, candidates_N=np.ones(ITEMS, bool))

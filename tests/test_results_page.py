@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 
 from benchmarks import results_page
+from benchmarks.training_table import model_sizes
+from precise_core.config import load_config
+from precise_core.settings import Settings
 from tests.night import ROOT
 
 
-def figure(system: str, mean: float, group: str = "all", user_filter: str = "all", **changes: Any) -> dict[str, Any]:
+def figure(
+    system: str, mean: float | None, group: str = "all", user_filter: str = "all", **changes: Any
+) -> dict[str, Any]:
     key = {"system": system, "user_filter": user_filter, "item_group": group, "metric": "recall", "k": 10}
     return {**key, "mean": mean, "deviation": 0.0012, "seeds": 2, "users": 1234, **changes}
 
@@ -77,7 +82,8 @@ def test_a_section_has_facts_tables_signs_and_training() -> None:
     assert lines[other + 4 : other + 6] == ["| PRECISE-UT | +0.0100 (+20%) [+0.0000, +0.0200], p .020 |  |  |  |", ""]
     assert "Task `all`, user filter `new`, 1,234 users:" in lines
     assert "Task `all`, user filter `repeat`, 99 users:" in lines
-    assert "| PRECISE-UT | `all` | 2 | 7 | 1,234 | 988 | 0.0456 |" in lines
+    model = "id 64 + text 64 (moe); transformer, 2 layers"  # as conf/experiments/beauty.yaml says
+    assert f"| PRECISE-UT | {model} | `all` | 2 | 7 | 1,234 | 988 | 0.0456 |" in lines
 
 
 def test_the_page_begins_with_the_best_system_of_every_experiment() -> None:
@@ -110,6 +116,144 @@ def test_seen_items_are_shown_where_some_are_unseen() -> None:
     made["tasks"]["all"]["figures"].append(figure("PRECISE-UT", 0.001, "unseen", users=5))
     page = results_page.render({"beauty": made})
     assert "| system | seen Recall@10 (1,234) | rare Recall@10 (77) | unseen Recall@10 (5) |" in page
+
+
+def with_oracle(oracle: float | None, popular: float | None = 0.1) -> dict[str, Any]:
+    """PRECISE-UT has .3 on both metrics of the gap, SASRec .05; `popular` and `oracle` stand beside them."""
+    made = experiment()
+    for metric, k in (("ndcg", 50), ("recall", 10)):
+        values = {"SASRec": 0.05, "PRECISE-UT": 0.3, "item_knn": 0.2, "most_popular": popular, "oracle": oracle}
+        made["tasks"]["all"]["figures"] += [figure(name, value, metric=metric, k=k) for name, value in values.items()]
+    return made
+
+
+def test_trained_systems_close_a_share_of_the_gap_to_the_oracle() -> None:
+    made = with_oracle(0.35)
+    made["tasks"]["all"]["figures"].append(figure("oracle", 0.5, user_filter="new"))
+    made["tasks"]["all"]["figures"].append(figure("most_popular", 0.1, user_filter="new"))
+    lines = results_page.render({"beauty": made}).splitlines()
+    start = lines.index("Share of the gap between `most_popular` and the oracle that is closed:")
+    assert lines[start + 1 : start + 8] == [  # no simple reference, no oracle
+        "",
+        "| system | NDCG@50 | Recall@10 |",
+        "| --- | ---: | ---: |",
+        "| SASRec | -20.0 % | -20.0 % |",
+        "| PRECISE-UT | 80.0 % | 80.0 % |",
+        "| PRECISE-ID |  | -23.6 % |",
+        "",
+    ]
+    assert sum(line.startswith("Share of the gap") for line in lines) == 1  # of the filter `all` alone
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        experiment(),
+        with_oracle(0.1),  # equal to most_popular
+        with_oracle(0.08),  # below it
+        with_oracle(None),
+        with_oracle(float("nan")),
+        with_oracle(0.35, popular=None),
+    ],
+)
+def test_without_a_gap_no_share_of_it_is_shown(made: dict[str, Any]) -> None:
+    page = results_page.render({"beauty": made})
+    assert "Share of the gap between" not in page and "nan" not in page and "inf" not in page
+
+
+def test_a_gap_in_one_metric_is_one_column() -> None:
+    made = with_oracle(0.35)
+    made["tasks"]["all"]["figures"].append(figure("oracle", 0.1))  # the last figure of a key counts: no gap in recall
+    lines = results_page.render({"beauty": made}).splitlines()
+    start = lines.index("Share of the gap between `most_popular` and the oracle that is closed:")
+    assert lines[start + 2] == "| system | NDCG@50 |" and lines[start + 5] == "| PRECISE-UT | 80.0 % |"
+
+
+def test_novelty_and_coverage_stand_beside_accuracy_without_a_sign() -> None:
+    made = experiment()
+    made["tasks"]["all"]["figures"] += [
+        figure("SASRec", 3.456, metric="novelty", deviation=0.123),
+        figure("PRECISE-UT", 4.0, metric="novelty", seeds=1),
+        figure("PRECISE-ID", float("nan"), metric="novelty"),
+        figure("SASRec", 0.4, metric="coverage", k=10),
+        figure("SASRec", 0.9, metric="coverage", k=50),
+        figure("SASRec", 0.99, "hot", metric="coverage", k=100),  # of a group: not shown
+    ]
+    made["tasks"]["all"]["differences"].append(difference("PRECISE-UT", 0.5, 0.001, metric="novelty"))
+    lines = results_page.render({"beauty": made}).splitlines()
+    start = lines.index("| system | Recall@10 | Recall@50 | NDCG@10 | NDCG@50 | novelty@10, bits | coverage@50 |")
+    assert lines[start + 2 : start + 6] == [
+        "| SASRec | 0.0400 ± 0.0012 |  |  |  | 3.46 ± 0.12 | 0.9000 ± 0.0012 |",
+        "| PRECISE-UT | 0.0600 ± 0.0012 ▲ |  |  |  | 4.00 |  |",
+        "| PRECISE-ID | 0.0410 ± 0.0012 |  |  |  |  |  |",
+        "| item_knn | 0.0500 ▼ |  |  |  |  |  |",
+    ]
+    # The filter `new` has neither, so it has no such columns.
+    start = lines.index("Task `all`, user filter `new`, 1,234 users:")
+    assert lines[start + 2] == "| system | Recall@10 | Recall@50 | NDCG@10 | NDCG@50 |"
+
+
+def test_groups_have_the_p_values_of_their_differences() -> None:
+    made = experiment()
+    made["tasks"]["all"]["figures"] += [figure("PRECISE-ID", 0.04, "rare"), figure("item_knn", 0.04, "rare")]
+    made["tasks"]["all"]["figures"].append(figure("PRECISE-UT", 0.02, "hot"))  # a group without a difference
+    made["tasks"]["all"]["differences"] += [
+        difference("PRECISE-ID", 0.01, 0.0004, item_group="rare"),
+        difference("item_knn", float("nan"), float("nan"), item_group="rare"),
+    ]
+    lines = results_page.render({"beauty": made}).splitlines()
+    start = lines.index("Difference to SASRec by group of items, p alone:")
+    assert lines[start + 2 : start + 7] == [
+        "| system | hot Recall@10 | rare Recall@10 |",
+        "| --- | ---: | ---: |",
+        "| PRECISE-UT |  | p .010 |",
+        "| PRECISE-ID |  | p < .001 |",
+        "",
+    ]
+    made["tasks"]["all"]["differences"] = []
+    assert "p alone" not in results_page.render({"beauty": made})
+
+
+def test_the_table_of_trainings_says_how_large_a_model_is() -> None:
+    made = experiment()
+    made["trained"] = dict.fromkeys(["PRECISE-UT, late fusion", "SASRec", "gone"], made["trained"]["SASRec"])
+    lines = results_page.render({"beauty": made}).splitlines()
+    first = lines.index("Training (seconds with validation, sequences/s without):") + 2
+    late = "id 128 + text 128 (moe), late fusion; transformer, 2 layers, for each half"
+    assert lines[first : first + 5] == [
+        "| system | model | task | seed | epoch kept | seconds | sequences/s | validation NDCG@50 |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| PRECISE-UT, late fusion | {late} | `all` | 1 | 7 | 1,234 | 988 | 0.0456 |",
+        "| SASRec | id 128; transformer, 2 layers | `all` | 1 | 7 | 1,234 | 988 | 0.0456 |",
+        "| gone |  | `all` | 1 | 7 | 1,234 | 988 | 0.0456 |",  # the file does not know it any more
+    ]
+
+
+def test_models_of_every_kind_are_described() -> None:
+    recall = load_config(ROOT / "conf/experiments/recall_synthetic.yaml", Settings)
+    sizes = model_sizes(recall)
+    assert sizes["DSSM"] == "id 128; dssm, 1 layer"
+    assert sizes["LightGCN"] == "graph of users and items; width 64, 3 layers"
+    sizes = model_sizes(load_config(ROOT / "conf/experiments/fusion_titles.yaml", Settings))
+    assert sizes["PRECISE-LLM"] == "text 128; transformer, 2 layers"
+    assert sizes["PRECISE-Pool"] == "id 64 + text 64 (pool); transformer, 2 layers"
+
+
+@pytest.mark.parametrize("name", ["no such file", "fusion_titles"])
+def test_without_its_configuration_the_table_of_trainings_has_no_models(name: str) -> None:
+    made = experiment()
+    made["trained"] = {"SASRec": made["trained"]["SASRec"]}  # which fusion_titles does not have
+    lines = results_page.render({name: made}).splitlines()
+    assert "| system | task | seed | epoch kept | seconds | sequences/s | validation NDCG@50 |" in lines
+    assert "| SASRec | `all` | 1 | 7 | 1,234 | 988 | 0.0456 |" in lines
+
+
+def test_sasrec_is_everywhere_what_the_header_says() -> None:
+    for file in sorted((ROOT / "conf" / "experiments").glob("*.yaml")):
+        settings = load_config(file, Settings)
+        for name in (name for name in settings.experiment.systems if name.startswith("SASRec")):
+            model = settings.of_system(name).model
+            assert (model.fusion.mode, model.encoder.kind) == ("id", "transformer"), f"{file.name}: {name}"
 
 
 def test_a_system_that_was_not_asked_is_named_with_the_reason() -> None:

@@ -8,6 +8,9 @@ ITEM_KNN, LAST_ITEM_KNN = "item_knn", "last_item_knn"
 ORACLE = "oracle"
 ALWAYS_ASKED = (ALL_TIME, PERSONAL_FREQUENCY, ITEM_KNN, LAST_ITEM_KNN)
 
+# Metric and K of the main tables of docs/results.md.
+MAIN_FIGURES = (("recall", 10), ("recall", 50), ("ndcg", 10), ("ndcg", 50))
+
 
 def with_history(system: str) -> str:
     """Name of a system blended with the user's own history."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from precise_core.errors import DataError
 from precise_core.evaluation.groups import ALL
+from precise_core.evaluation.names import MAIN_FIGURES
 from precise_core.evaluation.protocol import EvaluationResult, MetricKey
 
 
@@ -79,7 +80,8 @@ def figures_over_seeds(
 ) -> dict[str, list[dict[str, Any]]]:
     """``spread_over_seeds`` and ``compare_over_seeds`` as plain values: `figures` and `differences`.
 
-    There are no differences to a reference that was not asked; to those after the first, none by group of items.
+    There are no differences to a reference that was not asked. To those after the first there are only those that the
+    results page shows: ``MAIN_FIGURES`` over all items.
     """
     users = {MetricKey(*(row[name] for name in MetricKey._fields)): row["users"] for row in results[0].rows}
     figures: list[dict[str, Any]] = []
@@ -90,13 +92,17 @@ def figures_over_seeds(
     differences: list[dict[str, Any]] = []
     for reference in references:
         if reference in asked:
-            compared = results if reference == references[0] else [_of_all_items(result) for result in results]
+            compared = results if reference == references[0] else [_main_figures(result) for result in results]
             differences += compare_over_seeds(compared, reference, samples=samples, seed=seed)
     return {"figures": figures, "differences": differences}
 
 
-def _of_all_items(result: EvaluationResult) -> EvaluationResult:
-    per_user = {key: values_U for key, values_U in result.per_user.items() if key.item_group == ALL}
+def _main_figures(result: EvaluationResult) -> EvaluationResult:
+    per_user = {
+        key: values_U
+        for key, values_U in result.per_user.items()
+        if key.item_group == ALL and (key.metric, key.k) in MAIN_FIGURES
+    }
     return EvaluationResult(result.user_rows, per_user=per_user)
 
 
