@@ -75,6 +75,14 @@ def test_a_bad_night_names_tests_that_exist() -> None:
         assert named <= names_in(ROOT / "tests" / f"{file}.py"), (file, named)
 
 
+def test_the_findings_name_recorded_figures_only() -> None:
+    findings = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    recorded = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("results.md", "figures.md"))
+    figures = set(re.findall(r"(?<![\d.])0?(\.\d{3,4})(?!\d)", findings))
+    assert len(figures) > 30
+    assert {figure for figure in figures if figure not in recorded} == set()
+
+
 def test_yaml_of_the_pages_loads() -> None:
     base = {"name": "x", "warehouse": "w", "as_of": "2024-01-10", "source": {"kind": "synthetic"}}
     blocks = yaml_blocks("data_sets.md")
