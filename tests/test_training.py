@@ -151,7 +151,7 @@ def test_a_killed_training_continues_at_the_exact_step(windows: DeltaSnapshot, t
     with pytest.raises(KeyboardInterrupt):
         run_universal(windows, tmp_path / "killed", progress=StopAt(killed_at))
     saved = [json.loads(file.read_text())["step"] for file in (tmp_path / "killed").glob(".resume-all/*/state.json")]
-    assert saved == ([] if killed_at == 3 else [killed_at // 4 * 4 if killed_at != 10 else 8])
+    assert saved == ([] if killed_at == 3 else [killed_at // 4 * 4])
     resumed = run_universal(windows, tmp_path / "killed")
     assert resumed.model_version == whole.model_version
     for name, value in weights(whole).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from precise_core.errors import CheckpointError, ConfigError, NothingToLearnErro
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
+from precise_core.runtime.job import EXIT_FAILED
 from precise_core.settings import Settings
-from precise_core.training.checkpoint import Checkpoint, latest, publish_latest
+from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.loop import BatchLoss, Training, train
 from precise_core.training.progress import NullProgress
 from precise_core.training.resume import ResumeStore
 from precise_core.training.targeted import train_targeted
 from precise_core.training.validation import NDCG
-from tests.night import CONFIG
+from schemas import RUNS
+from tests import vector_world
+from tests.night import CONFIG, copy_of, run, said
 from tests.torch_world import (
     ARROW,
     EXPLOSIVE,
@@ -36,6 +40,21 @@ from tests.torch_world import (
     write_windows,
 )
 
+# Short trainings by the jobs. Their exploding twins end in the second step.
+SHORT = ("feed.reader=arrow", "model.fusion.token_init=random", "universal.epochs=1", "targeted.epochs=1")
+
+
+def run_short(job: str, warehouse: Path, *changes: str) -> int:
+    return run(job, warehouse, *(part for change in (*SHORT, *changes) for part in ("--set", change)))
+
+
+def exploding(stage: str) -> list[str]:
+    return [f"{stage}.checkpoint_every_steps=1", *(f"{stage}.optimizer.{key}={EXPLOSIVE[key]}" for key in EXPLOSIVE)]
+
+
+def last_run(warehouse: Path) -> dict[str, Any]:
+    return max(vector_world.read(warehouse, RUNS), key=lambda row: row["started_at"])
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
@@ -47,14 +66,52 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> DeltaSnapshot:
     return world_snapshot(tmp_path_factory.mktemp("world") / "training_windows")
 
 
-def test_a_loss_that_is_not_finite_keeps_state_and_published_checkpoint(windows: DeltaSnapshot, tmp_path: Path) -> None:
-    good = universal_training(windows, tmp_path, epochs=1)
-    publish_latest(tmp_path, "all", good)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse of the tiny world with a checkpoint in use for `all` and for a task; `share` has no windows."""
+    torch.set_num_threads(1)
+    warehouse = tmp_path_factory.mktemp("trained") / "warehouse"
+    vector_world.build(warehouse)
+    world_snapshot(warehouse / "tables" / "training_windows", ("all", "click_articles"))
+    for job in ("train_universal", "train_targeted"):
+        assert run_short(job, warehouse) == 0
+    return warehouse
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(windows: DeltaSnapshot, tmp_path: Path) -> None:
     where = r"universal all: loss is not finite at epoch 1, batch 2 \(step 2\), windows \['all/train/u/\d+'"
     with pytest.raises(TrainingError, match=where + r".* the last good state \(step 1\) .* kept; lower optimizer"):
         universal_training(windows, tmp_path, optimizer=EXPLOSIVE, checkpoint_every_steps=1)
-    assert latest(tmp_path, "all").model_version == good.model_version
     assert [folder.name for folder in (tmp_path / ".resume-all").iterdir()] == ["step-000000001"]
+    assert not list(tmp_path.glob("universal-all-[0-9a-f]*"))
+
+
+@pytest.mark.parametrize(("stage", "task"), [("universal", "all"), ("targeted", "click_articles")])
+def test_a_job_whose_loss_is_not_finite_fails_and_leaves_the_checkpoint_in_use(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, task: str
+) -> None:
+    warehouse = copy_of(trained, tmp_path / "warehouse")
+    checkpoints = warehouse / "checkpoints"
+    good = latest(checkpoints, task)
+    capsys.readouterr()
+    assert run_short(f"train_{stage}", warehouse, *exploding(stage)) == EXIT_FAILED
+
+    message = f"{stage} {task}: loss is not finite at epoch 1, batch 2 (step 2), windows ['{task}/train/u/"
+    assert f"train_{stage} failed: {message}" in said(capsys)
+    failed = last_run(warehouse)
+    assert (failed["job"], failed["status"]) == (f"train_{stage}", "failed")
+    assert failed["error"].startswith(f"TrainingError: {message}")
+    assert "the last good state (step 1) and the published checkpoint are kept; lower opt" in failed["error"]
+    assert f"checkpoint:{task}" not in dict(failed["artefacts"])
+
+    kept = latest(checkpoints, task)
+    assert kept.model_version == good.model_version
+    assert all(value.isfinite().all() for value in kept.load_model().parameters())
+    assert [folder.name for folder in (checkpoints / f".resume-{task}").iterdir()] == ["step-000000001"]
+    # The good configuration starts anew, not from the state of the bad one, and comes to the same model again.
+    assert run_short(f"train_{stage}", warehouse) == 0
+    assert latest(checkpoints, task).model_version == good.model_version
+    assert last_run(warehouse)["status"] == "succeeded"
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_names_its_windows(
@@ -90,7 +147,9 @@ def test_an_empty_training_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "window", [([2], [7], []), ([2, 3], [7, 7], []), ([2, 1], [7, 8], [])], ids=["length 1", "one instant", "unknown"]
+    "window",
+    [([2], [7], []), ([2, 3], [7, 7], []), ([2, 1], [7, 8], [])],
+    ids=["every sequence of length one", "every sequence at one instant", "every next item unknown"],
 )
 def test_windows_without_anything_to_predict(tmp_path: Path, window: Any) -> None:
     write_windows(tmp_path / "training_windows", [window] * 9)
@@ -107,8 +166,23 @@ def test_windows_of_items_without_vocabulary(tmp_path: Path) -> None:
         universal_training(DeltaSnapshot(tmp_path / "training_windows"), tmp_path / "out")
 
 
-@pytest.mark.parametrize("window", [([2], [7], []), ([2, 1], [7, 8], [])], ids=["length 1", "no positive"])
-def test_a_task_without_positives(windows: DeltaSnapshot, tmp_path: Path, window: Any) -> None:
+def test_a_task_without_positives(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No interaction is a `share`: left out of a night, an error where it is asked for by name."""
+    warehouse = copy_of(trained, tmp_path / "warehouse")
+    assert run_short("train_targeted", warehouse) == 0
+    assert re.search(r"share: skipped, table training_windows, .*task 'share' has 0 train windows", said(capsys))
+    assert last_run(warehouse)["rows_rejected"] == 1
+    flags = (part for change in SHORT for part in ("--set", change))
+    assert run("train_targeted", warehouse, "--task", "share", *flags) == EXIT_FAILED
+    assert re.search(r"train_targeted failed: .*task 'share' has 0 train windows", said(capsys))
+
+
+@pytest.mark.parametrize(
+    "window",
+    [([2], [7], []), ([2, 3], [7, 7], []), ([2, 1], [7, 8], [])],
+    ids=["every sequence of length one", "every sequence at one instant", "every next item unknown"],
+)
+def test_a_task_whose_windows_have_nothing_to_predict(windows: DeltaSnapshot, tmp_path: Path, window: Any) -> None:
     universal = universal_training(windows, tmp_path / "universal", epochs=1)
     write_windows(tmp_path / "training_windows", [window] * 9, "click")
     write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], "click", "validation")

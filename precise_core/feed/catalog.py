@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from precise_core.errors import DataError
+from precise_core.errors import ConfigError, DataError
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog, TextStates, TokenInit
-from precise_core.text.language_model import INPUT_SUFFIX
+from precise_core.text.language_model import INPUT_SUFFIX, language_model_id
 from precise_core.text.reduction import principal_components
 from schemas import columns as c
 
@@ -116,6 +117,33 @@ def load_token_init(
     return TokenInit(
         torch.from_numpy(token_ids[order].astype(np.int64)), torch.from_numpy(scaled.astype(np.float32)), language_model
     )
+
+
+def require_language_model(table: DeltaSnapshot, name: str) -> None:
+    """Refuse vectors or states that were written by another language model than ``text.language_model``.
+
+    Their ids are compared, which are over configuration and weights: models of two widths never have the same id. A
+    machine that only trains need not have the model: its name has to do there.
+
+    Args:
+        table: A snapshot of ``token_embeddings`` or ``text_states``.
+        name: The configured language model.
+
+    Raises:
+        DataError: The message names the table and both models.
+    """
+    label = _label(table)
+    written = _only_value(table.read([c.LANGUAGE_MODEL])[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
+    found = written.removesuffix(INPUT_SUFFIX)
+    try:
+        asked = language_model_id(name)
+    except ConfigError:
+        asked, found = Path(name).name, found.rpartition("@")[0]
+    if found != asked:
+        raise DataError(
+            f"{label}: written by language model {written}, text.language_model is {asked}; "
+            f"run jobs/embed_tokens.py first"
+        )
 
 
 def _reduce(vectors: np.ndarray, weights: np.ndarray, width: int, seed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from precise_core.errors import ConfigError, NothingNewError
 from precise_core.features.config import ALL_TASK
-from precise_core.feed.catalog import load_item_catalog, load_token_init
+from precise_core.feed.catalog import load_item_catalog, load_token_init, require_language_model
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import count_windows
 from precise_core.models.config import FusionConfig
@@ -34,6 +34,7 @@ def train(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Checkpoint | None
 
     Raises:
         NothingNewError: `universal.start: continue`, and nothing new was learnt.
+        DataError: Another language model than the configured one wrote what the text half starts from.
     """
     settings = job.settings
     needed = [TRAINING_WINDOWS, ITEM_TOKENS]
@@ -41,7 +42,9 @@ def train(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Checkpoint | None
         job.pin(table)
     starts_from = text_table(settings.model.fusion)
     if starts_from is not None:
-        if pinned_snapshot(job, starts_from).row_count():
+        text = pinned_snapshot(job, starts_from)
+        if text.row_count():
+            require_language_model(text, settings.text.language_model)
             needed.append(starts_from)
         else:
             job.say(f"no item has text: fusion mode `id` instead of `{settings.model.fusion.mode}`")
