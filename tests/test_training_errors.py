@@ -18,7 +18,7 @@ from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
 from precise_core.runtime.job import EXIT_FAILED
 from precise_core.settings import Settings
-from precise_core.training.checkpoint import Checkpoint, latest
+from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from precise_core.training.loop import BatchLoss, Training, train
 from precise_core.training.progress import NullProgress
 from precise_core.training.resume import ResumeStore
@@ -92,7 +92,7 @@ def test_a_job_whose_loss_is_not_finite_fails_and_leaves_the_checkpoint_in_use(
 ) -> None:
     warehouse = copy_of(trained, tmp_path / "warehouse")
     checkpoints = warehouse / "checkpoints"
-    good = latest(checkpoints, task)
+    good, untrained = latest(checkpoints, task), latest(checkpoints, UNTRAINED)
     capsys.readouterr()
     assert run_short(f"train_{stage}", warehouse, *exploding(stage)) == EXIT_FAILED
 
@@ -106,6 +106,7 @@ def test_a_job_whose_loss_is_not_finite_fails_and_leaves_the_checkpoint_in_use(
 
     kept = latest(checkpoints, task)
     assert kept.model_version == good.model_version
+    assert latest(checkpoints, UNTRAINED).model_version == untrained.model_version
     assert all(value.isfinite().all() for value in kept.load_model().parameters())
     assert [folder.name for folder in (checkpoints / f".resume-{task}").iterdir()] == ["step-000000001"]
     # The good configuration starts anew, not from the state of the bad one, and comes to the same model again.

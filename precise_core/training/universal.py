@@ -61,9 +61,9 @@ def train_universal(
 ) -> Checkpoint:
     """Train on the `train` windows of ``task`` and write the epoch with the best validation NDCG@50.
 
-    The untrained model is written too and published under ``untrained``, so that evaluation can show what was learned.
-    The trained one is not published: that is the caller's decision. Called again after a kill, with the same
-    arguments, it continues at the last saved step.
+    The untrained model is written too and, when the training has ended well, published under ``untrained``, so that
+    evaluation can show what was learned. The trained one is not published: that is the caller's decision. Called again
+    after a kill, with the same arguments, it continues at the last saved step.
 
     With ``parent`` that model goes on instead: it gets rows for the catalog's new items and tokens, and learns the
     windows whose newest event is not older than the parent's ``as_of``. No untrained model is written then.
@@ -107,8 +107,10 @@ def train_universal(
         "seed": seed,
         "training": config.model_dump(mode="json"),
     }
+    untrained = None
     if parent is None:
-        described["parent"] = _write_untrained(Path(out), model, frequencies_V, described).model_version
+        untrained = _write_untrained(Path(out), model, frequencies_V, described)
+        described["parent"] = untrained.model_version
     else:
         described["parent"] = described["previous"] = parent.model_version
         described["copied"] = tuple(name for name, _ in model.named_parameters())
@@ -142,6 +144,8 @@ def train_universal(
         log=result.log,
         **described,
     )
+    if untrained is not None and distribution.rank() == 0:
+        publish_latest(Path(out), UNTRAINED, untrained)
     resume.clear()
     return checkpoint
 
@@ -182,7 +186,4 @@ def _feeds(
 
 def _write_untrained(out: Path, model: Precise, frequencies_V: torch.Tensor, described: dict[str, Any]) -> Checkpoint:
     untrained = described | {"task": f"{described['task']}-{UNTRAINED}"}
-    checkpoint = write_on_first_rank(out, model, frequencies_V, best_epoch=0, metrics={}, log=[], **untrained)
-    if distribution.rank() == 0:
-        publish_latest(out, UNTRAINED, checkpoint)
-    return checkpoint
+    return write_on_first_rank(out, model, frequencies_V, best_epoch=0, metrics={}, log=[], **untrained)
