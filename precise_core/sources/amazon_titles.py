@@ -24,7 +24,7 @@ ACTION = "review"
 SCENE = "default"
 
 
-_FILES = {
+FILES = {
     "beauty.events.parquet": KnownFile(762_446, "e74442a75176b47a73e89e80bd9ba40b7b45da483ef6aff93195285efcbd95d2"),
     "beauty.items.parquet": KnownFile(298_355, "a26ba837d905da518f56c596ac559c646dcb676a6bb458a2de8c53bf273f804d"),
     "books_sample.events.parquet": KnownFile(
@@ -46,7 +46,7 @@ def input_files(source: AmazonTitlesSource) -> list[Path]:
     """
     files = [Path(source.data) / f"{source.domain}.{part}.parquet" for part in ("events", "items")]
     for file in files:
-        known_content(file, _FILES[file.name])
+        known_content(file, FILES[file.name])
     return files
 
 
