@@ -20,6 +20,7 @@ def result(speed: float, users: float, recall: float) -> dict[str, Any]:
         "prediction": {"users_per_second": users},
         "test": {"recall@10": recall, "ndcg@10": recall / 2},
         "peak_memory_mib": 700.0,
+        "settings": {"dropout": 0.4},
     }
 
 
@@ -48,10 +49,26 @@ def test_without_ours_there_is_nothing_to_compare() -> None:
 def test_accuracy_names_the_epoch_kept() -> None:
     figures = {name: (value, unit) for name, value, unit, *_ in compare.accuracy(RESULTS)}
     assert figures["epoch kept: ours, at its best validation"] == (3, "of 7")
+    assert figures["dropout kept: ours, at its best validation"] == (0.4, "")
     assert figures["recall@10: ours, at its best validation"] == (0.05, "")
     assert figures["Recall@10, each at its best validation: ours over RecTools"] == (1.25, "x")
     alone = compare.accuracy({compare.RECTOOLS: RESULTS[compare.RECTOOLS]})
     assert not any("over" in name for name, *_ in alone)
+
+
+def test_the_best_validation_chooses_the_dropout_never_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(run: compare.Run, data: Path, arguments: argparse.Namespace, dropout: float) -> dict[str, Any]:  # noqa: ARG001
+        epochs = [
+            {"validation": {"ndcg_at_50": ndcg, "recall_at_10": 0.9}} for ndcg in (0.5, 0.05 + 0.1 * (dropout == 0.4))
+        ]
+        training = {"epochs": epochs, "best_epoch": 2}
+        return {"training": training, "test": {"recall@10": 1 - dropout}, "settings": {"dropout": dropout}}
+
+    monkeypatch.setattr(compare, "measure", tried)
+    arguments = argparse.Namespace(dropouts=[0.2, 0.4, 0.6], to_best=True)
+    assert compare.best_of(compare.OURS, Path(), arguments)["settings"]["dropout"] == 0.4
+    arguments.to_best = False
+    assert compare.best_of(compare.OURS, Path(), arguments)["settings"]["dropout"] == 0.2
 
 
 def test_our_own_run_goes_from_a_sequence_file_to_figures(tmp_path: Path) -> None:
@@ -69,7 +86,7 @@ def test_our_own_run_goes_from_a_sequence_file_to_figures(tmp_path: Path) -> Non
 def test_a_library_that_fails_ends_the_comparison(tmp_path: Path) -> None:
     arguments = argparse.Namespace(environments=tmp_path, to_best=False, epochs=1, seed=0, threads=1, max_steps=None)
     with pytest.raises(FileNotFoundError, match="python"):
-        compare.measure(compare.RECTOOLS, tmp_path, arguments)
+        compare.measure(compare.RECTOOLS, tmp_path, arguments, 0.2)
 
 
 def test_a_training_s_memory_is_that_of_its_own_process(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ FOLDER holds Beauty.user_sequence.txt.zst (docs/data_sets.md). Each library trai
 (README.md beside this file), on the same files, for the same number of epochs; every figure and the ratios with their
 goals go to benchmarks/results/peers.jsonl, which `make figures` renders. Nothing else may run meanwhile: about 20
 minutes on two cores. With --to-best each library trains to its own best validation instead (40 epochs at most, patience
-5), and its accuracy is recorded: with --libraries ours replay about 20 minutes, RecTools alone over an hour.
+5), once for each of --dropouts, and the accuracy of the best of these by its own validation is recorded: with
+--libraries ours replay about 20 minutes for each dropout, RecTools alone over an hour.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--domain", default="Beauty")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--to-best", action="store_true", help="train each library to its best validation")
+    parser.add_argument("--dropouts", nargs="+", type=float, default=[0.2], help="with --to-best: each is tried")
     parser.add_argument("--libraries", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The mode that trains fastest, the last of each library; the figures name it.
     modes = slice(-1, None) if arguments.to_best else slice(None)
     runs = [run for library in arguments.libraries for run in RUNS[library][modes]]
-    results = {run: measure(run, folder, arguments) for run in runs}
+    results = {run: best_of(run, folder, arguments) for run in runs}
     figures = accuracy(results) if arguments.to_best else [*speeds(results), *ratios(results)]
     for name, value, unit, goal, _ in figures:
         print(f"{name}: {value:,.4g} {unit}" + (f" (goal: {goal})" if goal else ""))
@@ -77,13 +79,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         _record(figures, next(iter(results.values()))["sizes"], arguments)
 
 
-def measure(run: Run, data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def best_of(run: Run, data: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a library measured at the dropout of its best validation; without --to-best at the first one."""
+    dropouts = arguments.dropouts if arguments.to_best else arguments.dropouts[:1]
+    tried = [measure(run, data, arguments, dropout) for dropout in dropouts]
+    return max(tried, key=best_validation) if len(tried) > 1 else tried[0]
+
+
+def best_validation(result: Mapping[str, Any]) -> float:
+    """NDCG of the epoch kept, at the cut by which the library chose it."""
+    epoch = result["training"]["epochs"][result["training"]["best_epoch"] - 1]
+    return max(value for name, value in epoch["validation"].items() if name.startswith("ndcg"))
+
+
+def measure(run: Run, data: Path, arguments: argparse.Namespace, dropout: float) -> dict[str, Any]:
     """Run one library in a process of its own; what it measured."""
     python = arguments.environments / run.environment / "bin" / "python" if run.environment else Path(sys.executable)
     out = data / f"{'-'.join([run.module, *run.arguments]).replace('--', '')}.json"
     command = [str(python), "-m", f"benchmarks.peers.{run.module}", "--data", str(data), "--out", str(out)]
     command += _TO_BEST if arguments.to_best else ("--epochs", str(arguments.epochs))
     command += ["--seed", str(arguments.seed), "--threads", str(arguments.threads), *run.arguments]
+    command += ["--dropout", str(dropout)]
     command += ["--max-steps", str(arguments.max_steps)] if arguments.max_steps else []
     print(f"{run.label}:", flush=True)
     subprocess.run(command, cwd=ROOT, check=True)
@@ -135,6 +151,7 @@ def accuracy(results: Results) -> list[Figure]:
         best = result["training"]["best_epoch"]
         figures += [(f"{name}: {label}", value, "", None, None) for name, value in tested.items()]
         figures.append((f"epoch kept: {label}", best, f"of {len(result['training']['epochs'])}", None, None))
+        figures.append((f"dropout kept: {label}", result["settings"]["dropout"], "", None, None))
     name, path = "Recall@10, each at its best validation: ours over", ("test", "recall@10")
     others = [run for run in results if OURS in results and run is not OURS]
     return figures + [_ratio(f"{name} {run.label}", results, run, path, 1) for run in others]
@@ -148,7 +165,9 @@ def _ratio(name: str, results: Results, other: Run, path: tuple[str, str], goal:
 
 def _record(figures: Sequence[Figure], sizes: Mapping[str, int], arguments: argparse.Namespace) -> None:
     data = f"Amazon {arguments.domain}, {sizes['users']:,} users, {sizes['items']:,} items"
-    how = "--to-best" if arguments.to_best else f"--epochs {arguments.epochs}"
+    how = f"--epochs {arguments.epochs}"
+    if arguments.to_best:
+        how = f"--to-best --dropouts {' '.join(map(str, arguments.dropouts))}"
     libraries = "" if len(arguments.libraries) == len(RUNS) else f" --libraries {' '.join(arguments.libraries)}"
     command = f"python -m benchmarks.peers.compare --data <folder> --domain {arguments.domain} {how}{libraries}"
     command += f" --threads {arguments.threads}"
