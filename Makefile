@@ -11,7 +11,7 @@ EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).y
 .PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference bench-training figure-4 experiment table-ix results references clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 preflight: ## Check Python, Java, memory and disk, and say what to do
 	@sh precise_core/runtime/preflight.sh $(PYTHON)
