@@ -177,7 +177,7 @@ def test_amazon_titles_keep_the_order_inside_a_day(
         read_source(spark, source)
     for file in tmp_path.iterdir():
         known = KnownFile(file.stat().st_size, sha256_of(file))
-        monkeypatch.setitem(amazon_titles._FILES, file.name, known)
+        monkeypatch.setitem(amazon_titles.FILES, file.name, known)
     tables = read_source(spark, source)
     in_order = tables.events.orderBy("event_ts").select("item_id", "event_id", F.unix_seconds("event_ts")).collect()
     start = int(day.timestamp())
