@@ -52,7 +52,7 @@ Systems of one name may differ in size from section to section. The table of tra
 its configuration file as it is today: `id 64 + text 64 (moe); transformer, 2 layers` = one encoder over both halves of
 an item vector, 128 wide together, fused as `fusion.mode` says; `late fusion` = two encoders. "SASRec" on this page is
 ids alone in the pre-norm Transformer (`fusion.mode: id`, `encoder.kind: transformer`); the blocks of kind `sasrec`
-stand beside it in Table III on Amazon Toys, and beside RePlay's in [figures](figures.md#peers).
+stand beside it in Table III on Amazon Sports and Toys, and beside RePlay's in [figures](figures.md#peers).
 """
 _GLANCE = """The reference system, the trained system of best NDCG@50 beside it, and the best simple reference; nothing
 is filtered. Which is best was read from these figures, so look at the p-values in its section. "+ history" = blended

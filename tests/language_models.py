@@ -1,11 +1,13 @@
-"""Hugging Face folders of tiny random models, written where a test wants them."""
+"""Hugging Face folders of tiny random models, and tables of vectors as a model would write, where a test wants them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
+from deltalake import write_deltalake
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -21,6 +23,10 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen2Tokenizer,
 )
+
+from precise_core.feed.snapshot import DeltaSnapshot
+from schemas import TOKEN_EMBEDDINGS
+from schemas import columns as c
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "white", "wine", "glass", "bread", "##s"]
 
@@ -71,3 +77,13 @@ def decoder_folder(folder: Path, family: str, *, seed: int = 0) -> str:
         letters = sorted(set("".join(WORDS).lower()) | {"\u0120", "o"})
         Qwen2Tokenizer(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]).save_pretrained(folder)
     return str(folder)
+
+
+def write_vectors(folder: Path, language_model: str, vector: list[float]) -> DeltaSnapshot:
+    """A table `token_embeddings` of five tokens."""
+    rows = [
+        {c.TOKEN_ID: i, c.VECTOR: [v + i % 3 for v in vector], c.COUNT: 1, c.LANGUAGE_MODEL: language_model}
+        for i in range(5)
+    ]
+    write_deltalake(str(folder), pa.Table.from_pylist(rows, schema=TOKEN_EMBEDDINGS.arrow_schema()))
+    return DeltaSnapshot(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,19 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from precise_core.errors import CheckpointError, DataError, ModelError, TrainingError, ValidationError
-from precise_core.feed.catalog import load_item_catalog, load_token_init, require_language_model
+from precise_core.feed.catalog import load_item_catalog, load_token_init
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.inference.encoding import encode_catalog, encode_users
 from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.precise import Precise, fuse_distinct
-from precise_core.runtime.job import EXIT_FAILED
-from precise_core.text.language_model import language_model_id, tokenizer_id, vectors_id
+from precise_core.text.language_model import language_model_id
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.setup import build_model
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
-from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS
+from schemas import ITEM_TOKENS, TEXT_STATES
 from schemas import columns as c
-from tests import vector_world
-from tests.language_models import bert_folder
+from tests.language_models import bert_folder, write_vectors
 from tests.night import copy_of, run, said
 from tests.torch_world import (
     NUM_ITEMS,
@@ -226,15 +223,6 @@ def test_states_that_do_not_fit_the_items_are_refused(
         load_item_catalog(items, write_states(tmp_path / "text_states", *states, **columns))
 
 
-def write_vectors(folder: Path, language_model: str, vector: list[float]) -> DeltaSnapshot:
-    rows = [
-        {c.TOKEN_ID: i, c.VECTOR: [v + i % 3 for v in vector], c.COUNT: 1, c.LANGUAGE_MODEL: language_model}
-        for i in range(5)
-    ]
-    write_deltalake(str(folder), pa.Table.from_pylist(rows, schema=TOKEN_EMBEDDINGS.arrow_schema()))
-    return DeltaSnapshot(folder)
-
-
 def test_vectors_of_the_other_mode_are_refused_by_both_names(tmp_path: Path) -> None:
     states = write_vectors(tmp_path / "states", "lm@1", [1.0, 2.0])
     inputs = write_vectors(tmp_path / "inputs", "lm@1#input", [1.0, 2.0])
@@ -249,57 +237,6 @@ def test_vectors_of_the_other_mode_are_refused_by_both_names(tmp_path: Path) -> 
 def test_vectors_that_are_not_finite_do_not_reach_a_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a vector of lm@1 is not finite"):
         load_token_init(write_vectors(tmp_path / "v", "lm@1", [1.0, float("nan")]), 2, seed=0)
-
-
-def embedding_world(warehouse: Path, model: str) -> None:
-    """A warehouse made by hand in front of the language model, with the texts tokenized by ``model``."""
-    vector_world.build(warehouse)
-    rows = [vector_world.tokens(index) | {c.TOKENIZER_ID: tokenizer_id(model)} for index in vector_world.INDICES]
-    vector_world.make(warehouse, ITEM_TOKENS, rows)
-    world_snapshot(warehouse / "tables" / "training_windows")
-
-
-@pytest.mark.parametrize(
-    ("mode", "change"),
-    [("vocab", {"seed": 1}), ("input", {"width": 32}), ("contextual", {"seed": 1})],
-    ids=["vocab, other weights", "input, another width", "contextual, other weights"],
-)
-def test_a_training_after_a_change_of_the_language_model_waits_for_embed_tokens(
-    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, change: dict[str, int]
-) -> None:
-    """The tokenizer is the same in both, so that nothing else tells them apart."""
-    assert spark is not None  # the jobs find the running session
-    warehouse, table = tmp_path / "warehouse", "text_states" if mode == "contextual" else "token_embeddings"
-    first = bert_folder(tmp_path / "first" / "lm", words=50)
-    second = bert_folder(tmp_path / "second" / "lm", words=50, **change)
-    assert tokenizer_id(first) == tokenizer_id(second) and language_model_id(first) != language_model_id(second)
-    embedding_world(warehouse, first)
-
-    def run_with(job: str, model: str) -> int:
-        settings = ("feed.reader=arrow", "universal.epochs=1", f"model.fusion.token_init={mode}")
-        changes = (*settings, f"text.language_model={model}", "text.max_tokens=3")
-        return run(job, warehouse, *(part for change in changes for part in ("--set", change)))
-
-    assert [run_with(job, first) for job in ("embed_tokens", "train_universal")] == [0, 0]
-    good = latest(warehouse / "checkpoints", "all")
-    capsys.readouterr()
-    assert run_with("train_universal", second) == EXIT_FAILED
-    written = vectors_id(language_model_id(first), is_input=mode == "input")
-    message = f"written by language model {written}, text.language_model is {language_model_id(second)}; "
-    assert re.search(f"table {table}, version \\d+: {message}run jobs/embed_tokens.py first", said(capsys))
-    assert latest(warehouse / "checkpoints", "all").model_version == good.model_version
-
-    assert [run_with(job, second) for job in ("embed_tokens", "train_universal")] == [0, 0]
-    renewed = latest(warehouse / "checkpoints", "all")
-    assert renewed.manifest.language_model == vectors_id(language_model_id(second), is_input=mode == "input")
-
-
-def test_a_machine_without_the_language_model_compares_its_name(tmp_path: Path) -> None:
-    for mode, suffix in (("vocab", ""), ("input", "#input")):
-        table = write_vectors(tmp_path / mode, f"lm@1{suffix}", [1.0, 2.0])
-        require_language_model(table, "models/lm")
-        with pytest.raises(DataError, match=rf"table {mode}, .* lm@1{suffix}, text\.language_model is x;"):
-            require_language_model(table, "models/x")
 
 
 # From training to serving
