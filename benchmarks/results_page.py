@@ -51,8 +51,9 @@ A synthetic world has an oracle, which ranks by the true preferences. The share 
 Systems of one name may differ in size from section to section. The table of trainings says how large each is, read from
 its configuration file as it is today: `id 64 + text 64 (moe); transformer, 2 layers` = one encoder over both halves of
 an item vector, 128 wide together, fused as `fusion.mode` says; `late fusion` = two encoders. "SASRec" on this page is
-ids alone in the pre-norm Transformer (`fusion.mode: id`, `encoder.kind: transformer`); the blocks of kind `sasrec`
-stand beside it in Table III on Amazon Sports and Toys, and beside RePlay's in [figures](figures.md#peers).
+ids alone (`fusion.mode: id`). On Amazon it has blocks of kind `sasrec`, as PRECISE has beside it unless the table of
+trainings says otherwise; "SASRec, pre-norm", and the SASRec of the synthetic worlds, have PRECISE's default kind,
+`transformer`.
 """
 _GLANCE = """The reference system, the trained system of best NDCG@50 beside it, and the best simple reference; nothing
 is filtered. Which is best was read from these figures, so look at the p-values in its section. "+ history" = blended

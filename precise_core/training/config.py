@@ -38,11 +38,11 @@ class LoopConfig(Config):
     """What every training has: how long, how large, how often it looks at the validation slice.
 
     ``accumulate_batches``: batches whose gradients make one update (in-batch negatives stay those of one batch).
-    ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU; what bf16 gains there
-    was not measured. ``horizon_days``: 0 = the paper, targets are of the next instant; above, of all instants up to
-    that many days after the newest event seen, for vectors that are written once and used for days. ``target_filter``:
-    `all` = the paper; `new` = only items that the window did not hold before are targets, and validation ranks only
-    those, for lists that leave out what a user had; the window is read whole in either case.
+    ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU, where bf16 was the
+    slower one (`python -m benchmarks.paper_speed`). ``horizon_days``: 0 = the paper, targets are of the next instant;
+    above, of all instants up to that many days after the newest event seen, for vectors that are written once and used
+    for days. ``target_filter``: `all` = the paper; `new` = only items that the window did not hold before are targets,
+    and validation ranks only those, for lists that leave out what a user had; the window is read whole in either case.
     """
 
     epochs: int = Field(3, ge=0)
