@@ -50,9 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     settings = load_config(ROOT / "conf" / "paper.yaml", Settings).of_system(_SYSTEM)
-    first, second = measure(settings, arguments, "fp32")
+    (first, second), (_, autocast) = measure(settings, arguments, ("fp32", "bf16"))
     print(f"token table frozen: {first:,.0f} sequences/s; all trained: {second:,.0f} (goal: at least {GOAL})")
-    _, autocast = measure(settings, arguments, "bf16")
     print(f"all trained with bf16 autocast: {autocast:,.0f} sequences/s, {autocast / second:.2f} x fp32")
     if arguments.users is None:
         _record(settings, first, second, autocast, arguments)
@@ -70,31 +69,36 @@ def _record(settings: Settings, first: float, second: float, autocast: float, ar
     record(results, f"{name}, speed of bf16 autocast over fp32", ratio, "x", None, None, data, seed, command)
 
 
-def measure(settings: Settings, arguments: argparse.Namespace, precision: str) -> list[float]:
-    """Sequences per second of each of the two epochs in ``precision``."""
+def measure(settings: Settings, arguments: argparse.Namespace, precisions: Sequence[str]) -> list[list[float]]:
+    """Sequences per second of each of the two epochs, in each of ``precisions``."""
     sequences = list(read_sequences(arguments.data / "Beauty.user_sequence.txt.zst"))[: arguments.users]
     words = arguments.data / "Beauty.item_generative_indexing_phase_0.txt.zst"
     catalog = _catalog(settings, list(dict.fromkeys(item for _, items in sequences for item in items)), words)
     parts = leave_one_out(number_events(iter(sequences)))
-    clock = TrainingClock(warm_up_steps=0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / TRAINING_WINDOWS.name
         write_windows(path, parts["train"], None, settings.windows.length)
         write_windows(path, parts["train"], parts["validation"], settings.windows.length)
-        train_universal(
-            model_config=_changed(ModelConfig, settings.model, fusion={"token_init": "random"}),
-            config=_changed(
-                UniversalConfig, settings.universal, epochs=2, alternate={"max_epochs": 1}, precision=precision
-            ),
-            windows=DeltaSnapshot(path),
-            catalog=catalog,
-            token_init=None,
-            out=Path(folder) / "checkpoints",
-            seed=arguments.seed,
-            parent_versions={},
-            progress=ClockProgress(clock),
-            feed_config=settings.feed,
-        )
+        return [_speeds(settings, catalog, path, one, arguments.seed) for one in precisions]
+
+
+def _speeds(settings: Settings, catalog: ItemCatalog, windows: Path, precision: str, seed: int) -> list[float]:
+    """Sequences per second of the two epochs of one training."""
+    clock = TrainingClock(warm_up_steps=0)
+    train_universal(
+        model_config=_changed(ModelConfig, settings.model, fusion={"token_init": "random"}),
+        config=_changed(
+            UniversalConfig, settings.universal, epochs=2, alternate={"max_epochs": 1}, precision=precision
+        ),
+        windows=DeltaSnapshot(windows),
+        catalog=catalog,
+        token_init=None,
+        out=windows.with_name(f"checkpoints_{precision}"),
+        seed=seed,
+        parent_versions={},
+        progress=ClockProgress(clock),
+        feed_config=settings.feed,
+    )
     return [epoch["sequences"] / epoch["seconds"] for epoch in clock.epochs[:2]]
 
 
