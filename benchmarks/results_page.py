@@ -165,7 +165,9 @@ def _section(name: str, experiment: Experiment) -> str:
 
 
 def _not_asked(experiment: Experiment) -> list[str]:
-    """Which systems have no figures for a task, and why."""
+    """Which systems have no figures (for a task, or none yet), and why."""
+    if to_come := experiment.get("to_come"):
+        return [f"- cut off: {', '.join(to_come)} not trained yet", *_not_asked({**experiment, "to_come": []})]
     systems: dict[tuple[str, str], list[str]] = {}
     for note in experiment.get("not_asked", ()):
         systems.setdefault((note["task"], note["why"]), []).append(note["system"])

@@ -2,7 +2,8 @@
 
 Runs ingest, tokenize_items, embed_tokens and build_windows as each system needs them, trains every system once per
 seed, ranks the whole catalog for every user, and writes one JSON file with all figures, their spread over seeds and the
-paired differences to the reference system. Killed and started again it goes on with the training it was at.
+paired differences to the reference system. The file is written anew after every system and names those that are still
+to come; killed and started again the job goes on with the training it was at.
 """
 
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
+from precise_core.artefacts import replace_file
 from precise_core.config import load_config
 from precise_core.errors import ConfigError, PreciseError
 from precise_core.evaluation.config import SystemConfig
@@ -76,11 +78,17 @@ def _experiment(settings: Settings, results_file: Path) -> int:
             result.trained.setdefault(name, []).extend(trained)
             result.add(place, answers)
             job.release()
+        if number < len(experiment.systems):
+            _write(result, settings, results_file)
     result.recall = questions.ask_recall() if questions else {}
-    results_file.parent.mkdir(parents=True, exist_ok=True)
-    results_file.write_text(with_a_figure_per_line(result.as_json(settings)) + "\n", encoding="utf-8")
+    _write(result, settings, results_file)
     console.print(f"wrote {results_file}", markup=False)
     return 0
+
+
+def _write(result: ExperimentResult, settings: Settings, results_file: Path) -> None:
+    results_file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(results_file, with_a_figure_per_line(result.as_json(settings)) + "\n")
 
 
 def _answers(

@@ -39,8 +39,15 @@ def paired_difference(
     The p-value is two-sided: how often a resampled difference, shifted to mean 0, is as far from 0 as the observed
     one; (1 + count) / (1 + samples), so never 0. NaNs where no user has both.
     """
-    means, samples_SM = _resampled_means((a_U - b_U)[:, None], samples, seed, weights_U)
-    return _tested(float(means[0]), samples_SM[:, 0])
+    return paired_differences(a_U[:, None], b_U[:, None], samples, seed, weights_U)[0]
+
+
+def paired_differences(
+    a_UM: np.ndarray, b_UM: np.ndarray, samples: int, seed: int, weights_U: np.ndarray | None = None
+) -> list[tuple[float, float, float, float]]:
+    """``paired_difference`` of many metrics of the same users, with one set of samples."""
+    means, samples_SM = _resampled_means(a_UM - b_UM, samples, seed, weights_U)
+    return [_tested(float(mean), samples_SM[:, column]) for column, mean in enumerate(means)]
 
 
 def auc_difference(

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from precise_core.errors import DataError, ModelError, NothingToEvaluateError
-from precise_core.evaluation.bootstrap import mean_intervals, paired_difference
+from precise_core.evaluation.bootstrap import mean_intervals, paired_differences
 from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.metrics import (
     hit_rate_at_k,
@@ -34,6 +34,7 @@ from schemas import columns as c
 REPEAT = "repeat"
 USER_FILTERS = ("all", "new", REPEAT)
 _PER_USER_METRICS = {"recall": recall_at_k, "ndcg": ndcg_at_k, "hit_rate": hit_rate_at_k}
+_DIFFERENCE = ("difference", "ci_low", "ci_high", "p_value")
 _BLOCK_SCORES = 16_000_000  # 64 MB of float32 scores at a time
 
 
@@ -115,15 +116,17 @@ class EvaluationResult:
         """Paired difference of every other system to ``reference`` on every per-user metric, with p-value."""
         if reference not in {key.system for key in self.per_user}:
             raise DataError(f"compare: no system {reference!r}; there are {sorted({k.system for k in self.per_user})}")
-        compared = []
-        for key, values_U in self.per_user.items():
-            if key.system == reference:
-                continue
-            against = self.per_user[key._replace(system=reference)]
-            difference, low, high, p_value = paired_difference(values_U, against, samples, seed)
-            numbers = {"difference": difference, "ci_low": low, "ci_high": high, "p_value": p_value}
-            compared.append({**key._asdict(), "reference": reference, **numbers})
-        return compared
+        keys = [key for key in self.per_user if key.system != reference]
+        if not keys:
+            return []
+        ours_UM, theirs_UM = (
+            np.stack([self.per_user[key] for key in columns], axis=1)
+            for columns in (keys, [key._replace(system=reference) for key in keys])
+        )
+        return [
+            {**key._asdict(), "reference": reference, **dict(zip(_DIFFERENCE, numbers, strict=True))}
+            for key, numbers in zip(keys, paired_differences(ours_UM, theirs_UM, samples, seed), strict=True)
+        ]
 
 
 class EmbeddingScorer:

@@ -71,6 +71,7 @@ class ExperimentResult:
             **made,
             **asked,
             "split": settings.windows.split,
+            "to_come": [name for name in settings.experiment.systems if name not in self.trained],
             "trained": trained,
             "not_asked": self.not_asked,
             "blends": self.blends,
@@ -100,9 +101,9 @@ class Questions:
         self.blends: list[dict[str, Any]] = []
         self.not_asked: list[dict[str, str]] = []
         self.tasks = job.settings.experiment.tasks
-        # Leave-one-out filters nothing; a test period asks for new items apart.
+        # Published leave-one-out figures come in two readings: nothing filtered, and seen items filtered.
         is_by_time = job.settings.windows.split != LEAVE_ONE_OUT
-        self._filters = USER_FILTERS if is_by_time else USER_FILTERS[:1]
+        self._filters = USER_FILTERS if is_by_time else USER_FILTERS[:2]
 
     def ask_references(self) -> dict[str, EvaluationResult]:
         """By task, the figures of the simple references."""

@@ -27,10 +27,18 @@ _POSITION = "position"
 _FILES = {
     f"Beauty.{_SEQUENCES}": KnownFile(2_513_357, "47197cbee7bdc1896926e10d96b807dce0aecb9a1f0c2ccc887c21090237c9b7"),
     f"Beauty.{_WORDS}": KnownFile(573_272, "1a90f934fe506747f094b181f791ece593e2f86bb15e5420d910e6de4882b456"),
-    f"Sports.{_SEQUENCES}": KnownFile(3_784_674, "771ce98798c545aab4b48b30ecc1b7ebd045c41d287b87f07abbd773e11b6042"),
+    f"Sports.{_SEQUENCES}": KnownFile(3_784_674, "240fd0484501ca53769c016cb1bc674ac7e420aef562b88cea1439b94a3ba044"),
     f"Sports.{_WORDS}": KnownFile(845_269, "710b6d9b661aebcd065b861e4076f5e3cc66bdd9735e462ca2db90d5cc951593"),
-    f"Toys.{_SEQUENCES}": KnownFile(2_129_679, "cf2dfd59149a603b8fb3e84bc3c2fc21df0b3332ce62ac4453133fb730f6adf3"),
+    f"Toys.{_SEQUENCES}": KnownFile(2_129_679, "9c2f2cce5323c5e5fd840896a68f0274aba4c241c54f0bc77ac9183094004071"),
     f"Toys.{_WORDS}": KnownFile(566_953, "bce5c0028efdb6ec87033021087c9251eb64d6dfc77d791c47837c830b9d7f19"),
+}
+_WHY_REFUSED = (
+    "its items are sorted by item id and not by time, so that a user's last item is the largest id "
+    "(agiresearch/IDGenRec#7); the corrected file is that of skleee/GRAM"
+)
+_REFUSED = {
+    "771ce98798c545aab4b48b30ecc1b7ebd045c41d287b87f07abbd773e11b6042": _WHY_REFUSED,  # Sports of IDGenRec
+    "cf2dfd59149a603b8fb3e84bc3c2fc21df0b3332ce62ac4453133fb730f6adf3": _WHY_REFUSED,  # Toys of IDGenRec
 }
 
 
@@ -57,7 +65,7 @@ def read_amazon_sequences(spark: SparkSession, source: AmazonSequencesSource) ->
 
 
 def _lines(file: Path) -> list[str]:
-    content = known_content(file, _FILES[file.name.removesuffix(".zst")]).decode()
+    content = known_content(file, _FILES[file.name.removesuffix(".zst")], refused=_REFUSED).decode()
     return content.removesuffix("\n").split("\n")  # splitlines() would also split at characters of a text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,13 @@ def plain_or_compressed(folder: Path, name: str) -> Path:
     raise DataError(f"{folder / name}: no such file, nor {name}{_COMPRESSED} (docs/data_sets.md)")
 
 
-def known_content(file: Path, known: KnownFile) -> bytes:
+def known_content(file: Path, known: KnownFile, *, refused: Mapping[str, str] | None = None) -> bytes:
     """The file's content, decompressed where it ends in `.zst`.
+
+    Args:
+        file: What to read.
+        known: What it must hold.
+        refused: SHA-256 sums of contents that are known to be wrong, and what is wrong with each.
 
     Raises:
         DataError: The file is missing, damaged, or not the known one; the message says what belongs there.
@@ -48,7 +54,8 @@ def known_content(file: Path, known: KnownFile) -> bytes:
     content = _decompressed(file) if file.suffix == _COMPRESSED else file.read_bytes()
     found = KnownFile(len(content), hashlib.sha256(content).hexdigest())
     if found != known:
-        raise DataError(f"{file}: holds {found}; {expected}")
+        why = (refused or {}).get(found.sha256)
+        raise DataError(f"{file}: {f'{why}; ' if why else f'holds {found}; '}{expected}")
     return content
 
 
