@@ -70,6 +70,7 @@ def _experiment(settings: Settings, results_file: Path) -> int:
             return code
         if questions is None:
             questions = Questions(_job(settings))
+            questions.refuse_doubtful_order()
             result.blends, result.not_asked = questions.blends, questions.not_asked
             result.add(0, questions.ask_references())
         for place, seed in enumerate(experiment.seeds):

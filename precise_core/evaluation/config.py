@@ -86,6 +86,9 @@ class ExperimentConfig(Config):
     also_against: tuple[str, ...] = Field((), description="Further ones, or simple references such as `item_knn`.")
     systems: dict[str, SystemConfig] = Field(default_factory=dict, description="By the name they have in results.")
     recall: RecallTableConfig = Field(RecallTableConfig(), description="The table of recall sources (Table VIII).")
+    accept_doubtful_order: bool = Field(
+        False, description="Go on where the log seems sorted by item, or has one instant; only if you know better."
+    )
 
     @model_validator(mode="after")
     def _targeted_has_a_task(self) -> ExperimentConfig:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from precise_core.errors import NothingToEvaluateError, NothingToLearnError
+from precise_core.errors import DataError, NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.blend import Blend
 from precise_core.evaluation.config import BlendConfig
 from precise_core.evaluation.names import with_history
@@ -32,7 +32,9 @@ from precise_core.runtime.offline_evaluation import OfflineEvaluation
 from precise_core.runtime.recall_table import recall_figures
 from precise_core.runtime.trainings import SystemTraining, Trained
 from precise_core.settings import Settings
+from precise_core.sources.event_order import doubtful_order
 from precise_core.sources.read import describe_source
+from schemas import EVENTS
 
 
 @dataclass
@@ -104,6 +106,21 @@ class Questions:
         # Published leave-one-out figures come in two readings: nothing filtered, and seen items filtered.
         is_by_time = job.settings.windows.split != LEAVE_ONE_OUT
         self._filters = USER_FILTERS if is_by_time else USER_FILTERS[:2]
+
+    def refuse_doubtful_order(self) -> None:
+        """Compare nothing on a log whose order is not one of time.
+
+        Raises:
+            DataError: Nearly all users' items ascend or descend by item id, or have one instant.
+        """
+        events = self._job.read(EVENTS)
+        finding = (
+            None if self._job.settings.experiment.accept_doubtful_order else doubtful_order(events, events.count())
+        )
+        if finding is not None:
+            raise DataError(
+                f"events: {finding}; nothing is compared on it (experiment.accept_doubtful_order: true if it is right)"
+            )
 
     def ask_references(self) -> dict[str, EvaluationResult]:
         """By task, the figures of the simple references."""

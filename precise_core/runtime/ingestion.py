@@ -27,6 +27,7 @@ from precise_core.features.erasures import hide_erased
 from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job
 from precise_core.sources.config import FilesSource
+from precise_core.sources.event_order import doubtful_order
 from precise_core.sources.intake import Arrival, Intake, Policy, take_stock, with_file_order
 from precise_core.sources.manifest import read_manifest
 from precise_core.sources.read import naming_unreadable_files, read_source
@@ -119,6 +120,7 @@ class Ingestion:
             with self._job.watching(f"reading {part.table.name}"):
                 self._job.say(f"{part.table.name}: {sum(part.rows_by_file.values()):,} raw rows")
         self._check_tasks(parts)
+        self._warn_of_order(parts)
         return parts
 
     def store(self, parts: list[Part]) -> list[tuple[int, int, int]]:
@@ -191,6 +193,13 @@ class Ingestion:
         stored = self._stored(EVENTS)
         known = [frame.select(c.SCENE, c.ACTION) for frame in (*new, stored) if frame is not None]
         check_tasks(reduce(DataFrame.union, known), self._job.settings.tasks)
+
+    def _warn_of_order(self, parts: list[Part]) -> None:
+        for part in parts:
+            if part.table is EVENTS:
+                finding = doubtful_order(part.cleaned.accepted, sum(part.rows_by_file.values()))
+                if finding is not None:
+                    self._job.say(f"warning: events: {finding}")
 
     def _add(self, part: Part) -> int:
         if self._job.warehouse.exists(part.table):

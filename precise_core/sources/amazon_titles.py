@@ -1,8 +1,11 @@
 """Amazon 2014 reviews with item titles: Beauty, Toys and a sample of Books (docs/data_sets.md).
 
-The data knows the day of a review and its place in the user's history, no clock. So that the published protocols, which
-follow that order, can be repeated, an event's instant is its day's midnight plus ``position`` seconds; the order inside
-a day carries no meaning beyond that.
+The data knows the day of a review and its place in the user's history, no clock. Inside a day the published order
+ascends by item id, always, so that a model can learn "the next id is larger"; ``order_in_day`` says what is read:
+
+- ``published``: midnight plus ``position`` seconds, the order that published figures are measured on;
+- ``hashed``: midnight plus a second of the day that is a hash of user and item, an order without meaning;
+- ``instant``: midnight. A day is one instant: what a model is trained to predict lies on a later day.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.sources.config import AmazonTitlesSource
+from precise_core.sources.config import AmazonTitlesSource, OrderInDay
 from precise_core.sources.known_files import KnownFile, known_content
 from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
 from precise_core.sources.typed_formats import parquet_frame
@@ -22,6 +25,7 @@ from schemas import columns as c
 
 ACTION = "review"
 SCENE = "default"
+_SECONDS_PER_DAY = 86_400
 
 
 FILES = {
@@ -57,22 +61,29 @@ def read_amazon_titles(spark: SparkSession, source: AmazonTitlesSource) -> RawTa
         DataError: A file is missing or is not the known one.
     """
     events, items = input_files(source)
-    return RawTables(events=_events(spark, events), items=_items(spark, items))
+    return RawTables(events=_events(spark, events, source.order_in_day), items=_items(spark, items))
 
 
-def _events(spark: SparkSession, file: Path) -> DataFrame:
+def _events(spark: SparkSession, file: Path, order_in_day: OrderInDay) -> DataFrame:
     rows = parquet_frame(spark, [file])
-    order_in_day = F.make_dt_interval(secs=F.col("position").cast("decimal(18,6)"))
+    # 32 hex digits of a hash: where instants are equal, event ids are what orders a user's events.
+    drawn = F.left(F.sha2(F.concat_ws("-", c.USER_ID, c.ITEM_ID, "position"), 256), F.lit(32))
+    second = {
+        "published": F.col("position").cast("bigint"),
+        "hashed": F.pmod(F.xxhash64(drawn), F.lit(_SECONDS_PER_DAY)),
+        "instant": F.lit(0).cast("bigint"),
+    }[order_in_day]
+    id_in_history = F.col("position") if order_in_day == "published" else drawn
     return raw_frame(
         rows,
         RAW_EVENT_TYPES,
         {
-            c.EVENT_ID: F.concat_ws("-", c.USER_ID, "position"),
+            c.EVENT_ID: F.concat_ws("-", c.USER_ID, id_in_history),
             c.USER_ID: F.col(c.USER_ID),
             c.ITEM_ID: F.col(c.ITEM_ID),
             c.SCENE: F.lit(SCENE),
             c.ACTION: F.lit(ACTION),
-            c.EVENT_TS: F.col(c.EVENT_TS) + order_in_day,
+            c.EVENT_TS: F.timestamp_seconds(F.unix_seconds(c.EVENT_TS) + second),
         },
         raw=row_as_json(*[F.col(name) for name in rows.columns]),
         source_file=F.lit(file.name),

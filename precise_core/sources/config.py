@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from precise_core.config import Config
 
 Format = Literal["csv", "jsonl", "parquet", "delta"]
+OrderInDay = Literal["published", "hashed", "instant"]
 TimeUnit = Literal["seconds", "milliseconds", "microseconds"]
 
 
@@ -164,6 +165,10 @@ class AmazonTitlesSource(Config):
     kind: Literal["amazon_titles"]
     data: str
     domain: Literal["beauty", "toys", "books_sample"]
+    order_in_day: OrderInDay = Field(
+        "published",
+        description="Inside a day: as published, by item id; by a hash; or one instant for all.",
+    )
 
 
 class AmazonSequencesSource(Config):

@@ -151,7 +151,9 @@ def describe_source(source: Source) -> str:
             "based on real shopping, not a log of real customers."
         )
     if isinstance(source, AmazonTitlesSource):
-        return f"Amazon reviews of 2014, {source.domain}, 5-core, with item titles; known to the day, no clock."
+        order = {"published": "", "hashed": ", ordered by a hash inside it", "instant": ", which is one instant"}
+        known = f"known to the day{order[source.order_in_day]}, no clock"
+        return f"Amazon reviews of 2014, {source.domain}, 5-core, with item titles; {known}."
     if isinstance(source, AmazonSequencesSource):
         return f"Amazon reviews of 2014, {source.domain}, 5-core, in order; times are made up, items have a few words."
     if isinstance(source, MovieLensSource):
