@@ -57,14 +57,19 @@ def read_amazon_sequences(spark: SparkSession, source: AmazonSequencesSource) ->
     Raises:
         DataError: A file is missing or is not the known one.
     """
-    sequences, words = (_lines(file) for file in input_files(source))
+    sequences, words = (lines_of(file) for file in input_files(source))
     return RawTables(
         events=_events(spark, sequences, f"{source.domain}.{_SEQUENCES}"),
         items=_items(spark, words, f"{source.domain}.{_WORDS}"),
     )
 
 
-def _lines(file: Path) -> list[str]:
+def lines_of(file: Path) -> list[str]:
+    """The lines of a known file.
+
+    Raises:
+        DataError: It is missing, is not the known one, or is one that is known to be wrong.
+    """
     content = known_content(file, _FILES[file.name.removesuffix(".zst")], refused=_REFUSED).decode()
     return content.removesuffix("\n").split("\n")  # splitlines() would also split at characters of a text
 

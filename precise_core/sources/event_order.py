@@ -6,7 +6,6 @@ nothing but the sorting. Two of the published Amazon files were like that (docs/
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -55,8 +54,8 @@ def order_finding(events: pd.DataFrame) -> str | None:
         return None
     is_step = firsts[c.USER_ID].eq(firsts[c.USER_ID].shift())
     for places in _item_orders(firsts[c.ITEM_ID]):
-        steps = np.sign(places.diff())[is_step].groupby(firsts[c.USER_ID])
-        lowest, highest = steps.min()[timed], steps.max()[timed]
+        steps = places.diff().clip(-1, 1)[is_step].groupby(firsts[c.USER_ID])
+        lowest, highest = (of_user.astype("float64")[timed] for of_user in (steps.min(), steps.max()))
         sorted_shares = {
             "ascend": ((lowest >= 0) & (highest > 0)).mean(),
             "descend": ((highest <= 0) & (lowest < 0)).mean(),

@@ -51,7 +51,7 @@ def known_content(file: Path, known: KnownFile, *, refused: Mapping[str, str] | 
     expected = f"{file.name.removesuffix(_COMPRESSED)} of {known} belongs there (docs/data_sets.md)"
     if not file.is_file():
         raise DataError(f"{file}: no such file; {expected}")
-    content = _decompressed(file) if file.suffix == _COMPRESSED else file.read_bytes()
+    content = content_of(file)
     found = KnownFile(len(content), hashlib.sha256(content).hexdigest())
     if found != known:
         why = (refused or {}).get(found.sha256)
@@ -59,7 +59,14 @@ def known_content(file: Path, known: KnownFile, *, refused: Mapping[str, str] | 
     return content
 
 
-def _decompressed(file: Path) -> bytes:
+def content_of(file: Path) -> bytes:
+    """The file's bytes, decompressed where it ends in `.zst`.
+
+    Raises:
+        DataError: It is not compressed, or cut off.
+    """
+    if file.suffix != _COMPRESSED:
+        return file.read_bytes()
     try:
         with pa.input_stream(str(file), compression="zstd") as stream:
             content: bytes = stream.read()
