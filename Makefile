@@ -67,7 +67,7 @@ bench-inference: install ## Measure batch inference: USERS=200000; benchmarks/in
 	$(BIN)/python -m benchmarks.inference.recall
 	$(BIN)/python -m benchmarks.figures
 
-bench-training: install ## Measure feed, memory and speed of training: DATA=folder of amazon-3domain-idgenrec
+bench-training: install ## Measure feed, memory and speed of training: DATA=folder of amazon-5core-ordered
 	@test -n "$(DATA)" || { echo "make bench-training DATA=...: no folder given (docs/data_sets.md)"; exit 2; }
 	$(BIN)/python -m benchmarks.feed
 	$(BIN)/python -m benchmarks.training_memory

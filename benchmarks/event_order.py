@@ -83,6 +83,8 @@ def main() -> None:
         source = AmazonSequencesSource(kind="amazon_sequences", data=arguments.data, domain=domain)
         rows = [line.split()[1:] for line in lines_of(input_files(source)[0])]
         file = plain_or_compressed(Path(arguments.s3rec), f"s3rec_{name}")
+        largest_last = float(np.mean([row[-1] == max(row) for row in rows]))
+        _record(f"Amazon {domain}, rows that end with their largest item id", largest_last, f"{len(rows):,} users")
         theirs = [line.split()[1:] for line in content_of(file).decode().splitlines()]
         _record(f"Amazon {domain}, rows that ascend by item id", share_ascending(rows), f"{len(rows):,} users")
         _record(f"Amazon {domain}, rows in S3-Rec's order", share_in_common_order(rows, theirs), f"{len(rows):,} users")

@@ -44,7 +44,7 @@ class Question:
         self.systems = [*self.models, *(system for system in asked if system not in self.models)]
 
     def lines(self) -> list[str]:
-        users, keys = self._users(_MAIN[0]), [*_MAIN, *self._beyond_accuracy()]
+        users, keys = self._users(_MAIN[0]), [*self._accuracy(), *self._beyond_accuracy()]
         head = f"Task `{self.task}`, user filter `{self.user_filter}`{f', {users} users' if users else ''}:"
         parts = [head, "", *self._table(keys, self.systems, self._value), "", *self._gap(), *self._of_groups()]
         for reference, found in self.to.items():
@@ -53,7 +53,7 @@ class Question:
 
     def at_a_glance(self, title: str, left_out: Set[str]) -> list[str]:
         """One line of the first table, ``title`` first; empty without two systems to compare."""
-        recall, ndcg = ("all", "recall", 10), ("all", "ndcg", 50)
+        ndcg = ("all", "ndcg", 50)
         measured = [name for name in self.systems if name not in left_out and is_number(self._mean(name, ndcg))]
         others = [name for name in measured if name in self.models and name != self.reference]
         simple = [name for name in measured if name not in self.models and name != ORACLE]
@@ -62,9 +62,16 @@ class Question:
         best, best_simple = (
             max(names, key=lambda name: self._mean(name, ndcg), default="") for names in (others, simple)
         )
-        pairs = [f"{self._value(self.reference, key)} → {self._value(best, key)}" for key in (recall, ndcg)]
+        keys = [("all", "recall", 10), ("all", "ndcg", 10), ndcg]
+        pairs = [f"{self._value(self.reference, key)} → {self._value(best, key)}" for key in keys]
         beside = f"{best_simple} {number(self._mean(best_simple, ndcg))}" if best_simple else ""
-        return [title, f"`{self.task}`", self.reference, best, *pairs, beside]
+        asked = f"`{self.task}`" if self.user_filter == "all" else f"`{self.task}`, seen filtered"
+        return [title, asked, self.reference, best, *pairs, beside]
+
+    def _accuracy(self) -> list[Key]:
+        """Recall and NDCG over all items, at every k that was measured."""
+        measured = {key for _, key in self.figures if key[0] == "all" and key[1] in ("recall", "ndcg")}
+        return sorted({*_MAIN, *measured}, key=lambda key: (key[1] == "ndcg", key[2]))
 
     def _beyond_accuracy(self) -> list[Key]:
         """Novelty, and coverage at the largest k that there is."""

@@ -40,7 +40,8 @@ means. Several seeds: mean ± standard deviation. ▲ = above the reference syst
 over users with p < .05; without a sign the difference may be chance. Groups limit the truth to items that are hot (the
 most frequent), cold (all others), seen (with training events), rare (1 to 4 of them) or unseen (none). Their p-values
 stand in a table of their own; where nothing differs, one in twenty is still below .05. The user filter `all` filters
-nothing, `new` leaves out what the user had before, `repeat` ranks nothing else.
+nothing, `new` leaves out what the user had before, `repeat` ranks nothing else. Published leave-one-out figures are
+of either kind: generative systems filter nothing, S3-Rec, eSASRec, HSTU, HLLM and LEARN filter seen items (here `new`).
 
 Novelty, in bits, is high where the items of a list are known to few users; coverage is the share of the candidates that
 are in anybody's list ([definitions](evaluation.md#truth)). More of either is not better by itself: they have no sign.
@@ -56,8 +57,8 @@ trainings says otherwise; "SASRec, pre-norm", and the SASRec of the synthetic wo
 `transformer`.
 """
 _GLANCE = """The reference system, the trained system of best NDCG@50 beside it, and the best simple reference; nothing
-is filtered. Which is best was read from these figures, so look at the p-values in its section. "+ history" = blended
-with the user's own purchases. Systems that learnt the validation items too are left out."""
+is filtered unless the line says so. Which is best was read from these figures, so look at the p-values in its section.
+"+ history" = blended with the user's own purchases. Systems that learnt the validation items too are left out."""
 _NOTHING = "No experiment has been run yet: `make experiment` lists the names.\n"
 
 
@@ -101,10 +102,24 @@ def _at_a_glance(experiments: Mapping[str, Experiment]) -> list[str]:
     for name, experiment in experiments.items():
         left_out = _learns_validation(name)
         title = f"[{_title(experiment)}](#{_anchor(_title(experiment))})"
-        lines = (Question(experiment, task, "all").at_a_glance(title, left_out) for task in experiment["tasks"])
-        rows += filter(None, lines)
-    heads = ["experiment", "task", "reference system", "best other", "Recall@10", "NDCG@50", "best simple, NDCG@50"]
+        questions = [
+            Question(experiment, task, reading) for task in experiment["tasks"] for reading in _readings(experiment)
+        ]
+        rows += filter(None, (question.at_a_glance(title, left_out) for question in questions))
+    metrics = ["Recall@10", "NDCG@10", "NDCG@50"]
+    heads = ["experiment", "task", "reference system", "best other", *metrics, "best simple, NDCG@50"]
     return ["## At a glance", "", _GLANCE, "", *table(heads, rows, names=4), ""] if rows else []
+
+
+def _readings(experiment: Experiment) -> list[str]:
+    """The user filters of the first table: leave-one-out is published unfiltered and with seen items filtered."""
+    return ["all", "new"] if experiment["split"] == "leave_one_out" else ["all"]
+
+
+def _missing_readings(experiment: Experiment) -> list[str]:
+    measured = {figure["user_filter"] for task in experiment["tasks"].values() for figure in task["figures"]}
+    is_missing = not measured.issuperset(_readings(experiment))
+    return ["- not measured with seen items filtered (`new`): run before that reading existed"] if is_missing else []
 
 
 def _title(experiment: Experiment) -> str:
@@ -156,6 +171,7 @@ def _section(name: str, experiment: Experiment) -> str:
         f"- split: `{experiment['split']}`; seeds: {seeds}; reference system: {experiment['reference']}",
         f"- {experiment['date']}, {experiment['machine']}, code {experiment['code_version']}",
         *_not_asked(experiment),
+        *_missing_readings(experiment),
     ]
     parts = [f"## {_title(experiment)}", "", *facts, ""]
     for task in experiment["tasks"]:

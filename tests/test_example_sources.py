@@ -22,6 +22,7 @@ from precise_core.sources.config import (
     AmazonTitlesSource,
     CompleteJourneySource,
     MovieLensSource,
+    OrderInDay,
     SyntheticSource,
 )
 from precise_core.sources.known_files import KnownFile
@@ -183,6 +184,38 @@ def test_amazon_titles_keep_the_order_inside_a_day(
     start = int(day.timestamp())
     assert [tuple(row) for row in in_order] == [("b", "u-0", start), ("a", "u-1", start + 1)]
     assert {row["title"] for row in tables.items.collect()} == {"Salt & Pepper", "B"}
+
+
+@pytest.mark.parametrize("mode", ["published", "hashed", "instant"])
+def test_the_order_inside_a_day_can_be_taken_out(
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: OrderInDay,
+) -> None:
+    days = pd.to_datetime(["2014-01-01"] * 4 + ["2014-01-03"] * 4, utc=True)
+    users = [f"u{user}" for user in range(50)]
+    history = {"event_ts": days, "item_id": [str(item) for item in range(11, 19)], "position": range(8)}
+    published = pd.concat([pd.DataFrame({"user_id": user, **history}) for user in users], ignore_index=True)
+    published.astype({"position": "int32"}).to_parquet(tmp_path / "toys.events.parquet")
+    pd.DataFrame({"item_id": history["item_id"], "title": "t"}).to_parquet(tmp_path / "toys.items.parquet")
+    for file in tmp_path.iterdir():
+        monkeypatch.setitem(amazon_titles.FILES, file.name, KnownFile(file.stat().st_size, sha256_of(file)))
+    source = AmazonTitlesSource(kind="amazon_titles", data=str(tmp_path), domain="toys", order_in_day=mode)
+    seconds = F.unix_seconds("event_ts").alias("seconds")
+    read = read_source(spark, source).events.select("user_id", "item_id", "event_id", seconds).toPandas()
+    assert len(read) == len(published) and read.event_id.is_unique
+    of_day = published.set_index(["user_id", "item_id"]).event_ts.map(pd.Timestamp.timestamp)
+    assert (read.set_index(["user_id", "item_id"]).seconds // 86_400 * 86_400 == of_day.reindex(
+        pd.MultiIndex.from_frame(read[["user_id", "item_id"]]))).all()  # fmt: skip
+    ordered = read.sort_values(["user_id", "seconds", "event_id"])
+    is_same_day = ordered.user_id.eq(ordered.user_id.shift()) & (ordered.seconds // 86_400).diff().eq(0)
+    ascending = (ordered.item_id.astype(int).diff() > 0)[is_same_day].mean()
+    if mode == "published":
+        assert ascending == 1.0
+    else:
+        assert 0.35 < ascending < 0.65
+    assert read.groupby("user_id").seconds.nunique().max() == (2 if mode == "instant" else 8)
 
 
 def test_movielens_reads_both_forms_and_refuses_another_file(

@@ -86,6 +86,24 @@ def test_a_section_has_facts_tables_signs_and_training() -> None:
     assert f"| PRECISE-UT | {model} | `all` | 2 | 7 | 1,234 | 988 | 0.0456 |" in lines
 
 
+def test_every_k_that_was_measured_stands_in_the_main_table() -> None:
+    made = experiment()
+    made["tasks"]["all"]["figures"] += [figure("SASRec", 0.01, k=5), figure("SASRec", 0.02, metric="ndcg", k=20)]
+    head = "| system | Recall@5 | Recall@10 | Recall@50 | NDCG@10 | NDCG@20 | NDCG@50 |"
+    assert head in results_page.render({"beauty": made}).splitlines()
+
+
+def test_a_run_that_was_cut_off_and_a_reading_that_is_missing_are_named() -> None:
+    made = experiment() | {"to_come": ["BERT4Rec"]}
+    assert "- cut off: BERT4Rec not trained yet" in results_page.render({"beauty": made})
+    figures = [row for row in made["tasks"]["all"]["figures"] if row["user_filter"] == "all"]
+    made = experiment()
+    old = made | {"tasks": {"all": {"figures": figures, "differences": []}}}
+    assert "- not measured with seen items filtered (`new`)" in results_page.render({"beauty": old})
+    assert "not measured with seen" not in results_page.render({"beauty": made})
+    assert "not measured with seen" not in results_page.render({"beauty": old | {"split": "time"}})
+
+
 def test_the_page_begins_with_the_best_system_of_every_experiment() -> None:
     made = experiment()
     made["tasks"]["all"]["figures"] += [
@@ -99,12 +117,16 @@ def test_the_page_begins_with_the_best_system_of_every_experiment() -> None:
     made["trained"]["SASRec, validation item learnt"] = made["trained"]["SASRec"]
     lines = results_page.render({"beauty": made, "toys": experiment()}).splitlines()
     start = lines.index("## At a glance")
-    first = lines.index("| --- | --- | --- | --- | ---: | ---: | ---: |", start) + 1
+    first = lines.index("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |", start) + 1
     assert lines[first : first + 2] == [  # the second has no NDCG@50
         "| [Table X](#table-x) | `all` | SASRec | PRECISE-UT | 0.0400 ± 0.0012 → 0.0600 ± 0.0012 ▲ | "
-        "0.0300 ± 0.0012 → 0.0500 ± 0.0012 | item_knn 0.0400 |",
+        " →  | 0.0300 ± 0.0012 → 0.0500 ± 0.0012 | item_knn 0.0400 |",
         "",
     ]
+    for row in [row for row in made["tasks"]["all"]["figures"] if row["user_filter"] == "all"]:
+        made["tasks"]["all"]["figures"].append({**row, "user_filter": "new"})
+    seen_filtered = results_page.render({"beauty": made}).splitlines()[first + 1]
+    assert seen_filtered.startswith("| [Table X](#table-x) | `all`, seen filtered | SASRec | PRECISE-UT |")
     assert "At a glance" not in results_page.render({"beauty": experiment()})
     named = results_page.render({"beauty": made | {"title": "Table V, length: 50 (all)"}})
     assert "| [Table V, length: 50 (all)](#table-v-length-50-all) |" in named

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from precise_core.sources.config import AmazonTitlesSource, OrderInDay
 from precise_core.sources.known_files import KnownFile, known_content
 from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
-from precise_core.sources.typed_formats import parquet_frame
+from precise_core.sources.typed_formats import parquet_frame, parquet_time
 from schemas import columns as c
 
 ACTION = "review"
@@ -83,7 +83,7 @@ def _events(spark: SparkSession, file: Path, order_in_day: OrderInDay) -> DataFr
             c.ITEM_ID: F.col(c.ITEM_ID),
             c.SCENE: F.lit(SCENE),
             c.ACTION: F.lit(ACTION),
-            c.EVENT_TS: F.timestamp_seconds(F.unix_seconds(c.EVENT_TS) + second),
+            c.EVENT_TS: F.timestamp_seconds(F.unix_seconds(parquet_time(rows, c.EVENT_TS)) + second),
         },
         raw=row_as_json(*[F.col(name) for name in rows.columns]),
         source_file=F.lit(file.name),
