@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config, Instant, validated
+from precise_core.config.folders import require_literal
 from precise_core.config.gates import GatesConfig
 from precise_core.errors import ConfigError
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
@@ -71,6 +73,7 @@ class Settings(Config):
     def _mounted(cls, value: str) -> str:
         if "://" in value:
             raise ValueError("a folder is needed, on shared storage mounted under one path on every node; not a URI")
+        require_literal(Path(value).absolute(), is_written=True)
         return value
 
     @field_validator("tasks")
