@@ -211,7 +211,9 @@ def test_a_bottomless_file_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_refused_in_one_line(tmp_path: Path) -> None:
-    for path, why in ((tmp_path, "not a file but a folder"), (tmp_path / "x.yaml", "no such file"), ("", "not a file")):
+    wrong = {tmp_path: "not a file but a folder", "": "not a file", tmp_path / "x.yaml": "no such file"}
+    wrong |= {"/dev/null": "not a file;", tmp_path / ("x" * 300): "cannot be read: File name too long"}
+    for path, why in wrong.items():
         with pytest.raises(ConfigError, match=f"^--config .*: {why}") as error:
             load_config(path, Settings)
         assert "\n" not in str(error.value)

@@ -73,12 +73,14 @@ def config_hash(config: Config) -> str:
 
 
 def _text(file: Path) -> str:
-    if not file.exists():
-        raise ConfigError(f"--config {file}: no such file; examples are in conf/")
-    if not file.is_file():
-        raise ConfigError(f"--config {file}: not a file{' but a folder' if file.is_dir() else ''}; give a YAML file")
     try:
+        if not file.is_file() and file.stat():  # which fails where there is nothing
+            raise ConfigError(
+                f"--config {file}: not a file{' but a folder' if file.is_dir() else ''}; give a YAML file"
+            )
         content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(f"--config {file}: no such file; examples are in conf/") from error
     except OSError as error:
         raise ConfigError(f"--config {file}: cannot be read: {error.strerror}") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
