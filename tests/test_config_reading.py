@@ -225,7 +225,7 @@ LOG = "source={kind: files, events: {path: a.csv, user: u, item: i, time: t, del
 @pytest.mark.parametrize("delimiter", ["'::'", "''", "comma", "'\"'", '"\\n"', '"\\r"', '"\\0"', "'\\t'"])
 def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str) -> None:
     found = refusal(tmp_path, HEAD + DAY, LOG % delimiter)
-    assert "source.events.delimiter: exactly one character is needed, and neither a quote nor a line end" in found
+    assert "source.events.delimiter: " in found and "one character" in found
 
 
 @pytest.mark.parametrize(("written", "value"), [("';'", ";"), ('"\\t"', "\t"), ("'|'", "|"), ("¦", "¦"), ("' '", " ")])
