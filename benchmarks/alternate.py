@@ -31,6 +31,7 @@ from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.inference.encoding import encode_catalog
 from precise_core.models.catalog import ItemCatalog
 from precise_core.runtime.experiment import experiment_folder
+from precise_core.runtime.job import overrides_of
 from precise_core.settings import Settings
 from precise_core.sources.read import describe_source
 from precise_core.spark.warehouse import Warehouse
@@ -50,7 +51,7 @@ _PAIRS = 2000
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
-    overrides = [*arguments.set, *([f"source.data={arguments.data}"] if arguments.data else [])]
+    overrides = overrides_of(arguments)
     settings = load_config(arguments.config, Settings, overrides)
     shared = ["--config", arguments.config, *(part for override in overrides for part in ("--set", override))]
     results = experiment_folder(settings) / "results.json"

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.record import record
 from jobs import ingest, run_days
-from precise_core.config import load_config
+from precise_core.config import load_config, over
 from precise_core.features.config import ALL_TASK
 from precise_core.settings import Settings
 from precise_core.spark.warehouse import Warehouse
@@ -44,17 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path(arguments.work or f"{settings.warehouse}-warm-up")
     if arguments.fresh:
         shutil.rmtree(root, ignore_errors=True)
-    shared = ["--config", arguments.config, *(part for override in arguments.set for part in ("--set", override))]
     days = {}
     for every in arguments.every:
-        warehouse = _copy_of_prepared(root, every, shared)
+        warehouse = _copy_of_prepared(root, every, arguments)
         span = ["--from", arguments.first, "--to", arguments.last, "--policy", str(every)]
-        if code := run_days.main([*shared, "--set", f"warehouse={warehouse}", *span]):
+        if code := run_days.main([*_flags(arguments, warehouse), *span]):
             return code
         days[every] = read_days(warehouse, arguments.first, arguments.last)
     # Without --work and --fresh: they say where, not what.
     span = ["--from", arguments.first, "--to", arguments.last, "--every", *map(str, arguments.every)]
-    command = shlex.join(["python", "-m", "benchmarks.warm_up", *shared, *span])
+    command = shlex.join(["python", "-m", "benchmarks.warm_up", *_flags(arguments), *span])
     record_days(days, f"{settings.name} ({settings.source.kind})", settings.seed, command)
     FIGURES.mkdir(parents=True, exist_ok=True)
     target = draw(days, FIGURES / f"warm_up_{settings.name}.svg")
@@ -105,13 +104,19 @@ def policy_name(every: int) -> str:
     return {0: "no warm-up after the first day", 1: "warm-up every day"}.get(every, f"warm-up every {every} days")
 
 
-def _copy_of_prepared(root: Path, every: int, shared: Sequence[str]) -> Path:
+def _flags(arguments: argparse.Namespace, warehouse: Path | None = None) -> list[str]:
+    """The flags for a job, with a warehouse in place of the configured one."""
+    sets = over(arguments.set, [f"warehouse={warehouse}"] if warehouse else [])
+    return ["--config", arguments.config, *(part for one in sets for part in ("--set", one))]
+
+
+def _copy_of_prepared(root: Path, every: int, arguments: argparse.Namespace) -> Path:
     """The warehouse of a policy; ingestion, the same for all of them, ran once."""
     prepared, copy = root / "prepared", root / f"every-{every}"
     if copy.exists():
         return copy
     if not (prepared / ".complete").exists():
-        if ingest.main([*shared, "--set", f"warehouse={prepared}"]):
+        if ingest.main(_flags(arguments, prepared)):
             raise SystemExit("warm_up: the source could not be ingested")
         (prepared / ".complete").touch()
     draft = root / f".every-{every}"

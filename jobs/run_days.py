@@ -10,7 +10,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from types import ModuleType
 
 from jobs import (
@@ -22,7 +22,7 @@ from jobs import (
     train_targeted,
     train_universal,
 )
-from precise_core.config import load_config
+from precise_core.config import load_config, over
 from precise_core.errors import ConfigError, PreciseError
 from precise_core.runtime.days import is_recorded, nights, record_day
 from precise_core.runtime.freshness import is_up_to_date
@@ -43,23 +43,24 @@ _DAY: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (
 )
 # No training reads sequences: those of the last day are enough to serve from it.
 _LAST_DAY = ((build_sequences, None),)
-# Before the --set of the command line, which may say otherwise.
+# Over what the file says; --set may say otherwise.
 _DEFAULTS = ("universal.start=continue", "text.published_only=true")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
-    overrides = [*_DEFAULTS, *overrides_of(arguments)]
+    overrides = over(_DEFAULTS, overrides_of(arguments))
     if arguments.policy is not None:
         overrides.append(f"targeted.warm_up_every_days={arguments.policy}")
     started = time.monotonic()
     try:
         days = nights(_day("--from", arguments.first), _day("--to", arguments.last), arguments.step_days)
-        with warehouse_lock(load_config(arguments.config, Settings, overrides).warehouse):
+        settings = load_config(arguments.config, Settings, [*overrides, _as_of(days[0])])
+        console.print(f"run_days: {', '.join(_DEFAULTS)}, unless --set says otherwise", markup=False)
+        with warehouse_lock(settings.warehouse):
             for number, as_of in enumerate(days, start=1):
                 console.print(f"[{number}/{len(days)}] {as_of:%Y-%m-%d}", style="bold cyan", markup=False)
-                tonight = [*overrides, f"as_of={as_of:%Y-%m-%dT%H:%M:%SZ}"]
-                if code := _run_day(arguments.config, tonight, is_last=number == len(days)):
+                if code := _run_day(arguments.config, [*overrides, _as_of(as_of)], is_last=number == len(days)):
                     console.print(f"run_days stopped at {as_of:%Y-%m-%d}; start it again to go on", style="bold red")
                     return code
     except PreciseError as error:
@@ -67,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     console.print(f"run_days: {len(days)} days done in {time.monotonic() - started:.0f} s", style="bold")
     return 0
+
+
+def _as_of(instant: datetime) -> str:
+    return f"as_of={instant:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _run_day(config: str, overrides: list[str], is_last: bool) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from precise_core.config import Config
+from precise_core.config import Config, Instant, validated
+from precise_core.config.folders import require_literal
 from precise_core.config.gates import GatesConfig
+from precise_core.errors import ConfigError
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
 from precise_core.features.config import (
     ALL_TASK,
@@ -33,7 +36,7 @@ class Settings(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     warehouse: str
-    as_of: datetime
+    as_of: Instant
     seed: int = 17
     source: Source
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
@@ -70,6 +73,7 @@ class Settings(Config):
     def _mounted(cls, value: str) -> str:
         if "://" in value:
             raise ValueError("a folder is needed, on shared storage mounted under one path on every node; not a URI")
+        require_literal(Path(value).absolute(), is_written=True)
         return value
 
     @field_validator("tasks")
@@ -116,7 +120,7 @@ class Settings(Config):
         for name in self.experiment.systems:
             try:
                 own = self.of_system(name)
-            except ValueError as error:
+            except ConfigError as error:
                 raise ValueError(f"experiment.systems.{name}: {error}") from error
             if self.experiment.systems[name].blend.weights and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}.blend: needs windows.split: time to choose on")
@@ -127,9 +131,13 @@ class Settings(Config):
         return self
 
     def of_system(self, name: str) -> Settings:
-        """The configuration of one system of the experiment, without the experiment itself."""
-        own = self.model_dump(exclude={"experiment"})
-        return Settings.model_validate(_merged(own, self.experiment.systems[name].changes))
+        """The configuration of one system of the experiment, without the experiment itself.
+
+        Raises:
+            ConfigError: Its changes do not fit.
+        """
+        own = self.model_dump(mode="json", exclude={"experiment"})
+        return validated(Settings, _merged(own, self.experiment.systems[name].changes))
 
     @property
     def task_names(self) -> tuple[str, ...]:

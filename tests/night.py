@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -23,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "conf" / "synthetic.yaml"
 
 
-def run(job: str, warehouse: Path, *arguments: str, config: Path = CONFIG) -> int:
+def run(job: str, warehouse: Path | str, *arguments: str, config: Path = CONFIG) -> int:
     """Exit code of a job run in this process against ``warehouse``."""
     main = importlib.import_module(f"jobs.{job}").main
-    return int(main(["--config", str(config), "--set", f"warehouse={warehouse}", *arguments]))
+    return int(main(["--config", str(config), "--set", f"warehouse={json.dumps(str(warehouse))}", *arguments]))
 
 
 def copy_of(warehouse: Path, target: Path) -> Path:

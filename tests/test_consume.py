@@ -144,12 +144,19 @@ def test_rows_that_a_join_would_overwrite_are_refused_in_spark_as_in_pandas(worl
 
 
 def test_spark_and_arrow_give_what_pandas_gives(world: World, rows: pd.DataFrame, spark: SparkSession) -> None:
+    gaps = [rows.head(4).assign(**{name: None}) for name in rows.columns]
+    rows = pd.concat([rows, rows.tail(3), *gaps]).astype({"shown": "datetime64[us, UTC]"})
     expected = consume.join_vectors(rows, world.root, version=consume.AS_OF, **NAMES).reset_index(drop=True)
     table = pa.Table.from_pandas(rows, preserve_index=False)
     arrow = consume.join_vectors(table, world.root, version=consume.AS_OF, **NAMES)
     assert arrow.column_names == [*table.column_names, *expected.columns[3:]]
-    frame = spark.createDataFrame(table.append_column("n", pa.array(range(len(rows)))).to_pandas())
-    found = join_in_spark(frame, world.root, **NAMES).orderBy("n").toPandas()
+    numbered = table.append_column("n", pa.array(range(len(rows)))).to_pandas()
+    schema = "who string, what string, shown timestamp, n bigint"
+    frame = spark.createDataFrame(numbered.astype(object).where(numbered.notna(), None), schema)
+    frame = frame.withColumnsRenamed({"who": "log.User", "shown": "at `1`"})  # names that Spark would take apart
+    names = {"user": "log.user", "item": "what", "at": "at `1`"}
+    found = join_in_spark(frame, world.root, **names).orderBy("n").toPandas()
+    assert list(found.columns) == [*frame.columns, *expected.columns[3:]] and len(found) == len(rows)
     for other in (arrow.to_pandas(), found):
         for name in (c.USER_EMBEDDING, c.ITEM_EMBEDDING):
             assert [plain(value) for value in other[name]] == [plain(value) for value in expected[name]]

@@ -7,18 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from precise_core.runtime import configuration_reference
-from precise_core.settings import Settings
+from tests.code_blocks import blocks_of
 from tests.night import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
-
-
-def yaml_blocks(page: str) -> list[str]:
-    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
 def names_in(file: Path) -> set[str]:
@@ -83,13 +78,6 @@ def test_the_findings_name_recorded_figures_only() -> None:
     assert {figure for figure in figures if figure not in recorded} == set()
 
 
-def test_yaml_of_the_pages_loads() -> None:
-    base = {"name": "x", "warehouse": "w", "as_of": "2024-01-10", "source": {"kind": "synthetic"}}
-    blocks = yaml_blocks("data_sets.md")
-    assert blocks
-    for block in blocks:
-        Settings.model_validate(base | yaml.safe_load(block))
-
-
 def test_the_page_on_own_data_shows_the_file_the_tests_run() -> None:
-    assert yaml_blocks("your_data.md")[0] == (ROOT / "examples" / "your_data" / "mine.yaml").read_text(encoding="utf-8")
+    first = next(block for block in blocks_of("docs/your_data.md") if block.language == "yaml")
+    assert first.text == (ROOT / "examples" / "your_data" / "mine.yaml").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from precise_core.config import over
 from precise_core.features.config import ALL_TASK
 from precise_core.training.checkpoint import latest
 from tests.night import ROOT, run
@@ -29,7 +30,7 @@ SMALL = (
 
 
 def run_small(job: str, warehouse: Path, *more: str) -> int:
-    return run(job, warehouse, *(part for override in (*SMALL, *more) for part in ("--set", override)))
+    return run(job, warehouse, *(part for override in over(SMALL, more) for part in ("--set", override)))
 
 
 @pytest.mark.faults  # a minute: every rank is a process that has to import torch

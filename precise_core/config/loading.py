@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError as PydanticValidationError
 
 from precise_core.config.base import Config
+from precise_core.config.yaml_text import read_value, read_yaml
 from precise_core.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def load_config(path: str | Path, kind: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
-    """Read ``path`` into ``kind``.
+    """Read ``path`` into ``kind``; nothing is converted that would have to be guessed.
 
     Args:
         path: A YAML file with one mapping.
@@ -26,23 +28,42 @@ def load_config(path: str | Path, kind: type[ConfigT], overrides: Sequence[str] 
         overrides: ``a.b=c`` strings; the value is read as YAML, so numbers and lists work.
 
     Raises:
-        ConfigError: The file is missing or not YAML, a key is unknown, or a value is impossible.
+        ConfigError: The file is missing or not YAML, a key is unknown or given twice, or a value is impossible.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"--config {file}: no such file; examples are in conf/")
+    text = _text(file)
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}") from error
+        data = read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    data = {} if data is None else data
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: expected a mapping of keys to values, found {type(data).__name__}")
+    _require_distinct(overrides)
     for override in overrides:
         _apply(data, override)
     try:
-        return kind.model_validate(data)
+        return validated(kind, data)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def validated(kind: type[ConfigT], data: dict[str, Any]) -> ConfigT:
+    """``data`` of JSON's kinds as a config, taken literally: "3" is no number, 1 is not true, 2024 is no text.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value is impossible; all of them, by their paths.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(data), strict=True)
     except PydanticValidationError as error:
-        raise ConfigError(f"{file}: " + "; ".join(_explain(kind, entry) for entry in error.errors())) from error
+        raise ConfigError("; ".join(_explain(kind, entry) for entry in error.errors())) from error
+
+
+def over(weaker: Sequence[str], stronger: Sequence[str]) -> list[str]:
+    """Overrides of which ``stronger`` win: those of ``weaker`` that set another key, then they."""
+    taken = [_key(override) for override in stronger]
+    return [*(one for one in weaker if not any(_overlap(_key(one), key) for key in taken)), *stronger]
 
 
 def config_hash(config: Config) -> str:
@@ -51,20 +72,57 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _text(file: Path) -> str:
+    try:
+        if not file.is_file() and file.stat():  # which fails where there is nothing
+            raise ConfigError(
+                f"--config {file}: not a file{' but a folder' if file.is_dir() else ''}; give a YAML file"
+            )
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(f"--config {file}: no such file; examples are in conf/") from error
+    except OSError as error:
+        raise ConfigError(f"--config {file}: cannot be read: {error.strerror}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ConfigError(f"{file}: this is UTF-16 or UTF-32, or no text at all; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        found = f"line {line} holds the byte 0x{content[error.start]:02x}"
+        raise ConfigError(f"{file}: not UTF-8, {found} (Latin-1, Windows-1252?); save it as UTF-8") from error
+
+
+def _require_distinct(overrides: Sequence[str]) -> None:
+    for one, other in combinations(overrides, 2):
+        if _overlap(_key(one), _key(other)):
+            raise ConfigError(f"--set {one!r} and {other!r}: one would override the other; give the key once")
+
+
+def _key(override: str) -> list[str]:
+    return [part.strip() for part in override.partition("=")[0].split(".")]
+
+
+def _overlap(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether the keys are the same, or one lies in the other."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r}: expected key=value, for example --set universal.epochs=2")
-    *parents, leaf = key.strip().split(".")
+    *parents, leaf = _key(override)
     node = data
     for position, part in enumerate(parents):
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override!r}: {'.'.join(parents[: position + 1])} is a value, not a mapping")
     try:
-        node[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+        node[leaf] = read_value(text)
+    except ConfigError as error:
+        raise ConfigError(f"--set {override!r}: {error}") from error
 
 
 def _explain(kind: type[Config], entry: Any) -> str:
@@ -76,7 +134,12 @@ def _explain(kind: type[Config], entry: Any) -> str:
     if entry["type"] == "missing":
         return f"{path}: required, but not given"
     message = entry["msg"].removeprefix("Value error, ")
-    return f"{path}: {message} (got {entry['input']!r})"
+    if entry["type"] == "string_type" and not isinstance(entry["input"], dict | list):
+        message = "text is needed; put it into quotes"
+    if entry["type"] == "bool_type":
+        message = "true or false is needed"
+    found = "" if isinstance(entry["input"], dict) else f" (got {entry['input']!r})"  # of a section the keys are named
+    return f"{path}: {message}{found}"
 
 
 def _allowed_keys(kind: type[Config], location: Sequence[Any]) -> list[str]:

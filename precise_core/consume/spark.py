@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 from pathlib import Path
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.consume.keys import ADDED, require_columns
 from precise_core.consume.publications import Publication, publication_history
 from precise_core.consume.tables import folder
-from precise_core.consume.vectors import ADDED
 from precise_core.errors import HistoryGoneError, SchemaError
 from precise_core.features import vectors
 from precise_core.features.vectors import PUBLICATION, SINCE, PublishedVersion
@@ -19,6 +19,9 @@ from precise_core.sources.times import instant
 from precise_core.spark.care import is_readable
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
+
+_USER, _ITEM, _AT = "_join_user", "_join_item", "_join_at"  # beside whatever the rows call theirs
+_OURS = (_USER, _ITEM, _AT, PUBLICATION, vectors.NEWEST)  # there while it joins
 
 
 def join_vectors(
@@ -33,7 +36,7 @@ def join_vectors(
     """``rows`` with user_embedding, item_embedding, precise_score, model_version and vector_space; as many as before.
 
     As `consume.join_vectors` with ``version=AS_OF``: each row gets the newest vectors of the checkpoint that was
-    published at its instant, and null where there were none.
+    published at its instant, and null where there were none, or where the row has no instant, user or item.
 
     Args:
         rows: A user, an item and a timestamp per row.
@@ -44,20 +47,36 @@ def join_vectors(
         item: Column with the item's id.
 
     Raises:
-        SchemaError: A column is missing, of another type, or would be overwritten.
+        SchemaError: A column is missing, twice there, of another type, or would be overwritten.
         MissingTableError: The folder is no warehouse, or nothing is published yet.
         CheckpointError: Nothing was ever published for the task.
         HistoryGoneError: No published version of the vectors can be read any more.
     """
-    found = {field.name: field.dataType.simpleString() for field in rows.schema}
-    if taken := [name for name in ADDED if name in found]:
-        raise SchemaError(f"join_vectors: rows have {taken} already; their columns are {list(found)}")
+    there, needed = ([name.lower() for name in names] for names in (rows.columns, (user, item, at)))
+    require_columns(there, needed, (*ADDED, *_OURS))
     for name, kind in ((user, "string"), (item, "string"), (at, "timestamp")):
-        if found.get(name) != kind:
-            raise SchemaError(f"join_vectors: column {name!r} is {found.get(name, 'missing')}, {kind} is needed")
+        found = rows.schema[_written(rows, name)].dataType.simpleString()
+        if found not in (kind, "void"):
+            raise SchemaError(f"join_vectors: column {name!r} is {found}, {kind} is needed")
     history = still_there(warehouse, publication_history(warehouse, task))
     users, items = published_vectors(rows.sparkSession, warehouse, history)
-    return vectors.join_vectors(rows, users, items, in_use(history), at=at, user=user, item=item)
+    keys = {
+        _USER: _quoted(user).cast("string"),
+        _ITEM: _quoted(item).cast("string"),
+        _AT: _quoted(at).cast("timestamp"),
+    }
+    joined = vectors.join_vectors(rows.withColumns(keys), users, items, in_use(history), at=_AT, user=_USER, item=_ITEM)
+    return joined.select(*(_quoted(name) for name in (*rows.columns, *ADDED)))
+
+
+def _quoted(name: str) -> Column:
+    """A column by its whole name, dots and all."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def _written(rows: DataFrame, name: str) -> str:
+    """The column as the frame spells it; to Spark `User` and `user` are one."""
+    return next(column for column in rows.columns if column.lower() == name.lower())
 
 
 def still_there(warehouse: str | Path, history: Sequence[Publication]) -> list[Publication]:
@@ -94,7 +113,8 @@ def published_vectors(
     for place, was in enumerate(history):
         start = instant(was.valid_from)
         first = partial(_slice, spark, warehouse, was, versions=was.first)
-        users.append(_of(place, first(USER_EMBEDDINGS).select(c.USER_ID, start.alias(SINCE), c.EMBEDDING)))
+        users_then = first(USER_EMBEDDINGS).where(F.col(c.TASK) == was.task)
+        users.append(_of(place, users_then.select(c.USER_ID, start.alias(SINCE), c.EMBEDDING)))
         held = first(ITEM_EMBEDDINGS).select(c.ITEM_ID, start.alias(SINCE), c.EMBEDDING)
         if was.last[ITEM_EMBEDDINGS.name] != was.first[ITEM_EMBEDDINGS.name]:
             later = _slice(spark, warehouse, was, ITEM_EMBEDDINGS, versions=was.last)

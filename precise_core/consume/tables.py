@@ -10,7 +10,8 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from precise_core.errors import HistoryGoneError, MissingTableError
+from precise_core.config.folders import require_literal
+from precise_core.errors import HistoryGoneError, MissingTableError, SchemaError
 from precise_core.spark.arrow_dataset import arrow_dataset
 from schemas import TABLES, Table
 
@@ -36,20 +37,46 @@ def snapshot(warehouse: str | Path, table: Table, version: int | None = None) ->
 
 
 def folder(warehouse: str | Path, table: Table) -> str:
-    """The folder of a table."""
-    return str(Path(warehouse).resolve() / "tables" / table.name)
+    """The folder of a table.
+
+    Raises:
+        ConfigError: The path is one that deltalake takes for another.
+    """
+    root = Path(warehouse).resolve()
+    require_literal(root)
+    return str(root / "tables" / table.name)
 
 
-def read_table(warehouse: str | Path, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A whole table, or some of its columns, at its newest version; partition columns included.
+def read_table(
+    warehouse: str | Path,
+    name: str,
+    columns: Sequence[str] | None = None,
+    *,
+    version: int | None = None,
+    where: ds.Expression | None = None,
+) -> pa.Table:
+    """A whole table, or some of its columns and rows; partition columns included.
+
+    Args:
+        warehouse: The folder named `warehouse` in the configuration.
+        name: Of the table (docs/tables.md).
+        columns: All by default.
+        version: Of the Delta table; the newest by default.
+        where: Rows to read, e.g. ``pyarrow.dataset.field("task") == "all"``; all by default.
 
     Raises:
         MissingTableError: There is no such table in the warehouse, or none of that name at all.
+        SchemaError: The table has no such column.
+        HistoryGoneError: The version, or one of its files, is gone.
     """
     tables = {table.name: table for table in TABLES}
     if name not in tables:
         raise MissingTableError(f"there is no table {name!r}; the tables are {', '.join(tables)}")
-    return read(warehouse, tables[name], list(columns or tables[name].column_names))
+    there = tables[name].column_names
+    wanted = there if columns is None else list(columns)
+    if unknown := [column for column in wanted if column not in there]:
+        raise SchemaError(f"table {name} has no columns {unknown}; its columns are {', '.join(there)}")
+    return read(warehouse, tables[name], wanted, where, version)
 
 
 def read(

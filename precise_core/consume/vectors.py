@@ -14,18 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from precise_core.consume.keys import AT, INSTANT, ITEM, USER, keys_of
 from precise_core.consume.publications import publication_history, published, vector_space
 from precise_core.consume.tables import read
-from precise_core.errors import SchemaError, VersionMixError
+from precise_core.errors import VersionMixError
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
 PUBLISHED = "published"  # the checkpoint that is published now
 AS_OF = "as_of"  # for each row the checkpoint that was published at its instant
 
-_INSTANT = pa.timestamp("us", tz="UTC")
 _VECTOR = pa.list_(pa.float32())
-ADDED = (c.USER_EMBEDDING, c.ITEM_EMBEDDING, c.PRECISE_SCORE, c.MODEL_VERSION, c.VECTOR_SPACE)
 
 Rows = TypeVar("Rows", pd.DataFrame, pa.Table)
 
@@ -45,10 +44,11 @@ def join_vectors(
     Both vectors of a row are of one checkpoint. A row gets no vector that readers did not have at its instant: where
     nothing was published yet, or an item or a user was not in what was, it is left null rather than filled in. With
     ``PUBLISHED`` that is what is published now, for rows since then; rows of before have null: take ``AS_OF`` for them.
-    With the name of a checkpoint it is what the tables hold of it now, from each user's `as_of` on.
+    With the name of a checkpoint it is what the tables hold of it now, from each user's `as_of` on. As many rows come
+    back as went in: where the user or the item is missing its vector is null, where the time is missing everything is.
 
     Args:
-        rows: A pandas DataFrame or an Arrow table; ids are text, instants have a time zone.
+        rows: A pandas DataFrame or an Arrow table; ids are text, instants of any unit have a time zone.
         warehouse: The folder named `warehouse` in the configuration.
         at: Column with the instant that a row must not look beyond.
         task: Whose user vectors.
@@ -62,7 +62,7 @@ def join_vectors(
         CheckpointError: Nothing is published for the task.
         VersionMixError: The tables have no vectors of ``version``.
     """
-    keys = _keys(rows, at, user, item)
+    keys = keys_of(rows, at, user, item)
     if version == AS_OF:
         columns = _at_each_publication(keys, warehouse, task)
     elif version == PUBLISHED:
@@ -120,41 +120,12 @@ class _Checkpoint:
         return read(self.warehouse, table, columns, where, self.versions.get(table.name))
 
 
-def _keys(rows: pd.DataFrame | pa.Table, at: str, user: str, item: str) -> pa.Table:
-    """user, item and at of every row.
-
-    Raises:
-        SchemaError: A column is missing, of another type, or would be overwritten.
-    """
-    names = list(rows.column_names if isinstance(rows, pa.Table) else rows.columns)
-    missing = [name for name in (user, item, at) if name not in names]
-    taken = [name for name in ADDED if name in names]
-    if missing or taken:
-        raise SchemaError(f"join_vectors: rows lack {missing} and have {taken} already; their columns are {names}")
-    columns = {}
-    for name, of in (("user", user), ("item", item), ("at", at)):
-        column = rows[of] if isinstance(rows, pa.Table) else pa.array(rows[of], from_pandas=True)
-        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        _require_kind(of, column.type, is_instant=name == "at")
-        columns[name] = column.cast(_INSTANT if name == "at" else pa.string())
-    return pa.table(columns)
-
-
-def _require_kind(name: str, found: pa.DataType, *, is_instant: bool) -> None:
-    if is_instant and not (pa.types.is_timestamp(found) and found.tz):
-        raise SchemaError(
-            f"join_vectors: column {name!r} is {found}; a timestamp with a time zone is needed, e.g. "
-            f"pd.to_datetime(rows[{name!r}], utc=True)"
-        )
-    if not is_instant and not (pa.types.is_string(found) or pa.types.is_large_string(found)):
-        raise SchemaError(f"join_vectors: column {name!r} is {found}; ids are text, e.g. rows[{name!r}].astype(str)")
-
-
 def _at_each_publication(keys: pa.Table, warehouse: str | Path, task: str) -> pa.Table:
     """Every row against the tables as they stood at the last publication before its instant."""
     history = publication_history(warehouse, task)
-    starts = pa.array([publication.valid_from for publication in history], _INSTANT)
-    starts_P, at_R = (column.cast(pa.int64()).to_numpy() for column in (starts, keys["at"].combine_chunks()))
+    starts = pa.array([publication.valid_from for publication in history], INSTANT)
+    # A row without a time gets nothing wherever it is counted.
+    starts_P, at_R = (column.cast(pa.int64()).fill_null(0).to_numpy() for column in (starts, _column(keys, AT)))
     place_R = np.maximum(np.searchsorted(starts_P, at_R, side="right") - 1, 0)
     parts, order = [], []
     for number in np.unique(place_R):
@@ -177,10 +148,10 @@ def _join(keys: pa.Table, checkpoint: _Checkpoint, since: datetime, ended_with: 
     Items that were computed between two nights are only in what the first of them ``ended_with``; they count from the
     moment they were computed.
     """
-    user_ids, item_ids, at = (keys[name].combine_chunks() for name in ("user", "item", "at"))
+    user_ids, item_ids, at = (_column(keys, name) for name in (USER, ITEM, AT))
     users = checkpoint.users([c.USER_ID, c.EMBEDDING, c.AS_OF], user_ids.unique()).combine_chunks()
     items = checkpoint.items([c.ITEM_ID, c.EMBEDDING], item_ids.unique()).combine_chunks()
-    is_late_enough = pc.greater_equal(at, pa.scalar(since, _INSTANT))
+    is_late_enough = pc.greater_equal(at, pa.scalar(since, INSTANT))
     rows_of_items = _where(is_late_enough, pc.index_in(item_ids, _column(items, c.ITEM_ID)))
     rows_of_users = _where(is_late_enough, pc.index_in(user_ids, _column(users, c.USER_ID)))
     is_known = pc.less_equal(_column(users, c.AS_OF).take(rows_of_users), at)
@@ -200,8 +171,8 @@ def _join(keys: pa.Table, checkpoint: _Checkpoint, since: datetime, ended_with: 
             c.USER_EMBEDDING: user_vectors,
             c.ITEM_EMBEDDING: item_vectors,
             c.PRECISE_SCORE: _dot(user_vectors, item_vectors),
-            c.MODEL_VERSION: pa.array([checkpoint.model_version] * len(keys), pa.string()),
-            c.VECTOR_SPACE: pa.array([checkpoint.space] * len(keys), pa.string()),
+            c.MODEL_VERSION: pc.if_else(at.is_valid(), checkpoint.model_version, pa.scalar(None, pa.string())),
+            c.VECTOR_SPACE: pc.if_else(at.is_valid(), checkpoint.space, pa.scalar(None, pa.string())),
         }
     )
 
@@ -212,8 +183,7 @@ def _where(condition: pa.Array, rows: pa.Array) -> pa.Array:
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
-    column = table[name]
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    return table[name].combine_chunks()
 
 
 def _dot(left: pa.Array, right: pa.Array) -> pa.Array:
@@ -222,8 +192,7 @@ def _dot(left: pa.Array, right: pa.Array) -> pa.Array:
     scores = np.zeros(len(both), np.float32)
     known = both.to_numpy(zero_copy_only=False)
     if known.any():
-        lefts, rights = (
-            np.stack(side.filter(both).to_numpy(zero_copy_only=False)).astype(np.float64) for side in (left, right)
-        )
-        scores[known] = np.einsum("rd,rd->r", lefts, rights)
+        rows = int(known.sum())
+        lefts, rights = (side.filter(both).flatten().to_numpy().reshape(rows, -1) for side in (left, right))
+        scores[known] = np.einsum("rd,rd->r", lefts, rights, dtype=np.float64)
     return pa.array(scores, mask=~known)

@@ -22,7 +22,8 @@ from schemas import columns as c
 SINCE = "since"  # from which instant on readers had this vector
 PUBLICATION = "_publication"  # its place in the history of publications
 
-_AT, _NEWEST = "_at", "_newest_since"
+NEWEST = "_newest_since"  # since when its vector is
+_AT = "_at"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def join_vectors(
 
 
 def in_use(at: str, versions: Sequence[PublishedVersion]) -> dict[str, Column]:
-    """model_version and vector_space at the instant in column ``at``; the first version's before all.
+    """model_version and vector_space at the instant in column ``at``; the first version's before all, null without one.
 
     Raises:
         DataError: There is no version, or two of them are of one instant.
@@ -107,7 +108,7 @@ def _in_order(versions: Sequence[PublishedVersion]) -> list[PublishedVersion]:
 
 
 def _valid(at: str, names: Sequence[tuple[datetime, str | int]]) -> Column:
-    chosen: Column = F.lit(names[0][1])
+    chosen: Column = F.when(F.col(at).isNotNull(), F.lit(names[0][1]))
     for since, name in names[1:]:
         chosen = F.when(F.col(at) >= instant(since), F.lit(name)).otherwise(chosen)
     return chosen
@@ -120,10 +121,10 @@ def _newest(rows: DataFrame, vectors: DataFrame, key: str, of: str, at: str, int
     """
     asked = rows.select(F.col(of).alias(key), PUBLICATION, F.col(at).alias(_AT)).distinct()
     known = asked.join(vectors.select(key, PUBLICATION, SINCE), on=[key, PUBLICATION], how="inner")
-    newest = known.where(F.col(SINCE) <= F.col(_AT)).groupBy(key, PUBLICATION, _AT).agg(F.max(SINCE).alias(_NEWEST))
-    newest = newest.select(F.col(key).alias(of), PUBLICATION, F.col(_AT).alias(at), _NEWEST)
+    newest = known.where(F.col(SINCE) <= F.col(_AT)).groupBy(key, PUBLICATION, _AT).agg(F.max(SINCE).alias(NEWEST))
+    newest = newest.select(F.col(key).alias(of), PUBLICATION, F.col(_AT).alias(at), NEWEST)
     vectors = vectors.select(
-        F.col(key).alias(of), PUBLICATION, F.col(SINCE).alias(_NEWEST), F.col(c.EMBEDDING).alias(into)
+        F.col(key).alias(of), PUBLICATION, F.col(SINCE).alias(NEWEST), F.col(c.EMBEDDING).alias(into)
     )
     marked = rows.join(newest, on=[of, PUBLICATION, at], how="left")
-    return marked.join(vectors, on=[of, PUBLICATION, _NEWEST], how="left").drop(_NEWEST)
+    return marked.join(vectors, on=[of, PUBLICATION, NEWEST], how="left").drop(NEWEST)

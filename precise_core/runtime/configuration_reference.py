@@ -31,6 +31,17 @@ key, and its value is read as YAML: `--set universal.epochs=2`, `--set 'evaluati
 impossible value ends the job before it starts, with the path of the key and what is allowed. The resolved configuration
 is kept as JSON with every run in the table [`runs`](tables.md#runs).
 
+Nothing is reinterpreted, and nothing is overridden in silence:
+
+- the file is UTF-8; a key that stands twice is refused, in the file (with both lines) and among the `--set`; anchors
+  and the merge key `<<` work;
+- a number is decimal (`3`, `0.1`, `1e-3`), only `true` and `false` say yes and no, `null` or `~` is nothing; every
+  other word is text as it stands: `no`, `on`, `0123`, `12:30`, `1_000`;
+- text is asked for where text is needed (`"2024"`, in quotes, as the name of a column), and a number where a number is:
+  `"3"`, `true` and `3.0` are no integers;
+- a date is `2024-03-10`, an instant that, `2024-03-10T06:30:00Z` or `2024-03-10T08:30:00+02:00`; a number is neither;
+- a `#` after a blank in a `--set` would begin a comment: put such a value into quotes. `--data FOLDER` needs none.
+
 Rules across keys are checked as well:
 
 - `as_of` is a whole second;
@@ -177,7 +188,7 @@ _MEANINGS = {
     "JdbcTable.password_env": "Environment variable that holds the password.",
     "JdbcTable.driver": "Class of the driver; PostgreSQL's comes with `make install`, `--jars` adds others.",
     "JdbcTable.fetch_rows": "Rows fetched at once.",
-    "FileInput.delimiter": "Between the cells of a CSV row.",
+    "FileInput.delimiter": 'Between the cells of a CSV row: one character, `"\\t"` for a tab.',
     "TimeReading.unit": "Times are numbers since 1970 in this unit. Give at most one of `unit` and `format`.",
     "TimeReading.format": "Times are text in this Spark datetime pattern. Without both: ISO 8601, UTC by default.",
     "EventsInput.user": "Column of the user's id.",

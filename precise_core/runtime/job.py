@@ -354,7 +354,8 @@ def night_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
 def overrides_of(arguments: argparse.Namespace) -> list[str]:
     """The ``a.b=c`` of ``--set`` and, where the command has it, ``--data``."""
     data = getattr(arguments, "data", None)
-    return [*arguments.set, *([f"source.data={data}"] if data else [])]
+    quoted = json.dumps(data, ensure_ascii=False)  # the name of a folder is no YAML
+    return [*arguments.set, *([f"source.data={quoted}"] if data else [])]
 
 
 def _parse(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from precise_core.config import Config
+from precise_core.config import Config, Day, Instant
 
 Format = Literal["csv", "jsonl", "parquet", "delta"]
 OrderInDay = Literal["published", "hashed", "instant"]
@@ -61,6 +61,13 @@ class FileInput(Config):
     delimiter: str = ","
     jdbc: JdbcTable | None = None
     changed_files: Literal["refuse", "read_again"] = "refuse"
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str) -> str:
+        if len(value) != 1 or value in '"\r\n\0':
+            raise ValueError('exactly one character is needed, and neither a quote nor a line end; a tab is "\\t"')
+        return value
 
     @model_validator(mode="after")
     def _known_format(self) -> FileInput:
@@ -151,7 +158,7 @@ class CompleteJourneySource(Config):
     households: int | None = Field(
         None, ge=1, description="Keep only this many households and what they bought; all by default."
     )
-    impressions_from: date = Field(
+    impressions_from: Day = Field(
         date(2017, 12, 4), description="First day of impressions (the promotions are 20.9 M rows)."
     )
     negatives_per_visit: int = Field(10, ge=1)
@@ -201,7 +208,7 @@ class SyntheticSource(Config):
     scenes: tuple[str, ...] = ("articles", "videos", "live")
     share_rate: float = Field(0.1, ge=0, le=1)
     impressions_per_user: int = Field(10, ge=0)
-    start: date = date(2024, 1, 1)
+    start: Day = date(2024, 1, 1)
     seed: int = 17
     drift_share: float = Field(
         0.0, ge=0, le=1, description="Share of the users whose two interests move to other topics on some day."
@@ -210,7 +217,7 @@ class SyntheticSource(Config):
     duplicate_share: float = Field(0.0, ge=0, le=1, description="Share of the events that are delivered twice.")
     late_share: float = Field(0.0, ge=0, le=1, description="Share of the deliveries that come late.")
     late_days: float = Field(3.0, gt=0, description="Mean delay of a late delivery.")
-    delivered_before: datetime | None = Field(
+    delivered_before: Instant | None = Field(
         None, description="Only what was delivered before this instant; everything by default."
     )
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
+
+_OWN_KEYS = {
+    "spark.master": "master",
+    "spark.driver.memory": "driver_memory",
+    "spark.sql.shuffle.partitions": "shuffle_partitions",
+}
 
 
 class SparkConfig(Config):
@@ -14,6 +20,14 @@ class SparkConfig(Config):
     driver_memory: str = Field("4g", pattern=r"^\d+[gm]$")
     shuffle_partitions: int = Field(8, ge=1)
     conf: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("conf")
+    @classmethod
+    def _not_said_elsewhere(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, own in _OWN_KEYS.items():
+            if key in value:
+                raise ValueError(f"{key} is set by the key spark.{own}, which would win; set that one")
+        return value
 
 
 class TablesConfig(Config):
