@@ -43,7 +43,7 @@ def ingest(job: Job) -> None:
 def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
     parser.add_argument("--full", action="store_true", help="read every file again; the tables become what they say")
-    parser.add_argument("--evolve", action="store_true", help="accept columns that are new, gone or of another type")
+    parser.add_argument("--evolve", action="store_true", help="accept a named column that is of another kind now")
     parser.add_argument("--reread", action="store_true", help="read files again that changed after they were taken")
 
 
