@@ -79,4 +79,5 @@ def require_columns(source: object, needs: Sequence[Need], present: Sequence[str
     for name in names_of(needs):
         if present.count(name) != 1:
             what = "no column" if name not in present else "more than one column"
-            raise SchemaError(f"{source}: {what} {name!r}; the columns there are {list(present)}")
+            there = str(list(present))  # of a file without a header they are its first row
+            raise SchemaError(f"{source}: {what} {name!r}; the columns there are {there}", private=there)

@@ -36,11 +36,13 @@ class Policy:
         full: Take every file again, whether it was taken or not.
         evolve: Accept columns that are of another kind than before.
         reread: Take a file again whose content has changed, whatever `changed_files` says.
+        reassign: Accept corrections that give a row to another user.
     """
 
     full: bool = False
     evolve: bool = False
     reread: bool = False
+    reassign: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
