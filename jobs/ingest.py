@@ -5,7 +5,7 @@ only new ones are read, and their rows added. Fails before it writes where a fil
 columns have changed, or an expectation does not hold.
 """
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from validation.gate import gate
 def ingest(job: Job) -> None:
     settings, flags, now = job.settings, job.arguments, datetime.now(UTC)
     job.say(describe_source(settings.source))
-    ingestion = Ingestion(job, now, Policy(full=flags.full, evolve=flags.evolve, reread=flags.reread))
+    ingestion = Ingestion(job, now, _policy(flags))
     job.input_fingerprints["source"] = source_fingerprint(settings.source, ingestion.known)
     parts = ingestion.read()
     if not has_impressions(settings.source):
@@ -40,11 +40,16 @@ def ingest(job: Job) -> None:
     job.balance("raw rows", rows_in=rows_in, rows_out=rows_out, rows_rejected=rejected)
 
 
+def _policy(flags: Namespace) -> Policy:
+    return Policy(full=flags.full, evolve=flags.evolve, reread=flags.reread, reassign=flags.reassign)
+
+
 def add_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
     parser.add_argument("--full", action="store_true", help="read every file again; the tables become what they say")
-    parser.add_argument("--evolve", action="store_true", help="accept columns that are new, gone or of another type")
+    parser.add_argument("--evolve", action="store_true", help="accept a named column that is of another kind now")
     parser.add_argument("--reread", action="store_true", help="read files again that changed after they were taken")
+    parser.add_argument("--reassign", action="store_true", help="accept corrections that give a row to another user")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,12 +20,35 @@ PreciseError
     ├── ReaderError      files that a reader needs would be removed
     └── InterruptedRollbackError a rollback has to be finished first
 
-A message names the object, the value and what is allowed, in one line that a person can act on.
+A message names the object, the value and what is allowed, in one line that a person can act on. It is printed; what is
+kept of it (`runs.error`, report.html) is ``stored_text``: no value that could be a user's id is ever stored.
 """
+
+import traceback
+
+NOT_KEPT = "(printed, not kept)"
 
 
 class PreciseError(Exception):
-    """Root of all errors raised on purpose; jobs print it in one line and exit with 2."""
+    """Root of all errors raised on purpose; jobs print it in one line and exit with 2.
+
+    Args:
+        message: What is printed.
+        private: A part of it that may name users: values of the data, whatever column they are from.
+    """
+
+    def __init__(self, message: str = "", *, private: str = "") -> None:
+        super().__init__(message)
+        self.stored = message.replace(private, NOT_KEPT) if private else message
+
+
+def stored_text(error: BaseException) -> str:
+    """What is kept of an error; of one that was not raised on purpose nobody knows what its message says."""
+    if isinstance(error, PreciseError):
+        return f"{type(error).__name__}: {error.stored}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}: its message is in the job's output"
 
 
 class ConfigError(PreciseError):

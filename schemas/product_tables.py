@@ -281,7 +281,12 @@ RUNS = Table(
             type="map<string,string>",
             doc="Checkpoints and indexes it made, by name; empty = none in use now.",
         ),
-        Column(name="error", type="string", nullable=True, doc="Message of a failed run."),
+        Column(
+            name="error",
+            type="string",
+            nullable=True,
+            doc="Message of a failed run, without values of the data.",
+        ),
         Column(name="configuration", type="string", doc="The resolved configuration as JSON."),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.errors import NOT_KEPT, DataError, stored_text
 from precise_core.features.erasures import ERASED, hide_erased
 from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json
 from precise_core.spark.erase import erase, erases
@@ -23,6 +25,7 @@ from schemas import EVENTS_REJECTED, RUNS, TABLES
 from schemas import columns as c
 from tests.night import copy_of, run, said
 from tests.test_night import read
+from tests.test_table_suites import RUN
 
 
 def raw_events(spark: SparkSession, rows: list[tuple[str | None, str, str | None]]) -> RawTables:
@@ -100,6 +103,34 @@ def test_an_id_is_found_in_a_log_that_cuts_texts(tmp_path: Path) -> None:
     assert find_traces(path, ["auth0|42"]).log_values >= 2
     for other in ("auth0|4", "auth0", "7" * 40, f"{long[:20]}8"):
         assert find_traces(path, [other]).log_values == (2 if other == "auth0" else 0)  # a word of the raw row
+
+
+def test_messages_of_earlier_versions_that_name_a_user_are_found_and_blanked(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    ids = [*AWKWARD, "u.1", "7"]
+    quoted = {user_id: str([(user_id, "12")]) for user_id in ids} | {"k/l": "windows ['all/train/k/l/0']"}
+    kept = ["none of 17 pairs", "u-1 is somebody else", "k", "auth0", "a-b"]
+    house = Warehouse(str(tmp_path))
+    house.append_records(RUNS, [RUN | {"error": message} for message in (*quoted.values(), *kept)])
+    path = house.path(RUNS)
+    assert [find_traces(path, [user_id]).live_values for user_id in ids] == [1] * len(ids)
+    users = spark.createDataFrame([(user_id,) for user_id in ids], f"{c.USER_ID} string").coalesce(1)
+    assert erase(house, RUNS, users, users).blanked == len(ids)
+    stored = house.read_arrow(RUNS, house.version(RUNS))["error"].to_pylist()
+    assert sorted(stored) == sorted(["" for _ in ids] + kept)
+    assert find_traces(path, ids).live_values == 0
+
+
+def test_what_is_kept_of_an_error_names_nobody() -> None:
+    told = DataError("none of [('u1', '12')] is there: write them again", private="[('u1', '12')]")
+    assert stored_text(told) == f"DataError: none of {NOT_KEPT} is there: write them again"
+    assert "u1" in str(told) and stored_text(pickle.loads(pickle.dumps(told))) == stored_text(told)
+    try:
+        {}["u1"]  # what a library says is up to the library
+    except KeyError as unexpected:
+        assert "u1" not in stored_text(unexpected) and "test_erasure.py" not in stored_text(KeyError("u1"))
+        assert stored_text(unexpected).startswith("KeyError in test_what_is_kept_of_an_error_names_nobody, line ")
 
 
 def test_the_list_keeps_no_id_and_the_time_of_the_first_erasure(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
-from precise_core.errors import ModelError
+from precise_core.errors import NOT_KEPT, ModelError
 from precise_core.inference.config import ScoringConfig
 from precise_core.inference.encoding import encode_items
 from precise_core.inference.scores import ScoringPlan, choose_plan, gathered_scores, score_pairs, unit
+from precise_core.spark.traces import find_traces
 from precise_core.training.checkpoint import latest
 from schemas import columns as c
 from tests.night import arrow_table, copy_of, run
@@ -211,6 +213,26 @@ def test_ids_of_another_spelling_do_not_wipe_the_scores(
     out = " ".join(capsys.readouterr().out.split())
     assert "none of 2 pairs has both vectors of" in out and "e.g. [('7', '12'), ('8', '12')]" in out
     assert DeltaTable(str(warehouse / "tables" / "pair_scores")).version() == before
+
+
+@pytest.mark.faults
+def test_users_of_a_list_are_told_and_not_kept(
+    warehouse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house = copy_of(warehouse, tmp_path / "warehouse")
+    listed = put_pairs(tmp_path / "list", [("ghost|7", "12")])
+    assert run("score_pairs", house, "--task", "all", "--set", "scoring.tables=[]", "--pairs", listed) == 2
+    assert "e.g. [('ghost|7', '12')]" in " ".join(capsys.readouterr().out.split())
+    runs = arrow_table(house, "runs").to_pylist()
+    assert f"no item vector), e.g. {NOT_KEPT}; the scores of before stay" in str(runs)
+    for table in (house / "tables").iterdir():
+        found = find_traces(str(table), ["ghost|7"])
+        assert (found.left, found.elsewhere) == (0, 0), table.name
+    assert run("erase_user", house, "--user-id", "ghost|7") == 0
+    (report,) = (house / "erasures").glob("erase_user-*.json")
+    assert json.loads(report.read_text(encoding="utf-8"))["values_left"] == 0
+    files = [file for file in house.rglob("*") if file.is_file() and file.suffix in (".json", ".html", ".jsonl")]
+    assert files and not [file for file in files if b"ghost|7" in file.read_bytes()]
 
 
 def test_lists_that_cannot_be_read_are_refused(

@@ -102,7 +102,7 @@ def test_a_whole_night_fills_every_section(page: str) -> None:
         ),
         "recall": ("U2I2I beats U2I on all",),
         "ranking": ("AUC (.742 against .731)", "GAUC", "log loss"),
-        "examples": ("User user-", "Item 3: a title of some length", "because of Item"),
+        "examples": ("User 1", "Item 3: a title of some length", "because of Item"),
         "jobs": ("train_universal", "10 min 12 s", "73.3"),
         "versions": ("item_vocabulary", "as_of: '2024-03-01T00:00:00Z'", "temperature"),
     }

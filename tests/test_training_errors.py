@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from precise_core.config import load_config
-from precise_core.errors import CheckpointError, ConfigError, NothingToLearnError, TrainingError
+from precise_core.errors import NOT_KEPT, CheckpointError, ConfigError, NothingToLearnError, TrainingError
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
@@ -96,11 +96,11 @@ def test_a_job_whose_loss_is_not_finite_fails_and_leaves_the_checkpoint_in_use(
     capsys.readouterr()
     assert run_short(f"train_{stage}", warehouse, *exploding(stage)) == EXIT_FAILED
 
-    message = f"{stage} {task}: loss is not finite at epoch 1, batch 2 (step 2), windows ['{task}/train/u/"
-    assert f"train_{stage} failed: {message}" in said(capsys)
+    message = f"{stage} {task}: loss is not finite at epoch 1, batch 2 (step 2), windows "
+    assert f"train_{stage} failed: {message}['{task}/train/u/" in said(capsys)
     failed = last_run(warehouse)
     assert (failed["job"], failed["status"]) == (f"train_{stage}", "failed")
-    assert failed["error"].startswith(f"TrainingError: {message}")
+    assert failed["error"].startswith(f"TrainingError: {message}{NOT_KEPT}; ") and "/u/" not in failed["error"]
     assert "the last good state (step 1) and the published checkpoint are kept; lower opt" in failed["error"]
     assert f"checkpoint:{task}" not in dict(failed["artefacts"])
 

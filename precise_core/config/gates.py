@@ -47,6 +47,13 @@ class GatesConfig(Config):
         0.7, ge=0, le=1, description="Share of scenes and actions that a day must have in common with them."
     )
 
+    largest_rejected_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="`ingest` refuses a night that rejects more of a table's rows (repeated ones and those of erased "
+        "users aside): a wrong setting rejects nearly all, a bad delivery seldom so many; 1 = never.",
+    )
     drift: DriftConfig = Field(DriftConfig(), description="Limits of what is published.")
 
     @field_validator("levels")

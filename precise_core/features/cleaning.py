@@ -2,7 +2,8 @@
 
 Reasons, in the order in which the rules are asked: what the reader knew (malformed_row, invalid_time, invalid_value,
 invalid_flag), missing_user_id, missing_item_id, invalid_id, unknown_item, missing_scene, missing_action, invalid_time,
-future_time, invalid_value, invalid_label, and last duplicate_event, duplicate_item, duplicate_impression.
+future_time, invalid_value, invalid_label, and last id_of_another_user, duplicate_event, duplicate_item,
+duplicate_impression.
 
 An unknown item is asked for before its scene: where the scene comes from the catalog, the unknown item is the cause.
 """
@@ -16,7 +17,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.sources.raw import FILE_ORDER, INVALID_TIME, INVALID_VALUE, PROBLEM
+from precise_core.sources.raw import FILE_ORDER, INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM
 from precise_core.sources.times import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
 from schemas import columns as c
@@ -25,6 +26,10 @@ MAX_ID_CHARS = 512
 MAX_TEXT_CHARS = 10_000
 MAX_RAW_CHARS = 100_000
 MAX_CATEGORIES = 100
+
+UNKNOWN_ITEM = "unknown_item"
+ID_OF_ANOTHER_USER = "id_of_another_user"
+DUPLICATES = ("duplicate_event", "duplicate_item", "duplicate_impression")
 
 _IS_KNOWN = "is_known_item"
 _UNDATED = "undated_so_far"
@@ -54,7 +59,7 @@ def clean_items(raw: DataFrame) -> Cleaned:
     A row without that time is newer than those of earlier files, and older than a dated one of its own file.
     Text loses NUL characters and invalid UTF-8 and is cut at ``MAX_TEXT_CHARS``; missing text is empty.
     """
-    rules = [("missing_item_id", _is_blank(c.ITEM_ID)), ("invalid_id", _is_hostile(c.ITEM_ID))]
+    rules = [("missing_item_id", _is_blank(c.ITEM_ID)), (INVALID_ID, _is_hostile(c.ITEM_ID))]
     checked, order = _check(raw, rules), [F.col(c.UPDATED_TS).desc_nulls_last(), *_newest_file(raw)]
     if FILE_ORDER in raw.columns:
         checked, order = checked.withColumn(_UNDATED, _undated_so_far()), [F.col(_UNDATED).desc(), *order]
@@ -81,13 +86,14 @@ def count_changed_texts(raw: DataFrame) -> tuple[int, int]:
     return row[0], row[1]
 
 
-def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cleaned:
+def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_reassign: bool = False) -> Cleaned:
     """Raw events to ``schemas.EVENTS``.
 
     Args:
         raw: Events in the raw shape (precise_core/sources/raw.py).
         items: Accepted items (``schemas.ITEMS``); an event on any other item is rejected.
         not_after: Events later than this instant are rejected: a clock ahead of time would leak the future.
+        may_reassign: A correction may give an event to another user; otherwise it is `id_of_another_user`.
 
     An event without an id gets the SHA-256 of what it says, so that exact duplicates collapse.
     """
@@ -96,8 +102,8 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cl
     rules = [
         ("missing_user_id", _is_blank(c.USER_ID)),
         ("missing_item_id", _is_blank(c.ITEM_ID)),
-        ("invalid_id", _any_hostile(c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)),
-        ("unknown_item", F.col(_IS_KNOWN).isNull()),
+        (INVALID_ID, _any_hostile(c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)),
+        (UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull()),
         ("missing_scene", _is_blank(c.SCENE)),
         ("missing_action", _is_blank(c.ACTION)),
         *_time_rules(c.EVENT_TS, not_after),
@@ -107,24 +113,26 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cl
         ),
     ]
     checked = _check(_with_known_items(_with_id(raw, c.EVENT_ID, said), items), rules)
-    checked = _mark_duplicates(checked, c.EVENT_ID, _stable_order(raw, c.EVENT_TS), "duplicate_event")
+    order, has_owner = _stable_order(raw, c.EVENT_TS), not may_reassign
+    checked = _mark_duplicates(checked, c.EVENT_ID, order, "duplicate_event", has_owner=has_owner)
     return _split(checked, EVENTS, {c.EVENT_DATE: F.to_date(c.EVENT_TS)})
 
 
-def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime) -> Cleaned:
+def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_reassign: bool = False) -> Cleaned:
     """Raw impressions to ``schemas.IMPRESSIONS``; arguments as in ``clean_events``."""
     said = [F.col(c.USER_ID), F.col(c.ITEM_ID), F.unix_micros(c.IMPRESSION_TS).cast("string")]
     said += [F.col(c.LABEL).cast("string"), F.to_json(c.CONTEXT)]
     rules = [
         ("missing_user_id", _is_blank(c.USER_ID)),
         ("missing_item_id", _is_blank(c.ITEM_ID)),
-        ("invalid_id", _any_hostile(c.IMPRESSION_ID, c.USER_ID, c.ITEM_ID)),
-        ("unknown_item", F.col(_IS_KNOWN).isNull()),
+        (INVALID_ID, _any_hostile(c.IMPRESSION_ID, c.USER_ID, c.ITEM_ID)),
+        (UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull()),
         *_time_rules(c.IMPRESSION_TS, not_after),
         ("invalid_label", F.col(c.LABEL).isNull() | ~F.col(c.LABEL).isin(0, 1)),
     ]
     checked = _check(_with_known_items(_with_id(raw, c.IMPRESSION_ID, said), items), rules)
-    checked = _mark_duplicates(checked, c.IMPRESSION_ID, _stable_order(raw, c.IMPRESSION_TS), "duplicate_impression")
+    order, has_owner = _stable_order(raw, c.IMPRESSION_TS), not may_reassign
+    checked = _mark_duplicates(checked, c.IMPRESSION_ID, order, "duplicate_impression", has_owner=has_owner)
     return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
 
 
@@ -134,13 +142,19 @@ def _check(raw: DataFrame, rules: Sequence[Rule]) -> DataFrame:
     return raw.withColumn(c.REASON, F.coalesce(F.col(PROBLEM), *broken))
 
 
-def _mark_duplicates(checked: DataFrame, key: str, order: Sequence[Column], reason: str) -> DataFrame:
-    """Of the rows with one key that broke no rule, the first in ``order`` stays."""
+def _mark_duplicates(
+    checked: DataFrame, key: str, order: Sequence[Column], reason: str, *, has_owner: bool = False
+) -> DataFrame:
+    """Of the rows with one key that broke no rule, the first in ``order`` stays; another user's is no duplicate."""
     is_valid = F.col(c.REASON).isNull()
     # Rejected rows are spread by what they are: their keys may all be the same null.
     group = F.when(is_valid, F.col(key)).otherwise(F.col(c.RAW))
-    place = F.row_number().over(Window.partitionBy(is_valid, group).orderBy(*order))
-    marked = checked.withColumn(c.REASON, F.when(is_valid & (place > 1), F.lit(reason)).otherwise(F.col(c.REASON)))
+    of_key = Window.partitionBy(is_valid, group).orderBy(*order)
+    told = F.lit(reason)
+    if has_owner:
+        told = F.when(F.first(c.USER_ID).over(of_key) != F.col(c.USER_ID), ID_OF_ANOTHER_USER).otherwise(told)
+    is_later = is_valid & (F.row_number().over(of_key) > 1)
+    marked = checked.withColumn(c.REASON, F.when(is_later, told).otherwise(F.col(c.REASON)))
     # Only a rejected row has to show what came; without it a persisted `checked` is a fraction of the size.
     return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW)))
 

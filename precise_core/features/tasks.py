@@ -58,7 +58,8 @@ def check_tasks(events: DataFrame, tasks: Mapping[str, TaskConfig]) -> None:
             continue
         scenes = {scene for scene, _ in pairs}
         actions = {action for _, action in pairs}
-        raise ConfigError(_explain(name, task, scenes, actions))
+        values = _listed(scenes if task.scene is not None and task.scene not in scenes else actions)
+        raise ConfigError(_explain(name, task, scenes, actions), private=values)
 
 
 def _explain(name: str, task: TaskConfig, scenes: set[str], actions: set[str]) -> str:

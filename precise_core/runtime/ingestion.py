@@ -6,17 +6,21 @@ are read whole, and so are own files with --full: the table becomes what the sou
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, reduce
+from typing import Any
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
 from precise_core.features.cleaning import (
+    DUPLICATES,
+    ID_OF_ANOTHER_USER,
     Cleaned,
     clean_events,
     clean_impressions,
@@ -26,13 +30,15 @@ from precise_core.features.cleaning import (
 from precise_core.features.erasures import hide_erased
 from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job
+from precise_core.runtime.refusals import refuse_misread_times, refuse_other_users, refuse_rejections
 from precise_core.sources.config import FilesSource
 from precise_core.sources.event_order import doubtful_order
+from precise_core.sources.files import inputs_of
 from precise_core.sources.intake import Arrival, Intake, Policy, take_stock, with_file_order
 from precise_core.sources.manifest import read_manifest
 from precise_core.sources.read import naming_unreadable_files, read_source
 from precise_core.spark.erasure_list import ErasureList
-from precise_core.spark.upsert import replace_values, upsert
+from precise_core.spark.upsert import REASSIGNED, STATE, UpsertPlan, plan_upsert, replace_values
 from schemas import (
     EVENTS,
     EVENTS_REJECTED,
@@ -50,6 +56,7 @@ REJECTED: Mapping[str, Table] = {
     ITEMS.name: ITEMS_REJECTED,
     IMPRESSIONS.name: IMPRESSIONS_REJECTED,
 }
+TIMES: Mapping[str, str] = {EVENTS.name: c.EVENT_TS, IMPRESSIONS.name: c.IMPRESSION_TS}
 # Of two versions of an item the one that was updated last stays, whichever file says so, where both say when.
 NEWEST_BY: Mapping[str, str] = {ITEMS.name: c.UPDATED_TS}
 
@@ -66,9 +73,32 @@ class Part:
     @cached_property
     def rows_by_file(self) -> dict[str, int]:
         """Raw rows by file; the first time this is asked, all rows are read, checked and kept."""
+        return self._added_up(c.SOURCE_FILE)
+
+    @property
+    def reasons(self) -> dict[str | None, int]:
+        """Raw rows by what is wrong with them; None = accepted."""
+        return self._added_up(c.REASON)
+
+    @property
+    def period(self) -> tuple[int, int] | None:
+        """First and last accepted time in microseconds since 1970; None where there is none."""
+        times = [(row["first"], row["last"]) for row in self._counts if row[c.REASON] is None and row["first"]]
+        return (min(first for first, _ in times), max(last for _, last in times)) if times else None
+
+    def _added_up(self, column: str) -> dict[Any, int]:
+        rows: Counter[Any] = Counter()
+        for row in self._counts:
+            rows[row[column]] += row["rows"]
+        return rows
+
+    @cached_property
+    def _counts(self) -> list[Row]:
+        time = TIMES.get(self.table.name)
+        micros = F.lit(None).cast("bigint") if time is None else F.unix_micros(time)
+        figures = [F.count("*").alias("rows"), F.min(micros).alias("first"), F.max(micros).alias("last")]
         with naming_unreadable_files():
-            counted = self.cleaned.checked.groupBy(c.SOURCE_FILE).count().collect()
-        return {row[c.SOURCE_FILE]: row["count"] for row in counted}
+            return self.cleaned.checked.groupBy(c.SOURCE_FILE, c.REASON).agg(*figures).collect()
 
 
 class Ingestion:
@@ -96,6 +126,7 @@ class Ingestion:
         """Items, events, impressions: those that bring something tonight, each source row read and checked once.
 
         Raises:
+            DataError: Nearly all rows of a table are rejected, their times are misread, or their ids belong to others.
             ConfigError: A task has no event, neither new nor stored.
         """
         batches = self._intake.batches if isinstance(self._job.settings.source, FilesSource) else None
@@ -114,11 +145,13 @@ class Ingestion:
             (IMPRESSIONS, raw.impressions, clean_impressions),
         ):
             if frame is not None:
-                cleaned = clean(self._ordered(table, frame), items, not_after=self._now)
+                may_reassign = self._policy.reassign
+                cleaned = clean(self._ordered(table, frame), items, not_after=self._now, may_reassign=may_reassign)
                 parts.append(self._part(table, frame, cleaned))
         for part in parts:
             with self._job.watching(f"reading {part.table.name}"):
                 self._job.say(f"{part.table.name}: {sum(part.rows_by_file.values()):,} raw rows")
+            self._refuse_unusable(part, items)
         self._check_tasks(parts)
         self._warn_of_order(parts)
         return parts
@@ -127,20 +160,23 @@ class Ingestion:
         """Put the rows away; returns rows in, accepted, rejected of every part.
 
         Raises:
-            DataError: A full reading has no acceptable row for a table that has some; nothing was written.
+            DataError: A full reading has no acceptable row for a table that has some, or rows have the ids of other
+                users' rows; nothing was written.
         """
         if not self._is_increment:
             for part in parts:
                 self._refuse_to_wipe(part)
-        return [self._store(part) for part in parts]
+            return [self._store(part, None) for part in parts]
+        plans = [self._plan(part) for part in parts]  # all of them before the first is written
+        return [self._store(part, plan) for part, plan in zip(parts, plans, strict=True)]
 
-    def _store(self, part: Part) -> tuple[int, int, int]:
+    def _store(self, part: Part, plan: UpsertPlan | None) -> tuple[int, int, int]:
         if part.table is ITEMS:
             cut, repaired = count_changed_texts(part.cleaned.checked)
             self._job.metrics |= {"items/texts_cut": cut, "items/texts_repaired": repaired}
         rejected = stamped(part.cleaned.rejected, self._job.run_id, self._now)
-        if self._is_increment:
-            accepted_rows = self._add(part)
+        if plan is not None:
+            accepted_rows = self._add(part, plan)
             rejected_rows = self._replace_rejected(part, rejected)
         else:
             accepted_rows = self._job.write(part.table, part.cleaned.accepted)
@@ -201,19 +237,41 @@ class Ingestion:
                 if finding is not None:
                     self._job.say(f"warning: events: {finding}")
 
-    def _add(self, part: Part) -> int:
+    def _refuse_unusable(self, part: Part, items: DataFrame) -> None:
+        table, checked, settings = part.table, part.cleaned.checked, self._job.settings
+        own = inputs_of(settings.source) if isinstance(settings.source, FilesSource) else {}
+        spec = own.get(table.name)
+        number = part.reasons.get(ID_OF_ANOTHER_USER, 0)
+        theirs = checked.where(F.col(c.REASON) == ID_OF_ANOTHER_USER)
+        refuse_other_users(table, theirs, number, "that is read tonight, too")
+        known = None if table is ITEMS else items
+        refuse_rejections(table, checked, part.reasons, settings.gates.largest_rejected_share, spec, known)
+        if part.period is not None:
+            refuse_misread_times(table, *part.period, spec)
+        repeated, total = sum(part.reasons.get(reason, 0) for reason in DUPLICATES), sum(part.reasons.values())
+        if repeated > settings.gates.largest_rejected_share * total:
+            self._job.say(f"warning: {table.name}: {repeated:,} of {total:,} rows repeat the {table.key[0]} of another")
+
+    def _plan(self, part: Part) -> UpsertPlan:
         if self._job.warehouse.exists(part.table):
             self._job.pin(part.table)  # what a replay compares with (replay_order)
-        with self._job.watching(f"adding to {part.table.name}"):
-            result = upsert(
+        with self._job.watching(f"comparing with {part.table.name}"):
+            plan = plan_upsert(
                 self._job.warehouse,
                 self._job.spark,
                 part.table,
                 part.cleaned.accepted,
-                run_id=self._job.run_id,
                 newest_by=NEWEST_BY.get(part.table.name),
                 key_fixes_partition=part.table is EVENTS and self._ids_are_made(),
             )
+        number = 0 if self._policy.reassign else plan.counts.get(REASSIGNED, 0)
+        theirs = plan.compared.where(F.col(STATE) == REASSIGNED)
+        refuse_other_users(part.table, theirs, number, "that was taken before")
+        return plan
+
+    def _add(self, part: Part, plan: UpsertPlan) -> int:
+        with self._job.watching(f"adding to {part.table.name}"):
+            result = plan.commit(self._job.run_id)
         self._job.added(part.table, result)
         return result.rows
 

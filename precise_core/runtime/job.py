@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 from pyspark.sql import DataFrame, SparkSession
 
 from precise_core.config import config_hash, load_config
-from precise_core.errors import InterruptedRollbackError, PreciseError, RowCountError
+from precise_core.errors import InterruptedRollbackError, PreciseError, RowCountError, stored_text
 from precise_core.runtime.code_version import code_version
 from precise_core.runtime.progress import StepProgress, console, spark_progress
 from precise_core.settings import Settings
@@ -310,7 +310,7 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
         with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
             body(job)
     except BaseException as error:
-        job.record("failed", started_at, time.monotonic() - started, f"{type(error).__name__}: {error}"[:2000])
+        job.record("failed", started_at, time.monotonic() - started, stored_text(error)[:2000])
         if isinstance(error, PreciseError):
             return _report(job.name, error)
         if isinstance(error, Exception):

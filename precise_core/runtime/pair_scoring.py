@@ -107,11 +107,12 @@ def _missing(pairs: DataFrame, users: DataFrame, items: DataFrame) -> dict[str, 
 def _require_some(task: str, version: str, pairs: DataFrame, number: int, missing: Mapping[str, int]) -> None:
     if sum(missing.values()) < number:
         return
-    first = [tuple(row) for row in pairs.orderBy(c.USER_ID, c.ITEM_ID).limit(3).collect()]
+    first = str([tuple(row) for row in pairs.orderBy(c.USER_ID, c.ITEM_ID).limit(3).collect()])
     raise DataError(
         f"{task}: none of {number:,} pairs has both vectors of {version} ({missing['user']:,} have no user vector, "
         f"{missing['item']:,} more no item vector), e.g. {first}; the scores of before stay; are these the ids of the "
-        "tables?"
+        "tables?",
+        private=first,
     )
 
 

@@ -11,7 +11,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.features.cleaning import Cleaned, clean_events, clean_impressions, clean_items
+from precise_core.features.cleaning import ID_OF_ANOTHER_USER, Cleaned, clean_events, clean_impressions, clean_items
 from precise_core.features.erasures import ERASED, hide_erased_rows
 from precise_core.runtime.ingestion import NEWEST_BY, REJECTED, stamped
 from precise_core.runtime.job import Job
@@ -23,11 +23,12 @@ from precise_core.sources.intake import with_file_order
 from precise_core.sources.raw import MALFORMED_ROW, PROBLEM
 from precise_core.sources.text_formats import json_cells
 from precise_core.spark.erasure_list import ErasureList
-from precise_core.spark.upsert import CORRECTED, STATE, compare, upsert
+from precise_core.spark.upsert import CORRECTED, REASSIGNED, STATE, compare, upsert
 from schemas import ITEMS, Table
 from schemas import columns as c
 
 _DUPLICATE = {"events": "duplicate_event", "items": "duplicate_item", "impressions": "duplicate_impression"}
+_IS_ANOTHERS = "is_stored_of_another_user"
 _IS_LATE = "is_stored_in_a_newer_version"
 
 
@@ -51,7 +52,8 @@ class Replay:
 
     @cached_property
     def cleaned(self) -> Cleaned:
-        """The rows that are asked again, accepted or not; one that is stored in a newer version is a duplicate."""
+        """The rows that are asked again, accepted or not; one that is stored in a newer version is a duplicate, one
+        whose key is a row of another user stays."""
         cleaned, stored = self._clean(self._raw), self.job.read_optional(self.table)
         cleaned.checked.persist(StorageLevel.DISK_ONLY)
         if stored is None:
@@ -61,8 +63,11 @@ class Replay:
             return cleaned
         key = self.table.key[0]
         late = outdated_keys(self.job, self.table, stored, corrections)
+        others = compare(stored, cleaned.accepted, self.table).where(F.col(STATE) == REASSIGNED)
         marked = self._raw.join(late.select(key, F.lit(True).alias(_IS_LATE)), on=key, how="left")
+        marked = marked.join(others.select(key, F.lit(True).alias(_IS_ANOTHERS)), on=key, how="left")
         problem = F.when(F.col(_IS_LATE), F.lit(_DUPLICATE[self.table.name]))
+        problem = problem.when(F.col(_IS_ANOTHERS), F.lit(ID_OF_ANOTHER_USER))
         marked = marked.withColumn(PROBLEM, F.coalesce(PROBLEM, problem)).select(*self._raw.columns)
         cleaned = self._clean(marked)
         cleaned.checked.persist(StorageLevel.DISK_ONLY)
@@ -73,7 +78,7 @@ class Replay:
         key, newest_by = self.table.key[0], NEWEST_BY.get(self.table.name)
         found = cleaned.checked.where(F.col(c.REASON).isNull()).select(key, c.SOURCE_FILE)
         for one, other in ((stored, cleaned.accepted), (cleaned.accepted, stored)):
-            differs = compare(one, other, self.table, newest_by).where(F.col(STATE) == CORRECTED)
+            differs = compare(one, other, self.table, newest_by).where(F.col(STATE).isin(CORRECTED, REASSIGNED))
             found = found.join(differs.select(key), on=key, how="left_semi")
         return found.persist(StorageLevel.DISK_ONLY)
 

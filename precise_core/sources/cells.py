@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from precise_core.errors import SchemaError
-from precise_core.sources.raw import MALFORMED_ROW, PROBLEM
+from precise_core.sources.raw import INVALID_ID, MALFORMED_ROW, PROBLEM
 from schemas import columns as c
 
 # What a column is used for decides which types it may have.
@@ -53,14 +54,20 @@ def names_of(needs: Sequence[Need]) -> list[str]:
     return list(dict.fromkeys(name for name, _ in needs))
 
 
+def ids_of(needs: Sequence[Need]) -> list[str]:
+    """Names of columns that hold ids, whatever else they are needed for."""
+    return list(dict.fromkeys(name for name, role in needs if role == "id"))
+
+
 def path_of_row() -> Column:
     """The path of the file that a row came from, as it is on disk."""
     uri = F.regexp_replace(F.col("_metadata.file_path"), "^file:/+", "/")
     return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B"))).alias(c.SOURCE_FILE)
 
 
-def problem_where(is_malformed: Column) -> Column:
-    return F.when(is_malformed, F.lit(MALFORMED_ROW)).alias(PROBLEM)
+def problem_where(is_malformed: Column, are_no_ids: Sequence[Column] = ()) -> Column:
+    problem = F.when(is_malformed, F.lit(MALFORMED_ROW))
+    return reduce(lambda known, is_no_id: known.when(is_no_id, F.lit(INVALID_ID)), are_no_ids, problem).alias(PROBLEM)
 
 
 def require_columns(source: object, needs: Sequence[Need], present: Sequence[str]) -> None:
@@ -72,4 +79,5 @@ def require_columns(source: object, needs: Sequence[Need], present: Sequence[str
     for name in names_of(needs):
         if present.count(name) != 1:
             what = "no column" if name not in present else "more than one column"
-            raise SchemaError(f"{source}: {what} {name!r}; the columns there are {list(present)}")
+            there = str(list(present))  # of a file without a header they are its first row
+            raise SchemaError(f"{source}: {what} {name!r}; the columns there are {there}", private=there)

@@ -77,6 +77,30 @@ def inputs_of(source: FilesSource) -> dict[str, EventsInput | ItemsInput | Impre
     return {name: spec for name, spec in named.items() if spec is not None}
 
 
+def needs_of(spec: FileInput) -> list[Need]:
+    """Every column that the configuration names, and what for."""
+    if isinstance(spec, EventsInput):
+        return [
+            *_needs("id", spec.user, spec.item, spec.event_id, spec.scene.column, spec.action.column),
+            *_needs("time", spec.time),
+            *_needs("number", spec.value),
+        ]
+    if isinstance(spec, ItemsInput):
+        return [
+            *_needs("id", spec.item),
+            *_needs("text", spec.title, spec.description, *spec.attributes, spec.deleted),
+            *_needs("texts", *spec.categories),
+            *_needs("time", spec.published, spec.updated),
+        ]
+    assert isinstance(spec, ImpressionsInput)
+    return [
+        *_needs("id", spec.user, spec.item, spec.impression_id),
+        *_needs("time", spec.time),
+        *_needs("number", spec.label),
+        *_needs("text", *spec.context),
+    ]
+
+
 def read_mapped(spark: SparkSession, spec: FileInput, read: ReadCells) -> DataFrame:
     """Cells in the raw shape of the table that ``spec`` describes.
 
@@ -98,12 +122,7 @@ def _reader(spark: SparkSession, spec: FileInput, batch: Batch) -> ReadCells:
 
 def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
-    needs = [
-        *_needs("id", spec.user, spec.item, spec.event_id, spec.scene.column, spec.action.column),
-        *_needs("time", spec.time),
-        *_needs("number", spec.value),
-    ]
-    cells = read(needs, False)
+    cells = read(needs_of(spec), False)
     value = None if spec.value is None else _number(spec.value)
     columns = {
         c.EVENT_ID: _optional(spec.event_id),
@@ -120,13 +139,7 @@ def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> Data
 
 def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
-    needs = [
-        *_needs("id", spec.item),
-        *_needs("text", spec.title, spec.description, *spec.attributes, spec.deleted),
-        *_needs("texts", *spec.categories),
-        *_needs("time", spec.published, spec.updated),
-    ]
-    cells = read(needs, True)
+    cells = read(needs_of(spec), True)
     times = {name: _time(cells, name, spec) for name in (spec.published, spec.updated) if name is not None}
     deleted = None if spec.deleted is None else _flag(spec.deleted)
     columns = {
@@ -147,13 +160,7 @@ def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFr
 
 def _map_impressions(spark: SparkSession, spec: ImpressionsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
-    needs = [
-        *_needs("id", spec.user, spec.item, spec.impression_id),
-        *_needs("time", spec.time),
-        *_needs("number", spec.label),
-        *_needs("text", *spec.context),
-    ]
-    cells = read(needs, False)
+    cells = read(needs_of(spec), False)
     columns = {
         c.IMPRESSION_ID: _optional(spec.impression_id),
         c.USER_ID: cell(spec.user),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -14,6 +15,7 @@ from precise_core.sources.text_formats import csv_columns, jsonl_columns, read_c
 from precise_core.sources.typed_formats import (
     jdbc_frame,
     parquet_schema,
+    parquet_storage,
     read_delta,
     read_jdbc,
     read_parquet,
@@ -48,16 +50,29 @@ def read_cells(
 
 
 def whole(source: FileInput) -> list[Batch]:
-    """Everything that ``source`` names, in one batch.
+    """Everything that ``source`` names.
 
     Raises:
-        DataError: No file matches, or a file is empty.
+        DataError: No file matches, or a file is empty or cut off.
     """
     if source.path is None:
         return [Batch()]
     if format_in_use(source) == "delta":
         return [Batch((Path(source.path).resolve(),))]
-    return [Batch(tuple(list_files(source.path)))]
+    return batches_of(source, list_files(source.path))
+
+
+def batches_of(source: FileInput, files: Sequence[Path]) -> list[Batch]:
+    """Files that are read together: Parquet of one storage; other formats sort that out themselves.
+
+    Raises:
+        DataError: A Parquet file is not one, or was cut off.
+    """
+    groups: dict[Any, list[Path]] = {}
+    for file in files:
+        storage = parquet_storage(file) if format_in_use(source) == "parquet" else None
+        groups.setdefault(storage, []).append(file)
+    return [Batch(tuple(group)) for group in groups.values()]
 
 
 def columns_of(spark: SparkSession, source: FileInput, file: Path | None) -> dict[str, str]:

@@ -17,9 +17,10 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import DataError, SchemaError
 from precise_core.sources.cells import Batch
+from precise_core.sources.column_drift import differences, kept_in_mind
 from precise_core.sources.config import FileInput, FilesSource
-from precise_core.sources.files import inputs_of
-from precise_core.sources.formats import columns_of, format_in_use
+from precise_core.sources.files import inputs_of, needs_of
+from precise_core.sources.formats import batches_of, columns_of, format_in_use
 from precise_core.sources.listing import empty_files, list_files, sha256_of
 from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
 from precise_core.sources.raw import FILE_ORDER
@@ -33,13 +34,15 @@ class Policy:
 
     Args:
         full: Take every file again, whether it was taken or not.
-        evolve: Accept columns that are new, gone or of another type.
+        evolve: Accept columns that are of another kind than before.
         reread: Take a file again whose content has changed, whatever `changed_files` says.
+        reassign: Accept corrections that give a row to another user.
     """
 
     full: bool = False
     evolve: bool = False
     reread: bool = False
+    reassign: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,7 @@ def take_stock(
     Raises:
         DataError: No file matches and none ever has, all of them are empty, a file changed since it was taken, or the
             table that it was taken into is gone and the file is, too.
-        SchemaError: Columns have drifted and ``policy.evolve`` is off.
+        SchemaError: A named column is of another kind than before, and ``policy.evolve`` is off.
     """
     intake = Intake()
     for name, spec in inputs_of(source).items():
@@ -109,10 +112,11 @@ def take_stock(
         if lost and not policy.full:
             require_lost_files(name, lost, [arrival.path for arrival in arrivals])
             said.append(f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again")
+        batches = _batches(spec, arrivals)
         arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
         skipped = len(own.keys() - {arrival.path for arrival in arrivals})
         intake.arrivals[name] = arrivals
-        intake.batches[name] = _batches(spec, arrivals)
+        intake.batches[name] = batches
         intake.said.extend(f"{name}: {line}" for line in [*said, *accepted])
         intake.said.append(f"{name}: {len(arrivals)} to read, {skipped} taken before")
     return intake
@@ -216,49 +220,43 @@ def _files(spec: FileInput, known: Mapping[str, Record], policy: Policy) -> tupl
 def _with_checked_columns(
     spec: FileInput, known: Mapping[str, Record], arrivals: Sequence[Arrival], evolve: bool
 ) -> tuple[list[Arrival], list[str]]:
-    """The arrivals with the columns to keep in mind, after each was compared with the file before it."""
-    last = max(known.values(), key=lambda record: record["sequence"], default=None)
+    """The arrivals with the columns to keep in mind, and what differs from those of the file before it.
+
+    Raises:
+        SchemaError: A column that the configuration names is of another kind, and ``evolve`` is off.
+    """
+    needs = needs_of(spec)
+    with_rows = [record for record in known.values() if record["rows"]]
+    last = max(with_rows, key=lambda record: record["sequence"], default=None)
     before = None if last is None else dict(last["columns"])
-    checked, accepted = [], []
+    checked, said = [], []
     for arrival in arrivals:
         record = known.get(arrival.path)
         if record is not None and arrival.checksum and arrival.checksum == record["checksum"]:
             checked.append(replace(arrival, columns=record["columns"]))  # looked at when it was taken
             continue
-        differences = [] if before is None else _differences(before, arrival.columns, _is_open(spec))
-        if differences and not evolve:
-            raise SchemaError(
-                f"{arrival.path}: its columns differ from those taken before: {'; '.join(differences)}; "
-                "correct the file, or accept them with --evolve"
-            )
-        accepted += [f"{Path(arrival.path).name}: {difference}, accepted" for difference in differences]
-        # A JSON object may leave a key out: what was seen once belongs to the source from then on.
-        before = {**before, **arrival.columns} if before is not None and _is_open(spec) else dict(arrival.columns)
+        if before is not None:
+            retyped, harmless = differences(before, arrival.columns, needs, is_open=_is_open(spec))
+            if retyped and not evolve:
+                raise SchemaError(
+                    f"{arrival.path}: its columns differ from those taken before: {'; '.join(retyped)}; "
+                    "correct the file, or accept them with --evolve"
+                )
+            name = Path(arrival.path).name
+            said += [f"{name}: {difference}, accepted" for difference in retyped]
+            said += [f"warning: {name}: {difference}" for difference in harmless]
+        before = kept_in_mind(before or {}, arrival.columns, is_open=_is_open(spec))
         checked.append(replace(arrival, columns=before))
-    return checked, accepted
+    return checked, said
 
 
 def _is_open(spec: FileInput) -> bool:
     return format_in_use(spec) == "jsonl"
 
 
-def _differences(before: Mapping[str, str], now: Mapping[str, str], is_open: bool) -> list[str]:
-    extra = [f"column {name!r} is new" for name in now if name not in before]
-    missing = [f"column {name!r} is gone" for name in before if name not in now and not is_open]
-    retyped = [
-        f"column {name!r} was {before[name]} and is {kind}"
-        for name, kind in now.items()
-        if name in before and before[name] != kind and "any" not in (before[name], kind)
-    ]
-    return [*extra, *missing, *retyped]
-
-
 def _batches(spec: FileInput, arrivals: Sequence[Arrival]) -> list[Batch]:
-    """Parquet files of one schema are read together; other formats sort that out themselves."""
     if spec.jdbc is not None:
         return [Batch() for _ in arrivals]
-    groups: dict[Any, list[Arrival]] = {}
-    for arrival in arrivals:
-        schema = frozenset(arrival.columns.items()) if format_in_use(spec) == "parquet" else None
-        groups.setdefault((arrival.version, schema), []).append(arrival)
-    return [Batch(tuple(Path(one.path) for one in group), group[0].version) for group in groups.values()]
+    if format_in_use(spec) == "delta":
+        return [Batch((Path(one.path),), one.version) for one in arrivals]
+    return batches_of(spec, [Path(one.path) for one in arrivals])

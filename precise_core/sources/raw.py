@@ -24,6 +24,7 @@ FILE_ORDER = "file_order"
 
 # Reasons a reader can know; the rules of precise_core/features/cleaning.py add theirs.
 MALFORMED_ROW = "malformed_row"
+INVALID_ID = "invalid_id"
 INVALID_TIME = "invalid_time"
 INVALID_VALUE = "invalid_value"
 INVALID_FLAG = "invalid_flag"

@@ -16,7 +16,17 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from precise_core.sources.cells import Need, cell_name, names_of, path_of_row, problem_where, quoted, require_columns
+from precise_core.sources.cells import (
+    Need,
+    cell_name,
+    ids_of,
+    names_of,
+    path_of_row,
+    problem_where,
+    quoted,
+    require_columns,
+)
+from precise_core.sources.ids import doubtful_ids, is_no_json_id, json_id
 from precise_core.sources.raw import row_as_json
 from schemas import columns as c
 
@@ -115,9 +125,14 @@ def json_cells(frame: DataFrame, needs: Sequence[Need], line: Column, source_fil
     rows = frame.select(line.alias("line"), source_file.alias(c.SOURCE_FILE))
     is_object = F.ltrim("line").startswith("{")
     rows = rows.select(parsed.alias("parsed"), is_object.alias("is_object"), "line", c.SOURCE_FILE)
+    values, ids, typed = F.col("parsed"), ids_of(needs), F.col("typed")
+    if ids:
+        rows = rows.withColumn("typed", doubtful_ids(F.col("line"), values, ids))
+    cells = {name: values[name] for name in names} | {name: json_id(values[name], typed[name]) for name in ids}
+    is_malformed = ~F.col("is_object") | values.isNull() | values[_CORRUPT].isNotNull()
     return rows.select(
-        *[F.col("parsed")[name].alias(cell_name(name)) for name in names],
-        problem_where(~F.col("is_object") | F.col("parsed").isNull() | F.col("parsed")[_CORRUPT].isNotNull()),
+        *[column.alias(cell_name(name)) for name, column in cells.items()],
+        problem_where(is_malformed, [is_no_json_id(values[name], typed[name]) for name in ids]),
         F.col("line").alias(c.RAW),
         c.SOURCE_FILE,
     )

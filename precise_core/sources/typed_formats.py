@@ -16,13 +16,14 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_type
-from pyspark.sql.types import LongType
+from pyspark.sql.types import BinaryType, LongType
 
 from precise_core.errors import ConfigError, DataError, SchemaError
 from precise_core.sources.cells import (
     Need,
     Role,
     cell_name,
+    ids_of,
     names_of,
     path_of_row,
     problem_where,
@@ -30,28 +31,22 @@ from precise_core.sources.cells import (
     require_columns,
 )
 from precise_core.sources.config import JdbcTable
+from precise_core.sources.ids import id_text, is_no_id, shown_id
 from precise_core.sources.raw import row_as_json
 from schemas import columns as c
 
 
 def read_parquet(spark: SparkSession, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:
-    """The needed columns of Parquet files that have them in the same types.
+    """The needed columns of Parquet files of one storage (``parquet_storage``).
 
     Raises:
         DataError: A file is not Parquet, or was cut off.
-        SchemaError: A column is missing, of a type that its role cannot have, or of two types.
+        SchemaError: A column is missing, or of a type that its role cannot have.
     """
-    first = parquet_schema(files[0])
-    _require_types(files[0], needs, dict(zip(first.names, first.types, strict=True)))
-    for file in files[1:]:
+    for file in reversed(files):
         schema = parquet_schema(file)
-        _require_types(file, needs, dict(zip(schema.names, schema.types, strict=True)))
-        for name in names_of(needs):
-            if schema.field(name).type != first.field(name).type:
-                raise SchemaError(
-                    f"{file}: column {name!r} is {schema.field(name).type}, but {first.field(name).type} in {files[0]}"
-                )
-    types = {field.name: field.type for field in first}
+        types = dict(zip(schema.names, schema.types, strict=True))
+        _require_types(file, needs, types)
     return _typed_cells(parquet_frame(spark, files), needs, types, path_of_row())
 
 
@@ -131,15 +126,26 @@ def _typed_frame_cells(frame: DataFrame, needs: Sequence[Need], label: str) -> D
 def _typed_cells(
     frame: DataFrame, needs: Sequence[Need], types: Mapping[str, pa.DataType], source_file: Column
 ) -> DataFrame:
-    cells = [_typed_cell(frame, name, types[name]).alias(cell_name(name)) for name in names_of(needs)]
-    # A nanosecond time arrives as a number; shown as a time, a rejected row can be read again.
-    shown = [_shown(frame, name, types.get(name)).alias(name) for name in frame.columns]
-    return frame.select(*cells, problem_where(F.lit(False)), row_as_json(*shown).alias(c.RAW), source_file)
+    ids = {name: _plain(types[name]) for name in ids_of(needs)}
+    cells = {name: _typed_cell(frame, name, types[name]) for name in names_of(needs)}
+    cells |= {name: id_text(F.col(quoted(name)), kind) for name, kind in ids.items()}
+    are_no_ids = [is_no_id(F.col(quoted(name)), kind) for name, kind in ids.items()]
+    shown = {name: _shown(frame, name, types.get(name)) for name in frame.columns}
+    shown |= {name: shown_id(shown[name], kind) for name, kind in ids.items()}
+    return frame.select(
+        *[column.alias(cell_name(name)) for name, column in cells.items()],
+        problem_where(F.lit(False), are_no_ids),
+        row_as_json(*[column.alias(name) for name, column in shown.items()]).alias(c.RAW),
+        source_file,
+    )
 
 
 def _shown(frame: DataFrame, name: str, kind: pa.DataType | None) -> Column:
-    is_time = kind is not None and pa.types.is_timestamp(_plain(kind))
-    return parquet_time(frame, name) if is_time else F.col(quoted(name))
+    """A column for the JSON of a rejected row, so that it can be read again."""
+    if kind is not None and pa.types.is_timestamp(_plain(kind)):
+        return parquet_time(frame, name)  # in nanoseconds it arrives as a number
+    is_binary = isinstance(frame.schema[name].dataType, BinaryType)
+    return F.col(quoted(name)).cast("string") if is_binary else F.col(quoted(name))  # and not in Base64
 
 
 def parquet_frame(spark: SparkSession, files: Sequence[Path]) -> DataFrame:
@@ -169,6 +175,20 @@ def parquet_schema(file: Path) -> pa.Schema:
         raise DataError(f"{file}: not a Parquet file, or cut off ({error})") from error
 
 
+def parquet_storage(file: Path) -> frozenset[tuple[str, str, str]]:
+    """How a file stores its columns: Spark reads files together only where they are alike in it.
+
+    Arrow's types do not tell: a timestamp[ns] may be stored in two ways, of which Spark reads one as a number.
+
+    Raises:
+        DataError: The file is not Parquet or was cut off; the message names it.
+    """
+    parquet_schema(file)
+    schema = pq.read_metadata(file).schema
+    columns = [schema.column(number) for number in range(len(schema))]
+    return frozenset((column.path, column.physical_type, str(column.logical_type)) for column in columns)
+
+
 def _require_types(source: object, needs: Sequence[Need], types: Mapping[str, pa.DataType]) -> None:
     require_columns(source, needs, list(types))
     for name, role in needs:
@@ -177,7 +197,7 @@ def _require_types(source: object, needs: Sequence[Need], types: Mapping[str, pa
 
 
 _ALLOWED = {
-    "id": "text or whole numbers",
+    "id": "text or whole numbers (also as decimals or floats)",
     "time": "a timestamp, a date, a number or text",
     "text": "text, a number, a date or a boolean",
     "texts": "text, or a list of text",
@@ -191,7 +211,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+    """Text, or bytes that a writer did not declare as text, or nothing at all."""
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or is_binary or pa.types.is_null(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -210,7 +232,7 @@ def _is_list_of_text(kind: pa.DataType) -> bool:
 def _fits(role: Role, kind: pa.DataType) -> bool:
     is_boolean = bool(pa.types.is_boolean(kind))
     if role == "id":
-        return _is_text(kind) or bool(pa.types.is_integer(kind))
+        return _is_text(kind) or _is_number(kind)
     if role == "time":
         return _is_text(kind) or _is_number(kind) or _is_day_or_instant(kind)
     if role == "number":

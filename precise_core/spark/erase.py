@@ -9,15 +9,16 @@ from delta.tables import DeltaTable as SparkDeltaTable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.spark.id_words import phrase_of, phrases, words_of
+from precise_core.spark.id_words import message_pattern, phrase_of, phrases, words_of
 from precise_core.spark.warehouse import Warehouse
 from schemas import IMPRESSIONS, RANKING_FEATURES, RANKING_SCORES, RUNS, TRAINING_WINDOWS, Table
 from schemas import columns as c
 
+MESSAGE = "error"  # of `runs`
 # window_id is task/split/user_id/number; a user_id may hold slashes itself.
 WINDOW_USER = r"(?s)^[^/]*/[^/]*/(.*)/[^/]*$"
 
-_USER_IDS, _PHRASES = "user_ids", "phrases"  # all of them in one row
+_MESSAGES, _PHRASES = "messages", "phrases"  # all of them in one row
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def erase(warehouse: Warehouse, table: Table, users: DataFrame, impressions: Dat
         user_ids = [row[c.USER_ID] for row in users.collect()]
         named = [user_id for user_id in user_ids if words_of(user_id)]
         sizes = {len(words_of(user_id)) for user_id in named} or {1}
-        row = (user_ids, [phrase_of(user_id) for user_id in named])
-        source = spark.createDataFrame([row], f"{_USER_IDS} array<string>, {_PHRASES} array<string>")
+        row = ([message_pattern(user_id) for user_id in user_ids], [phrase_of(user_id) for user_id in named])
+        source = spark.createDataFrame([row], f"{_MESSAGES} array<string>, {_PHRASES} array<string>")
     condition = _match(table, sizes)
     before = rows.count()
     found = rows.alias("t").join(F.broadcast(source.alias("s")), condition, "left_semi").count()
@@ -92,12 +93,12 @@ def _match(table: Table, sizes: Collection[int]) -> Column:
         return F.regexp_extract(f"t.{c.WINDOW_ID}", WINDOW_USER, 1) == F.col(f"s.{c.USER_ID}")
     if c.RAW in table.column_names:
         return F.arrays_overlap(phrases(F.col(f"t.{c.RAW}"), sizes), F.col(f"s.{_PHRASES}"))
-    # What is left is `runs`, whose messages may name windows.
-    return F.exists(f"s.{_USER_IDS}", lambda user_id: F.contains("t.error", F.concat(F.lit("/"), user_id, F.lit("/"))))
+    # What is left is `runs`: earlier versions kept messages that name users and their windows.
+    return F.exists(f"s.{_MESSAGES}", lambda pattern: F.regexp_like(f"t.{MESSAGE}", pattern))
 
 
 def _text_column(table: Table) -> str | None:
     """The column that quotes users in a table whose rows are not theirs."""
     if table == RUNS:
-        return "error"
+        return MESSAGE
     return c.RAW if c.RAW in table.column_names else None

@@ -15,6 +15,9 @@ from pyspark.sql import functions as F
 # What stands between the values of a row; spelt out, because Java, Python and RE2 differ about `\s`.
 BETWEEN = r"""[\t\n\x0b\f\r "',:;|{}\[\]\\]"""
 
+# What stands before and after an id in a sentence, where quotes and slashes are not always the ones around it.
+EDGE = r"[^\p{L}\p{N}]"
+
 
 def words_of(user_id: str) -> list[str]:
     """``user_id`` without what may stand between values; empty where it consists of nothing else."""
@@ -29,6 +32,11 @@ def phrase_of(user_id: str) -> str:
 def phrase_pattern(user_id: str) -> str:
     """A regular expression of the same, for Python and RE2; to be put between two ``BETWEEN``."""
     return f"{BETWEEN}+".join(map(re.escape, words_of(user_id)))
+
+
+def message_pattern(user_id: str) -> str:
+    """A regular expression, for Java and RE2, of a sentence that names ``user_id``: no letter or digit is beside it."""
+    return f"(^|{EDGE})({phrase_pattern(user_id) or re.escape(user_id)})($|{EDGE})"
 
 
 def phrases(text: Column, sizes: Collection[int]) -> Column:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from precise_core.spark.care import live_files
-from precise_core.spark.erase import WINDOW_USER
-from precise_core.spark.id_words import BETWEEN, phrase_pattern, words_of
+from precise_core.spark.erase import MESSAGE, WINDOW_USER
+from precise_core.spark.id_words import BETWEEN, message_pattern, phrase_pattern, words_of
 from schemas import columns as c
 
 _KEPT_CHARS = 32  # of a text in the statistics of a table's log; a mark may follow
@@ -89,7 +89,7 @@ def values_in(file: Path, user_ids: Sequence[str]) -> Counter[str]:
     return found
 
 
-_OWN = {c.USER_ID, c.WINDOW_ID, c.RAW}
+_OWN = {c.USER_ID, c.WINDOW_ID, c.RAW, MESSAGE}
 
 
 def _is_text(data_type: pa.DataType) -> bool:
@@ -112,7 +112,11 @@ def _matches(name: str, texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
         return pc.is_in(texts, wanted)
     if name == c.WINDOW_ID:
         return pc.is_in(pc.replace_substring_regex(texts, WINDOW_USER, r"\1"), wanted)
-    return _names_in_text(texts, user_ids)
+    return _names_in_message(texts, user_ids) if name == MESSAGE else _names_in_text(texts, user_ids)
+
+
+def _names_in_message(texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
+    return pc.match_substring_regex(texts, "|".join(map(message_pattern, user_ids)))
 
 
 def _names_in_text(texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
@@ -154,14 +158,16 @@ def _named_in_log(name: str, values: Sequence[str], user_ids: Sequence[str]) -> 
         return sum(value[:_KEPT_CHARS] in first for value in values)
     if name == c.WINDOW_ID:
         return sum(_is_window_of(value[:_KEPT_CHARS], user_ids) for value in values)
-    return int(pc.sum(_names_in_text(pa.array(map(_whole_words, values), pa.string()), user_ids)).as_py() or 0)
+    texts = pa.array([_whole_words(value, name) for value in values], pa.string())
+    return int(pc.sum(_matches(name, texts, user_ids)).as_py() or 0)
 
 
-def _whole_words(text: str) -> str:
+def _whole_words(text: str, name: str) -> str:
     """A text of the log without the word that it was cut in, which may be the beginning of another one."""
     if len(text) < _KEPT_CHARS:
         return text
-    return re.sub(rf"(?:(?!{BETWEEN})[\s\S])+\Z", "", text[:_KEPT_CHARS])
+    last_word = r"[^\W_]+\Z" if name == MESSAGE else rf"(?:(?!{BETWEEN})[\s\S])+\Z"
+    return re.sub(last_word, "", text[:_KEPT_CHARS])
 
 
 def _is_window_of(window_id: str, user_ids: Sequence[str]) -> bool:

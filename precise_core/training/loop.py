@@ -212,9 +212,9 @@ class _Run:
         except TrainingError as error:
             first, last = at.batch_in_epoch - len(batches) + 1, at.batch_in_epoch
             place = f"epoch {at.epoch}, batch {first if first == last else f'{first} to {last}'} (step {at.step + 1})"
-            names = self._names(batches)
+            names = str(self._names(batches))
             raise TrainingError(
-                f"{t.description}: {error}; at {place}, windows {names}; {self._last_good()}"
+                f"{t.description}: {error}; at {place}, windows {names}; {self._last_good()}", private=names
             ) from error
 
     def _backward(self, batch: SequenceBatch) -> tuple[float, float, int]:
@@ -229,7 +229,8 @@ class _Run:
             is_together = any(distribution.gather(bool(guilty) and guilty[0] is batch))
             names = f"{self._names(guilty)}" + (" together" if is_together else "")
             raise TrainingError(
-                f"{self.t.description}: loss is not finite at {place}, windows {names}; {self._last_good()}"
+                f"{self.t.description}: loss is not finite at {place}, windows {names}; {self._last_good()}",
+                private=names,
             )
         if loss is not None:
             (loss.mean * loss.weight).backward()

@@ -23,10 +23,10 @@ def examples(night: Night) -> list[Block]:
     titles = night.titles(shown)
     days = night.settings.evaluation.test_days
     legend = f"✓ = the user came to it in the {days} days after as_of; “again” = among the recent items shown."
-    return [Text(legend), *(_person(person, titles) for person in people)]
+    return [Text(legend), *(_person(number, person, titles) for number, person in enumerate(people, 1))]
 
 
-def _person(person: Example, titles: dict[str, str]) -> Person:
+def _person(number: int, person: Example, titles: dict[str, str]) -> Person:
     recent = [Cell(titles[item], scene) for item, scene in person.history]
     lists = [Listing(f"Recent items, newest first ({len(recent)} of {person.history_length})", recent)]
     had = {item for item, _ in person.history}
@@ -40,4 +40,4 @@ def _person(person: Example, titles: dict[str, str]) -> Person:
                 Cell(titles[item], ", ".join([*notes, *(["again"] if item in had else [])]), item in person.future)
             )
         lists.append(Listing(f"{formats.system_name(source)} for {task}", cells))
-    return Person(f"User {person.user_id}", lists)
+    return Person(f"User {number}", lists)  # the page is kept, and says nobody's id

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from precise_core.errors import PreciseError
+from precise_core.errors import PreciseError, stored_text
 from precise_core.features.config import ALL_TASK
 from precise_core.runtime.report import (
     example_section,
@@ -90,11 +90,13 @@ def _section(night: Night, anchor: str, title: str, build: Callable[[Night], lis
     """A section, or the reason why there is none: one broken part must not cost the report of the whole night."""
     try:
         return Section(anchor=anchor, title=title, blocks=build(night))
-    except (Skip, PreciseError) as reason:
+    except Skip as reason:
         return Section(anchor=anchor, title=title, skipped=f"Skipped: {reason}.")
+    except PreciseError as error:
+        return Section(anchor=anchor, title=title, skipped=f"Skipped: {error.stored}.")
     except Exception as error:
         log.exception("the report's section %s could not be built", anchor)
-        return Section(anchor=anchor, title=title, skipped=f"Could not be built: {type(error).__name__}: {error}")
+        return Section(anchor=anchor, title=title, skipped=f"Could not be built: {stored_text(error)}")
 
 
 def _headlines(night: Night) -> list[verdicts.Verdict]:
