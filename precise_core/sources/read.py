@@ -96,7 +96,7 @@ def source_fingerprint(source: Source, known: Sequence[Record] = ()) -> str:
 
 def _files_fingerprint(source: Source, known: Sequence[Record]) -> str:
     records = {record[c.PATH]: record for record in known}
-    return fingerprint_files(_input_files(source), lambda file: checksum_of(file, records.get(str(file))))
+    return fingerprint_files(_input_files(source), lambda file: checksum_of(file, records.get(str(file.resolve()))))
 
 
 def _input_files(source: Source) -> list[Path]:

@@ -28,6 +28,7 @@ from precise_core.sources.cells import (
     problem_where,
     quoted,
     require_columns,
+    spark_paths,
 )
 from precise_core.sources.config import JdbcTable
 from precise_core.sources.raw import row_as_json
@@ -146,7 +147,7 @@ def parquet_frame(spark: SparkSession, files: Sequence[Path]) -> DataFrame:
     """Parquet files as they are, but timestamps in nanoseconds (pandas' default) arrive as bigint."""
     # Spark refuses TIMESTAMP(NANOS) otherwise; the setting is read again when the query runs, so it stays set.
     spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
-    return spark.read.parquet(*[str(file) for file in files])
+    return spark.read.parquet(*spark_paths(files))
 
 
 def parquet_time(frame: DataFrame, name: str) -> Column:
@@ -167,6 +168,16 @@ def parquet_schema(file: Path) -> pa.Schema:
         return pq.read_schema(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{file}: not a Parquet file, or cut off ({error})") from error
+
+
+def parquet_has_rows(file: Path) -> bool:
+    """Whether the footer counts any.
+
+    Raises:
+        DataError: The file is not Parquet or was cut off.
+    """
+    parquet_schema(file)
+    return bool(pq.read_metadata(file).num_rows)
 
 
 def _require_types(source: object, needs: Sequence[Need], types: Mapping[str, pa.DataType]) -> None:
