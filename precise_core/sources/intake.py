@@ -24,6 +24,7 @@ from precise_core.sources.listing import look_up, no_such_file, sha256_of
 from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
 from precise_core.sources.raw import FILE_ORDER
 from precise_core.sources.typed_formats import delta_version, jdbc_label
+from precise_core.spark.session import require_names
 from schemas import columns as c
 
 
@@ -126,6 +127,7 @@ def take_stock(
         if lost and not policy.full:
             require_lost_files(name, lost, [arrival.path for arrival in arrivals])
             said.append(f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again")
+        require_names(spark, [arrival.path for arrival in arrivals if arrival.file])
         arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
         skipped = len(own.keys() - {arrival.path for arrival in arrivals})
         intake.arrivals[name] = arrivals

@@ -6,6 +6,7 @@ already, so that running a job twice changes nothing and everything downstream c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -22,11 +23,13 @@ from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType
 
-from precise_core.errors import DataError, MissingTableError, SchemaError
+from precise_core.errors import ConfigError, DataError, MissingTableError, SchemaError
 from precise_core.spark.arrow_dataset import arrow_dataset
 from precise_core.spark.notes import Note, commit_text, read_note
 from schemas import Table
 
+# In a path: deltalake takes them for a part of a URL, writes elsewhere, or panics.
+_UNWRITABLE = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
 _TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
 
@@ -46,6 +49,11 @@ class Warehouse:
     def __init__(self, root: str) -> None:
         # Delta refuses a relative location when it creates a table.
         self.root = root.rstrip("/") if "://" in root else str(Path(root).resolve())
+        if found := _UNWRITABLE.search(self.root):
+            raise ConfigError(
+                f"warehouse {self.root}: its path must not have {found[0]!r}; Delta's library can write below any "
+                "characters but [ ] ^ | \\, control characters, and % before two hexadecimal digits"
+            )
 
     def path(self, table: Table) -> str:
         return f"{self.root}/tables/{table.name}"
