@@ -16,12 +16,12 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.errors import DataError, SchemaError
+from precise_core.errors import ConfigError, DataError, SchemaError
 from precise_core.features.cleaning import clean_events
 from precise_core.runtime.ingestion import Part
 from precise_core.sources.config import FilesSource
 from precise_core.sources.intake import Arrival, Intake, Policy, take_stock
-from precise_core.sources.read import read_source
+from precise_core.sources.read import naming_unreadable_files, read_source
 from schemas import EVENTS
 
 AWKWARD = [
@@ -147,6 +147,20 @@ def test_a_damaged_archive_is_named(spark: SparkSession, tmp_path: Path, damage)
     (tmp_path / "1.csv.gz").write_bytes(damage(gzip.compress(b"u,i,t\n")))
     with pytest.raises(DataError, match=r"1\.csv\.gz: cannot be read, damaged or cut off"):
         stock(spark, source_of(tmp_path / "1.csv.gz"))
+
+
+def test_a_file_that_cannot_be_read_is_named_as_it_is(spark: SparkSession, tmp_path: Path) -> None:
+    file = write(tmp_path / "mein log ä" / "1+1 100%.parquet", "7")
+    events = read_source(spark, source_of(file)).events
+    file.write_bytes(b"PAR1" + bytes(500) + b"PAR1")  # damaged between the look at its columns and the reading
+    with pytest.raises(DataError) as stopped, naming_unreadable_files():
+        events.collect()
+    assert str(stopped.value).startswith(f"{file}: cannot be read")
+
+
+def test_a_delta_table_whose_path_deltas_library_cannot_take_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Delta table .*team \[eu\].*: its path must not have '\['"):
+        stock(spark, source_of(tmp_path / "team [eu]", format="delta"))
 
 
 def part_of(raw: DataFrame, *files: Path) -> Part:

@@ -65,10 +65,11 @@ def spark_paths(files: Sequence[Path]) -> list[str]:
     Raises:
         DataError: Spark cannot read, or would silently leave out, a file of this name.
     """
-    return [_spark_path(file) for file in files]
+    return [spark_path(file) for file in files]
 
 
-def _spark_path(file: Path) -> str:
+def spark_path(file: Path) -> str:
+    """``spark_paths`` of one file or folder."""
     path = file.resolve()
     shown = str(path)
     is_left_out = path.name.startswith(".") or path.name.endswith("._COPYING_")

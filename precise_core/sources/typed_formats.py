@@ -32,6 +32,7 @@ from precise_core.sources.cells import (
 )
 from precise_core.sources.config import JdbcTable
 from precise_core.sources.raw import row_as_json
+from precise_core.spark.warehouse import require_delta_path
 from schemas import columns as c
 
 
@@ -68,7 +69,9 @@ def delta_version(folder: Path) -> int:
 
     Raises:
         DataError: There is none.
+        ConfigError: Its path has characters that Delta's library cannot take.
     """
+    require_delta_path("Delta table", str(folder))
     try:
         return DeltaTable(str(folder)).version()
     except DeltaError as error:
