@@ -23,9 +23,11 @@ fi
 
 export PYSPARK_PYTHON="$environment/bin/python" PYSPARK_DRIVER_PYTHON="$environment/bin/python"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-# The environment's own PySpark, not another Spark that a shell profile points to.
-unset SPARK_HOME
-# Nothing where `make install` has put the jars beside this environment's PySpark: naming them twice is an error.
-read -r -a delta <<<"$("$environment/bin/python" -c 'from precise_core.spark.install import submit_flags; print(*submit_flags())')"
+# Java takes the encoding of file names from the locale; under cron there is none, and `ä` would become `?`.
+case "$(locale charmap 2>/dev/null)" in UTF-8 | utf8) ;; *) export LC_ALL=C.UTF-8 ;; esac
+# The environment's own PySpark, not another Spark that a shell profile points to; PySpark's own search for it fails
+# below a folder with a blank. No flags where `make install` has put the jars beside it: naming them twice is an error.
+{ read -r SPARK_HOME; read -r -a delta; } < <("$environment/bin/python" -m precise_core.spark.install --show)
+export SPARK_HOME
 archive=$("$environment/bin/python" -m precise_core.runtime.py_files "$root/build/precise-py-files.zip")
-exec "$environment/bin/spark-submit" "${delta[@]}" --py-files "$archive" "$@"
+exec "$SPARK_HOME/bin/spark-submit" "${delta[@]}" --py-files "$archive" "$@"

@@ -13,6 +13,7 @@ from precise_core.runtime.erasure import (
     look_for_traces,
     purge_history,
     remove_report,
+    remove_stacks,
     trained_with,
     users_asked_for,
     write_report,
@@ -33,6 +34,7 @@ def erase(job: Job) -> None:
     with publication_follows(job):
         done = erase_from_tables(job, user_ids)
     remove_report(job)
+    remove_stacks(job)
     if purge:
         with publication_follows(job):
             purge_history(job)

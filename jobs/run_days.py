@@ -24,9 +24,10 @@ from jobs import (
 )
 from precise_core.config import load_config, over
 from precise_core.errors import ConfigError, PreciseError
+from precise_core.runtime.command_line import flags_of, night_parser, overrides_of
 from precise_core.runtime.days import is_recorded, nights, record_day
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, night_parser, overrides_of, run_job
+from precise_core.runtime.job import EXIT_FAILED, run_job
 from precise_core.runtime.progress import console
 from precise_core.runtime.universal import text_table
 from precise_core.settings import Settings
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warehouse_lock(settings.warehouse):
             for number, as_of in enumerate(days, start=1):
                 console.print(f"[{number}/{len(days)}] {as_of:%Y-%m-%d}", style="bold cyan", markup=False)
-                if code := _run_day(arguments.config, [*overrides, _as_of(as_of)], is_last=number == len(days)):
+                tonight = [*overrides, _as_of(as_of)]
+                if code := _run_day(arguments, tonight, is_last=number == len(days)):
                     console.print(f"run_days stopped at {as_of:%Y-%m-%d}; start it again to go on", style="bold red")
                     return code
     except PreciseError as error:
@@ -74,9 +76,9 @@ def _as_of(instant: datetime) -> str:
     return f"as_of={instant:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _run_day(config: str, overrides: list[str], is_last: bool) -> int:
-    settings = load_config(config, Settings, overrides)
-    arguments = ["--config", config, *(part for override in overrides for part in ("--set", override))]
+def _run_day(arguments: Namespace, overrides: list[str], is_last: bool) -> int:
+    settings = load_config(arguments.config, Settings, overrides)
+    flags = flags_of(arguments, overrides)
     if is_recorded(settings):
         console.print("  recorded already, left out\n")
         return 0
@@ -86,9 +88,9 @@ def _run_day(config: str, overrides: list[str], is_last: bool) -> int:
             console.print(f"  {name}: not needed, left out")
         elif is_up_to_date(settings, name, parts):
             console.print(f"  {name}: up to date, left out")
-        elif code := job.main(arguments):
+        elif code := job.main(flags):
             return int(code)
-    return run_job("run_days", __doc__, record_day, arguments)
+    return run_job("run_days", __doc__, record_day, flags)
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:

@@ -20,6 +20,7 @@ from precise_core.config import load_config
 from precise_core.errors import ConfigError, PreciseError
 from precise_core.evaluation.config import SystemConfig
 from precise_core.evaluation.protocol import EvaluationResult
+from precise_core.runtime.command_line import night_parser, overrides_of
 from precise_core.runtime.experiment import (
     ExperimentResult,
     Questions,
@@ -28,7 +29,7 @@ from precise_core.runtime.experiment import (
     with_a_figure_per_line,
 )
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, Job, night_parser, overrides_of
+from precise_core.runtime.job import EXIT_FAILED, Job
 from precise_core.runtime.progress import console
 from precise_core.runtime.trainings import Trained, train_system
 from precise_core.settings import Settings

@@ -31,15 +31,9 @@ from jobs import (
 )
 from precise_core.config import load_config
 from precise_core.errors import PreciseError
+from precise_core.runtime.command_line import flags_of, night_parser, overrides_of
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import (
-    EXIT_FAILED,
-    Job,
-    night_parser,
-    overrides_of,
-    require_no_rollback,
-    tell_of_stale,
-)
+from precise_core.runtime.job import EXIT_FAILED, Job, require_no_rollback, tell_of_stale
 from precise_core.runtime.progress import console
 from precise_core.runtime.rollback import NIGHT as NIGHT_NAME
 from precise_core.runtime.rollback import whole_state
@@ -91,7 +85,7 @@ def _recorded(night: Job, overrides: list[str]) -> int:
     """The night, and its row in `runs`: every version and everything in use, so that one can go back to it."""
     started_at, started = datetime.now(UTC), time.monotonic()
     arguments = night.arguments
-    code = _night(night.settings, arguments.config, overrides, arguments.skip_up_to_date)
+    code = _night(night.settings, flags_of(arguments, overrides), arguments.skip_up_to_date)
     whole_state(night)
     error = f"stopped with exit code {code}; the run of the job says why" if code else None
     night.record("failed" if code else "succeeded", started_at, time.monotonic() - started, error)
@@ -99,9 +93,8 @@ def _recorded(night: Job, overrides: list[str]) -> int:
     return code
 
 
-def _night(settings: Settings, config: str, overrides: list[str], skip: bool) -> int:
+def _night(settings: Settings, flags: list[str], skip: bool) -> int:
     started = time.monotonic()
-    arguments = ["--config", config, *(part for override in overrides for part in ("--set", override))]
     for number, job in enumerate(NIGHT, start=1):
         name = job.__name__.rsplit(".", 1)[-1]
         console.print(f"[{number}/{len(NIGHT)}] {name}", style="cyan", markup=False)
@@ -109,7 +102,7 @@ def _night(settings: Settings, config: str, overrides: list[str], skip: bool) ->
             console.print("  left out: the source has no impressions\n")
         elif skip and is_up_to_date(settings, name):
             console.print("  up to date, left out\n")
-        elif code := job.main(arguments):
+        elif code := job.main(flags):
             console.print(f"run_night stopped at {name} after {time.monotonic() - started:.0f} s", style="bold red")
             return code
     console.print(f"run_night: done in {time.monotonic() - started:.0f} s", style="bold")

@@ -177,7 +177,8 @@ _MEANINGS = {
     "SparkConfig.conf": "Further Spark settings by name.",
     "ColumnOrConstant.column": "Column of the file. Give either this or `constant`.",
     "ColumnOrConstant.constant": "One value for every row.",
-    "FileInput.path": "File, folder or wildcard on a local or mounted disk; the folder of a Delta table.",
+    "FileInput.path": "File, folder or wildcard on a local or mounted disk; the folder of a Delta table. A path that "
+    "is there is literal. See [which files](jobs/ingest.md#which-files).",
     "FileInput.format": "Read off the ending (`.csv`, `.csv.gz`, `.jsonl`, `.json`, `.parquet`) where not given.",
     "FileInput.jdbc": "A database instead of files; give either this or `path`.",
     "FileInput.changed_files": "What a file gets that has changed since it was taken: an error, or another reading.",

@@ -16,6 +16,7 @@ from precise_core.errors import ConfigError, DataError
 from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.runtime.job import Job
 from precise_core.runtime.maintenance import require_no_reader
+from precise_core.runtime.run_log import remove_logs
 from precise_core.spark.care import forget_history
 from precise_core.spark.erase import Erased, erase, erases, impressions_of
 from precise_core.spark.erasure_list import FOLDER, ErasureList
@@ -132,6 +133,12 @@ def remove_report(job: Job) -> None:
     if page.is_file():
         page.unlink()
         job.say("report.html: removed, it may show them as an example; run jobs/build_report.py")
+
+
+def remove_stacks(job: Job) -> None:
+    """The logs of failed runs quote what Java and Spark said, rows too."""
+    if removed := remove_logs(job.folder):
+        job.say(f"logs of failed runs: {removed} removed, they may quote them")
 
 
 def write_report(

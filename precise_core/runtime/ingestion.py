@@ -100,6 +100,19 @@ class Part:
         with naming_unreadable_files():
             return self.cleaned.checked.groupBy(c.SOURCE_FILE, c.REASON).agg(*figures).collect()
 
+    def require_rows_of_every_file(self) -> None:
+        """Refuse to go on where Spark has read other files than those that were listed.
+
+        Raises:
+            DataError: A file that has rows gave none, or rows came from a file that nobody listed.
+        """
+        silent = [one.file for one in self.arrivals if one.must_have_rows and one.path not in self.rows_by_file]
+        if silent:
+            raise DataError(f"{silent[0]}: it has rows, but Spark read none of them ({len(silent)} such files)")
+        strangers = sorted(self.rows_by_file.keys() - {one.path for one in self.arrivals}) if self.arrivals else []
+        if strangers:
+            raise DataError(f"{strangers[0]}: Spark read it, but the source does not name it")
+
 
 class Ingestion:
     """What one run of `ingest` reads and where it goes.
@@ -151,6 +164,7 @@ class Ingestion:
         for part in parts:
             with self._job.watching(f"reading {part.table.name}"):
                 self._job.say(f"{part.table.name}: {sum(part.rows_by_file.values()):,} raw rows")
+            part.require_rows_of_every_file()
             self._refuse_unusable(part, items)
         self._check_tasks(parts)
         self._warn_of_order(parts)

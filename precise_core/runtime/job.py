@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from deltalake.exceptions import DeltaError
+from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
 from precise_core.config import config_hash, load_config
 from precise_core.errors import InterruptedRollbackError, PreciseError, RowCountError, stored_text
 from precise_core.runtime.code_version import code_version
+from precise_core.runtime.command_line import overrides_of, parse_arguments
 from precise_core.runtime.progress import StepProgress, console, spark_progress
+from precise_core.runtime.run_log import keep_stack, log_file, send_spark_log_to, true_cause
 from precise_core.settings import Settings
 from precise_core.sources.read import naming_unreadable_files
 from precise_core.spark.leases import Lease, reader_lease
 from precise_core.spark.lock import Holder, warehouse_lock
-from precise_core.spark.session import get_session
+from precise_core.spark.session import get_session, require_names
 from precise_core.spark.upsert import UpsertResult
 from precise_core.spark.warehouse import Warehouse
 from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
 
+EXIT_FAULT = 1
 EXIT_FAILED = 2
 ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
 
@@ -80,11 +84,16 @@ class Job:
         self.artefacts: dict[str, str] = {}
         self.rows = {"rows_in": 0, "rows_out": 0, "rows_rejected": 0, "row_unit": "rows"}
         self.lease: Lease | None = None
+        self.log_file: Path | None = None  # where Spark's own lines go; None: to the terminal
 
     @cached_property
     def spark(self) -> SparkSession:
         """The session, started on first use: jobs that only train need none."""
-        return get_session(f"precise-{self.name}", self.settings.spark)
+        session = get_session(f"precise-{self.name}", self.settings.spark)
+        require_names(session, [self.warehouse.root])
+        if self.log_file:
+            send_spark_log_to(session, self.log_file)
+        return session
 
     @property
     def folder(self) -> Path:
@@ -218,7 +227,8 @@ class Job:
     def release(self) -> None:
         """Drop what the job cached: the next job of a night runs in the same session."""
         if "spark" in self.__dict__:
-            self.spark.catalog.clearCache()
+            with suppress(Py4JError, ConnectionError):  # where Java has died, nothing is cached
+                self.spark.catalog.clearCache()
 
     def record(self, status: str, started_at: datetime, seconds: float, error: str | None) -> None:
         row = {
@@ -266,9 +276,10 @@ def run_job(
 ) -> int:
     """Parse the arguments, run ``body``, write the run down; returns the exit code.
 
-    Errors raised on purpose (PreciseError) are printed in one line; anything else with its traceback.
+    Errors are printed in one line: those raised on purpose (PreciseError), and any other with its true cause and the
+    file that has the whole stack; with ``--verbose`` the stack is printed.
     """
-    arguments = _parse(name, doc, argv, flags)
+    arguments = parse_arguments(name, doc, argv, flags)
     try:
         settings = load_config(arguments.config, Settings, overrides_of(arguments))
         job = Job(name, settings, arguments)
@@ -279,6 +290,8 @@ def run_job(
                 return _run(job, body)
     except PreciseError as error:
         return _report(name, error)
+    except Exception as error:
+        return _report_fault(name, error, None, is_verbose=arguments.verbose)
 
 
 def tell_of_stale(stale: Holder | None) -> None:
@@ -306,65 +319,39 @@ def require_no_rollback(job: Job) -> None:
 def _run(job: Job, body: Callable[[Job], None]) -> int:
     console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
     started_at, started = datetime.now(UTC), time.monotonic()
+    is_verbose = job.arguments.verbose
+    file = log_file(job.folder, job.run_id)
+    job.log_file = None if is_verbose else file
     try:
         with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
             body(job)
     except BaseException as error:
-        job.record("failed", started_at, time.monotonic() - started, stored_text(error)[:2000])
+        with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same
+            job.record("failed", started_at, time.monotonic() - started, stored_text(error)[:2000])
         if isinstance(error, PreciseError):
             return _report(job.name, error)
         if isinstance(error, Exception):
-            traceback.print_exc()
-            return 1
+            return _report_fault(job.name, error, file, is_verbose=is_verbose)
         raise
     finally:
         job.release()
     seconds = time.monotonic() - started
     job.record("succeeded", started_at, seconds, None)
+    file.unlink(missing_ok=True)
     console.print(f"[bold]{job.name}[/bold]: done in {seconds:.1f} s\n")
     return 0
 
 
 def _report(name: str, error: PreciseError) -> int:
-    console.print(f"{name} failed: {error}", style="bold red", markup=False)
+    told = " ".join(line.strip() for line in str(error).splitlines())
+    console.print(f"{name} failed: {told}", style="bold red", markup=False)
     return EXIT_FAILED
 
 
-def environment_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
-    """The flags that every command has."""
-    parser = argparse.ArgumentParser(
-        prog=f"jobs/{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", required=True, metavar="FILE", help="YAML file of the environment, e.g. conf/demo.yaml"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="a.b=c", help="override one key of the configuration; repeatable"
-    )
-    return parser
-
-
-def night_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
-    """The flags of a command that runs several jobs from raw files on."""
-    parser = environment_parser(name, doc)
-    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
-    return parser
-
-
-def overrides_of(arguments: argparse.Namespace) -> list[str]:
-    """The ``a.b=c`` of ``--set`` and, where the command has it, ``--data``."""
-    data = getattr(arguments, "data", None)
-    quoted = json.dumps(data, ensure_ascii=False)  # the name of a folder is no YAML
-    return [*arguments.set, *([f"source.data={quoted}"] if data else [])]
-
-
-def _parse(
-    name: str,
-    doc: str | None,
-    argv: Sequence[str] | None,
-    flags: Callable[[argparse.ArgumentParser], None] | None,
-) -> argparse.Namespace:
-    parser = environment_parser(name, doc)
-    if flags:
-        flags(parser)
-    return parser.parse_args(sys.argv[1:] if argv is None else argv)
+def _report_fault(name: str, error: Exception, file: Path | None, *, is_verbose: bool) -> int:
+    is_kept = file is not None and keep_stack(file, error)
+    where = f"the whole stack is in {file}" if is_kept else "--verbose prints the whole stack"
+    console.print(f"{name} failed: {true_cause(error)}; {where}", style="bold red", markup=False)
+    if is_verbose:
+        traceback.print_exception(error)
+    return EXIT_FAULT

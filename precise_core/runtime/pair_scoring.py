@@ -21,6 +21,8 @@ from precise_core.inference.text import tokenize_items
 from precise_core.retrieval.config import POPULAR
 from precise_core.runtime.job import Job
 from precise_core.runtime.published import published_vectors
+from precise_core.sources.cells import spark_path
+from precise_core.spark.warehouse import require_delta_path
 from precise_core.text.language_model import tokenizer_id
 from precise_core.training.checkpoint import Checkpoint
 from schemas import IMPRESSIONS, ITEM_EMBEDDINGS, ITEMS, PAIR_SCORES, RECALL_CANDIDATES, USER_EMBEDDINGS
@@ -149,13 +151,15 @@ def _read_list(job: Job, listed: PairListConfig) -> DataFrame:
     if "://" not in listed.path and not Path(listed.path).exists():  # whether a remote one is there, its reader says
         raise ConfigError(f"list of pairs {listed.path}: not there; a Delta table or Parquet files are needed")
     # Whether a list has changed is not known beforehand: a run that read one is never called up to date.
+    if "://" not in listed.path:
+        require_delta_path("list of pairs", str(Path(listed.path).resolve()))
     job.input_fingerprints[f"pairs:{listed.path}"] = "a list"
     reader = job.spark.read
     if DeltaTable.is_deltatable(listed.path):
         version = DeltaTable(listed.path).version()
         frame = reader.format("delta").option("versionAsOf", version).load(listed.path)
     else:
-        frame = reader.parquet(listed.path)
+        frame = reader.parquet(listed.path if "://" in listed.path else spark_path(Path(listed.path)))
     if missing := sorted({listed.user, listed.item} - set(frame.columns)):
         raise SchemaError(f"list of pairs {listed.path}: no column {missing}; it has {frame.columns}")
     ids = {c.USER_ID: listed.user, c.ITEM_ID: listed.item}

@@ -6,6 +6,8 @@ A frame of cells has one column per requested name (text; a timestamp where the 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -15,7 +17,7 @@ from typing import Literal
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from precise_core.errors import SchemaError
+from precise_core.errors import DataError, SchemaError
 from precise_core.sources.raw import INVALID_ID, MALFORMED_ROW, PROBLEM
 from schemas import columns as c
 
@@ -57,6 +59,35 @@ def names_of(needs: Sequence[Need]) -> list[str]:
 def ids_of(needs: Sequence[Need]) -> list[str]:
     """Names of columns that hold ids, whatever else they are needed for."""
     return list(dict.fromkeys(name for name, role in needs if role == "id"))
+
+
+# Spark takes every path for a wildcard (its option to leave that off reads several files as often as there are files).
+_WILDCARD = re.compile(r"([{}\[\]*?\\])")
+
+
+def spark_paths(files: Sequence[Path]) -> list[str]:
+    """Paths of files, links resolved, in the form in which Spark takes them to the letter.
+
+    Raises:
+        DataError: Spark cannot read, or would silently leave out, a file of this name.
+    """
+    return [spark_path(file) for file in files]
+
+
+def spark_path(file: Path) -> str:
+    """``spark_paths`` of one file or folder."""
+    path = file.resolve()
+    shown = str(path)
+    is_left_out = path.name.startswith(".") or path.name.endswith("._COPYING_")
+    if is_left_out or (path.name.startswith("_") and "=" not in path.name):
+        raise DataError(f"{file}: Spark leaves out files whose name begins with '_' or '.'; give it another name")
+    if ":" in path.name or (":" in shown and _WILDCARD.search(shown)):
+        raise DataError(f"{file}: Spark cannot read a file of this name; give it one without ':'")
+    try:
+        shown.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{os.fsencode(file)!r}: the name is not UTF-8; give the file another one") from error
+    return _WILDCARD.sub(r"\\\1", shown)
 
 
 def path_of_row() -> Column:

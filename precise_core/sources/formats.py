@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import zlib
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from precise_core.errors import DataError
 from precise_core.sources.cells import Batch, Need
 from precise_core.sources.config import FileInput, Format, format_of
+from precise_core.sources.folders import folder_columns, with_folder_cells
 from precise_core.sources.listing import list_files
-from precise_core.sources.text_formats import csv_columns, jsonl_columns, read_csv, read_jsonl
+from precise_core.sources.text_formats import (
+    csv_columns,
+    csv_has_rows,
+    jsonl_columns,
+    jsonl_has_rows,
+    read_csv,
+    read_jsonl,
+)
 from precise_core.sources.typed_formats import (
     jdbc_frame,
+    parquet_has_rows,
     parquet_schema,
     parquet_storage,
     read_delta,
@@ -32,7 +45,8 @@ def read_cells(
         spark: The session.
         source: Format and delimiter, or the database.
         batch: The files, or the version of the Delta table.
-        needs: (column name, role) pairs; every named column must exist in every file (JSON Lines: in some line).
+        needs: (column name, role) pairs; every named column must exist in every file (JSON Lines: in some line), or
+            be the name of a folder on the way to it (`scene=home/`).
         multi_line: CSV only: quoted cells may hold line breaks (such a file is read by one task).
 
     Raises:
@@ -41,12 +55,45 @@ def read_cells(
     """
     if source.jdbc is not None:
         return read_jdbc(spark, source.jdbc, needs)
+    if format_in_use(source) == "delta":
+        return read_delta(spark, batch.files[0], batch.version, needs)
+    files_by_folder_names: dict[tuple[str, ...], list[Path]] = {}
+    for file in batch.files:
+        names = folder_columns(file, needs, lambda file: columns_of(spark, source, file))
+        files_by_folder_names.setdefault(names, []).append(file)
+    parts = []
+    for names, files in files_by_folder_names.items():
+        own = [need for need in needs if need[0] not in names]
+        parts.append(with_folder_cells(_read_files(spark, source, files, own, multi_line), files, names))
+    return reduce(DataFrame.unionByName, parts)
+
+
+def _read_files(
+    spark: SparkSession, source: FileInput, files: Sequence[Path], needs: Sequence[Need], multi_line: bool
+) -> DataFrame:
     kind = format_in_use(source)
     if kind == "csv":
-        return read_csv(spark, batch.files, source.delimiter, needs, multi_line)
-    if kind == "delta":
-        return read_delta(spark, batch.files[0], batch.version, needs)
-    return read_jsonl(spark, batch.files, needs) if kind == "jsonl" else read_parquet(spark, batch.files, needs)
+        return read_csv(spark, files, source.delimiter, needs, multi_line)
+    return read_jsonl(spark, files, needs) if kind == "jsonl" else read_parquet(spark, files, needs)
+
+
+def why_without_rows(source: FileInput, file: Path) -> str | None:
+    """What is to say of a file of which no row can come; None where one must.
+
+    Raises:
+        DataError: The file is damaged or cut off.
+    """
+    if not file.stat().st_size:
+        return "the file is empty"
+    kind = format_in_use(source)
+    try:
+        if kind == "csv":
+            has_rows = csv_has_rows(file, source.delimiter)
+        else:
+            has_rows = jsonl_has_rows(file) if kind == "jsonl" else parquet_has_rows(file)
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read, damaged or cut off ({error})") from error
+    return None if has_rows else "the file has no rows"
 
 
 def whole(source: FileInput) -> list[Batch]:

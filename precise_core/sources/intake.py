@@ -20,11 +20,12 @@ from precise_core.sources.cells import Batch
 from precise_core.sources.column_drift import differences, kept_in_mind
 from precise_core.sources.config import FileInput, FilesSource
 from precise_core.sources.files import inputs_of, needs_of
-from precise_core.sources.formats import batches_of, columns_of, format_in_use
-from precise_core.sources.listing import empty_files, list_files, sha256_of
+from precise_core.sources.formats import batches_of, columns_of, format_in_use, why_without_rows
+from precise_core.sources.listing import look_up, no_such_file, sha256_of
 from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
 from precise_core.sources.raw import FILE_ORDER
 from precise_core.sources.typed_formats import delta_version, jdbc_label
+from precise_core.spark.session import require_names
 from schemas import columns as c
 
 
@@ -47,15 +48,32 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """A file (or Delta table, or database table) that is read tonight."""
+    """A file (or Delta table, or database table) that is read tonight.
+
+    Args:
+        path: The real path, or what stands for the database table; `source_files` and rejected rows have it.
+        file: The file as the configuration reaches it, for messages; None for a database table.
+        size_bytes: Of the file.
+        modified_at: Of the file.
+        checksum: Of the content, or the version of a Delta table.
+        columns: Name -> type.
+        sequence: Place in the order of taking.
+        version: Of a Delta table.
+    """
 
     path: str
+    file: Path | None = None
     size_bytes: int = 0
     modified_at: datetime = NO_TIME
     checksum: str = ""
     columns: Mapping[str, str]
     sequence: int
     version: int | None = None
+
+    @property
+    def must_have_rows(self) -> bool:
+        """Files without rows are not taken; a Delta or database table may have none."""
+        return self.file is not None and self.version is None
 
     def record(self, table_name: str, table_id: str, rows: int, run_id: str, taken_at: datetime) -> dict[str, Any]:
         """The row of `source_files` that says it was taken."""
@@ -112,6 +130,7 @@ def take_stock(
         if lost and not policy.full:
             require_lost_files(name, lost, [arrival.path for arrival in arrivals])
             said.append(f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again")
+        require_names(spark, [arrival.path for arrival in arrivals if arrival.file])
         batches = _batches(spec, arrivals)
         arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
         skipped = len(own.keys() - {arrival.path for arrival in arrivals})
@@ -147,10 +166,17 @@ def _arrivals(
     if format_in_use(spec) == "delta":
         return _delta_arrivals(spark, spec, known, lost, first, policy), []
     arrivals = []
-    files, said = _files(spec, known, policy)
-    for file in files:
-        record, is_lost = known.get(str(file)), str(file) in lost
+    listing = look_up(str(spec.path))
+    said, empty = [f"warning: {note}" for note in listing.notes], []
+    for file in listing.files:
+        record, is_lost = known.get(str(file.resolve())), str(file.resolve()) in lost
         is_changed = record is not None and checksum_of(file, record) != record["checksum"]
+        if record is not None and not (is_changed or is_lost or policy.full):
+            continue
+        if why := why_without_rows(spec, file):
+            _require_no_loss(file, record, policy)
+            empty.append(f"{file}: {why}")
+            continue
         if record is not None and is_changed:
             if not is_lost:
                 _require_permission(file, record, spec, policy)
@@ -158,9 +184,19 @@ def _arrivals(
         if record is None or is_changed:
             arrivals.append(_arrival_of(spark, spec, file, first))
             first += 1
-        elif policy.full or is_lost:
+        else:
             arrivals.append(_arrival_of(spark, spec, file, record["sequence"]))
+    # Files that were taken may be archived; then there is simply nothing new.
+    is_archive = known and not policy.full and not any(Path(path).exists() for path in known)
+    if len(empty) == len(listing.files) and not is_archive:
+        raise DataError(empty[0] if empty else no_such_file(str(spec.path)))
+    said += [f"warning: {line}; it is left out tonight" for line in empty]
     return sorted(arrivals, key=lambda arrival: arrival.sequence), said
+
+
+def _require_no_loss(file: Path, record: Record | None, policy: Policy) -> None:
+    if policy.full and record is not None and record["rows"]:
+        raise DataError(f"{file}: empty now, and was not when it was taken; --full would lose its rows")
 
 
 def _require_permission(file: Path, record: Record, spec: FileInput, policy: Policy) -> None:
@@ -174,7 +210,8 @@ def _require_permission(file: Path, record: Record, spec: FileInput, policy: Pol
 def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int) -> Arrival:
     status = file.stat()
     return Arrival(
-        path=str(file),
+        path=str(file.resolve()),
+        file=file,
         size_bytes=status.st_size,
         modified_at=modified_at(file),
         checksum=sha256_of(file),
@@ -198,23 +235,9 @@ def _delta_arrivals(
     if is_taken and not policy.full and str(folder) not in lost:
         return []
     columns = columns_of(spark, spec, folder)
-    return [Arrival(path=str(folder), checksum=checksum, columns=columns, sequence=sequence, version=version)]
-
-
-def _files(spec: FileInput, known: Mapping[str, Record], policy: Policy) -> tuple[list[Path], list[str]]:
-    """The files with content, and a warning for each that has none: it is taken once it has some."""
-    pattern = str(spec.path)
-    empty = empty_files(pattern)
-    if policy.full and (emptied := [str(file) for file in empty if str(file) in known]):
-        raise DataError(f"{', '.join(emptied)}: empty now, and was not when it was taken; --full would lose its rows")
-    said = [f"warning: {file}: the file is empty; it is left out tonight" for file in empty]
-    try:
-        return list_files(pattern), said
-    except DataError:
-        # Files that were taken may be archived; then there is simply nothing new.
-        if policy.full or not known or any(Path(path).exists() for path in known):
-            raise
-        return [], said
+    return [
+        Arrival(path=str(folder), file=folder, checksum=checksum, columns=columns, sequence=sequence, version=version)
+    ]
 
 
 def _with_checked_columns(
@@ -239,7 +262,8 @@ def _with_checked_columns(
             retyped, harmless = differences(before, arrival.columns, needs, is_open=_is_open(spec))
             if retyped and not evolve:
                 raise SchemaError(
-                    f"{arrival.path}: its columns differ from those taken before: {'; '.join(retyped)}; "
+                    f"{arrival.file or arrival.path}: its columns differ from those taken before: "
+                    f"{'; '.join(retyped)}; "
                     "correct the file, or accept them with --evolve"
                 )
             name = Path(arrival.path).name
@@ -258,5 +282,5 @@ def _batches(spec: FileInput, arrivals: Sequence[Arrival]) -> list[Batch]:
     if spec.jdbc is not None:
         return [Batch() for _ in arrivals]
     if format_in_use(spec) == "delta":
-        return [Batch((Path(one.path),), one.version) for one in arrivals]
-    return batches_of(spec, [Path(one.path) for one in arrivals])
+        return [Batch((one.file,), one.version) for one in arrivals if one.file]
+    return batches_of(spec, [one.file for one in arrivals if one.file])

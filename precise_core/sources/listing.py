@@ -1,58 +1,131 @@
-"""Which local files a path or wildcard means, and what is in them."""
+"""Which local files a path or wildcard means, and what is in them.
+
+A part of a path that is there is literal; one that is not is a wildcard (`*`, `?`, `[...]`, `**` for any number of
+folders), and a folder stands for the files below it. Names that begin with `_` or `.` are Spark's, Hadoop's and
+editors' own: below folders and of wildcards they are left out, at any depth, unless the wildcard itself begins so.
+Links are followed, and each real file is there once.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from precise_core.errors import ConfigError, DataError
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a path names.
+
+    Args:
+        files: Each real file under the name it was first reached by, in the order of these names.
+        notes: What was left out, and why, where that may not be meant.
+    """
+
+    files: list[Path]
+    notes: list[str]
+
+
 def list_files(pattern: str) -> list[Path]:
-    """Files with content that ``pattern`` names, sorted; a folder stands for the data files below it.
+    """The files with content that ``pattern`` names, as it reaches them.
 
     Raises:
         ConfigError: The path is a URI; sources are read from local or mounted folders.
-        DataError: Nothing matches, or all that does is empty.
+        DataError: Nothing matches, all that does is empty, or a folder cannot be listed.
     """
-    files = _matches(pattern)
-    if not files:
-        raise DataError(f"{pattern}: no such file, and no file matches it")
+    files = look_up(pattern).files
     filled = [file for file in files if file.stat().st_size]
     if not filled:
-        raise DataError(f"{files[0]}: the file is empty")
+        raise DataError(f"{files[0]}: the file is empty" if files else no_such_file(pattern))
     return filled
 
 
-def empty_files(pattern: str) -> list[Path]:
-    """Files without a byte that ``pattern`` names, sorted: ``list_files`` leaves them out.
+def no_such_file(pattern: str) -> str:
+    return f"{pattern}: no such file, and no file matches it"
+
+
+def look_up(pattern: str) -> Listing:
+    """Everything that ``pattern`` names.
 
     Raises:
         ConfigError: The path is a URI.
+        DataError: A folder cannot be listed.
     """
-    return [file for file in _matches(pattern) if not file.stat().st_size]
-
-
-def _matches(pattern: str) -> list[Path]:
     if "://" in pattern:
         raise ConfigError(f"path {pattern!r}: sources are read from local or mounted folders, not from a URI")
-    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 Path.glob takes no absolute pattern
-    return [file.resolve() for file in sorted(file for match in matches for file in _data_files(Path(match)))]
+    notes: list[str] = []
+    real: dict[Path, Path] = {}
+    try:
+        for file in _reached(pattern, notes):
+            real.setdefault(file.resolve(), file)
+    except OSError as error:
+        raise DataError(f"{error.filename or pattern}: cannot be listed ({error.strerror})") from error
+    return Listing(sorted(real.values()), notes)
 
 
-def _data_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    inside = (file for file in path.rglob("*") if file.is_file())
-    # Spark and Hadoop write _SUCCESS and .crc files beside the data.
-    return [
-        file
-        for file in inside
-        if not file.relative_to(path).as_posix().startswith(("_", ".")) and file.name[0] not in "_."
-    ]
+def _reached(pattern: str, notes: list[str]) -> Iterator[Path]:
+    """Every file that ``pattern`` names, as often as links lead to it."""
+    start = Path(Path(pattern).anchor)
+    for match in _matches(start, Path(pattern).relative_to(start).parts, notes) if pattern else ():
+        for folder in [match, *_folders_below(match)] if match.is_dir() else ():
+            yield from _files_of(filter(_is_shown, sorted(folder.iterdir())), notes)
+        yield from _files_of([match], notes)
+
+
+def _matches(folder: Path, parts: tuple[str, ...], notes: list[str]) -> Iterator[Path]:
+    """The files and folders that ``parts`` name below ``folder``."""
+    if not parts:
+        yield folder
+        return
+    part, rest = parts[0], parts[1:]
+    path = folder / part
+    matching = _matching(folder, part) if glob.has_magic(part) and part != "**" else []
+    if path.exists():
+        if others := len([match for match in matching if match != path]):
+            notes.append(f"{path} is there and is taken by its name; {others} more that match it as a wildcard are not")
+        yield from _matches(path, rest, notes)
+    elif part == "**":
+        # Of a last `**` the folder itself is enough: it stands for all files below it.
+        for below in [folder, *(_folders_below(folder) if rest else ())]:
+            yield from _matches(below, rest, notes)
+    else:
+        for match in matching or ([path] if path.is_symlink() else []):
+            yield from _matches(match, rest, notes)
+
+
+def _matching(folder: Path, wildcard: str) -> list[Path]:
+    inside = folder.iterdir() if folder.is_dir() else ()
+    shown = inside if wildcard[0] in "_." else filter(_is_shown, inside)
+    return sorted(path for path in shown if fnmatch.fnmatchcase(path.name, wildcard))
+
+
+def _is_shown(path: Path) -> bool:
+    return path.name[0] not in "_."
+
+
+def _files_of(paths: Iterable[Path], notes: list[str]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_file():
+            yield path
+        elif path.is_symlink() and not path.exists():
+            notes.append(f"{path}: a link to nothing; it is left out tonight")
+
+
+def _folders_below(path: Path) -> Iterator[Path]:
+    """Visible folders below ``path``, links to folders too, each real one once: links may run in a circle."""
+    seen, waiting = {path.resolve()}, [path]
+    while waiting:
+        for inside in sorted(waiting.pop().iterdir()):
+            if _is_shown(inside) and inside.is_dir() and inside.resolve() not in seen:
+                seen.add(inside.resolve())
+                waiting.append(inside)
+                yield inside
 
 
 def sha256_of(file: Path) -> str:

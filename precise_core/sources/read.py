@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -74,7 +75,7 @@ def naming_unreadable_files(advice: str = "fetch the file again") -> Iterator[No
         if found is None:
             raise
         why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged, cut off or gone"
-        raise DataError(f"{found.group(1)}: cannot be read, {why}; {advice}") from error
+        raise DataError(f"{unquote(found.group(1))}: cannot be read, {why}; {advice}") from error
 
 
 def source_fingerprint(source: Source, known: Sequence[Record] = ()) -> str:
@@ -96,7 +97,7 @@ def source_fingerprint(source: Source, known: Sequence[Record] = ()) -> str:
 
 def _files_fingerprint(source: Source, known: Sequence[Record]) -> str:
     records = {record[c.PATH]: record for record in known}
-    return fingerprint_files(_input_files(source), lambda file: checksum_of(file, records.get(str(file))))
+    return fingerprint_files(_input_files(source), lambda file: checksum_of(file, records.get(str(file.resolve()))))
 
 
 def _input_files(source: Source) -> list[Path]:

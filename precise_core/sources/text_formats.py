@@ -25,6 +25,7 @@ from precise_core.sources.cells import (
     problem_where,
     quoted,
     require_columns,
+    spark_paths,
 )
 from precise_core.sources.ids import doubtful_ids, is_no_json_id, json_id
 from precise_core.sources.raw import row_as_json
@@ -47,6 +48,19 @@ def jsonl_columns(file: Path) -> dict[str, str]:
         for name, value in row.items():
             found[name] |= {_JSON_TYPES[type(value)]} if value is not None else set()
     return {name: kinds.pop() if len(kinds) == 1 else "any" for name, kinds in found.items()}
+
+
+def csv_has_rows(file: Path, delimiter: str) -> bool:
+    """Whether anything but blank lines follows the header."""
+    with _open_text(file) as stream:
+        next(csv.reader(stream, delimiter=delimiter), None)
+        return any(line.strip() for line in stream)
+
+
+def jsonl_has_rows(file: Path) -> bool:
+    """Whether some line is not blank."""
+    with _open_text(file) as stream:
+        return any(line.strip() for line in stream)
 
 
 def _open_text(file: Path) -> IO[str]:
@@ -93,7 +107,7 @@ def _read_csv_of_header(
             columnPruning=False,  # with pruning, rows with too few or too many cells go unnoticed
             multiLine=multi_line,
         )
-        .csv([str(file) for file in files])
+        .csv(spark_paths(files))
     )
     is_malformed = F.col(_CORRUPT).isNotNull()
     cells = [F.col(quoted(distinct)).alias(name) for distinct, name in zip(names, header, strict=True)]
@@ -112,7 +126,7 @@ def _distinct_names(header: Sequence[str]) -> list[str]:
 
 
 def read_jsonl(spark: SparkSession, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:
-    lines = spark.read.text([str(file) for file in files]).where(F.trim("value") != "")
+    lines = spark.read.text(spark_paths(files)).where(F.trim("value") != "")
     _require_keys(files[0], lines, needs)
     return json_cells(lines, needs, F.col("value"), path_of_row())
 

@@ -29,10 +29,12 @@ from precise_core.sources.cells import (
     problem_where,
     quoted,
     require_columns,
+    spark_paths,
 )
 from precise_core.sources.config import JdbcTable
 from precise_core.sources.ids import id_text, is_no_id, shown_id
 from precise_core.sources.raw import row_as_json
+from precise_core.spark.warehouse import require_delta_path
 from schemas import columns as c
 
 
@@ -62,7 +64,9 @@ def delta_version(folder: Path) -> int:
 
     Raises:
         DataError: There is none.
+        ConfigError: Its path has characters that Delta's library cannot take.
     """
+    require_delta_path("Delta table", str(folder))
     try:
         return DeltaTable(str(folder)).version()
     except DeltaError as error:
@@ -152,7 +156,7 @@ def parquet_frame(spark: SparkSession, files: Sequence[Path]) -> DataFrame:
     """Parquet files as they are, but timestamps in nanoseconds (pandas' default) arrive as bigint."""
     # Spark refuses TIMESTAMP(NANOS) otherwise; the setting is read again when the query runs, so it stays set.
     spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
-    return spark.read.parquet(*[str(file) for file in files])
+    return spark.read.parquet(*spark_paths(files))
 
 
 def parquet_time(frame: DataFrame, name: str) -> Column:
@@ -187,6 +191,16 @@ def parquet_storage(file: Path) -> frozenset[tuple[str, str, str]]:
     schema = pq.read_metadata(file).schema
     columns = [schema.column(number) for number in range(len(schema))]
     return frozenset((column.path, column.physical_type, str(column.logical_type)) for column in columns)
+
+
+def parquet_has_rows(file: Path) -> bool:
+    """Whether the footer counts any.
+
+    Raises:
+        DataError: The file is not Parquet or was cut off.
+    """
+    parquet_schema(file)
+    return bool(pq.read_metadata(file).num_rows)
 
 
 def _require_types(source: object, needs: Sequence[Need], types: Mapping[str, pa.DataType]) -> None:

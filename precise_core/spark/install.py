@@ -7,6 +7,7 @@ any more once spark-submit has started its JVM, and resolving it again on every 
 from __future__ import annotations
 
 import shutil
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def packages() -> str:
     return str(builder._options["spark.jars.packages"])
 
 
+def spark_home() -> Path:
+    """The PySpark of this environment."""
+    return Path(str(resources.files("pyspark")))
+
+
 def submit_flags() -> list[str]:
     """What spark-submit needs beside the job: nothing where the jars are installed, else the packages."""
     return [] if has_installed_jars() else ["--packages", packages()]
@@ -32,7 +38,7 @@ def submit_flags() -> list[str]:
 
 def install() -> list[str]:
     """Resolve, copy and name the jars; returns their file names."""
-    home = Path(str(resources.files("pyspark")))
+    home = spark_home()
     defaults = home / "conf" / "spark-defaults.conf"
     defaults.unlink(missing_ok=True)
     session = get_session("precise-install", SparkConfig(master="local[1]", driver_memory="1g"))
@@ -53,6 +59,10 @@ def install() -> list[str]:
 
 
 if __name__ == "__main__":
+    if "--show" in sys.argv:  # for spark-submit.sh: one line each
+        print(spark_home())
+        print(*submit_flags())
+        raise SystemExit
     for name in install():
         print(name)
     print(f"jars installed: {has_installed_jars()}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import sys
+import tempfile
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,9 @@ DRIVERS = ("org.postgresql:postgresql:42.7.7",)
 _SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    # Spark makes the folder of its own catalog, which stays empty, where the job is started; below a folder with a
+    # blank it takes another one beside it.
+    "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "precise-spark-warehouse"),
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     # INT96, the default, is deprecated and carries nanoseconds that pandas and DuckDB read in their own ways.
@@ -61,12 +67,35 @@ def get_session(app_name: str, config: SparkConfig) -> SparkSession:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         # Everything is in this process: no need to be reachable, nor to guess an address.
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        # Java takes the encoding of file names from the locale; under cron there is none, and `ä` would become `?`.
+        if not _is_utf8(locale.getencoding()):
+            os.environ["LC_ALL"] = "C.UTF-8"
         if not has_installed_jars():
             builder = configure_spark_with_delta_pip(builder, extra_packages=list(DRIVERS))
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("WARN")
     _require_delta(session)
     return session
+
+
+def require_names(session: SparkSession, paths: Iterable[str]) -> None:
+    """Refuse paths that Java would write with other characters: a sibling folder, or a file that is not there.
+
+    Raises:
+        EnvironmentProblem: A path is not ASCII, and the locale that Python or Java was started in is not UTF-8.
+    """
+    jvm: Any = session.sparkContext._jvm
+    encodings = (str(jvm.System.getProperty("sun.jnu.encoding")), sys.getfilesystemencoding())
+    other = [path for path in paths if not path.isascii()]
+    if other and not all(map(_is_utf8, encodings)):
+        raise EnvironmentProblem(
+            f"{other[0]}: Java writes file names in {encodings[0]} here, Python in {encodings[1]}, and this name needs "
+            "UTF-8; start with ./spark-submit.sh, or set LC_ALL=C.UTF-8 before"
+        )
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.upper().replace("-", "") == "UTF8"
 
 
 def has_installed_jars() -> bool:

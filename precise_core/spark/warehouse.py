@@ -6,6 +6,7 @@ already, so that running a job twice changes nothing and everything downstream c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -22,11 +23,13 @@ from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType
 
-from precise_core.errors import DataError, MissingTableError, SchemaError
+from precise_core.errors import ConfigError, DataError, MissingTableError, SchemaError
 from precise_core.spark.arrow_dataset import arrow_dataset
 from precise_core.spark.notes import Note, commit_text, read_note
 from schemas import Table
 
+# In a path: deltalake takes them for a part of a URL, writes elsewhere, or panics.
+_UNREACHABLE = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
 _TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
 
@@ -40,12 +43,27 @@ class WriteResult:
     changed: bool
 
 
+def require_delta_path(what: str, path: str) -> None:
+    """Refuse a path at which Delta's library would end the process, or look at another place.
+
+    Raises:
+        ConfigError: The message names the character.
+    """
+    if found := _UNREACHABLE.search(path):
+        raise ConfigError(
+            f"{what} {path}: its path must not have {found[0]!r}; Delta's library takes any characters but [ ] ^ | \\, "
+            "control characters, and % before two hexadecimal digits"
+        )
+
+
 class Warehouse:
     """The tables under ``root`` (a local folder, or any URI that Spark and deltalake both reach)."""
 
     def __init__(self, root: str) -> None:
         # Delta refuses a relative location when it creates a table.
         self.root = root.rstrip("/") if "://" in root else str(Path(root).resolve())
+        if "://" not in root:
+            require_delta_path("warehouse", self.root)
 
     def path(self, table: Table) -> str:
         return f"{self.root}/tables/{table.name}"
