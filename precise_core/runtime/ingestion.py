@@ -6,13 +6,14 @@ are read whole, and so are own files with --full: the table becomes what the sou
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, reduce
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
@@ -24,9 +25,11 @@ from precise_core.features.cleaning import (
     count_changed_texts,
 )
 from precise_core.features.erasures import hide_erased
+from precise_core.features.missing_words import IDS, missing_word
 from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job
 from precise_core.sources.config import FilesSource
+from precise_core.sources.files import inputs_of
 from precise_core.sources.intake import Arrival, Intake, Policy, take_stock, with_file_order
 from precise_core.sources.manifest import read_manifest
 from precise_core.sources.read import naming_unreadable_files, read_source
@@ -63,11 +66,29 @@ class Part:
     arrivals: list[Arrival] = field(default_factory=list)
 
     @cached_property
-    def rows_by_file(self) -> dict[str, int]:
-        """Raw rows by file; the first time this is asked, all rows are read, checked and kept."""
+    def _counted(self) -> list[Row]:
+        """Raw rows by file, and by ids that look like a missing one; this is where all rows are read and checked."""
+        words = [missing_word(name) for name in IDS[self.table.name]]
         with naming_unreadable_files():
-            counted = self.cleaned.checked.groupBy(c.SOURCE_FILE).count().collect()
-        return {row[c.SOURCE_FILE]: row["count"] for row in counted}
+            return self.cleaned.checked.groupBy(c.SOURCE_FILE, *words).count().collect()
+
+    @property
+    def rows_by_file(self) -> dict[str, int]:
+        """Raw rows by file."""
+        rows: Counter[str] = Counter()
+        for row in self._counted:
+            rows[row[c.SOURCE_FILE]] += row["count"]
+        return dict(rows)
+
+    @property
+    def rows_by_word(self) -> dict[tuple[str, str], int]:
+        """Accepted rows by id column and word, where the id is a word that usually stands for a missing one."""
+        rows: Counter[tuple[str, str]] = Counter()
+        for row in self._counted:
+            for name in IDS[self.table.name]:
+                if row[name] is not None:
+                    rows[name, row[name]] += row["count"]
+        return dict(rows)
 
 
 class Ingestion:
@@ -118,8 +139,21 @@ class Ingestion:
         for part in parts:
             with self._job.watching(f"reading {part.table.name}"):
                 self._job.say(f"{part.table.name}: {sum(part.rows_by_file.values()):,} raw rows")
+                self._warn_of_words(part)
         self._check_tasks(parts)
         return parts
+
+    def _warn_of_words(self, part: Part) -> None:
+        source = self._job.settings.source
+        spec = inputs_of(source).get(part.table.name) if isinstance(source, FilesSource) else None
+        if spec is None:
+            return
+        columns = {c.ITEM_ID: spec.item, c.USER_ID: getattr(spec, "user", "")}
+        for (name, word), rows in sorted(part.rows_by_word.items()):
+            self._job.say(
+                f"warning: {part.table.name}: {rows:,} rows have {word!r} in column {columns[name]!r}, and it is taken "
+                f"for an id; where it means that there is none, put it into `source.{part.table.name}.null_values`"
+            )
 
     def store(self, parts: list[Part]) -> list[tuple[int, int, int]]:
         """Put the rows away; returns rows in, accepted, rejected of every part.

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from precise_core.sources.cells import Batch, Need
 from precise_core.sources.config import FileInput, Format, format_of
 from precise_core.sources.listing import list_files
-from precise_core.sources.text_formats import csv_columns, jsonl_columns, read_csv, read_jsonl
+from precise_core.sources.text_formats import csv_columns, jsonl_columns, read_csv, read_jsonl, text_warnings
 from precise_core.sources.typed_formats import (
     jdbc_frame,
     parquet_schema,
@@ -21,17 +21,14 @@ from precise_core.sources.typed_formats import (
 )
 
 
-def read_cells(
-    spark: SparkSession, source: FileInput, batch: Batch, needs: Sequence[Need], *, multi_line: bool = False
-) -> DataFrame:
+def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequence[Need]) -> DataFrame:
     """The requested columns of ``batch`` as cells (precise_core/sources/cells.py).
 
     Args:
         spark: The session.
-        source: Format and delimiter, or the database.
+        source: Format and how it is written, or the database.
         batch: The files, or the version of the Delta table.
         needs: (column name, role) pairs; every named column must exist in every file (JSON Lines: in some line).
-        multi_line: CSV only: quoted cells may hold line breaks (such a file is read by one task).
 
     Raises:
         DataError: A file is empty or truncated, or the database cannot be read.
@@ -41,10 +38,10 @@ def read_cells(
         return read_jdbc(spark, source.jdbc, needs)
     kind = format_in_use(source)
     if kind == "csv":
-        return read_csv(spark, batch.files, source.delimiter, needs, multi_line)
+        return read_csv(spark, batch.files, source, needs)
     if kind == "delta":
         return read_delta(spark, batch.files[0], batch.version, needs)
-    return read_jsonl(spark, batch.files, needs) if kind == "jsonl" else read_parquet(spark, batch.files, needs)
+    return read_jsonl(spark, batch.files, source, needs) if kind == "jsonl" else read_parquet(spark, batch.files, needs)
 
 
 def whole(source: FileInput) -> list[Batch]:
@@ -67,12 +64,18 @@ def columns_of(spark: SparkSession, source: FileInput, file: Path | None) -> dic
     assert file is not None
     kind = format_in_use(source)
     if kind == "csv":
-        return csv_columns(file, source.delimiter)
+        return csv_columns(file, source)
     if kind == "jsonl":
-        return jsonl_columns(file)
+        return jsonl_columns(file, source)
     if kind == "delta":
         return typed_columns(spark.read.format("delta").load(str(file)))
     return {field.name: str(field.type) for field in parquet_schema(file)}
+
+
+def warnings_of(source: FileInput, file: Path) -> list[str]:
+    """What a person should know of a file that is read all the same."""
+    kind = format_in_use(source)
+    return text_warnings(file, source, kind) if kind in ("csv", "jsonl") else []
 
 
 def has_types(source: FileInput) -> bool:

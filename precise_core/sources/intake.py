@@ -19,7 +19,7 @@ from precise_core.errors import DataError, SchemaError
 from precise_core.sources.cells import Batch
 from precise_core.sources.config import FileInput, FilesSource
 from precise_core.sources.files import inputs_of
-from precise_core.sources.formats import columns_of, format_in_use
+from precise_core.sources.formats import columns_of, format_in_use, warnings_of
 from precise_core.sources.listing import empty_files, list_files, sha256_of
 from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
 from precise_core.sources.raw import FILE_ORDER
@@ -156,6 +156,7 @@ def _arrivals(
             first += 1
         elif policy.full or is_lost:
             arrivals.append(_arrival_of(spark, spec, file, record["sequence"]))
+    said += [line for arrival in arrivals for line in warnings_of(spec, Path(arrival.path))]
     return sorted(arrivals, key=lambda arrival: arrival.sequence), said
 
 
