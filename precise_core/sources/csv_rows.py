@@ -1,7 +1,8 @@
 """Rows of CSV files whose lines are not their rows, or that are not UTF-8: streamed through Python's csv module.
 
 A row that goes wrong (a quote that is never closed, text after a closing quote, too few or too many cells) costs its
-first line only: what follows is read anew from the next line, so that no row is swallowed.
+first line only: what follows is read anew from the next line, so that no row is swallowed. Of lines read anew, one with
+an odd number of quotes is malformed, too: it may be the end of a cell that began in the row that went wrong.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def _rows(lines: Iterator[str], delimiter: str) -> Iterator[Row]:
             cells = None
         if cells is None:
             feed.give_back_all_but_first()
-        yield cells, "".join(feed.taken)
+        text = "".join(feed.taken)
+        yield None if feed.is_again and text.count('"') % 2 else cells, text
 
 
 class _TooLongError(Exception):
@@ -79,12 +81,15 @@ class _Feed:
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.taken: list[str] = []
+        self.is_again = False  # whether the first of them had been given back
         self._lines, self._again, self._length = lines, deque[str](), 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
+        if not self.taken:
+            self.is_again = bool(self._again)
         line = self._again.popleft() if self._again else next(self._lines)
         self._length = len(line) + (self._length if self.taken else 0)
         self.taken.append(line)

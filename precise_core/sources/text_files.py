@@ -28,6 +28,7 @@ _BLOCK_BYTES = 8 << 20
 _LONGEST_ROW_BYTES = 256 << 20
 _SAMPLE_BYTES = 64  # about a header
 _BEGINNING_CHARACTERS = 1 << 20
+_PACKED = (".gz", ".bz2")
 _BYTE_ORDER_MARKS = {
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
@@ -93,14 +94,16 @@ def _look(file: Path, delimiter: str | None, escape: str, encoding: str, _size: 
             _require_text(file, stream.read(_SAMPLE_BYTES), encoding)
         if delimiter is None:
             _require_lines(file, encoding)
-        if encoding != "utf-8":
-            return Look(False, _undecodable_line(file, encoding))
-        with open_bytes(file) as stream:
-            found = _look_through(stream, delimiter, escape)
+        is_plain, is_valid, has_escapes = False, False, False
+        if encoding == "utf-8":
+            with open_bytes(file) as stream:
+                is_plain, is_valid, has_escapes = _look_through(stream, delimiter, escape)
+        undecodable = None if is_valid else _undecodable_line(file, encoding)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file}: cannot be unpacked, damaged or cut off ({error})") from error
-    is_readable = file.suffix.lower() not in (".gz", ".bz2") or file.suffix in (".gz", ".bz2")
-    return found if is_readable else Look(False, found.undecodable_line, found.has_escapes)
+    # Hadoop knows packed files by their ending in small letters.
+    is_plain = is_plain and (file.suffix.lower() not in _PACKED or file.suffix in _PACKED)
+    return Look(is_plain, undecodable, has_escapes and not is_plain)
 
 
 def _require_text(file: Path, sample: bytes, encoding: str) -> None:
@@ -153,21 +156,15 @@ def _undecodable_line(file: Path, encoding: str) -> int | None:
     return next((number for number, line in enumerate(lines_of(file, encoding), 1) if REPLACEMENT in line), None)
 
 
-def _look_through(stream: BinaryIO, delimiter: str | None, escape: str) -> Look:
-    lines, is_plain, has_escapes, undecodable = 1, True, False, None
+def _look_through(stream: BinaryIO, delimiter: str | None, escape: str) -> tuple[bool, bool, bool]:
+    """Whether UTF-8 is plain, whether it is valid, and whether it has a backslash before a quote."""
+    is_plain, is_valid, has_escapes = True, True, False
     for block in _blocks(stream):
-        if undecodable is None:
-            if not block.isascii() and REPLACEMENT in (text := block.decode("utf-8", "replace")):
-                undecodable = lines + _line_ends(text[: text.index(REPLACEMENT)].encode())
-            lines += _line_ends(block)
+        is_valid = is_valid and (block.isascii() or REPLACEMENT not in block.decode("utf-8", "replace"))
         if delimiter is not None:
             is_plain = is_plain and _is_plain(block, delimiter, escape)
-            has_escapes = has_escapes or b'\\"' in block
-    return Look(is_plain, undecodable, has_escapes and not is_plain)
-
-
-def _line_ends(text: bytes) -> int:
-    return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
+            has_escapes = has_escapes or (not is_plain and b'\\"' in block)
+    return is_plain, is_valid, has_escapes
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:

@@ -26,6 +26,8 @@ from schemas import columns as c
 _CORRUPT = "_corrupt_record"
 _SAMPLE_LINES = 1000
 _JSON_TYPES = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+_PLAIN = json.JSONDecoder()
+_AS_WRITTEN = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which an escape can name and UTF-8 cannot hold
 _BLANKS = " \t\r\n"
 
@@ -157,7 +159,8 @@ def _parser(names: Sequence[str]) -> Callable[[str], Column]:
     def parse(lines: pd.Series) -> pd.DataFrame:
         return pd.DataFrame([_texts_of(line, names) for line in lines], columns=fields, dtype=object)
 
-    return F.pandas_udf(parse, ", ".join(f"{field} string" for field in fields[:-1]) + ", is_object boolean")
+    types = ", ".join(f"{field} string" for field in fields[:-1]) + ", is_object boolean"
+    return F.pandas_udf(parse, types)  # type: ignore[call-overload]  # its types know no function to a frame
 
 
 def _field(number: int) -> str:
@@ -165,7 +168,7 @@ def _field(number: int) -> str:
 
 
 def _texts_of(line: str, names: Sequence[str]) -> list[str | bool | None]:
-    row = _parsed(line, str)
+    row = _parsed(line, _AS_WRITTEN)
     if row is None:
         return [*[None] * len(names), False]
     texts = [_as_text(row.get(name), name, line) for name in names]
@@ -182,9 +185,9 @@ def _as_text(value: Any, name: str, line: str) -> str | None:
     return json.dumps(row.get(name), ensure_ascii=False, separators=(",", ":"))
 
 
-def _parsed(line: str, number: Callable[[str], Any] | None = None) -> dict[str, Any] | None:
+def _parsed(line: str, decoder: json.JSONDecoder = _PLAIN) -> dict[str, Any] | None:
     try:
-        row = json.loads(line, parse_int=number, parse_float=number, parse_constant=number)
+        row = decoder.decode(line)
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
