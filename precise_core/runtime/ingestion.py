@@ -72,7 +72,7 @@ class Part:
         with naming_unreadable_files():
             return self.cleaned.checked.groupBy(c.SOURCE_FILE, *words).count().collect()
 
-    @property
+    @cached_property
     def rows_by_file(self) -> dict[str, int]:
         """Raw rows by file."""
         rows: Counter[str] = Counter()
@@ -80,7 +80,7 @@ class Part:
             rows[row[c.SOURCE_FILE]] += row["count"]
         return dict(rows)
 
-    @property
+    @cached_property
     def rows_by_word(self) -> dict[tuple[str, str], int]:
         """Accepted rows by id column and word, where the id is a word that usually stands for a missing one."""
         rows: Counter[tuple[str, str]] = Counter()

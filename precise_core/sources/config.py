@@ -111,7 +111,7 @@ _KEYS_OF_TEXT = {"delimiter": ("csv",), "escape": ("csv",), "encoding": ("csv", 
 def format_of(path: str) -> Format | None:
     """The format that the ending of ``path`` tells; None where it tells none."""
     lowered = path.lower()
-    unpacked = lowered.removesuffix(".gz")
+    unpacked = lowered.removesuffix(".gz").removesuffix(".bz2")
     if unpacked.endswith(".csv"):
         return "csv"
     if unpacked.endswith((".jsonl", ".json", ".ndjson")):

@@ -22,7 +22,7 @@ from precise_core.sources.config import FileInput
 from precise_core.sources.text_files import lines_of
 
 Row = tuple[list[str] | None, str]  # the cells, None of a malformed row; the text of the row
-ReadNumbered = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+ReadNumbered = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 _LONGEST_ROW = 64 << 20  # characters; a quote that is never closed is given up after so many
 _BATCH_CHARACTERS = 4 << 20
 _BLANKS = "".join(map(chr, range(33)))  # what Spark takes for blank when it leaves out blank lines
@@ -158,7 +158,7 @@ def line_batches(files: Sequence[Path], source: FileInput) -> ReadNumbered:
 
 
 def _of_every_file(files: Sequence[Path], read: Callable[[Path], Iterator[pa.RecordBatch]]) -> ReadNumbered:
-    def read_numbered(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def read_numbered(numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (number for batch in numbers for number in batch.column(0).to_pylist()):
             try:
                 yield from read(files[number])

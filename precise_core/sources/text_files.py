@@ -123,14 +123,14 @@ def _wide_encoding(sample: bytes) -> str | None:
     whole = np.frombuffer(sample[: len(sample) // 4 * 4], np.uint8).reshape(-1, 4)
     if not len(whole):
         return None
-    zeros = (whole == 0).mean(axis=0) > 0.5
+    zeros = [bool(share > 0.5) for share in (whole == 0).mean(axis=0)]
     names = {
         (False, True, True, True): "utf-32-le",
         (True, True, True, False): "utf-32-be",
         (False, True, False, True): "utf-16-le",
         (True, False, True, False): "utf-16-be",
     }
-    return names.get(tuple(map(bool, zeros)))
+    return names.get((zeros[0], zeros[1], zeros[2], zeros[3]))
 
 
 def _require_lines(file: Path, encoding: str) -> None:
