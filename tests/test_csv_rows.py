@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ from precise_core.sources.text_formats import csv_columns, jsonl_columns, text_w
 LINE_ENDS = ("\n", "\r\n", "\r")
 DELIMITERS = (",", ";", "\t", "|")
 ENCODINGS = ("utf-8", "utf-16", "utf-16-be", "utf-32", "cp1252", "shift_jis", "gb18030")
-_CHARACTERS = 'ab"",;|\t\n\r \\5'
+FIRST_CELLS = ("u1", "ü", '5" pipe', "x,y", "two\nlines")
 
 
 def a_source(file: Path, **keys: Any) -> FileInput:
     return FileInput(path=str(file), **keys)
 
 
-def as_csv(rows: list[list[str]], draw: Any, delimiter: str) -> str:
+def as_csv(rows: list[list[str]], choose: Callable[[Sequence[Any]], Any], delimiter: str) -> str:
     """Rows as some program writes them: quotes where they must be, or may be, and any line end after each row."""
     text = ""
     for row in rows:
@@ -38,15 +39,15 @@ def as_csv(rows: list[list[str]], draw: Any, delimiter: str) -> str:
         for cell in row:
             must = cell.startswith('"') or any(mark in cell for mark in (delimiter, "\n", "\r"))
             quoted = '"' + cell.replace('"', '""') + '"'
-            cells.append(quoted if must or draw(st.booleans()) else cell)
-        text += delimiter.join(cells) + draw(st.sampled_from(LINE_ENDS))
-    return text.rstrip("\r\n") if draw(st.booleans()) and not rows[-1][-1].endswith(("\n", "\r")) else text
+            cells.append(quoted if must or choose([False, True]) else cell)
+        text += delimiter.join(cells) + choose(LINE_ENDS)
+    return text.rstrip("\r\n") if choose([False, True]) and not rows[-1][-1].endswith(("\n", "\r")) else text
 
 
-def tables(characters: str = _CHARACTERS) -> st.SearchStrategy[list[list[str]]]:
-    cell = st.text(st.sampled_from(characters), max_size=6)
+def tables() -> st.SearchStrategy[list[list[str]]]:
+    cell = st.text(st.sampled_from('ab"",;|\t\n\r \\5'), max_size=6)
     # The first cell is never blank: a blank line is left out.
-    row = st.tuples(st.sampled_from(["u1", "ü", '5" pipe', "x,y", "two\nlines"]), cell, cell).map(list)
+    row = st.tuples(st.sampled_from(FIRST_CELLS), cell, cell).map(list)
     return st.lists(row, min_size=1, max_size=8)
 
 
@@ -55,7 +56,7 @@ def tables(characters: str = _CHARACTERS) -> st.SearchStrategy[list[list[str]]]:
 def test_what_was_written_is_read(tmp_path: Path, data: st.DataObject) -> None:
     encoding, delimiter = data.draw(st.sampled_from(ENCODINGS)), data.draw(st.sampled_from(DELIMITERS))
     rows = [["who", "what", "at"], *data.draw(tables())]
-    text = as_csv(rows, data.draw, delimiter)
+    text = as_csv(rows, lambda options: data.draw(st.sampled_from(options)), delimiter)
     file = tmp_path / "log.csv"
     file.write_bytes(text.encode(encoding, "replace"))
     rows = [[cell.encode(encoding, "replace").decode(encoding) for cell in row] for row in rows]

@@ -179,11 +179,11 @@ _MEANINGS = {
     "JdbcTable.driver": "Class of the driver; PostgreSQL's comes with `make install`, `--jars` adds others.",
     "JdbcTable.fetch_rows": "Rows fetched at once.",
     "FileInput.delimiter": "Between the cells of a CSV row: one character, and no letter, digit, quote, backslash or "
-    "line break; a tab is `\"\\t\"`.",
-    "FileInput.escape": "CSV: what comes before a quote inside a quoted cell, another quote or a backslash (as MySQL and "
-    "Spark write).",
-    "FileInput.encoding": "Of CSV and JSON Lines, by its name in Python: `latin-1`, `cp1252`, `utf-16`, `shift_jis`, ...",
-    "FileInput.null_values": "Cells that mean \"missing\", such as `[\"NULL\", \"\\\\N\"]`; the empty cell always does.",
+    'line break; a tab is `"\\t"`.',
+    "FileInput.escape": "CSV: what comes before a quote inside a quoted cell, another quote or a backslash (as MySQL "
+    "and Spark write).",
+    "FileInput.encoding": "Of CSV and JSON Lines, by its name in Python: `latin-1`, `cp1252`, `utf-16`, `shift_jis`.",
+    "FileInput.null_values": 'Cells that mean "missing", such as `["NULL", "\\\\N"]`; the empty cell always does.',
     "TimeReading.unit": "Times are numbers since 1970 in this unit. Give at most one of `unit` and `format`.",
     "TimeReading.format": "Times are text in this Spark datetime pattern. Without both: ISO 8601, UTC by default.",
     "EventsInput.user": "Column of the user's id.",
