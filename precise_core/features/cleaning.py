@@ -35,6 +35,11 @@ _IS_KNOWN = "is_known_item"
 _UNDATED = "undated_so_far"
 _NUL = "\u0000"
 
+# Control characters and line ends, which no id has, the mark of a file's beginning, and what decoding leaves of bytes
+# that did not fit: two ids with one are not known to be the same.
+_NO_ID = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]"
+_REPLACED = "\ufffd"
+
 Rule = tuple[str, Column]
 
 
@@ -76,12 +81,11 @@ def clean_items(raw: DataFrame) -> Cleaned:
 
 
 def count_changed_texts(raw: DataFrame) -> tuple[int, int]:
-    """Raw items whose title or description is cut, and those that lose NUL characters or invalid UTF-8."""
-    is_cut, is_repaired = F.lit(False), F.lit(False)
-    for name in (c.TITLE, c.DESCRIPTION):
-        text = F.coalesce(F.col(name), F.lit(""))
-        is_cut = is_cut | (F.length(text) > MAX_TEXT_CHARS)
-        is_repaired = is_repaired | text.contains(_NUL) | ~F.is_valid_utf8(text)
+    """Raw items whose title or description is cut, and those with text that lost a NUL or bytes that did not fit."""
+    is_cut = F.greatest(*[F.length(F.coalesce(F.col(name), F.lit(""))) for name in (c.TITLE, c.DESCRIPTION)])
+    is_cut = is_cut > MAX_TEXT_CHARS
+    text = F.concat_ws(" ", c.TITLE, c.DESCRIPTION, c.CATEGORIES, F.map_values(c.ATTRIBUTES))
+    is_repaired = text.contains(_NUL) | text.contains(_REPLACED) | ~F.is_valid_utf8(text)
     row = raw.agg(F.count_if(is_cut), F.count_if(is_repaired)).collect()[0]
     return row[0], row[1]
 
@@ -208,7 +212,7 @@ def _is_blank(name: str) -> Column:
 def _is_hostile(name: str) -> Column:
     """An id is kept as it is or not at all: repairing it could make two ids one."""
     column = F.col(name)
-    is_broken = ~F.is_valid_utf8(column) | column.contains(_NUL) | (F.length(column) > MAX_ID_CHARS)
+    is_broken = ~F.is_valid_utf8(column) | column.rlike(_NO_ID) | (F.length(column) > MAX_ID_CHARS)
     return F.coalesce(is_broken, F.lit(False))
 
 

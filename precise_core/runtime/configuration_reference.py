@@ -179,7 +179,8 @@ _MEANINGS = {
     "ColumnOrConstant.constant": "One value for every row.",
     "FileInput.path": "File, folder or wildcard on a local or mounted disk; the folder of a Delta table. A path that "
     "is there is literal. See [which files](jobs/ingest.md#which-files).",
-    "FileInput.format": "Read off the ending (`.csv`, `.csv.gz`, `.jsonl`, `.json`, `.parquet`) where not given.",
+    "FileInput.format": "Read off the ending where not given: `.csv`, `.jsonl`, `.ndjson`, `.json`, each also with "
+    "`.gz` or `.bz2`, or `.parquet`.",
     "FileInput.jdbc": "A database instead of files; give either this or `path`.",
     "FileInput.changed_files": "What a file gets that has changed since it was taken: an error, or another reading.",
     "JdbcTable.url": "Address, `jdbc:postgresql://host/database`.",
@@ -189,7 +190,12 @@ _MEANINGS = {
     "JdbcTable.password_env": "Environment variable that holds the password.",
     "JdbcTable.driver": "Class of the driver; PostgreSQL's comes with `make install`, `--jars` adds others.",
     "JdbcTable.fetch_rows": "Rows fetched at once.",
-    "FileInput.delimiter": 'Between the cells of a CSV row: one character, `"\\t"` for a tab.',
+    "FileInput.delimiter": "Between the cells of a CSV row: one character, and no letter, digit, quote, backslash or "
+    'line break; a tab is `"\\t"`.',
+    "FileInput.escape": "CSV: what comes before a quote inside a quoted cell, another quote or a backslash (as MySQL "
+    "and Spark write).",
+    "FileInput.encoding": "Of CSV and JSON Lines, by its name in Python: `latin-1`, `cp1252`, `utf-16`, `shift_jis`.",
+    "FileInput.null_values": 'Cells that mean "missing", such as `["NULL", "\\\\N"]`; the empty cell always does.',
     "TimeReading.unit": "Times are numbers since 1970 in this unit. Give at most one of `unit` and `format`.",
     "TimeReading.format": "Times are text in this Spark datetime pattern. Without both: ISO 8601, UTC by default.",
     "EventsInput.user": "Column of the user's id.",

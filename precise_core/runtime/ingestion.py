@@ -28,6 +28,7 @@ from precise_core.features.cleaning import (
     count_changed_texts,
 )
 from precise_core.features.erasures import hide_erased
+from precise_core.features.missing_words import IDS, missing_word
 from precise_core.features.tasks import check_tasks
 from precise_core.runtime.job import Job
 from precise_core.runtime.refusals import refuse_misread_times, refuse_other_users, refuse_rejections
@@ -86,6 +87,12 @@ class Part:
         times = [(row["first"], row["last"]) for row in self._counts if row[c.REASON] is None and row["first"]]
         return (min(first for first, _ in times), max(last for _, last in times)) if times else None
 
+    @property
+    def rows_by_word(self) -> dict[tuple[str, str], int]:
+        """Accepted rows by id column and word, where the id is a word that usually stands for a missing one."""
+        words = {(name, word): rows for name in IDS[self.table.name] for word, rows in self._added_up(name).items()}
+        return {(name, word): rows for (name, word), rows in words.items() if word is not None}
+
     def _added_up(self, column: str) -> dict[Any, int]:
         rows: Counter[Any] = Counter()
         for row in self._counts:
@@ -97,8 +104,9 @@ class Part:
         time = TIMES.get(self.table.name)
         micros = F.lit(None).cast("bigint") if time is None else F.unix_micros(time)
         figures = [F.count("*").alias("rows"), F.min(micros).alias("first"), F.max(micros).alias("last")]
+        words = [missing_word(name) for name in IDS[self.table.name]]
         with naming_unreadable_files():
-            return self.cleaned.checked.groupBy(c.SOURCE_FILE, c.REASON).agg(*figures).collect()
+            return self.cleaned.checked.groupBy(c.SOURCE_FILE, c.REASON, *words).agg(*figures).collect()
 
     def require_rows_of_every_file(self) -> None:
         """Refuse to go on where Spark has read other files than those that were listed.
@@ -165,10 +173,23 @@ class Ingestion:
             with self._job.watching(f"reading {part.table.name}"):
                 self._job.say(f"{part.table.name}: {sum(part.rows_by_file.values()):,} raw rows")
             part.require_rows_of_every_file()
+            self._warn_of_words(part)
             self._refuse_unusable(part, items)
         self._check_tasks(parts)
         self._warn_of_order(parts)
         return parts
+
+    def _warn_of_words(self, part: Part) -> None:
+        source = self._job.settings.source
+        spec = inputs_of(source).get(part.table.name) if isinstance(source, FilesSource) else None
+        if spec is None:
+            return
+        columns = {c.ITEM_ID: spec.item, c.USER_ID: getattr(spec, "user", "")}
+        for (name, word), rows in sorted(part.rows_by_word.items()):
+            self._job.say(
+                f"warning: {part.table.name}: {rows:,} rows have {word!r} in column {columns[name]!r}, and it is taken "
+                f"for an id; where it means that there is none, put it into `source.{part.table.name}.null_values`"
+            )
 
     def store(self, parts: list[Part]) -> list[tuple[int, int, int]]:
         """Put the rows away; returns rows in, accepted, rejected of every part.

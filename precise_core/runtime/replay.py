@@ -114,7 +114,7 @@ class Replay:
     def _raw(self) -> DataFrame:
         asked = self._rejected.where(~self._is_final)
 
-        def read(needs: Sequence[Need], _multi_line: bool) -> DataFrame:
+        def read(needs: Sequence[Need]) -> DataFrame:
             return json_cells(asked, needs, F.col(c.RAW), F.col(c.SOURCE_FILE))
 
         raw = with_file_order(read_mapped(self.job.spark, self.spec, read), file_sequences(self.job, self.table))

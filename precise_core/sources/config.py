@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from datetime import date
 from typing import Annotated, Literal
 
@@ -59,31 +60,62 @@ class FileInput(Config):
     path: str | None = None
     format: Format | None = None
     delimiter: str = ","
+    escape: Literal['"', "\\"] = '"'
+    encoding: str = "utf-8"
+    null_values: tuple[str, ...] = ()
     jdbc: JdbcTable | None = None
     changed_files: Literal["refuse", "read_again"] = "refuse"
 
     @field_validator("delimiter")
     @classmethod
-    def _one_character(cls, value: str) -> str:
-        if len(value) != 1 or value in '"\r\n\0':
-            raise ValueError('exactly one character is needed, and neither a quote nor a line end; a tab is "\\t"')
+    def _one_mark(cls, value: str) -> str:
+        if len(value) != 1 or value.isalnum() or value in _NO_DELIMITERS:
+            hint = '; a tab is "\\t" in double quotes' if value == "\\t" else ""
+            raise ValueError(
+                f"{value!r}: must be one character, and no letter, digit, quote, backslash or line break{hint}"
+            )
         return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _of_text(cls, value: str) -> str:
+        try:
+            is_usable = _SAMPLE.encode(value).decode(value) == _SAMPLE and value.isascii()
+        except (LookupError, ValueError):
+            is_usable = False
+        name = codecs.lookup(value).name if is_usable else ""
+        if not is_usable or name in _NO_ENCODINGS:
+            raise ValueError(f"{value!r}: no text encoding; usual ones are utf-8, latin-1, cp1252, utf-16, shift_jis")
+        return "utf-8" if name in ("utf-8", "utf-8-sig") else value
 
     @model_validator(mode="after")
     def _known_format(self) -> FileInput:
         if (self.path is None) == (self.jdbc is None):
             raise ValueError("give exactly one of `path` and `jdbc`")
-        if self.path is not None and self.format is None and format_of(self.path) is None:
+        kind = None if self.path is None else self.format or format_of(self.path)
+        if self.path is not None and kind is None:
             raise ValueError("the format cannot be read off the ending; give `format`: csv, jsonl, parquet or delta")
+        for key, formats in _KEYS_OF_TEXT.items():
+            if key in self.model_fields_set and kind not in formats:
+                raise ValueError(f"`{key}` is for {' and '.join(formats)}, not for {kind or 'a database'}")
         return self
+
+
+# What quoting and rows are made of.
+_NO_DELIMITERS = '"\\\r\n\0\ufeff\ufffd'
+# Codecs of Python that carry text but are not how a file is written.
+_NO_ENCODINGS = ("idna", "punycode", "unicode_escape", "raw-unicode-escape", "unicode-escape", "undefined", "utf-7")
+_SAMPLE = 'user,"item"\r\n1;2|3\t{}[]:\\\\x'
+_KEYS_OF_TEXT = {"delimiter": ("csv",), "escape": ("csv",), "encoding": ("csv", "jsonl")}
 
 
 def format_of(path: str) -> Format | None:
     """The format that the ending of ``path`` tells; None where it tells none."""
     lowered = path.lower()
-    if lowered.endswith((".csv", ".csv.gz")):
+    unpacked = lowered.removesuffix(".gz").removesuffix(".bz2")
+    if unpacked.endswith(".csv"):
         return "csv"
-    if lowered.endswith((".jsonl", ".json")):
+    if unpacked.endswith((".jsonl", ".json", ".ndjson")):
         return "jsonl"
     return "parquet" if lowered.endswith(".parquet") else None
 

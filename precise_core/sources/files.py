@@ -7,9 +7,9 @@ from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import TimestampType
+from pyspark.sql.types import StringType, TimestampType
 
-from precise_core.sources.cells import Batch, Need, Role, cell
+from precise_core.sources.cells import Batch, Need, Role, cell, cell_name, quoted
 from precise_core.sources.config import (
     ColumnOrConstant,
     EventsInput,
@@ -40,7 +40,7 @@ _FALSE = ("false", "0", "no", "f", "n", "0.0")
 
 
 # The cells of some needs, wherever they come from: files, or rows that were rejected once.
-ReadCells = Callable[[Sequence[Need], bool], DataFrame]
+ReadCells = Callable[[Sequence[Need]], DataFrame]
 
 
 def read_files(
@@ -117,12 +117,23 @@ def read_mapped(spark: SparkSession, spec: FileInput, read: ReadCells) -> DataFr
 
 
 def _reader(spark: SparkSession, spec: FileInput, batch: Batch) -> ReadCells:
-    return lambda needs, multi_line: read_cells(spark, spec, batch, needs, multi_line=multi_line)
+    return lambda needs: read_cells(spark, spec, batch, needs)
+
+
+def _without_missing(cells: DataFrame, spec: FileInput) -> DataFrame:
+    """The cells, null where their text is one of ``spec.null_values``."""
+    if not spec.null_values:
+        return cells
+    names = [field.name for field in cells.schema if field.dataType == StringType()]
+    texts = {name: F.col(quoted(name)) for name in names if name.startswith(cell_name(""))}
+    return cells.withColumns(
+        {name: F.when(~F.trim(text).isin(*spec.null_values), text) for name, text in texts.items()}
+    )
 
 
 def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
-    cells = read(needs_of(spec), False)
+    cells = _without_missing(read(needs_of(spec)), spec)
     value = None if spec.value is None else _number(spec.value)
     columns = {
         c.EVENT_ID: _optional(spec.event_id),
@@ -139,7 +150,7 @@ def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> Data
 
 def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
-    cells = read(needs_of(spec), True)
+    cells = _without_missing(read(needs_of(spec)), spec)
     times = {name: _time(cells, name, spec) for name in (spec.published, spec.updated) if name is not None}
     deleted = None if spec.deleted is None else _flag(spec.deleted)
     columns = {
@@ -160,7 +171,7 @@ def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFr
 
 def _map_impressions(spark: SparkSession, spec: ImpressionsInput, read: ReadCells) -> DataFrame:
     check_time_reading(spark, spec.time_reading)
-    cells = read(needs_of(spec), False)
+    cells = _without_missing(read(needs_of(spec)), spec)
     columns = {
         c.IMPRESSION_ID: _optional(spec.impression_id),
         c.USER_ID: cell(spec.user),

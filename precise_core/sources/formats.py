@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import zlib
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from precise_core.errors import DataError
 from precise_core.sources.cells import Batch, Need
 from precise_core.sources.config import FileInput, Format, format_of
 from precise_core.sources.folders import folder_columns, with_folder_cells
@@ -23,6 +20,7 @@ from precise_core.sources.text_formats import (
     jsonl_has_rows,
     read_csv,
     read_jsonl,
+    text_warnings,
 )
 from precise_core.sources.typed_formats import (
     jdbc_frame,
@@ -36,18 +34,15 @@ from precise_core.sources.typed_formats import (
 )
 
 
-def read_cells(
-    spark: SparkSession, source: FileInput, batch: Batch, needs: Sequence[Need], *, multi_line: bool = False
-) -> DataFrame:
+def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequence[Need]) -> DataFrame:
     """The requested columns of ``batch`` as cells (precise_core/sources/cells.py).
 
     Args:
         spark: The session.
-        source: Format and delimiter, or the database.
+        source: Format and how it is written, or the database.
         batch: The files, or the version of the Delta table.
         needs: (column name, role) pairs; every named column must exist in every file (JSON Lines: in some line), or
             be the name of a folder on the way to it (`scene=home/`).
-        multi_line: CSV only: quoted cells may hold line breaks (such a file is read by one task).
 
     Raises:
         DataError: A file is empty or truncated, or the database cannot be read.
@@ -64,35 +59,30 @@ def read_cells(
     parts = []
     for names, files in files_by_folder_names.items():
         own = [need for need in needs if need[0] not in names]
-        parts.append(with_folder_cells(_read_files(spark, source, files, own, multi_line), files, names))
+        parts.append(with_folder_cells(_read_files(spark, source, files, own), files, names))
     return reduce(DataFrame.unionByName, parts)
 
 
-def _read_files(
-    spark: SparkSession, source: FileInput, files: Sequence[Path], needs: Sequence[Need], multi_line: bool
-) -> DataFrame:
+def _read_files(spark: SparkSession, source: FileInput, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:
     kind = format_in_use(source)
     if kind == "csv":
-        return read_csv(spark, files, source.delimiter, needs, multi_line)
-    return read_jsonl(spark, files, needs) if kind == "jsonl" else read_parquet(spark, files, needs)
+        return read_csv(spark, files, source, needs)
+    return read_jsonl(spark, files, source, needs) if kind == "jsonl" else read_parquet(spark, files, needs)
 
 
 def why_without_rows(source: FileInput, file: Path) -> str | None:
     """What is to say of a file of which no row can come; None where one must.
 
     Raises:
-        DataError: The file is damaged or cut off.
+        DataError: The file is damaged or cut off, or not what its format says.
     """
     if not file.stat().st_size:
         return "the file is empty"
     kind = format_in_use(source)
-    try:
-        if kind == "csv":
-            has_rows = csv_has_rows(file, source.delimiter)
-        else:
-            has_rows = jsonl_has_rows(file) if kind == "jsonl" else parquet_has_rows(file)
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read, damaged or cut off ({error})") from error
+    if kind == "csv":
+        has_rows = csv_has_rows(file, source)
+    else:
+        has_rows = jsonl_has_rows(file, source) if kind == "jsonl" else parquet_has_rows(file)
     return None if has_rows else "the file has no rows"
 
 
@@ -129,12 +119,18 @@ def columns_of(spark: SparkSession, source: FileInput, file: Path | None) -> dic
     assert file is not None
     kind = format_in_use(source)
     if kind == "csv":
-        return csv_columns(file, source.delimiter)
+        return csv_columns(file, source)
     if kind == "jsonl":
-        return jsonl_columns(file)
+        return jsonl_columns(file, source)
     if kind == "delta":
         return typed_columns(spark.read.format("delta").load(str(file)))
     return {field.name: str(field.type) for field in parquet_schema(file)}
+
+
+def warnings_of(source: FileInput, file: Path) -> list[str]:
+    """What a person should know of a file that is read all the same."""
+    kind = format_in_use(source)
+    return text_warnings(file, source, kind) if kind in ("csv", "jsonl") else []
 
 
 def has_types(source: FileInput) -> bool:

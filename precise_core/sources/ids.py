@@ -6,21 +6,23 @@ large for a float to hold exactly, a boolean or an object of JSON. NaN stands fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructField, StructType, VariantType
 
 # Beyond them a float may stand for two whole numbers: 2^53 is also what 2^53 + 1 is rounded to.
 _LARGEST_OF_DOUBLE = 2**53 - 1
 _LARGEST_OF_FLOAT = 2**24 - 1
 _WHOLE_DECIMAL = r"^-?\d+(\.0*)?$"
-# What a value of JSON looks like that is no id as it stands: a number with a fraction or an exponent, a flag, NaN, a
-# list or an object. A text may look the same.
-_DOUBTFUL = r"""^(-?\d+(\.\d+([eE][+-]?\d+)?|[eE][+-]?\d+)|true|false|[\[{"][\s\S]*)$"""
-_NAN = '"NaN"'  # Spark quotes what JSON has no number for
+_NAN = "NaN"
+_LONGEST_NUMBER = 512  # digits; 1e999999999 is not written out
+
+
+class JsonNumber(str):
+    """A number of JSON (or NaN, Infinity) as it is written, told from a text of the same characters."""
 
 
 def id_text(column: Column, kind: pa.DataType) -> Column:
@@ -52,33 +54,23 @@ def shown_id(column: Column, kind: pa.DataType) -> Column:
     return column
 
 
-def doubtful_ids(line: Column, parsed: Column, names: Sequence[str]) -> Column:
-    """The ids of a JSON object as variants, which know what is text; null where all of them are ids as they stand.
+def id_of_json(value: Any) -> str | None:
+    """The id that a value of a JSON object stands for; null where there is none, or it is none.
 
     Args:
-        line: The object.
-        parsed: A struct of its values as text.
-        names: The keys that hold ids.
+        value: Text, ``JsonNumber``, or what the json module makes of anything else.
     """
-    is_doubtful = [parsed[name].rlike(_DOUBTFUL) for name in names]
-    schema = StructType([StructField(name, VariantType()) for name in names])
-    return F.when(F.array_contains(F.array(*is_doubtful), True), F.from_json(line, schema))
+    if not isinstance(value, JsonNumber):
+        return value if isinstance(value, str) else None
+    number = Decimal(value)
+    if not number.is_finite() or number.adjusted() > _LONGEST_NUMBER or number != number.to_integral_value():
+        return None
+    return str(int(number))
 
 
-def json_id(text: Column, value: Column) -> Column:
-    """The id that ``text`` stands for; null where it is none.
-
-    Args:
-        text: A value of a JSON object as text.
-        value: The same as a variant, where ``doubtful_ids`` had to ask; else null.
-    """
-    is_text = ~text.rlike(_DOUBTFUL) | (F.schema_of_variant(value) == "STRING")
-    return F.when(is_text, text).otherwise(_whole_text(text.try_cast("double"), _LARGEST_OF_DOUBLE))
-
-
-def is_no_json_id(text: Column, value: Column) -> Column:
-    """True where a JSON object holds something that is no id."""
-    return text.isNotNull() & (text != _NAN) & json_id(text, value).isNull()
+def is_json_id(value: Any) -> bool:
+    """Whether a value of a JSON object is an id, or says that there is none."""
+    return value is None or (isinstance(value, JsonNumber) and value == _NAN) or id_of_json(value) is not None
 
 
 def _largest(kind: pa.DataType) -> int:

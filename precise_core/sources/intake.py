@@ -20,7 +20,7 @@ from precise_core.sources.cells import Batch
 from precise_core.sources.column_drift import differences, kept_in_mind
 from precise_core.sources.config import FileInput, FilesSource
 from precise_core.sources.files import inputs_of, needs_of
-from precise_core.sources.formats import batches_of, columns_of, format_in_use, why_without_rows
+from precise_core.sources.formats import batches_of, columns_of, format_in_use, warnings_of, why_without_rows
 from precise_core.sources.listing import look_up, no_such_file, sha256_of
 from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
 from precise_core.sources.raw import FILE_ORDER
@@ -191,6 +191,7 @@ def _arrivals(
     if len(empty) == len(listing.files) and not is_archive:
         raise DataError(empty[0] if empty else no_such_file(str(spec.path)))
     said += [f"warning: {line}; it is left out tonight" for line in empty]
+    said += [line for arrival in arrivals if arrival.file for line in warnings_of(spec, arrival.file)]
     return sorted(arrivals, key=lambda arrival: arrival.sequence), said
 
 

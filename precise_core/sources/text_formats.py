@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import pandas as pd
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
@@ -27,76 +27,94 @@ from precise_core.sources.cells import (
     require_columns,
     spark_paths,
 )
-from precise_core.sources.ids import doubtful_ids, is_no_json_id, json_id
+from precise_core.sources.config import FileInput
+from precise_core.sources.csv_rows import ReadNumbered, csv_batches, csv_rows, header_of, line_batches
+from precise_core.sources.ids import JsonNumber, id_of_json, is_json_id
 from precise_core.sources.raw import row_as_json
+from precise_core.sources.text_files import REPLACEMENT, lines_of, look
 from schemas import columns as c
 
 _CORRUPT = "_corrupt_record"
 _SAMPLE_LINES = 1000
 _JSON_TYPES = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+_PLAIN = json.JSONDecoder()
+_AS_WRITTEN = json.JSONDecoder(parse_int=JsonNumber, parse_float=JsonNumber, parse_constant=JsonNumber)
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which an escape can name and UTF-8 cannot hold
+_BLANKS = " \t\r\n"
 
 
-def csv_columns(file: Path, delimiter: str) -> dict[str, str]:
+def csv_columns(file: Path, source: FileInput) -> dict[str, str]:
     """The columns of a CSV file's header; all of them are text."""
-    return dict.fromkeys(_distinct_names(_header(file, delimiter)), "text")
+    look(file, source, "csv")
+    return dict.fromkeys(_distinct_names(header_of(file, source)), "text")
 
 
-def jsonl_columns(file: Path) -> dict[str, str]:
+def jsonl_columns(file: Path, source: FileInput) -> dict[str, str]:
     """The keys of the first thousand lines and what their values are; `any` where it differs or is null."""
+    look(file, source, "jsonl")
     found: dict[str, set[str]] = defaultdict(set)
-    for row in _sampled_rows(file):
+    for row in _sampled_rows(file, source):
         for name, value in row.items():
             found[name] |= {_JSON_TYPES[type(value)]} if value is not None else set()
     return {name: kinds.pop() if len(kinds) == 1 else "any" for name, kinds in found.items()}
 
 
-def csv_has_rows(file: Path, delimiter: str) -> bool:
-    """Whether anything but blank lines follows the header."""
-    with _open_text(file) as stream:
-        next(csv.reader(stream, delimiter=delimiter), None)
-        return any(line.strip() for line in stream)
+def csv_has_rows(file: Path, source: FileInput) -> bool:
+    """Whether anything but blank lines follows the header.
+
+    Raises:
+        DataError: As ``text_files.look``.
+    """
+    look(file, source, "csv")
+    return next(islice(csv_rows(file, source), 1, None), None) is not None
 
 
-def jsonl_has_rows(file: Path) -> bool:
-    """Whether some line is not blank."""
-    with _open_text(file) as stream:
-        return any(line.strip() for line in stream)
+def jsonl_has_rows(file: Path, source: FileInput) -> bool:
+    """Whether some line is not blank.
+
+    Raises:
+        DataError: As ``text_files.look``.
+    """
+    look(file, source, "jsonl")
+    return any(line.strip() for line in lines_of(file, source.encoding))
 
 
-def _open_text(file: Path) -> IO[str]:
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
-    return file.open(encoding="utf-8-sig", errors="replace", newline="")
+def text_warnings(file: Path, source: FileInput, kind: str) -> list[str]:
+    """What is wrong with a file that is read all the same: its rows are rejected, or repaired, one by one."""
+    found, said = look(file, source, kind), []
+    if found.undecodable_line is not None:
+        said.append(
+            f"line {found.undecodable_line} is not {source.encoding}: ids of such lines are rejected (invalid_id), "
+            "text is repaired; say which one it is with `encoding`, such as latin-1 or cp1252"
+        )
+    if found.has_escapes and source.escape == '"':
+        said.append('a backslash comes before a quote; if it escapes it, say so with `escape: "\\\\"`')
+    return [f"warning: {file}: {line}" for line in said]
 
 
-def read_csv(
-    spark: SparkSession, files: Sequence[Path], delimiter: str, needs: Sequence[Need], multi_line: bool
-) -> DataFrame:
+def read_csv(spark: SparkSession, files: Sequence[Path], source: FileInput, needs: Sequence[Need]) -> DataFrame:
     # Spark takes the header of one file for all; files with another order of columns are read apart.
-    files_of_header: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, ...], bool], list[Path]] = defaultdict(list)
     for file in files:
-        header = _header(file, delimiter)
+        is_plain = look(file, source, "csv").is_plain
+        header = header_of(file, source)
         require_columns(file, needs, header)
-        files_of_header[header].append(file)
-    parts = [
-        _read_csv_of_header(spark, group, header, delimiter, needs, multi_line)
-        for header, group in files_of_header.items()
-    ]
+        groups[header, is_plain].append(file)
+    parts = []
+    for (header, is_plain), group in groups.items():
+        schema = StructType([StructField(name, StringType()) for name in (*_distinct_names(header), _CORRUPT)])
+        if is_plain:
+            frame, path = _plain_csv(spark, group, source.delimiter, schema), path_of_row()
+        else:
+            frame = _read_by_python(spark, group, csv_batches(group, source, len(header)), schema)
+            path = F.col(c.SOURCE_FILE)
+        parts.append(_csv_cells(frame, header, needs, path))
     return reduce(DataFrame.unionByName, parts)
 
 
-def _read_csv_of_header(
-    spark: SparkSession,
-    files: Sequence[Path],
-    header: Sequence[str],
-    delimiter: str,
-    needs: Sequence[Need],
-    multi_line: bool,
-) -> DataFrame:
-    names = _distinct_names(header)
-    schema = StructType([StructField(name, StringType()) for name in names])
-    frame = (
-        spark.read.schema(schema.add(_CORRUPT, StringType()))
+def _plain_csv(spark: SparkSession, files: Sequence[Path], delimiter: str, schema: StructType) -> DataFrame:
+    return (
+        spark.read.schema(schema)
         .options(
             header=True,
             sep=delimiter,
@@ -105,77 +123,122 @@ def _read_csv_of_header(
             mode="PERMISSIVE",
             columnNameOfCorruptRecord=_CORRUPT,
             columnPruning=False,  # with pruning, rows with too few or too many cells go unnoticed
-            multiLine=multi_line,
         )
         .csv(spark_paths(files))
     )
+
+
+def _read_by_python(spark: SparkSession, files: Sequence[Path], read: ReadNumbered, schema: StructType) -> DataFrame:
+    """One task per file, which streams it."""
+    numbers = spark.range(0, len(files), 1, numPartitions=len(files))
+    return numbers.mapInArrow(read, StructType([*schema, StructField(c.SOURCE_FILE, StringType())]))
+
+
+def _csv_cells(frame: DataFrame, header: Sequence[str], needs: Sequence[Need], path: Column) -> DataFrame:
     is_malformed = F.col(_CORRUPT).isNotNull()
-    cells = [F.col(quoted(distinct)).alias(name) for distinct, name in zip(names, header, strict=True)]
+    cells = [
+        F.col(quoted(distinct)).alias(name) for distinct, name in zip(_distinct_names(header), header, strict=True)
+    ]
     return frame.select(
         *[cells[header.index(name)].alias(cell_name(name)) for name in names_of(needs)],
         problem_where(is_malformed),
         F.when(is_malformed, row_as_json(F.col(_CORRUPT).alias("line"))).otherwise(row_as_json(*cells)).alias(c.RAW),
-        path_of_row(),
+        path,
     )
 
 
 def _distinct_names(header: Sequence[str]) -> list[str]:
     """Names that Spark tells apart: it ignores case, and cannot refer to a column without a name."""
-    lowered = Counter(name.lower() for name in (*header, "", _CORRUPT))
+    lowered = Counter(name.lower() for name in (*header, "", _CORRUPT, c.SOURCE_FILE))
     return [name if lowered[name.lower()] == 1 else f"{name}#{position}" for position, name in enumerate(header)]
 
 
-def read_jsonl(spark: SparkSession, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:
-    lines = spark.read.text(spark_paths(files)).where(F.trim("value") != "")
-    _require_keys(files[0], lines, needs)
-    return json_cells(lines, needs, F.col("value"), path_of_row())
+def read_jsonl(spark: SparkSession, files: Sequence[Path], source: FileInput, needs: Sequence[Need]) -> DataFrame:
+    plain = [file for file in files if look(file, source, "jsonl").is_plain]
+    other = [file for file in files if file not in set(plain)]
+    parts = []
+    if plain:
+        parts.append(spark.read.text(spark_paths(plain)).select("value", path_of_row()))
+    if other:
+        schema = StructType([StructField("value", StringType())])
+        parts.append(_read_by_python(spark, other, line_batches(other, source), schema))
+    lines = reduce(DataFrame.unionByName, parts).where(F.trim("value", F.lit(_BLANKS)) != "")
+    _require_keys(files[0], source, lines, needs)
+    return json_cells(lines, needs, F.col("value"), F.col(c.SOURCE_FILE))
 
 
 def json_cells(frame: DataFrame, needs: Sequence[Need], line: Column, source_file: Column) -> DataFrame:
     """Cells of a column that holds one JSON object per row."""
     names = names_of(needs)
-    schema = StructType([StructField(name, StringType()) for name in [*names, _CORRUPT]])
-    parsed = F.from_json("line", schema, {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _CORRUPT})
-    rows = frame.select(line.alias("line"), source_file.alias(c.SOURCE_FILE))
-    is_object = F.ltrim("line").startswith("{")
-    rows = rows.select(parsed.alias("parsed"), is_object.alias("is_object"), "line", c.SOURCE_FILE)
-    values, ids, typed = F.col("parsed"), ids_of(needs), F.col("typed")
-    if ids:
-        rows = rows.withColumn("typed", doubtful_ids(F.col("line"), values, ids))
-    cells = {name: values[name] for name in names} | {name: json_id(values[name], typed[name]) for name in ids}
-    is_malformed = ~F.col("is_object") | values.isNull() | values[_CORRUPT].isNotNull()
+    ids = {number for number, name in enumerate(names) if name in ids_of(needs)}
+    rows = frame.select(F.make_valid_utf8(line).alias("line"), source_file.alias(c.SOURCE_FILE))
+    rows = rows.select(_parser(names, ids)("line").alias("parsed"), "line", c.SOURCE_FILE)
     return rows.select(
-        *[column.alias(cell_name(name)) for name, column in cells.items()],
-        problem_where(is_malformed, [is_no_json_id(values[name], typed[name]) for name in ids]),
+        *[F.col("parsed")[_field(number)].alias(cell_name(name)) for number, name in enumerate(names)],
+        problem_where(~F.col("parsed")["is_object"], [~F.col("parsed")["has_ids"]]),
         F.col("line").alias(c.RAW),
         c.SOURCE_FILE,
     )
 
 
-def _require_keys(file: Path, lines: DataFrame, needs: Sequence[Need]) -> None:
+def _parser(names: Sequence[str], ids: Set[int]) -> Callable[[str], Column]:
+    """Lines to texts by name; ``ids`` are the places of names that hold ids.
+
+    Spark's own JSON reads numbers as doubles, so that two long ids become one, and ignores what follows an object.
+    """
+    fields = [*map(_field, range(len(names))), "is_object", "has_ids"]
+
+    def parse(lines: pd.Series) -> pd.DataFrame:
+        return pd.DataFrame([_texts_of(line, names, ids) for line in lines], columns=fields, dtype=object)
+
+    types = ", ".join(f"{field} string" for field in fields[:-2]) + ", is_object boolean, has_ids boolean"
+    return F.pandas_udf(parse, types)  # type: ignore[call-overload]  # its types know no function to a frame
+
+
+def _field(number: int) -> str:
+    return f"text_{number}"
+
+
+def _texts_of(line: str, names: Sequence[str], ids: Set[int]) -> list[str | bool | None]:
+    """The texts, whether the line is an object, and whether what it has for ids can be ids."""
+    row = _parsed(line, _AS_WRITTEN)
+    if row is None:
+        return [*[None] * len(names), False, True]
+    has_ids = all(is_json_id(row.get(names[place])) for place in ids)
+    texts = [
+        id_of_json(row.get(name)) if place in ids else _as_text(row.get(name), name, line)
+        for place, name in enumerate(names)
+    ]
+    if "\\u" in line:
+        texts = [text and _SURROGATE.sub(REPLACEMENT, text) for text in texts]
+    return [*texts, True, has_ids]
+
+
+def _as_text(value: Any, name: str, line: str) -> str | None:
+    """Text as it is, a number as it is written, everything else as JSON."""
+    if value is None or isinstance(value, str):
+        return value and str(value)
+    row = _parsed(line) or {}  # again, because numbers inside are numbers now
+    return json.dumps(row.get(name), ensure_ascii=False, separators=(",", ":"))
+
+
+def _parsed(line: str, decoder: json.JSONDecoder = _PLAIN) -> dict[str, Any] | None:
+    try:
+        row = decoder.decode(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _require_keys(file: Path, source: FileInput, lines: DataFrame, needs: Sequence[Need]) -> None:
     """JSON Lines has no header: a key counts as there when some line has it."""
-    present = _sampled_keys(file)
+    present = {name for row in _sampled_rows(file, source) for name in row}
     if not set(names_of(needs)) <= present:
         keys = lines.select(F.explode(F.json_object_keys("value")).alias("key")).distinct().collect()
         present = {row["key"] for row in keys}
     require_columns(file, needs, sorted(present))
 
 
-def _sampled_keys(file: Path) -> set[str]:
-    return {name for row in _sampled_rows(file) for name in row}
-
-
-def _sampled_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with _open_text(file) as stream:
-        for line in islice(stream, _SAMPLE_LINES):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # Spark reads the line again and marks it as malformed
-            if isinstance(row, dict):
-                yield row
-
-
-def _header(file: Path, delimiter: str) -> tuple[str, ...]:
-    with _open_text(file) as stream:
-        return tuple(next(csv.reader(stream, delimiter=delimiter), ()))
+def _sampled_rows(file: Path, source: FileInput) -> Iterator[dict[str, Any]]:
+    lines = islice(lines_of(file, source.encoding), _SAMPLE_LINES)
+    return (row for row in map(_parsed, lines) if row is not None)
