@@ -16,7 +16,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_type
-from pyspark.sql.types import BinaryType, LongType
+from pyspark.sql.types import BinaryType, LongType, StructField
 
 from precise_core.errors import ConfigError, DataError, SchemaError
 from precise_core.sources.cells import (
@@ -122,9 +122,17 @@ def _cause(error: Exception) -> str:
 
 def _typed_frame_cells(frame: DataFrame, needs: Sequence[Need], label: str) -> DataFrame:
     require_columns(label, needs, frame.columns)
-    types = {name: to_arrow_type(frame.schema[name].dataType) for name in names_of(needs)}
+    types = {name: _arrow_type(label, frame.schema[name]) for name in names_of(needs)}
     _require_types(label, needs, types)
     return _typed_cells(frame, needs, types, F.lit(label).alias(c.SOURCE_FILE))
+
+
+def _arrow_type(label: str, column: StructField) -> pa.DataType:
+    try:
+        return to_arrow_type(column.dataType)
+    except PySparkException as error:
+        kind = column.dataType.simpleString()
+        raise SchemaError(f"{label}: column {column.name!r} is {kind}, which cannot be read") from error
 
 
 def _typed_cells(
