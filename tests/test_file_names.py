@@ -145,7 +145,7 @@ def test_a_taken_file_that_has_no_rows_any_more(spark: SparkSession, tmp_path: P
 @pytest.mark.parametrize("damage", [lambda data: data[:-12], lambda data: data[:9] + b"\xff" * 9 + data[18:]])
 def test_a_damaged_archive_is_named(spark: SparkSession, tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "1.csv.gz").write_bytes(damage(gzip.compress(b"u,i,t\n")))
-    with pytest.raises(DataError, match=r"1\.csv\.gz: cannot be read, damaged or cut off"):
+    with pytest.raises(DataError, match=r"1\.csv\.gz: cannot be unpacked, damaged or cut off"):
         stock(spark, source_of(tmp_path / "1.csv.gz"))
 
 

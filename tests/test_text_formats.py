@@ -35,7 +35,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 def cells_of(spark: SparkSession, files: Sequence[Path], names: Sequence[str], **keys: Any) -> DataFrame:
     source = FileInput(path=str(files[0]), **keys)
-    return read_cells(spark, source, Batch(tuple(files)), [(name, "id") for name in names])
+    return read_cells(spark, source, Batch(tuple(files)), [(name, "text") for name in names])
 
 
 def cleaned_events(spark: SparkSession, spec: dict[str, Any]) -> tuple[list[str], list[str]]:

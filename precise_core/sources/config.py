@@ -96,7 +96,8 @@ class FileInput(Config):
         if self.path is not None and kind is None:
             raise ValueError("the format cannot be read off the ending; give `format`: csv, jsonl, parquet or delta")
         for key, formats in _KEYS_OF_TEXT.items():
-            if key in self.model_fields_set and kind not in formats:
+            is_set = getattr(self, key) != FileInput.model_fields[key].default
+            if is_set and kind not in formats:
                 raise ValueError(f"`{key}` is for {' and '.join(formats)}, not for {kind or 'a database'}")
         return self
 
