@@ -91,7 +91,9 @@ def test_a_whole_night_below_a_folder_with_a_blank_and_an_umlaut(tmp_path: Path)
     assert next(tmp_path.glob("wäre house/report.html")).is_file()
 
 
-@pytest.mark.parametrize("name", ["team [eu]", "a%20b", "back\\slash", "a^b", "a|b", "tab\there"])
+@pytest.mark.parametrize(
+    "name", ["team [eu]", "a%20b", "back\\slash", "a^b", "a|b", "a`b", "a*b", "a?b", "{a}", "tab\there"]
+)
 def test_a_warehouse_whose_name_delta_cannot_write_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="warehouse .*: its path must not have"):
         Warehouse(str(tmp_path / name / "warehouse"))
