@@ -28,8 +28,8 @@ from precise_core.spark.arrow_dataset import arrow_dataset
 from precise_core.spark.notes import Note, commit_text, read_note
 from schemas import Table
 
-# In a path: deltalake takes them for a part of a URL, writes elsewhere, or panics.
-_UNREACHABLE = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
+# In a path: deltalake takes them for a part of a URL, writes elsewhere, or panics; Spark takes them for wildcards.
+_UNREACHABLE = re.compile(r"[\[\]{}*?^|`\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
 _TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
 
@@ -44,15 +44,15 @@ class WriteResult:
 
 
 def require_delta_path(what: str, path: str) -> None:
-    """Refuse a path at which Delta's library would end the process, or look at another place.
+    """Refuse a path at which Delta's libraries would end the process, or look at another place.
 
     Raises:
         ConfigError: The message names the character.
     """
     if found := _UNREACHABLE.search(path):
         raise ConfigError(
-            f"{what} {path}: its path must not have {found[0]!r}; Delta's library takes any characters but [ ] ^ | \\, "
-            "control characters, and % before two hexadecimal digits"
+            f"{what} {path}: its path must not have {found[0]!r}; Delta's libraries take any characters but "
+            "[ ] { } * ? ^ | ` \\, control characters, and % before two hexadecimal digits"
         )
 
 
