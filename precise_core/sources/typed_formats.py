@@ -183,6 +183,8 @@ def parquet_schema(file: Path) -> pa.Schema:
     """
     try:
         return pq.read_schema(file)
+    except PermissionError as error:
+        raise DataError(f"{file}: cannot be read (Permission denied)") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{file}: not a Parquet file, or cut off ({error})") from error
 
