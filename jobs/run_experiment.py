@@ -6,13 +6,12 @@ paired differences to the reference system. The file is written anew after every
 to come; killed and started again the job goes on with the training it was at.
 """
 
+import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
 from precise_core.artefacts import replace_file
@@ -29,7 +28,7 @@ from precise_core.runtime.experiment import (
     with_a_figure_per_line,
 )
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, Job
+from precise_core.runtime.job import EXIT_FAILED, Job, report_fault
 from precise_core.runtime.progress import console
 from precise_core.runtime.trainings import Trained, train_system
 from precise_core.settings import Settings
@@ -59,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PreciseError as error:
         console.print(f"run_experiment failed: {error}", style="bold red", markup=False)
         return EXIT_FAILED
+    except Exception as error:
+        return report_fault("run_experiment", error, None, is_verbose=arguments.verbose)
 
 
 def _experiment(settings: Settings, results_file: Path) -> int:
@@ -111,7 +112,7 @@ def _prepare(own: Settings, name: str, prepared: dict[str, Any]) -> int:
     """Run the jobs whose part of the configuration differs from that of the system before."""
     file = experiment_folder(own) / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(own.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    file.write_text(json.dumps(own.model_dump(mode="json"), indent=1, ensure_ascii=False), encoding="utf-8")  # is YAML
     for job, part in what_jobs_read(own).items():
         if part is not None and prepared.get(job) != part:
             if not (job not in prepared and is_up_to_date(own, job, PARTS.get(job))) and (

@@ -33,7 +33,7 @@ from precise_core.config import load_config
 from precise_core.errors import PreciseError
 from precise_core.runtime.command_line import flags_of, night_parser, overrides_of
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, Job, require_no_rollback, tell_of_stale
+from precise_core.runtime.job import EXIT_FAILED, Job, report_fault, require_no_rollback, tell_of_stale
 from precise_core.runtime.progress import console
 from precise_core.runtime.rollback import NIGHT as NIGHT_NAME
 from precise_core.runtime.rollback import whole_state
@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PreciseError as error:
         console.print(f"run_night failed: {error}", style="bold red", markup=False)
         return EXIT_FAILED
+    except Exception as error:
+        return report_fault("run_night", error, None, is_verbose=arguments.verbose)
 
 
 def _recorded(night: Job, overrides: list[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config, Instant, validated
-from precise_core.config.folders import require_literal
+from precise_core.config.folders import require_delta_path
 from precise_core.config.gates import GatesConfig
 from precise_core.errors import ConfigError
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
@@ -73,7 +73,7 @@ class Settings(Config):
     def _mounted(cls, value: str) -> str:
         if "://" in value:
             raise ValueError("a folder is needed, on shared storage mounted under one path on every node; not a URI")
-        require_literal(Path(value).absolute(), is_written=True)
+        require_delta_path("warehouse", str(Path(value).absolute()))
         return value
 
     @field_validator("tasks")

@@ -37,10 +37,12 @@ SAME = [
     (
         "list<item: string>",
         "large_list<element: large_string>",
+        "list_view<item: string_view>",
         "array<string>",
         "list<element: string not null>",
         "list",
     ),
+    ("time64[us]", "time64[ns]", "time32[s]"),
     ("struct<a: int64>", "struct<a:bigint>", "object", "map<string, string>"),
 ]
 ANYTHING = ["null", "void", "any"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,14 @@ def test_whole_numbers_and_exponents_are_numbers(tmp_path: Path) -> None:
 _TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]))  # PyYAML itself folds U+0085 and the like
 _PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXTS
 _TREES = st.recursive(_PLAIN, lambda below: st.lists(below) | st.dictionaries(_TEXTS, below), max_leaves=8)
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(_TEXTS, _TREES, min_size=1))
+def test_what_json_writes_is_read_as_it_was(data: dict[str, Any]) -> None:
+    """As `run_experiment` hands the configuration of a system to its jobs."""
+    for written in (data, {"user": "1e3", "item": ".5e3", "time": "-1e3", "scene": "no"}):
+        assert read_yaml(json.dumps(written, indent=1, ensure_ascii=False)) == written
 
 
 @settings(max_examples=60)

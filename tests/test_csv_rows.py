@@ -117,6 +117,38 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(tmp_path: Path, m
     assert found[1] is None and len(found) == 20_002 and found[2:] == [row.strip().split(",") for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('1,"Cable,5\n2,Mouse,7\n3,Monitor 27",99\n', 3),  # two quotes that are inch marks: rows 2 and 3 are in a cell
+        ('0,x,1\n1,"Cable,5\n2,Mouse,7\n3,Lamp,8\n4,Monitor 27",99\n', 4),
+        ('1,"two\nlines",5\n2,"three\nshort\nlines",7\n', None),
+    ],
+)
+def test_a_row_inside_a_quoted_cell_is_warned_of(tmp_path: Path, rows: str, line: int | None) -> None:
+    file = tmp_path / "items.csv"
+    file.write_text("id,name,price\n" + rows, encoding="utf-8")
+    said = [text for text in text_warnings(file, a_source(file), "csv") if "would be a row by itself" in text]
+    assert said == ([] if line is None else [f"warning: {file}: line {line} stands inside a quoted cell and would be a "
+                                             "row by itself: is a quote not closed?"])  # fmt: skip
+
+
+def test_of_a_header_that_may_be_a_row_nothing_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text('user-17,"abc\nuser-18,x\n' + "y\n" * 1000, encoding="utf-8")
+    with pytest.raises(DataError, match="the header is not CSV.*user-17") as raised:
+        header_of(file, a_source(file))
+    assert "user-17" not in raised.value.stored and len(str(raised.value)) < 500
+
+
+def test_a_replacement_character_that_the_file_has_is_no_wrong_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text("id,name\n1,M\ufffdller\n2,Ä\n", encoding="utf-8")
+    assert look(file, a_source(file), "csv") == Look()
+    file.write_bytes("id,name\n1,M\ufffdller\n".encode() + b"2,\xc4\n")
+    assert look(file, a_source(file), "csv").undecodable_line == 3
+
+
 def test_escape_characters_as_pandas_reads_them(tmp_path: Path) -> None:
     text = 'id,name\n1,"a \\"b\\" c"\n2,a\\,b\n3,"two\nlines"\n4,"C:\\\\dir\\\\"\n'
     text += '5,"doubled "" too"\n6,"x\\\ny"\n7,x\\\r\ny\n'

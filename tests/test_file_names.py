@@ -100,6 +100,24 @@ def test_hive_folders_are_columns(spark: SparkSession, tmp_path: Path, suffix: s
         read_source(spark, source).events.collect()
 
 
+def test_what_folders_say_stays_with_rejected_rows_and_gives_way_to_late_keys(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lines = [{"u": 7.5, "i": "a", "t": "2024-03-01"}] + [{"u": n, "i": "a", "t": "2024-03-01"} for n in range(1100)]
+    folder = tmp_path / "log" / "scene=home"
+    folder.mkdir(parents=True)
+    (folder / "1.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    lines.append({"u": 2000, "i": "a", "t": "2024-03-01", "scene": "its own"})
+    (folder / "2.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    source = source_of(tmp_path / "log", format="jsonl", scene={"column": "scene"})
+    rows = read_source(spark, source).events.select("user_id", "scene", "problem", "raw", "source_file").collect()
+    found = {(Path(row["source_file"]).name, row["user_id"], row["problem"]): row for row in rows}
+    assert found["1.jsonl", "5", None]["scene"] == "home"
+    assert json.loads(found["1.jsonl", None, "invalid_id"]["raw"])["scene"] == "home"
+    # Where some line has the key, the file's cells count, however late it comes.
+    assert found["2.jsonl", "2000", None]["scene"] == "its own" and found["2.jsonl", "5", None]["scene"] is None
+
+
 def without_rows(folder: Path) -> list[tuple[str, Path]]:
     """Format and file, of every way to deliver nothing."""
     (folder / "0.csv").touch()

@@ -169,6 +169,7 @@ LITERALS = {
     "1e20": "1" + 20 * "0",
     "1e400": "1" + 400 * "0",
     "1e999999999": WRONG,
+    "1e99999999999999999999": WRONG,
     "Infinity": WRONG,
     "NaN": MISSING,
     "null": MISSING,

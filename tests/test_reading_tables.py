@@ -134,7 +134,7 @@ def test_what_jobs_wrote_is_read_below_any_folder(night: Path, tmp_path: Path, s
 def test_a_name_that_would_be_read_as_another_is_refused(tmp_path: Path, name: str) -> None:
     root = tmp_path / name / "warehouse"
     root.mkdir(parents=True)
-    message = "folder .*: the Delta library does not take .* in a name; rename the folder"
+    message = "warehouse .*: its path must not have .*"
     with pytest.raises(ConfigError, match=message):
         load_config(CONFIG, Settings, [f"warehouse='{root}'"])
     if "%" in name or "\\" in name:

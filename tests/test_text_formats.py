@@ -99,6 +99,24 @@ def test_what_spark_wrote_with_its_escape_character_is_read(interpreting_spark: 
     assert any('\\"' in json.loads(row["raw"])["line"] for row in rejected), "without the key such rows are malformed"
 
 
+def test_a_relative_path_is_read_by_workers_that_are_elsewhere(
+    interpreting_spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "two lines.csv").write_text('id,name\n1,"a\nb"\n', encoding="utf-8")
+    (tmp_path / "log.jsonl").write_bytes('{"id": "ü", "name": "x"}\n'.encode("utf-16"))
+    monkeypatch.chdir(tmp_path)
+    for name, keys in (("two lines.csv", {}), ("log.jsonl", {"encoding": "utf-16"})):
+        (row,) = cells_of(interpreting_spark, [Path(name)], ["id", "name"], **keys).collect()
+        assert row["problem"] is None and row["source_file"] == str((tmp_path / name).resolve())
+
+
+def test_an_id_of_blanks_alone_is_missing_in_any_script(interpreting_spark: SparkSession, tmp_path: Path) -> None:
+    users = ["u", "\u00a0", "\u3000 ", "\u200b", "\u00ad\u2060", "a\u00a0b"]
+    file = written_as(pd.DataFrame({"u": users, "i": "a", "t": "2024-03-01"}), tmp_path / "log.csv")
+    found, reasons = cleaned_events(interpreting_spark, {"path": str(file), "user": "u", "item": "i", "time": "t"})
+    assert sorted(found) == ["a\u00a0b", "u"] and reasons == ["missing_user_id"] * 4
+
+
 JSON_LINES: list[tuple[str, list[str | None] | None]] = [
     ('{"u": "a", "ID": "b", "id": "c"}', ["a", "c", "b"]),
     ('{"u": 12345678901234567890}', ["12345678901234567890", None, None]),
@@ -116,6 +134,7 @@ JSON_LINES: list[tuple[str, list[str | None] | None]] = [
     ('["u"]', None),
     ('{"u": 007}', None),
     ("[" * 10_000, None),
+    (f'{{"u": true, "id": [1, {"1" * 5000}], "x": {"1" * 5000}}}', ["true", "[1,Infinity]", None]),
 ]
 
 

@@ -1,21 +1,28 @@
-"""Folders whose names every library behind a warehouse takes for what they are."""
+"""Paths that Delta's libraries take for what they are."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from precise_core.errors import ConfigError
 
-_DECODED = r"%[0-9A-Fa-f]{2}|\\"  # deltalake reads `a%20b` as `a b`, and `a\b` as `a/b`
-_UNWRITABLE = r"[\[\]|^]"  # its writer panics
+_READ_AS_ANOTHER = r"%[0-9A-Fa-f]{2}|\\"  # deltalake reads `a%20b` as `a b`, and `a\b` as `a/b`
+_UNREACHABLE = r"[\[\]{}*?^|`\x00-\x1f\x7f]"  # Spark's half takes some for wildcards, deltalake's writer panics
 
 
-def require_literal(folder: Path, *, is_written: bool = False) -> None:
-    """Refuse a path that would be read as another one, or could not be written to.
+def require_delta_path(what: str, path: str, *, is_read_only: bool = False) -> None:
+    """Refuse a path at which Delta's libraries would end the process, or look at another place.
+
+    Args:
+        what: What is there, for the message.
+        path: Of a table or a warehouse.
+        is_read_only: It is read without Spark, which takes more characters.
 
     Raises:
-        ConfigError: It holds `%` with two hexadecimal digits or a backslash; or, where it is written, one of `[]|^`.
+        ConfigError: The message names the character.
     """
-    if found := re.search(f"{_DECODED}|{_UNWRITABLE}" if is_written else _DECODED, str(folder)):
-        raise ConfigError(f"folder {folder}: the Delta library does not take {found[0]!r} in a name; rename the folder")
+    if found := re.search(_READ_AS_ANOTHER if is_read_only else f"{_READ_AS_ANOTHER}|{_UNREACHABLE}", path):
+        raise ConfigError(
+            f"{what} {path}: its path must not have {found[0]!r}; Delta's libraries take any characters but "
+            "[ ] { } * ? ^ | ` \\, control characters, and % before two hexadecimal digits"
+        )

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from precise_core.config.folders import require_literal
+from precise_core.config.folders import require_delta_path
 from precise_core.errors import HistoryGoneError, MissingTableError, SchemaError
 from precise_core.spark.arrow_dataset import arrow_dataset
 from schemas import TABLES, Table
@@ -43,7 +43,7 @@ def folder(warehouse: str | Path, table: Table) -> str:
         ConfigError: The path is one that deltalake takes for another.
     """
     root = Path(warehouse).resolve()
-    require_literal(root)
+    require_delta_path("warehouse", str(root), is_read_only=True)
     return str(root / "tables" / table.name)
 
 

@@ -1,9 +1,9 @@
 """Raw rows to canonical tables. Every row is accepted or rejected with the first rule it broke; none is dropped.
 
-Reasons, in the order in which the rules are asked: what the reader knew (malformed_row, invalid_time, invalid_value,
-invalid_flag), missing_user_id, missing_item_id, invalid_id, unknown_item, missing_scene, missing_action, invalid_time,
-future_time, invalid_value, invalid_label, and last id_of_another_user, duplicate_event, duplicate_item,
-duplicate_impression.
+Reasons, in the order in which the rules are asked: what the reader knew (malformed_row, invalid_id, invalid_time,
+invalid_value, invalid_flag), missing_user_id, missing_item_id, invalid_id, unknown_item, missing_scene,
+missing_action, invalid_time, future_time, invalid_value, invalid_label, and last id_of_another_user, duplicate_event,
+duplicate_item, duplicate_impression.
 
 An unknown item is asked for before its scene: where the scene comes from the catalog, the unknown item is the cause.
 """
@@ -37,6 +37,8 @@ _NUL = "\u0000"
 
 # Control characters and line ends, which no id has, the mark of a file's beginning, and what decoding leaves of bytes
 # that did not fit: two ids with one are not known to be the same.
+# Blanks of every script, and characters that nobody sees.
+_BLANK = r"^[\s\p{Z}\u00ad\u200b-\u200d\u2060]*$"
 _NO_ID = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]"
 _REPLACED = "\ufffd"
 
@@ -206,7 +208,7 @@ def _with_id(raw: DataFrame, name: str, said: Sequence[Column]) -> DataFrame:
 
 
 def _is_blank(name: str) -> Column:
-    return F.coalesce(F.col(name), F.lit("")).rlike(r"^\s*$")
+    return F.coalesce(F.col(name), F.lit("")).rlike(_BLANK)
 
 
 def _is_hostile(name: str) -> Column:

@@ -291,7 +291,7 @@ def run_job(
     except PreciseError as error:
         return _report(name, error)
     except Exception as error:
-        return _report_fault(name, error, None, is_verbose=arguments.verbose)
+        return report_fault(name, error, None, is_verbose=arguments.verbose)
 
 
 def tell_of_stale(stale: Holder | None) -> None:
@@ -331,7 +331,7 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
         if isinstance(error, PreciseError):
             return _report(job.name, error)
         if isinstance(error, Exception):
-            return _report_fault(job.name, error, file, is_verbose=is_verbose)
+            return report_fault(job.name, error, file, is_verbose=is_verbose)
         raise
     finally:
         job.release()
@@ -348,7 +348,8 @@ def _report(name: str, error: PreciseError) -> int:
     return EXIT_FAILED
 
 
-def _report_fault(name: str, error: Exception, file: Path | None, *, is_verbose: bool) -> int:
+def report_fault(name: str, error: Exception, file: Path | None, *, is_verbose: bool) -> int:
+    """Tell of an error that nobody raised on purpose: its true cause in one line, and where the whole stack is."""
     is_kept = file is not None and keep_stack(file, error)
     where = f"the whole stack is in {file}" if is_kept else "--verbose prints the whole stack"
     console.print(f"{name} failed: {true_cause(error)}; {where}", style="bold red", markup=False)

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from precise_core.config.folders import require_delta_path
 from precise_core.errors import CheckpointError, ConfigError, DataError, MissingTableError, SchemaError
 from precise_core.features.vocabulary import UNKNOWN_INDEX
 from precise_core.inference.config import PairListConfig
@@ -22,7 +23,6 @@ from precise_core.retrieval.config import POPULAR
 from precise_core.runtime.job import Job
 from precise_core.runtime.published import published_vectors
 from precise_core.sources.cells import spark_path
-from precise_core.spark.warehouse import require_delta_path
 from precise_core.text.language_model import tokenizer_id
 from precise_core.training.checkpoint import Checkpoint
 from schemas import IMPRESSIONS, ITEM_EMBEDDINGS, ITEMS, PAIR_SCORES, RECALL_CANDIDATES, USER_EMBEDDINGS

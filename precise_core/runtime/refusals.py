@@ -63,7 +63,8 @@ def refuse_rejections(
     """
     harmless = {None, ERASED, *DUPLICATES}
     broken = {reason: rows for reason, rows in reasons.items() if reason not in harmless}
-    judged, rejected = sum(reasons.values()) - reasons.get(ERASED, 0), sum(broken.values())
+    rejected = sum(broken.values())
+    judged = reasons.get(None, 0) + rejected
     if rejected <= largest_share * judged:
         return
     ordered = sorted(broken, key=lambda reason: -broken[reason])

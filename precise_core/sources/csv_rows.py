@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ from precise_core.sources.text_files import lines_of
 Row = tuple[list[str] | None, str]  # the cells, None of a malformed row; the text of the row
 ReadNumbered = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 _LONGEST_ROW = 64 << 20  # characters; a quote that is never closed is given up after so many
+_SHOWN_CHARACTERS = 200
 _BATCH_CHARACTERS = 4 << 20
 _BLANKS = "".join(map(chr, range(33)))  # what Spark takes for blank when it leaves out blank lines
 
@@ -36,7 +38,9 @@ def header_of(file: Path, source: FileInput) -> tuple[str, ...]:
     """
     cells, text = next(csv_rows(file, source), ([], ""))
     if cells is None:
-        raise DataError(f"{file}: the header is not CSV, a quote is not closed or followed by other text: {text!r}")
+        shown = repr(text[:_SHOWN_CHARACTERS])
+        why = f"the header is not CSV, a quote is not closed or followed by other text: {shown}"
+        raise DataError(f"{file}: {why}", private=shown)  # without a header it may be a row
     return tuple(cells)
 
 
@@ -46,6 +50,24 @@ def csv_rows(file: Path, source: FileInput) -> Iterator[Row]:
     lines = lines_of(file, source.encoding)
     rows = _rows(lines if escapes is None else escapes.protect(lines), source.delimiter)
     return rows if escapes is None else map(escapes.restore, rows)
+
+
+def swallowed_line(file: Path, source: FileInput) -> int | None:
+    """The first line that stands inside a quoted cell and would be a row by itself; None where there is none.
+
+    Of two quotes that are meant as inch marks, rows apart, the lines between are one cell: valid CSV, and rows lost.
+    """
+    number, width = 1, 0
+    for cells, text in csv_rows(file, source):
+        lines = text.splitlines(keepends=True)
+        width = width or len(cells or ())
+        if cells is not None and width > 1:
+            inside = csv.reader(lines[1:-1], delimiter=source.delimiter)
+            for place, row in enumerate(inside, start=1):
+                if len(row) == width:
+                    return number + place
+        number += max(1, len(lines))
+    return None
 
 
 def _rows(lines: Iterator[str], delimiter: str) -> Iterator[Row]:
@@ -141,7 +163,7 @@ def csv_batches(files: Sequence[Path], source: FileInput, width: int) -> ReadNum
 
     def read(file: Path) -> Iterator[pa.RecordBatch]:
         rows = islice(csv_rows(file, source), 1, None)
-        return (_batch(chunk, file.resolve(), width) for chunk in _chunks(rows))
+        return (_batch(chunk, file, width) for chunk in _chunks(rows))
 
     return _of_every_file(files, read)
 
@@ -150,7 +172,7 @@ def line_batches(files: Sequence[Path], source: FileInput) -> ReadNumbered:
     """For ``mapInArrow`` over numbers of ``files``: a line without its end, and the file."""
 
     def read(file: Path) -> Iterator[pa.RecordBatch]:
-        lines, name = (([line.rstrip("\r\n")], line) for line in lines_of(file, source.encoding)), str(file.resolve())
+        lines, name = (([line.rstrip("\r\n")], line) for line in lines_of(file, source.encoding)), str(file)
         for chunk in _chunks(lines):
             yield _arrow([[text for cells, _ in chunk for text in cells or []], [name] * len(chunk)])
 
@@ -163,7 +185,8 @@ def _of_every_file(files: Sequence[Path], read: Callable[[Path], Iterator[pa.Rec
             try:
                 yield from read(files[number])
             except (OSError, EOFError, zlib.error) as error:
-                raise DataError(f"Encountered error while reading file {files[number]} : {error}") from error
+                shown = quote(str(files[number]))  # as Spark names it
+                raise DataError(f"Encountered error while reading file {shown} : {error}") from error
 
     return read_numbered
 

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from precise_core.sources.cells import Need, cell, cell_name, names_of
-from precise_core.sources.raw import PROBLEM, row_as_json
+from precise_core.sources.raw import MALFORMED_ROW, PROBLEM, row_as_json
 from schemas import columns as c
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -36,7 +36,8 @@ def with_folder_cells(cells: DataFrame, files: Sequence[Path], names: Sequence[s
     # A rejected row is read again from `raw`: what the folders said must be there. A malformed one stays as it came.
     body = F.regexp_replace(c.RAW, r"\}\s*$", "")
     merged = F.concat(body, F.when(F.trim(body) == "{", "").otherwise(","), F.substr(said, F.lit(2)))
-    return joined.withColumn(c.RAW, F.when(F.col(PROBLEM).isNull(), merged).otherwise(F.col(c.RAW)))
+    is_malformed = F.coalesce(F.col(PROBLEM) == MALFORMED_ROW, F.lit(False))
+    return joined.withColumn(c.RAW, F.when(is_malformed, F.col(c.RAW)).otherwise(merged))
 
 
 def _folder_values(file: Path) -> dict[str, str | None]:

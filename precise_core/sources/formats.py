@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from precise_core.sources.text_formats import (
     csv_has_rows,
     jsonl_columns,
     jsonl_has_rows,
+    jsonl_keys,
     read_csv,
     read_jsonl,
     text_warnings,
@@ -54,13 +55,18 @@ def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequ
         return read_delta(spark, batch.files[0], batch.version, needs)
     files_by_folder_names: dict[tuple[str, ...], list[Path]] = {}
     for file in batch.files:
-        names = folder_columns(file, needs, lambda file: columns_of(spark, source, file))
+        names = folder_columns(file, needs, lambda file: _columns_of_all_rows(spark, source, file))
         files_by_folder_names.setdefault(names, []).append(file)
     parts = []
     for names, files in files_by_folder_names.items():
         own = [need for need in needs if need[0] not in names]
         parts.append(with_folder_cells(_read_files(spark, source, files, own), files, names))
     return reduce(DataFrame.unionByName, parts)
+
+
+def _columns_of_all_rows(spark: SparkSession, source: FileInput, file: Path) -> Collection[str]:
+    """The columns that some row has: a key of JSON Lines may appear late."""
+    return jsonl_keys(file, source) if format_in_use(source) == "jsonl" else columns_of(spark, source, file)
 
 
 def _read_files(spark: SparkSession, source: FileInput, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:

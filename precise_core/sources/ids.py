@@ -6,7 +6,7 @@ large for a float to hold exactly, a boolean or an object of JSON. NaN stands fo
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import pyarrow as pa
@@ -62,7 +62,10 @@ def id_of_json(value: Any) -> str | None:
     """
     if not isinstance(value, JsonNumber):
         return value if isinstance(value, str) else None
-    number = Decimal(value)
+    try:
+        number = Decimal(value)
+    except InvalidOperation:  # an exponent of twenty digits
+        return None
     if not number.is_finite() or number.adjusted() > _LONGEST_NUMBER or number != number.to_integral_value():
         return None
     return str(int(number))

@@ -10,16 +10,17 @@ _LIST = "list of "
 
 _KINDS = {
     ANY: r"null|void|any",
-    TEXT: r"(large_)?(string|utf8|binary)|string_view|text|(var)?char\(\d+\)|string collate .*",
+    TEXT: r"(large_)?(string|utf8|binary)|(string|binary)_view|text|(var)?char\(\d+\)|string collate .*",
     WHOLE: r"u?int\d*|tinyint|smallint|integer|bigint|decimal(128|256)?\(\d+,\s*(0|-\d+)\)",
     NUMBER: r"halffloat|float|double|number|decimal(128|256)?\(\d+,\s*\d+\)",
     "boolean": r"bool|boolean",
     "time": r"timestamp.*",
     "day": r"date(32|64)?(\[\w+\])?",
+    "time of day": r"time(32|64)?(\[\w+\])?",
     "object": r"object|struct<.*|map<.*|variant",
 }
 _DICTIONARY = re.compile(r"dictionary<values=(.*), indices=\w+, ordered=\d>")
-_LISTS = re.compile(r"(?:(?:large_|fixed_size_)?list<\w+: |array<)(.*?)(?: not null)?>(?:\[\d+\])?")
+_LISTS = re.compile(r"(?:(?:large_|fixed_size_)?list(?:_view)?<\w+: |array<)(.*?)(?: not null)?>(?:\[\d+\])?")
 
 
 def kind_of(type_name: str) -> str:

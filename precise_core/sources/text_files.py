@@ -7,6 +7,7 @@ all, and whether Spark's line by line reading of a CSV gives what quotes and lin
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import json
@@ -24,6 +25,9 @@ from precise_core.errors import DataError
 from precise_core.sources.config import FileInput
 
 REPLACEMENT = "\ufffd"  # what decoding leaves of bytes that do not fit
+# What bytes that do not fit become where they must be told from a U+FFFD that the file has.
+_MARK, _MARKING = "\ufdd0", "precise.mark"
+codecs.register_error(_MARKING, lambda error: (_MARK, getattr(error, "end", 0)))
 _BLOCK_BYTES = 8 << 20
 _LONGEST_ROW_BYTES = 256 << 20
 _SAMPLE_BYTES = 64  # about a header
@@ -69,9 +73,9 @@ def open_bytes(file: Path) -> BinaryIO:
     return cast(BinaryIO, bz2.open(file, "rb")) if suffix == ".bz2" else file.open("rb")
 
 
-def lines_of(file: Path, encoding: str) -> Iterator[str]:
+def lines_of(file: Path, encoding: str, errors: str = "replace") -> Iterator[str]:
     """The lines with their ends (LF, CRLF or CR); bytes that do not fit the encoding become U+FFFD."""
-    with io.TextIOWrapper(open_bytes(file), encoding=encoding, errors="replace", newline="") as stream:
+    with io.TextIOWrapper(open_bytes(file), encoding=encoding, errors=errors, newline="") as stream:
         yield next(stream, "").removeprefix("\ufeff")
         yield from stream
 
@@ -99,6 +103,8 @@ def _look(file: Path, delimiter: str | None, escape: str, encoding: str, _size: 
             with open_bytes(file) as stream:
                 is_plain, is_valid, has_escapes = _look_through(stream, delimiter, escape)
         undecodable = None if is_valid else _undecodable_line(file, encoding)
+    except PermissionError as error:
+        raise DataError(f"{file}: cannot be read (Permission denied)") from error
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file}: cannot be unpacked, damaged or cut off ({error})") from error
     # Hadoop knows packed files by their ending in small letters.
@@ -153,14 +159,25 @@ def _is_json(text: str) -> bool:
 
 
 def _undecodable_line(file: Path, encoding: str) -> int | None:
-    return next((number for number, line in enumerate(lines_of(file, encoding), 1) if REPLACEMENT in line), None)
+    lines = lines_of(file, encoding, errors=_MARKING)
+    return next((number for number, line in enumerate(lines, 1) if _MARK in line), None)
+
+
+def _is_utf8(block: bytes) -> bool:
+    if block.isascii():
+        return True
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _look_through(stream: BinaryIO, delimiter: str | None, escape: str) -> tuple[bool, bool, bool]:
     """Whether UTF-8 is plain, whether it is valid, and whether it has a backslash before a quote."""
     is_plain, is_valid, has_escapes = True, True, False
     for block in _blocks(stream):
-        is_valid = is_valid and (block.isascii() or REPLACEMENT not in block.decode("utf-8", "replace"))
+        is_valid = is_valid and _is_utf8(block)
         if delimiter is not None:
             is_plain = is_plain and _is_plain(block, delimiter, escape)
             has_escapes = has_escapes or (not is_plain and b'\\"' in block)

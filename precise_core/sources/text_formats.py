@@ -28,7 +28,7 @@ from precise_core.sources.cells import (
     spark_paths,
 )
 from precise_core.sources.config import FileInput
-from precise_core.sources.csv_rows import ReadNumbered, csv_batches, csv_rows, header_of, line_batches
+from precise_core.sources.csv_rows import ReadNumbered, csv_batches, csv_rows, header_of, line_batches, swallowed_line
 from precise_core.sources.ids import JsonNumber, id_of_json, is_json_id
 from precise_core.sources.raw import row_as_json
 from precise_core.sources.text_files import REPLACEMENT, lines_of, look
@@ -37,7 +37,8 @@ from schemas import columns as c
 _CORRUPT = "_corrupt_record"
 _SAMPLE_LINES = 1000
 _JSON_TYPES = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
-_PLAIN = json.JSONDecoder()
+_MOST_DIGITS = 4000  # of a whole number that Python reads
+_PLAIN = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < _MOST_DIGITS else float(text))
 _AS_WRITTEN = json.JSONDecoder(parse_int=JsonNumber, parse_float=JsonNumber, parse_constant=JsonNumber)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which an escape can name and UTF-8 cannot hold
 _BLANKS = " \t\r\n"
@@ -57,6 +58,12 @@ def jsonl_columns(file: Path, source: FileInput) -> dict[str, str]:
         for name, value in row.items():
             found[name] |= {_JSON_TYPES[type(value)]} if value is not None else set()
     return {name: kinds.pop() if len(kinds) == 1 else "any" for name, kinds in found.items()}
+
+
+def jsonl_keys(file: Path, source: FileInput) -> set[str]:
+    """The keys of all lines."""
+    rows = map(_parsed, lines_of(file, source.encoding))
+    return {name for row in rows if row is not None for name in row}
 
 
 def csv_has_rows(file: Path, source: FileInput) -> bool:
@@ -89,6 +96,8 @@ def text_warnings(file: Path, source: FileInput, kind: str) -> list[str]:
         )
     if found.has_escapes and source.escape == '"':
         said.append('a backslash comes before a quote; if it escapes it, say so with `escape: "\\\\"`')
+    if kind == "csv" and not found.is_plain and (number := swallowed_line(file, source)) is not None:
+        said.append(f"line {number} stands inside a quoted cell and would be a row by itself: is a quote not closed?")
     return [f"warning: {file}: {line}" for line in said]
 
 
@@ -106,7 +115,8 @@ def read_csv(spark: SparkSession, files: Sequence[Path], source: FileInput, need
         if is_plain:
             frame, path = _plain_csv(spark, group, source.delimiter, schema), path_of_row()
         else:
-            frame = _read_by_python(spark, group, csv_batches(group, source, len(header)), schema)
+            real = [file.resolve() for file in group]  # a worker has a folder of its own
+            frame = _read_by_python(spark, real, csv_batches(real, source, len(header)), schema)
             path = F.col(c.SOURCE_FILE)
         parts.append(_csv_cells(frame, header, needs, path))
     return reduce(DataFrame.unionByName, parts)
@@ -155,7 +165,7 @@ def _distinct_names(header: Sequence[str]) -> list[str]:
 
 def read_jsonl(spark: SparkSession, files: Sequence[Path], source: FileInput, needs: Sequence[Need]) -> DataFrame:
     plain = [file for file in files if look(file, source, "jsonl").is_plain]
-    other = [file for file in files if file not in set(plain)]
+    other = [file.resolve() for file in files if file not in set(plain)]  # a worker has a folder of its own
     parts = []
     if plain:
         parts.append(spark.read.text(spark_paths(plain)).select("value", path_of_row()))

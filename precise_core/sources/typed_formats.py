@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import BinaryType, LongType, StructField
 
+from precise_core.config.folders import require_delta_path
 from precise_core.errors import ConfigError, DataError, SchemaError
 from precise_core.sources.cells import (
     Need,
@@ -34,7 +35,6 @@ from precise_core.sources.cells import (
 from precise_core.sources.config import JdbcTable
 from precise_core.sources.ids import id_text, is_no_id, shown_id
 from precise_core.sources.raw import row_as_json
-from precise_core.spark.warehouse import require_delta_path
 from schemas import columns as c
 
 
@@ -183,6 +183,8 @@ def parquet_schema(file: Path) -> pa.Schema:
     """
     try:
         return pq.read_schema(file)
+    except PermissionError as error:
+        raise DataError(f"{file}: cannot be read (Permission denied)") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{file}: not a Parquet file, or cut off ({error})") from error
 

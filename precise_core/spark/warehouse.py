@@ -6,7 +6,6 @@ already, so that running a job twice changes nothing and everything downstream c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -23,13 +22,12 @@ from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType
 
-from precise_core.errors import ConfigError, DataError, MissingTableError, SchemaError
+from precise_core.config.folders import require_delta_path
+from precise_core.errors import DataError, MissingTableError, SchemaError
 from precise_core.spark.arrow_dataset import arrow_dataset
 from precise_core.spark.notes import Note, commit_text, read_note
 from schemas import Table
 
-# In a path: deltalake takes them for a part of a URL, writes elsewhere, or panics.
-_UNREACHABLE = re.compile(r"[\[\]^|\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
 _TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
 
@@ -41,19 +39,6 @@ class WriteResult:
     version: int
     rows: int
     changed: bool
-
-
-def require_delta_path(what: str, path: str) -> None:
-    """Refuse a path at which Delta's library would end the process, or look at another place.
-
-    Raises:
-        ConfigError: The message names the character.
-    """
-    if found := _UNREACHABLE.search(path):
-        raise ConfigError(
-            f"{what} {path}: its path must not have {found[0]!r}; Delta's library takes any characters but [ ] ^ | \\, "
-            "control characters, and % before two hexadecimal digits"
-        )
 
 
 class Warehouse:
