@@ -219,7 +219,7 @@ def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_system_alon
     assert "rare: not asked of PRECISE: it has no model of it: " in out
     found = results(tmp_path)
     assert [row["task"] for row in found["trained"]["PRECISE"]] == ["all"] and found["split"] == "leave_one_out"
-    assert {row["user_filter"] for row in found["tasks"]["all"]["figures"]} == {"all", "new"}  # both are published
+    assert {row["user_filter"] for row in found["tasks"]["rare"]["figures"]} == {"all", "new"}  # both are published
     assert found["to_come"] == []
     asked = {row["system"] for row in found["tasks"]["rare"]["figures"]}
     assert {"PRECISE-UT", "most_popular"} <= asked and not TARGETED & asked
