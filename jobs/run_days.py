@@ -23,11 +23,11 @@ from jobs import (
     train_universal,
 )
 from precise_core.config import load_config, over
-from precise_core.errors import ConfigError, PreciseError
+from precise_core.errors import ConfigError
 from precise_core.runtime.command_line import flags_of, night_parser, overrides_of
 from precise_core.runtime.days import is_recorded, nights, record_day
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, report_fault, run_job
+from precise_core.runtime.job import report, run_job
 from precise_core.runtime.progress import console
 from precise_core.runtime.universal import text_table
 from precise_core.settings import Settings
@@ -65,11 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if code := _run_day(arguments, tonight, is_last=number == len(days)):
                     console.print(f"run_days stopped at {as_of:%Y-%m-%d}; start it again to go on", style="bold red")
                     return code
-    except PreciseError as error:
-        console.print(f"run_days failed: {error}", style="bold red", markup=False)
-        return EXIT_FAILED
     except Exception as error:
-        return report_fault("run_days", error, None, is_verbose=arguments.verbose)
+        return report("run_days", error, is_verbose=arguments.verbose)
     console.print(f"run_days: {len(days)} days done in {time.monotonic() - started:.0f} s", style="bold")
     return 0
 

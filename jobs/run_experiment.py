@@ -16,7 +16,7 @@ from typing import Any
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
 from precise_core.artefacts import replace_file
 from precise_core.config import load_config
-from precise_core.errors import ConfigError, PreciseError
+from precise_core.errors import ConfigError
 from precise_core.evaluation.config import SystemConfig
 from precise_core.evaluation.protocol import EvaluationResult
 from precise_core.runtime.command_line import night_parser, overrides_of
@@ -28,7 +28,7 @@ from precise_core.runtime.experiment import (
     with_a_figure_per_line,
 )
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, Job, report_fault
+from precise_core.runtime.job import Job, report
 from precise_core.runtime.progress import console
 from precise_core.runtime.trainings import Trained, train_system
 from precise_core.settings import Settings
@@ -55,11 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warehouse_lock(settings.warehouse):
             default = experiment_folder(settings) / "results.json"
             return _experiment(settings, Path(arguments.results) if arguments.results else default)
-    except PreciseError as error:
-        console.print(f"run_experiment failed: {error}", style="bold red", markup=False)
-        return EXIT_FAILED
     except Exception as error:
-        return report_fault("run_experiment", error, None, is_verbose=arguments.verbose)
+        return report("run_experiment", error, is_verbose=arguments.verbose)
 
 
 def _experiment(settings: Settings, results_file: Path) -> int:
@@ -90,7 +87,6 @@ def _experiment(settings: Settings, results_file: Path) -> int:
 
 
 def _write(result: ExperimentResult, settings: Settings, results_file: Path) -> None:
-    results_file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(results_file, with_a_figure_per_line(result.as_json(settings)) + "\n")
 
 

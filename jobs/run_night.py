@@ -30,10 +30,9 @@ from jobs import (
     train_universal,
 )
 from precise_core.config import load_config
-from precise_core.errors import PreciseError
 from precise_core.runtime.command_line import flags_of, night_parser, overrides_of
 from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import EXIT_FAILED, Job, report_fault, require_no_rollback, tell_of_stale
+from precise_core.runtime.job import Job, report, require_no_rollback, tell_of_stale
 from precise_core.runtime.progress import console
 from precise_core.runtime.rollback import NIGHT as NIGHT_NAME
 from precise_core.runtime.rollback import whole_state
@@ -76,11 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             tell_of_stale(stale)
             require_no_rollback(night)
             return _recorded(night, overrides)
-    except PreciseError as error:
-        console.print(f"run_night failed: {error}", style="bold red", markup=False)
-        return EXIT_FAILED
     except Exception as error:
-        return report_fault("run_night", error, None, is_verbose=arguments.verbose)
+        return report("run_night", error, is_verbose=arguments.verbose)
 
 
 def _recorded(night: Job, overrides: list[str]) -> int:

@@ -113,11 +113,10 @@ class Questions:
         Raises:
             DataError: Nearly all users' items ascend or descend by item id, or have one instant.
         """
+        if self._job.settings.experiment.accept_doubtful_order:
+            return
         events = self._job.read(EVENTS)
-        finding = (
-            None if self._job.settings.experiment.accept_doubtful_order else doubtful_order(events, events.count())
-        )
-        if finding is not None:
+        if finding := doubtful_order(events, events.count()):
             raise DataError(
                 f"events: {finding}; nothing is compared on it (experiment.accept_doubtful_order: true if it is right)"
             )

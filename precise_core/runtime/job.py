@@ -288,10 +288,8 @@ def run_job(
             require_no_rollback(job)
             with reader_lease(settings.warehouse, name) as job.lease:
                 return _run(job, body)
-    except PreciseError as error:
-        return _report(name, error)
     except Exception as error:
-        return report_fault(name, error, None, is_verbose=arguments.verbose)
+        return report(name, error, is_verbose=arguments.verbose)
 
 
 def tell_of_stale(stale: Holder | None) -> None:
@@ -328,10 +326,8 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     except BaseException as error:
         with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same
             job.record("failed", started_at, time.monotonic() - started, stored_text(error)[:2000])
-        if isinstance(error, PreciseError):
-            return _report(job.name, error)
         if isinstance(error, Exception):
-            return report_fault(job.name, error, file, is_verbose=is_verbose)
+            return report(job.name, error, file, is_verbose=is_verbose)
         raise
     finally:
         job.release()
@@ -342,14 +338,19 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     return 0
 
 
-def _report(name: str, error: PreciseError) -> int:
-    told = " ".join(line.strip() for line in str(error).splitlines())
-    console.print(f"{name} failed: {told}", style="bold red", markup=False)
-    return EXIT_FAILED
+def report(name: str, error: Exception, file: Path | None = None, *, is_verbose: bool) -> int:
+    """Tell of an error in one line, and give the exit code.
 
-
-def report_fault(name: str, error: Exception, file: Path | None, *, is_verbose: bool) -> int:
-    """Tell of an error that nobody raised on purpose: its true cause in one line, and where the whole stack is."""
+    Args:
+        name: Of the command.
+        error: Of one that nobody raised on purpose the true cause is told, and where the whole stack is.
+        file: Where to keep that stack.
+        is_verbose: Print it, too.
+    """
+    if isinstance(error, PreciseError):
+        told = " ".join(line.strip() for line in str(error).splitlines())
+        console.print(f"{name} failed: {told}", style="bold red", markup=False)
+        return EXIT_FAILED
     is_kept = file is not None and keep_stack(file, error)
     where = f"the whole stack is in {file}" if is_kept else "--verbose prints the whole stack"
     console.print(f"{name} failed: {true_cause(error)}; {where}", style="bold red", markup=False)
