@@ -184,7 +184,7 @@ def _once(job: Job, key: str, task: str, train: Callable[[], Checkpoint]) -> tup
         model_version=checkpoint.model_version,
         seed=job.settings.seed,
         task=task,
-        seconds=round(seconds, 1),
+        seconds=round(seconds, 3),
         sequences_per_second=round(statistics.median(rates), 1) if rates else 0.0,
         best_epoch=manifest.best_epoch,
         validation=manifest.metrics,
