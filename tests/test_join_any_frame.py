@@ -180,6 +180,7 @@ def test_a_frame_of_polars_goes_through_arrow(world: World) -> None:
         ({"user_id": [1, None]}, "'user_id' is double; ids are text"),
         ({"item_id": [b"i1", None]}, "'item_id' is binary; ids are text"),
         ({"item_id": ["i1", 2]}, "'item_id' holds values of several kinds: "),
+        ({"item_id": [1j, 2j]}, "'item_id' holds complex values, which Arrow cannot take: "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_joined_is_named_in_one_line(world: World, changes: dict[str, Any], message: str) -> None:

@@ -55,7 +55,9 @@ def _column(rows: pd.DataFrame | pa.Table, name: str) -> pa.Array:
     try:
         column = rows[name] if isinstance(rows, pa.Table) else pa.array(rows[name], from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise SchemaError(f"join_vectors: column {name!r} holds values of several kinds: {error}") from error
+        kinds = sorted({type(value).__name__ for value in rows[name].dropna()})
+        held = "values of several kinds" if len(kinds) > 1 else f"{kinds[0]} values, which Arrow cannot take"
+        raise SchemaError(f"join_vectors: column {name!r} holds {held}: {error}") from error
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
 
