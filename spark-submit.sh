@@ -27,7 +27,7 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 case "$(locale charmap 2>/dev/null)" in UTF-8 | utf8) ;; *) export LC_ALL=C.UTF-8 ;; esac
 # The environment's own PySpark, not another Spark that a shell profile points to; PySpark's own search for it fails
 # below a folder with a blank. No flags where `make install` has put the jars beside it: naming them twice is an error.
-{ read -r SPARK_HOME; read -r -a delta; } < <("$environment/bin/python" -m precise_core.spark.install --show)
+{ read -r SPARK_HOME; read -r -a delta; } < <("$environment/bin/python" -m precise_core.warehouse.install --show)
 export SPARK_HOME
-archive=$("$environment/bin/python" -m precise_core.runtime.py_files "$root/build/precise-py-files.zip")
+archive=$("$environment/bin/python" -m precise_core.run.py_files "$root/build/precise-py-files.zip")
 exec "$SPARK_HOME/bin/spark-submit" "${delta[@]}" --py-files "$archive" "$@"

@@ -14,9 +14,9 @@ import pandas as pd
 from benchmarks.record import record
 from precise_core.config import load_config
 from precise_core.evaluation.protocol import USER_FILTERS
-from precise_core.runtime.rollback import NIGHT
+from precise_core.operations.rollback import NIGHT
 from precise_core.settings import Settings
-from precise_core.spark.warehouse import Warehouse
+from precise_core.warehouse.tables import Warehouse
 from schemas import EVALUATION_METRICS, RUNS, Table
 from schemas import columns as c
 

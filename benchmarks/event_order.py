@@ -19,10 +19,10 @@ import pandas as pd
 
 from benchmarks.figures import RESULTS
 from benchmarks.record import record
-from precise_core.sources.amazon_sequences import input_files, lines_of
-from precise_core.sources.amazon_titles import input_files as titles_of
+from precise_core.data_sets.amazon_sequences import input_files, lines_of
+from precise_core.data_sets.amazon_titles import input_files as titles_of
+from precise_core.data_sets.known_files import content_of, plain_or_compressed
 from precise_core.sources.config import AmazonSequencesSource, AmazonTitlesSource
-from precise_core.sources.known_files import content_of, plain_or_compressed
 
 S3REC = {"Beauty": "Beauty.txt", "Sports": "Sports_and_Outdoors.txt", "Toys": "Toys_and_Games.txt"}
 

@@ -23,7 +23,6 @@ from deltalake import write_deltalake
 
 from benchmarks.record import record
 from precise_core.feed.config import FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
 from precise_core.models.config import ModelConfig
@@ -31,6 +30,7 @@ from precise_core.models.precise import Precise
 from precise_core.training.config import UniversalConfig
 from precise_core.training.setup import item_frequencies
 from precise_core.training.universal import universal_loss
+from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 

@@ -24,13 +24,13 @@ from benchmarks.peers.prepare import leave_one_out, number_events, read_sequence
 from benchmarks.peers.protocol import TrainingClock
 from benchmarks.record import record
 from precise_core.config import load_config
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.settings import Settings
 from precise_core.text.language_model import tokenize, tokenizer_id
 from precise_core.training.config import UniversalConfig
 from precise_core.training.universal import train_universal
+from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from precise_core.runtime.machine import machine
+from precise_core.experiments.machine import machine
 
 FIELDS = ("name", "value", "unit", "goal", "meets", "date", "data", "seed", "machine", "command")
 

@@ -21,10 +21,10 @@ from pyspark.sql import functions as F
 from benchmarks.record import record
 from jobs.build_sequences import build
 from precise_core.config import load_config
-from precise_core.runtime.job import Job
+from precise_core.run.job import Job
 from precise_core.settings import Settings
-from precise_core.spark.session import get_session
-from precise_core.spark.warehouse import Warehouse
+from precise_core.warehouse.session import get_session
+from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES
 
 RESULTS = Path(__file__).parent / "results" / "sequence_night.jsonl"

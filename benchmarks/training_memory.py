@@ -21,7 +21,6 @@ import torch
 from benchmarks.feed import sasrec, write_windows
 from benchmarks.record import record
 from precise_core.feed.config import FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog
 from precise_core.training.allocator import keep_freed_memory
@@ -29,6 +28,7 @@ from precise_core.training.config import UniversalConfig
 from precise_core.training.optimizer import Optimizer
 from precise_core.training.setup import build_model, item_frequencies
 from precise_core.training.universal_loss import universal_loss
+from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 
 ROOT = Path(__file__).resolve().parents[1]

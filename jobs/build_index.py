@@ -7,9 +7,9 @@ under <warehouse>/indexes, named after what is in it; publish_models makes it th
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.runtime.checkpoints import latest_checkpoint, trained_tasks
-from precise_core.runtime.indexing import indexed_items, make_index
-from precise_core.runtime.job import Job, run_job
+from precise_core.index.night import indexed_items, make_index
+from precise_core.run.job import Job, run_job
+from precise_core.training.checkpoints import latest_checkpoint, trained_tasks
 
 
 def build(job: Job) -> None:

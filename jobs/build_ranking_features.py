@@ -6,9 +6,9 @@ publication. Writes ranking_features: each impression with the vectors that were
 
 from collections.abc import Sequence
 
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.rankers import ranking_tasks
-from precise_core.runtime.ranking_tables import RankingFeatures, tell_of_missing_vectors
+from precise_core.ranking.night import RankingFeatures, tell_of_missing_vectors
+from precise_core.ranking.variants import ranking_tasks
+from precise_core.run.job import Job, run_job
 from schemas import IMPRESSIONS, RANKING_FEATURES
 from schemas import columns as c
 

@@ -7,8 +7,8 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.report.render import build_report, print_summary
+from precise_core.report.page import build_report, print_summary
+from precise_core.run.job import Job, run_job
 from schemas import RUNS
 
 

@@ -8,8 +8,8 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any
 
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.sequences import check_sequences, prepare_sequences, write_sequences
+from precise_core.run.job import Job, run_job
+from precise_core.sequences.night import check_sequences, prepare_sequences, write_sequences
 from schemas import USER_SEQUENCES
 from validation.gate import gate
 

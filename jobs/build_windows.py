@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from pyspark.sql import functions as F
 
-from precise_core.features.windows import build_training_windows
-from precise_core.runtime.job import Job, run_job
+from precise_core.run.job import Job, run_job
+from precise_core.sequences.windows import build_training_windows
 from schemas import EVENTS, ITEM_VOCABULARY, TRAINING_WINDOWS
 from schemas import columns as c
 

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from precise_core.inference.spark import embed_items
-from precise_core.runtime.checkpoints import (
+from precise_core.run.job import Job, run_job
+from precise_core.training.checkpoints import (
     latest_checkpoint,
     require_tokens,
     require_vocabulary,
     save_item_catalog,
     trained_tasks,
 )
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.vectors import item_inputs, items_without_text, stored_rows, update_vectors
+from precise_core.vectors.night import item_inputs, items_without_text, stored_rows, update_vectors
+from precise_core.vectors.spark import embed_items
 from schemas import ITEM_EMBEDDINGS
 from validation.gate import gate
 

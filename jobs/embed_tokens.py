@@ -11,9 +11,9 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.inference.text import embed_texts, embed_token_inputs, embed_tokens
-from precise_core.runtime.job import Job, run_job
+from precise_core.run.job import Job, run_job
 from precise_core.text.language_model import hidden_size, language_model_id
+from precise_core.text.states import embed_texts, embed_token_inputs, embed_tokens
 from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS
 from schemas import columns as c
 from validation.gate import gate

@@ -9,11 +9,11 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from functools import partial
 
-from precise_core.inference.spark import embed_users
-from precise_core.runtime.checkpoints import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.sequences import as_of_sequences
-from precise_core.runtime.vectors import stored_rows, update_vectors, user_inputs
+from precise_core.run.job import Job, run_job
+from precise_core.sequences.night import as_of_sequences
+from precise_core.training.checkpoints import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
+from precise_core.vectors.night import stored_rows, update_vectors, user_inputs
+from precise_core.vectors.spark import embed_users
 from schemas import USER_EMBEDDINGS, USER_SEQUENCES
 from validation.gate import gate
 

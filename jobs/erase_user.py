@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from precise_core.errors import DataError
-from precise_core.runtime.erasure import (
+from precise_core.operations.erasure import (
     erase_from_tables,
     look_for_traces,
     purge_history,
@@ -18,10 +18,10 @@ from precise_core.runtime.erasure import (
     users_asked_for,
     write_report,
 )
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.maintenance import require_no_reader
-from precise_core.runtime.publishing import publication_follows
-from precise_core.spark.erasure_list import ErasureList
+from precise_core.operations.maintenance import require_no_reader
+from precise_core.publication.night import publication_follows
+from precise_core.run.job import Job, run_job
+from precise_core.warehouse.erasure_list import ErasureList
 
 
 def erase(job: Job) -> None:

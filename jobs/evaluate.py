@@ -6,10 +6,10 @@ Reads every published table. Writes evaluation_metrics, where each model stands 
 from collections.abc import Sequence
 
 from precise_core.errors import NothingToEvaluateError
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.offline_evaluation import OfflineEvaluation
-from precise_core.runtime.published import published_tasks
-from precise_core.runtime.ranking_evaluation import ranking_metrics
+from precise_core.evaluation.night import OfflineEvaluation
+from precise_core.evaluation.ranking_night import ranking_metrics
+from precise_core.publication.published import published_tasks
+from precise_core.run.job import Job, run_job
 from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
 
 

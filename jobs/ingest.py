@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from precise_core.runtime.ingestion import Ingestion
-from precise_core.runtime.job import Job, run_job
-from precise_core.sources.intake import Policy
+from precise_core.intake.night import Ingestion
+from precise_core.intake.stock import Policy
+from precise_core.run.job import Job, run_job
 from precise_core.sources.read import describe_source, has_impressions, source_fingerprint
 from schemas import EVENTS, IMPRESSIONS, ITEMS
 from validation.gate import gate

@@ -7,8 +7,8 @@ the night; --dry-run only says what it would do.
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.maintenance import care_for, remove_old_artefacts, require_safe_retention
+from precise_core.operations.maintenance import care_for, remove_old_artefacts, require_safe_retention
+from precise_core.run.job import Job, run_job
 from schemas import RUNS, TABLES
 
 

@@ -9,9 +9,9 @@ published_models.
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.runtime.drift import drift_facts
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.publishing import complete_candidates, publish
+from precise_core.publication.drift_night import drift_facts
+from precise_core.publication.night import complete_candidates, publish
+from precise_core.run.job import Job, run_job
 from validation.drift import FAIL, WARN, gate_drift
 
 

@@ -8,10 +8,10 @@ history of the task gets its most popular items.
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.published import published_checkpoint, published_tasks
-from precise_core.runtime.recalling import recall_task
-from precise_core.runtime.worker_errors import raised_as_ours
+from precise_core.publication.published import published_checkpoint, published_tasks
+from precise_core.recall.night import recall_task
+from precise_core.run.job import Job, run_job
+from precise_core.warehouse.spark_errors import raised_as_ours
 
 
 def recall(job: Job) -> None:

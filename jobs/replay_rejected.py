@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from precise_core.errors import ConfigError
-from precise_core.runtime.ingestion import REJECTED
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.replay import Replay
+from precise_core.intake.night import REJECTED
+from precise_core.intake.replay import Replay
+from precise_core.run.job import Job, run_job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.files import inputs_of
 from schemas import EVENTS, IMPRESSIONS, ITEMS

@@ -9,8 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from jobs import build_index
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.rollback import (
+from precise_core.operations.rollback import (
     begin,
     end,
     interrupted,
@@ -21,6 +20,7 @@ from precise_core.runtime.rollback import (
     verify,
     whole_state,
 )
+from precise_core.run.job import Job, run_job
 
 
 def roll_back(job: Job) -> None:

@@ -24,14 +24,14 @@ from jobs import (
 )
 from precise_core.config import load_config, over
 from precise_core.errors import ConfigError
-from precise_core.runtime.command_line import flags_of, night_parser, overrides_of
-from precise_core.runtime.days import is_recorded, nights, record_day
-from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import report, run_job
-from precise_core.runtime.progress import console
-from precise_core.runtime.universal import text_table
+from precise_core.experiments.days import is_recorded, nights, record_day
+from precise_core.operations.chain import is_up_to_date
+from precise_core.run.command_line import flags_of, night_parser, overrides_of
+from precise_core.run.job import report, run_job
+from precise_core.run.progress import console
 from precise_core.settings import Settings
-from precise_core.spark.lock import warehouse_lock
+from precise_core.training.night import text_table
+from precise_core.warehouse.locks import warehouse_lock
 
 # A job, and the parts of the configuration that decide what it writes; None = all of it, `as_of` included.
 _DAY: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (

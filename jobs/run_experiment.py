@@ -19,20 +19,20 @@ from precise_core.config import load_config
 from precise_core.errors import ConfigError
 from precise_core.evaluation.config import SystemConfig
 from precise_core.evaluation.protocol import EvaluationResult
-from precise_core.runtime.command_line import night_parser, overrides_of
-from precise_core.runtime.experiment import (
+from precise_core.experiments.experiment import (
     ExperimentResult,
     Questions,
     experiment_folder,
     what_jobs_read,
     with_a_figure_per_line,
 )
-from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import Job, report
-from precise_core.runtime.progress import console
-from precise_core.runtime.trainings import Trained, train_system
+from precise_core.experiments.trainings import Trained, train_system
+from precise_core.operations.chain import is_up_to_date
+from precise_core.run.command_line import night_parser, overrides_of
+from precise_core.run.job import Job, report
+from precise_core.run.progress import console
 from precise_core.settings import Settings
-from precise_core.spark.lock import warehouse_lock
+from precise_core.warehouse.locks import warehouse_lock
 
 PREPARE = {
     "ingest": ingest,

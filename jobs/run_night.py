@@ -30,15 +30,15 @@ from jobs import (
     train_universal,
 )
 from precise_core.config import load_config
-from precise_core.runtime.command_line import flags_of, night_parser, overrides_of
-from precise_core.runtime.freshness import is_up_to_date
-from precise_core.runtime.job import Job, report, require_no_rollback, tell_of_stale
-from precise_core.runtime.progress import console
-from precise_core.runtime.rollback import NIGHT as NIGHT_NAME
-from precise_core.runtime.rollback import whole_state
+from precise_core.operations.chain import is_up_to_date
+from precise_core.operations.rollback import NIGHT as NIGHT_NAME
+from precise_core.operations.rollback import whole_state
+from precise_core.run.command_line import flags_of, night_parser, overrides_of
+from precise_core.run.job import Job, report, require_no_rollback, tell_of_stale
+from precise_core.run.progress import console
 from precise_core.settings import Settings
 from precise_core.sources.read import has_impressions
-from precise_core.spark.lock import warehouse_lock
+from precise_core.warehouse.locks import warehouse_lock
 
 NIGHT = (
     ingest,

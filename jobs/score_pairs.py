@@ -8,10 +8,10 @@ model_version. Pairs without one of the vectors are counted and left out.
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.pair_scoring import pair_sources, score_task
-from precise_core.runtime.published import published_checkpoint, published_tasks
-from precise_core.runtime.worker_errors import raised_as_ours
+from precise_core.pair_scores.night import pair_sources, score_task
+from precise_core.publication.published import published_checkpoint, published_tasks
+from precise_core.run.job import Job, run_job
+from precise_core.warehouse.spark_errors import raised_as_ours
 
 
 def score(job: Job) -> None:

@@ -6,12 +6,12 @@ Reads ranking_features and the ranker checkpoints. Writes ranking_scores, one sl
 from collections.abc import Sequence
 
 from precise_core.errors import NothingToLearnError
-from precise_core.inference.ranking import score_impressions
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.rankers import current_rankers, ranker_folder, variants
-from precise_core.runtime.ranking_tables import is_in_slice, ranking_slice
-from precise_core.runtime.worker_errors import raised_as_ours
-from precise_core.training.ranker import RankerCheckpoint
+from precise_core.ranking.night import is_in_slice, ranking_slice
+from precise_core.ranking.spark import score_impressions
+from precise_core.ranking.train import RankerCheckpoint
+from precise_core.ranking.variants import current_rankers, ranker_folder, variants
+from precise_core.run.job import Job, run_job
+from precise_core.warehouse.spark_errors import raised_as_ours
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
 

@@ -6,10 +6,10 @@ item_vocabulary (append-only) and item_tokens. With text.published_only an item 
 
 from collections.abc import Sequence
 
-from precise_core.features.vocabulary import grow_vocabulary, published_before
-from precise_core.inference.text import tokenize_items, unknown_texts
-from precise_core.runtime.job import Job, run_job
+from precise_core.run.job import Job, run_job
 from precise_core.text.language_model import tokenizer_id
+from precise_core.text.states import tokenize_items, unknown_texts
+from precise_core.text.vocabulary import grow_vocabulary, published_before
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS
 from schemas import columns as c
 from validation.gate import gate

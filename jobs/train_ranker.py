@@ -7,12 +7,12 @@ learn from yet is left out; the model of before, if there is one, stays in use.
 from collections.abc import Sequence
 
 from precise_core.errors import NothingToLearnError
-from precise_core.features.ranking import TRAIN, VALIDATION
-from precise_core.runtime.job import Job, run_job
-from precise_core.runtime.rankers import Variant, publish_rankers, ranker_folder, rankers_in_use, variants
-from precise_core.runtime.ranking_tables import ranking_slice, read_slice
-from precise_core.training.ranker import RankerCheckpoint, RankerProgress, train_ranker
-from precise_core.training.ranking_data import RankingData
+from precise_core.ranking.data import RankingData
+from precise_core.ranking.features import TRAIN, VALIDATION
+from precise_core.ranking.night import ranking_slice, read_slice
+from precise_core.ranking.train import RankerCheckpoint, RankerProgress, train_ranker
+from precise_core.ranking.variants import Variant, publish_rankers, ranker_folder, rankers_in_use, variants
+from precise_core.run.job import Job, run_job
 from schemas import RANKING_FEATURES
 
 

@@ -9,8 +9,10 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from precise_core.errors import NothingNewError, NothingToLearnError
-from precise_core.features.config import ALL_TASK
-from precise_core.runtime.checkpoints import (
+from precise_core.run.job import Job, run_job
+from precise_core.sequences.config import ALL_TASK
+from precise_core.training.checkpoint import Checkpoint, latest, publish_latest, unpublish
+from precise_core.training.checkpoints import (
     checkpoint_folder,
     checkpoint_in_use,
     item_catalog,
@@ -18,8 +20,6 @@ from precise_core.runtime.checkpoints import (
     pinned_snapshot,
     select_tasks,
 )
-from precise_core.runtime.job import Job, run_job
-from precise_core.training.checkpoint import Checkpoint, latest, publish_latest, unpublish
 from precise_core.training.targeted import train_targeted
 from schemas import ITEM_VOCABULARY, TRAINING_WINDOWS
 

@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from precise_core.errors import ConfigError, ValidationError
-from precise_core.runtime.job import Job, run_job
+from precise_core.run.job import Job, run_job
 from schemas import EVENTS, TABLES
 from validation.gate import GateResult
 from validation.volume import gate_volume

@@ -13,7 +13,10 @@ from precise_core.config.folders import require_delta_path
 from precise_core.config.gates import GatesConfig
 from precise_core.errors import ConfigError
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
-from precise_core.features.config import (
+from precise_core.feed.config import FeedConfig
+from precise_core.index.config import IndexConfig, RecallConfig
+from precise_core.models.config import DCNConfig, LightGCNConfig, ModelConfig
+from precise_core.sequences.config import (
     ALL_TASK,
     LEAVE_ONE_OUT,
     RankingFeaturesConfig,
@@ -21,14 +24,11 @@ from precise_core.features.config import (
     TaskConfig,
     WindowsConfig,
 )
-from precise_core.feed.config import FeedConfig
-from precise_core.inference.config import EncodingConfig, ScoringConfig
-from precise_core.models.config import DCNConfig, LightGCNConfig, ModelConfig
-from precise_core.retrieval.config import IndexConfig, RecallConfig
 from precise_core.sources.config import Source
-from precise_core.spark.config import SparkConfig, TablesConfig
 from precise_core.text.config import TextConfig
 from precise_core.training.config import RankerConfig, TargetedConfig, UniversalConfig
+from precise_core.vectors.config import EncodingConfig, ScoringConfig
+from precise_core.warehouse.config import SparkConfig, TablesConfig
 
 
 class Settings(Config):

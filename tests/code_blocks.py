@@ -11,7 +11,7 @@ from tests.night import ROOT
 PAGES = ["README.md", *sorted(page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").rglob("*.md"))]
 COMMANDS = ("make", "python", "spark-submit", "./spark-submit.sh", ".")
 _LANGUAGES = {"python": "python", "yaml": "yaml", "bash": "shell", "sh": "shell", "text": "text"}
-_MARKER = re.compile(r"<!-- (?:not run: \S.*|run by (?P<test>tests/test_\w+\.py)) -->")
+_MARKER = re.compile(r"<!-- (?:not run: \S.*|run by (?P<test>tests/\w+/test_\w+\.py)) -->")
 
 
 @dataclass(frozen=True)

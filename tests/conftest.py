@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from precise_core.spark.config import SparkConfig
-from precise_core.spark.session import get_session
+from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse.session import get_session
 from tests.night import run
 
 

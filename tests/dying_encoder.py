@@ -16,14 +16,14 @@ from pathlib import Path
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from precise_core.inference.spark import embed_users
-from precise_core.spark.config import SparkConfig
-from precise_core.spark.session import get_session
+from precise_core.vectors.spark import embed_users
+from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse.session import get_session
 from schemas import USER_SEQUENCES
 from schemas import columns as c
 from tests import vector_world as world
-from tests.test_checkpoints import write
 from tests.torch_world import LENGTH, world_catalog
+from tests.training.test_checkpoints import write
 
 AS_OF = datetime(2024, 2, 20, tzinfo=UTC)
 _COLUMNS = f"{c.USER_ID} string, {c.TASK} string, {c.ITEM_INDICES} array<int>"

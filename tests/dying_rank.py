@@ -17,14 +17,14 @@ import torch
 
 from precise_core.errors import PreciseError
 from precise_core.feed.config import FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.config import ModelConfig
-from precise_core.runtime.ranks import run_on_ranks
-from precise_core.spark.config import SparkConfig
-from precise_core.spark.session import get_session
-from precise_core.training import distribution
+from precise_core.training import collectives as distribution
+from precise_core.training.launch import run_on_ranks
 from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.universal import train_universal
+from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse.session import get_session
+from precise_core.warehouse.snapshot import DeltaSnapshot
 from tests.torch_world import LENGTH, tiny_model, tiny_universal, world_catalog
 
 ARROW = FeedConfig(reader="arrow")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-from precise_core.spark.warehouse import Warehouse
+from precise_core.warehouse.tables import Warehouse
 from schemas import TABLES
 from tests.night import run
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from precise_core.spark.warehouse import Warehouse
+from precise_core.warehouse.tables import Warehouse
 from schemas import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]

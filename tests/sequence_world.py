@@ -17,11 +17,11 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from precise_core.config import load_config
-from precise_core.features.config import SequencesConfig, TaskConfig
-from precise_core.runtime.job import Job
-from precise_core.runtime.sequences import check_sequences, prepare_sequences, write_sequences
+from precise_core.run.job import Job
+from precise_core.sequences.config import SequencesConfig, TaskConfig
+from precise_core.sequences.night import check_sequences, prepare_sequences, write_sequences
 from precise_core.settings import Settings
-from precise_core.spark.warehouse import Warehouse
+from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES
 from tests.night import CONFIG
 from tests.oracles import AS_OF, TASKS, Event

@@ -15,13 +15,13 @@ import torch
 from deltalake import write_deltalake
 
 from precise_core.feed.config import FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
 from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.universal import train_universal
+from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 

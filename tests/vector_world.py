@@ -12,14 +12,14 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from precise_core.models.precise import Precise
-from precise_core.spark.warehouse import Warehouse
 from precise_core.training.checkpoint import publish_latest
+from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, RUNS, USER_SEQUENCES, Table
 from schemas import columns as c
 from tests.fake_warehouse import put
 from tests.night import run
-from tests.test_checkpoints import make_model, write
 from tests.torch_world import world_catalog
+from tests.training.test_checkpoints import make_model, write
 
 USERS = 30
 INDICES = range(2, world_catalog().num_rows)  # of the items that the checkpoint knows

@@ -7,7 +7,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.runtime.job import Job
+from precise_core.run.job import Job
 from schemas import (
     EVENTS,
     IMPRESSIONS,

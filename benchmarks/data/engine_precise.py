@@ -1,4 +1,4 @@
-"""This platform: `precise_core.features.sequences.build_user_sequences`."""
+"""This platform: `precise_core.sequences.build.build_user_sequences`."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from pyspark.sql import SparkSession
 
 from benchmarks.data.engine import AS_OF, COLUMNS, run_engine
 from benchmarks.data.world import TASKS, session
-from precise_core.features.config import SequencesConfig
-from precise_core.features.sequences import build_user_sequences
+from precise_core.sequences.build import build_user_sequences
+from precise_core.sequences.config import SequencesConfig
 
 
 def build(events: Path, vocabulary: Path, out: Path, max_length: int) -> None:

@@ -12,12 +12,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.data import engine
-from precise_core.features.config import TaskConfig
-from precise_core.features.vocabulary import FIRST_ITEM_INDEX
+from precise_core.data_sets.synthetic import read_synthetic
+from precise_core.sequences.config import TaskConfig
 from precise_core.sources.config import SyntheticSource
-from precise_core.sources.synthetic import read_synthetic
-from precise_core.spark.config import SparkConfig
-from precise_core.spark.session import get_session
+from precise_core.text.vocabulary import FIRST_ITEM_INDEX
+from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse.session import get_session
 from schemas import EVENTS, ITEM_VOCABULARY
 from schemas import columns as c
 

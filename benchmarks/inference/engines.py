@@ -22,13 +22,13 @@ from pyspark.sql import DataFrame
 from benchmarks.inference.world import change_some, settings_of
 from jobs import embed_items as items_job
 from jobs import embed_users as users_job
-from precise_core.inference.arrow_lists import fixed_lists
-from precise_core.inference.encoding import encode_items, encode_users, load_catalog, load_encoder
-from precise_core.inference.spark import embed_items, embed_users
-from precise_core.runtime.checkpoints import latest_checkpoint, save_item_catalog
-from precise_core.runtime.job import Job
+from precise_core.run.job import Job
 from precise_core.settings import Settings
-from precise_core.spark.warehouse import Warehouse
+from precise_core.training.checkpoints import latest_checkpoint, save_item_catalog
+from precise_core.vectors.encoding import encode_items, encode_users, load_catalog, load_encoder
+from precise_core.vectors.spark import embed_items, embed_users
+from precise_core.warehouse.arrow_lists import fixed_lists
+from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, USER_EMBEDDINGS, USER_SEQUENCES, Table
 from schemas import columns as c
 
@@ -119,7 +119,7 @@ def _both_jobs(settings: Settings) -> dict[str, Any]:
 
 
 def _file_sizes(house: Warehouse, table: Table) -> list[float]:
-    from precise_core.spark.care import live_files
+    from precise_core.warehouse.care import live_files
 
     return sorted(size / 2**20 for size in live_files(house.path(table)).values())
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmarks.inference.vectors import clustered, described
 from benchmarks.record import record
-from precise_core.retrieval.config import IndexConfig
-from precise_core.retrieval.engine import build_engine, faiss, is_exact, set_probes
-from precise_core.retrieval.index import VectorIndex, measure_recall
+from precise_core.index.config import IndexConfig
+from precise_core.index.engine import build_engine, faiss, is_exact, set_probes
+from precise_core.index.index import VectorIndex, measure_recall
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "inference_recall.jsonl"

@@ -24,10 +24,10 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.inference.vectors import clustered, described
 from benchmarks.record import record
-from precise_core.inference.arrow_lists import float_lists
-from precise_core.inference.scores import ScoringPlan, gathered_scores, score_pairs
-from precise_core.spark.config import SparkConfig
-from precise_core.spark.session import get_session
+from precise_core.pair_scores.scores import ScoringPlan, gathered_scores, score_pairs
+from precise_core.warehouse.arrow_lists import float_lists
+from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse.session import get_session
 from schemas import columns as c
 
 ROOT = Path(__file__).resolve().parents[2]

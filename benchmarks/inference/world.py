@@ -15,13 +15,13 @@ from pyspark.sql import functions as F
 
 from benchmarks.data.world import end_of, events_of, vocabulary_of
 from precise_core.config import load_config
-from precise_core.features.sequences import build_user_sequences, user_bucket
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
+from precise_core.sequences.build import build_user_sequences, user_bucket
 from precise_core.settings import Settings
 from precise_core.sources.config import SyntheticSource
-from precise_core.spark.warehouse import Warehouse
 from precise_core.training.checkpoint import publish_latest, write_checkpoint
+from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, USER_SEQUENCES
 from schemas import columns as c
 
@@ -153,7 +153,7 @@ def _copied(sequences: DataFrame, copies: int, settings: Settings) -> DataFrame:
 
 def main() -> None:
     """Write one world."""
-    from precise_core.spark.session import get_session
+    from precise_core.warehouse.session import get_session
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--warehouse", type=Path, required=True)

@@ -31,15 +31,15 @@ from benchmarks.peers.protocol import (
     recall_and_ndcg,
     write_result,
 )
+from benchmarks.peers.top_items import top_items
 from precise_core.feed.config import FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
-from precise_core.inference.encoding import encode_catalog, encode_users
-from precise_core.inference.top_items import top_items
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import UniversalConfig
 from precise_core.training.universal import train_universal
+from precise_core.vectors.encoding import encode_catalog, encode_users
+from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 

@@ -7,15 +7,15 @@
     consume.read_table("build/demo/warehouse", "ranking_features")           # a whole table, as Arrow
     consume.join_vectors(rows, "build/demo/warehouse", at="impression_ts")   # pandas or Arrow
 
-In Spark: `precise_core.consume.spark.join_vectors`.
+In Spark: `precise_core.consume.join_spark.join_vectors`.
 
 Importing this package starts no Spark and imports no torch.
 """
 
-from precise_core.consume.freshness import freshness
+from precise_core.consume.ages import freshness
+from precise_core.consume.join import AS_OF, PUBLISHED, join_vectors
 from precise_core.consume.publications import Publication, publication_history, published
-from precise_core.consume.tables import read_table
-from precise_core.consume.vectors import AS_OF, PUBLISHED, join_vectors
+from precise_core.warehouse.newest import read_table
 
 __all__ = [
     "AS_OF",

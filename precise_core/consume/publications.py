@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from precise_core.consume.tables import read, snapshot
 from precise_core.errors import CheckpointError, HistoryGoneError
+from precise_core.warehouse.newest import read, snapshot
 from schemas import PUBLISHED_MODELS
 from schemas import columns as c
 

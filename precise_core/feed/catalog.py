@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import torch
 
 from precise_core.errors import ConfigError, DataError
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog, TextStates, TokenInit
 from precise_core.text.language_model import INPUT_SUFFIX, language_model_id
 from precise_core.text.reduction import principal_components
+from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import columns as c
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from precise_core.errors import DataError
 from precise_core.sources.listing import sha256_of
-from precise_core.spark.warehouse import Warehouse
+from precise_core.warehouse.tables import Warehouse
 from schemas import SOURCE_FILES
 
 Record = Mapping[str, Any]  # a row of `source_files`

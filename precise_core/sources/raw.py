@@ -22,7 +22,7 @@ PROBLEM = "problem"
 # Where files are taken over many nights: their order. Of two versions of a row the one of the later file stays.
 FILE_ORDER = "file_order"
 
-# Reasons a reader can know; the rules of precise_core/features/cleaning.py add theirs.
+# Reasons a reader can know; the rules of precise_core/intake/cleaning.py add theirs.
 MALFORMED_ROW = "malformed_row"
 INVALID_ID = "invalid_id"
 INVALID_TIME = "invalid_time"

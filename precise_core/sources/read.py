@@ -15,8 +15,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from precise_core.data_sets import amazon_sequences, amazon_titles, completejourney, movielens, synthetic
 from precise_core.errors import DataError
-from precise_core.sources import amazon_sequences, amazon_titles, completejourney, movielens, synthetic
 from precise_core.sources.cells import Batch
 from precise_core.sources.config import (
     AmazonSequencesSource,

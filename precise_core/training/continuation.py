@@ -12,13 +12,13 @@ import torch
 
 from precise_core.errors import CheckpointError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import FIRST_ITEM, UNKNOWN, ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.fusion import ItemFusion
 from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
+from precise_core.warehouse.snapshot import DeltaSnapshot
 
 
 def newest_before(checkpoint: Checkpoint | None, as_of: datetime | None) -> Checkpoint | None:

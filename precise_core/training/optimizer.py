@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from precise_core.errors import TrainingError
-from precise_core.training import distribution
+from precise_core.training import collectives as distribution
 from precise_core.training.config import OptimizerConfig
 
 

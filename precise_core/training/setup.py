@@ -12,16 +12,16 @@ import torch
 
 from precise_core.errors import TrainingError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import Split, WindowFeed
 from precise_core.models.catalog import FIRST_ITEM, ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.text.reduction import principal_components
-from precise_core.training import distribution
+from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, write_checkpoint
 from precise_core.training.config import LoopConfig
 from precise_core.training.resume import ResumeStore
+from precise_core.warehouse.snapshot import DeltaSnapshot
 
 # Tokens that the PCA of hidden states looks at: ten times the width of a large model, within a gigabyte.
 _PCA_STATES = 16_384

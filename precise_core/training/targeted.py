@@ -11,7 +11,6 @@ import torch
 
 from precise_core.errors import NothingNewError, NothingToLearnError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import SequenceBatch, WindowFeed, count_windows
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
@@ -27,6 +26,7 @@ from precise_core.training.setup import item_frequencies, log_folder, resume_sto
 from precise_core.training.universal_loss import balance_penalty
 from precise_core.training.validation import validate
 from precise_core.training.warm_up import Start, night_start
+from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import columns as c
 
 

@@ -11,12 +11,11 @@ import torch
 
 from precise_core.errors import CheckpointError, NothingNewError, NothingToLearnError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
-from precise_core.feed.snapshot import DeltaSnapshot
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
-from precise_core.training import distribution
+from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, publish_latest
 from precise_core.training.config import UniversalConfig
 from precise_core.training.continuation import (
@@ -39,6 +38,7 @@ from precise_core.training.setup import (
 )
 from precise_core.training.universal_loss import universal_loss
 from precise_core.training.validation import validate
+from precise_core.warehouse.snapshot import DeltaSnapshot
 
 _FROM_SCRATCH = "run one night with universal.start=scratch"
 

@@ -14,7 +14,7 @@ from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.objectives.losses import candidate_softmax
 from precise_core.objectives.negatives import CandidateSampler
 from precise_core.objectives.targets import RightItems, future_targets, mask_items, same_instant
-from precise_core.training import distribution
+from precise_core.training import collectives as distribution
 from precise_core.training.config import UniversalConfig
 from precise_core.training.loop import BatchLoss, LossFunction
 from precise_core.training.row_groups import groups_of_like_length, states_by_groups

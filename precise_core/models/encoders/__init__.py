@@ -1,7 +1,7 @@
 """Sequence encoders, one per file: ``model.encoder.kind`` is the name of the file, ``@register`` marks the class.
 
 A new encoder is a new file here, with a subclass of ``SequenceEncoder`` that is marked with ``@register``. The contract
-tests (tests/test_encoders.py) run for everything that is registered.
+tests (tests/models/test_encoders.py) run for everything that is registered.
 """
 
 import importlib

@@ -1,0 +1,52 @@
+"""How old each table is, and whether the job that writes it succeeded."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from deltalake import DeltaTable
+
+from precise_core.warehouse.newest import folder, read
+from schemas import RUNS, TABLES
+
+_COLUMNS = ["job", "status", "started_at", "seconds", "configuration"]
+
+
+def freshness(warehouse: str | Path, now: datetime | None = None) -> pd.DataFrame:
+    """One row per table of the warehouse, in the order of the data flow.
+
+    Columns: ``table``; ``version`` of the Delta table; ``rows``; ``job`` that writes it; ``last_status`` of that job's
+    last run; ``as_of`` and ``finished_at`` of its last run that succeeded; ``age`` from that as_of to ``now``. What a
+    table says of the world ends at `as_of`; `finished_at` is when it was written.
+
+    Args:
+        warehouse: The folder named `warehouse` in the configuration.
+        now: What the age is counted to; this moment by default.
+
+    Raises:
+        MissingTableError: The folder is no warehouse.
+    """
+    runs = read(warehouse, RUNS, _COLUMNS).to_pandas().sort_values("started_at")
+    runs["as_of"] = pd.to_datetime([json.loads(text)["as_of"] for text in runs["configuration"]], utc=True)
+    runs["finished_at"] = runs["started_at"] + pd.to_timedelta(runs["seconds"], unit="s")
+    last = runs.groupby("job")["status"].last()
+    succeeded = runs[runs["status"] == "succeeded"].groupby("job")[["as_of", "finished_at"]].last()
+    tables = [table for table in TABLES if DeltaTable.is_deltatable(folder(warehouse, table))]
+    found = pd.DataFrame(
+        [(table.name, *_size(folder(warehouse, table)), table.written_by) for table in tables],
+        columns=["table", "version", "rows", "job"],
+    )
+    found["last_status"] = found["job"].map(last)
+    found = found.join(succeeded, on="job")
+    found["age"] = pd.to_datetime(now or datetime.now(UTC)) - pd.to_datetime(found["as_of"])
+    return found
+
+
+def _size(path: str) -> tuple[int, int | None]:
+    """Version and rows; the log counts the rows of every file."""
+    table = DeltaTable(path)
+    counts = table.get_add_actions(flatten=True).column("num_records").to_pylist()
+    return table.version(), None if None in counts else sum(counts)

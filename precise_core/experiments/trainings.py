@@ -1,0 +1,211 @@
+"""The trainings of an experiment: each is done once, whoever asks and however often the experiment is started."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from precise_core.artefacts import replace_file
+from precise_core.errors import NothingToLearnError
+from precise_core.run.job import Job
+from precise_core.sequences.config import ALL_TASK
+from precise_core.training import night as universal
+from precise_core.training.checkpoint import Checkpoint
+from precise_core.training.checkpoints import item_catalog, pinned_snapshot
+from precise_core.training.targeted import train_targeted
+from schemas import ITEM_TOKENS, TRAINING_WINDOWS, Table
+
+WHY_NOT_ALL = "a targeted system has models of single tasks; Universal Training alone is a system of its own"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training of one system.
+
+    Attributes:
+        model_version: Its checkpoint.
+        seed: Of the training.
+        task: What it was trained for.
+        seconds: Wall time, validation included.
+        sequences_per_second: Median over the training's log; None for a graph, which has no sequences.
+        best_epoch: The epoch that was kept.
+        validation: Figures of that epoch.
+    """
+
+    model_version: str
+    seed: int
+    task: str
+    seconds: float
+    sequences_per_second: float | None
+    best_epoch: int
+    validation: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SystemTraining:
+    """What is left of the training of one system with one seed.
+
+    Attributes:
+        checkpoints: By task; a universal one stands under `all`.
+        trained: What each training was like.
+        not_asked: Tasks the system has no model of, and why.
+    """
+
+    checkpoints: Mapping[str, Checkpoint]
+    trained: Sequence[Trained]
+    not_asked: Mapping[str, str]
+
+
+def train_system(job: Job, stage: str, tasks: Sequence[str]) -> SystemTraining:
+    """Train one system.
+
+    Args:
+        job: Of the system.
+        stage: `universal`: one model answers every task; `targeted`: one for every task but `all` that has something
+            to learn from, started from the universal one; or `task`: one from scratch for each of these.
+        tasks: Those the system is asked about.
+    """
+    if stage == "task":
+        return _of_each_task(tasks, lambda task: train_universal_once(job, task), [], {})
+    checkpoint, universal_training = train_universal_once(job)
+    if stage == "universal":
+        return SystemTraining({ALL_TASK: checkpoint}, [universal_training], {})
+    # Whatever it would say about `all` is what the universal system says, which is a system of its own.
+    not_asked = {task: WHY_NOT_ALL for task in tasks if task == ALL_TASK}
+    targeted = [task for task in tasks if task != ALL_TASK]
+    return _of_each_task(
+        targeted, lambda task: train_targeted_once(job, checkpoint, task), [universal_training], not_asked
+    )
+
+
+def _of_each_task(
+    tasks: Sequence[str],
+    train: Callable[[str], tuple[Checkpoint, Trained]],
+    trained: list[Trained],
+    not_asked: dict[str, str],
+) -> SystemTraining:
+    """Train a model for every task; add to what was trained before, and to the tasks without a model."""
+    checkpoints = {}
+    for task in tasks:
+        try:
+            checkpoints[task], training = train(task)
+        except NothingToLearnError as error:
+            not_asked[task] = f"it has no model of it: {error}"
+            continue
+        trained.append(training)
+    return SystemTraining(checkpoints, trained, not_asked)
+
+
+def train_universal_once(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Trained]:
+    """The universal checkpoint of a job's configuration; trained unless an earlier run of it left one.
+
+    ``task`` other than `all`: of that task's windows alone.
+
+    Experiments take hours: one that was killed goes on with the system it was at.
+    """
+    settings = job.settings
+    identity = {
+        "model": settings.model.model_dump(mode="json"),
+        "universal": settings.universal.model_dump(mode="json"),
+        "text": settings.text.model_dump(mode="json"),
+        **what_trainings_read(job),
+    }
+    key = "universal" if task == ALL_TASK else f"task-{task}"
+    return _once(job, f"{key}-{digest(identity)}", task, lambda: universal.train(job, task)[0])
+
+
+def train_targeted_once(job: Job, universal_checkpoint: Checkpoint, task: str) -> tuple[Checkpoint, Trained]:
+    """The checkpoint of a task that starts from a system's universal one; trained unless an earlier run left it.
+
+    With `targeted.warm_start: false` it starts from the untrained parent instead (PRECISE-TT of Table VII).
+
+    Raises:
+        NothingToLearnError: The task has no windows, or none to judge a training from scratch by.
+    """
+    settings = job.settings
+    identity = {
+        "universal": universal_checkpoint.model_version,
+        "targeted": settings.targeted.model_dump(mode="json"),
+        "task": task,
+        **what_trainings_read(job),
+    }
+
+    def train() -> Checkpoint:
+        return train_targeted(
+            config=settings.targeted,
+            universal=universal_checkpoint,
+            windows=pinned_snapshot(job, TRAINING_WINDOWS),
+            catalog=item_catalog(job, universal_checkpoint),
+            task=task,
+            out=job.checkpoints,
+            seed=settings.seed,
+            parent_versions=job.input_versions,
+            as_of=settings.as_of,
+            progress=job.progress("windows"),
+            feed_config=settings.feed,
+        )
+
+    return _once(job, f"targeted-{task}-{digest(identity)}", task, train)
+
+
+def what_trainings_read(job: Job) -> dict[str, Any]:
+    """What every training of an experiment depends on."""
+    # By content: versions grow each time that systems with windows or texts of their own take turns in one table.
+    tables = {table.name: _content(job, table) for table in (TRAINING_WINDOWS, ITEM_TOKENS)}
+    return {"seed": job.settings.seed, "feed": job.settings.feed.bucket_batches, **tables}
+
+
+def _content(job: Job, table: Table) -> str:
+    """SHA-256 of the rows at the pinned version, whatever their order."""
+    rows = job.warehouse.read_arrow(table, job.pin(table), table.stable_columns)
+    digest = hashlib.sha256()
+    for batch in rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks().to_batches():
+        digest.update(batch.serialize())
+    return digest.hexdigest()
+
+
+def _once(job: Job, key: str, task: str, train: Callable[[], Checkpoint]) -> tuple[Checkpoint, Trained]:
+    note = note_of(job, key)
+    if note.is_file():
+        trained = read_note(note)
+        return Checkpoint.open(job.checkpoints / trained.model_version), trained
+    started = time.monotonic()
+    checkpoint = train()
+    seconds = time.monotonic() - started
+    rates = [line["sequences_per_second"] for line in checkpoint.metrics_log() if "sequences_per_second" in line]
+    manifest = checkpoint.manifest
+    trained = Trained(
+        model_version=checkpoint.model_version,
+        seed=job.settings.seed,
+        task=task,
+        seconds=round(seconds, 3),
+        sequences_per_second=round(statistics.median(rates), 1) if rates else 0.0,
+        best_epoch=manifest.best_epoch,
+        validation=manifest.metrics,
+    )
+    write_note(note, trained)
+    return checkpoint, trained
+
+
+def note_of(job: Job, key: str) -> Path:
+    """The file that says that a training is done, and what it was like."""
+    return job.checkpoints / f"trained-{key}.json"
+
+
+def read_note(note: Path) -> Trained:
+    return Trained(**json.loads(note.read_text(encoding="utf-8")))
+
+
+def write_note(note: Path, trained: Trained) -> None:
+    replace_file(note, json.dumps(asdict(trained), indent=2))
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Of everything that a training depends on."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

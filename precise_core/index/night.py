@@ -1,0 +1,116 @@
+"""Which index belongs to which vectors.
+
+An index is named after what is in it: the checkpoint, and a hash of the items, their vectors and the configuration. One
+that is in use is never written over, and one that fits is found by its name alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from precise_core.errors import CheckpointError, DataError
+from precise_core.index.index import VectorIndex, build_index
+from precise_core.pair_scores.scores import one_version
+from precise_core.run.job import Job
+from precise_core.training.checkpoint import Checkpoint
+from precise_core.warehouse.arrow_lists import fixed_lists
+from schemas import ITEM_EMBEDDINGS, ITEM_VOCABULARY, ITEMS, USER_EMBEDDINGS
+from schemas import columns as c
+
+
+@dataclass(frozen=True)
+class IndexedItems:
+    """The living items of a checkpoint as this run reads them, N of them, in the order of the vocabulary."""
+
+    version: str
+    item_ids: list[str]
+    item_indices_N: np.ndarray
+    vectors_ND: np.ndarray
+
+
+def index_folder(job: Job, index_version: str) -> Path:
+    return job.folder / "indexes" / index_version
+
+
+def indexed_items(job: Job, checkpoint: Checkpoint) -> IndexedItems:
+    """What the checkpoint's index has to hold, and the name of that index.
+
+    Raises:
+        VersionMixError: There are no vectors of the checkpoint.
+    """
+    vectors = one_version(job.read(ITEM_EMBEDDINGS), checkpoint.model_version, ITEM_EMBEDDINGS.name)
+    living = job.read(ITEMS).where(~F.col(c.IS_DELETED)).select(c.ITEM_ID)
+    chosen = vectors.join(living, on=c.ITEM_ID, how="left_semi").select(c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING)
+    table = chosen.orderBy(c.ITEM_INDEX).toArrow().combine_chunks()
+    item_ids, item_indices_N = table[c.ITEM_ID].to_pylist(), table[c.ITEM_INDEX].to_numpy()
+    vectors_ND = _vectors(table, checkpoint.manifest.model.fusion.width)
+    described = [job.settings.index.model_dump(mode="json"), job.settings.seed, item_ids]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    digest.update(item_indices_N.tobytes())
+    digest.update(vectors_ND.tobytes())
+    version = f"{checkpoint.model_version}-{digest.hexdigest()[:12]}"
+    return IndexedItems(version, item_ids, item_indices_N, vectors_ND)
+
+
+def make_index(job: Job, task: str, checkpoint: Checkpoint, items: IndexedItems) -> VectorIndex:
+    """The index of these items: the one that is there already, or one built now and measured against exact search.
+
+    Raises:
+        ModelError: A vector is not usable, or recall is below `index.min_recall`.
+    """
+    folder, version = index_folder(job, items.version), checkpoint.model_version
+    try:
+        return VectorIndex.open(folder, version)
+    except CheckpointError:  # not there, or damaged
+        pass
+    index = build_index(
+        items.item_ids,
+        items.item_indices_N,
+        items.vectors_ND,
+        model_version=version,
+        config=job.settings.index,
+        seed=job.settings.seed,
+        queries_QD=_queries(job, task, checkpoint),
+    )
+    index.save(folder, job.pin(ITEM_VOCABULARY))
+    return index
+
+
+def require_index(job: Job, task: str, checkpoint: Checkpoint) -> str:
+    """The name of the index that holds exactly the vectors that would be published.
+
+    Raises:
+        DataError: There is none; an older one may be there.
+        CheckpointError: It was changed on disk.
+    """
+    items = indexed_items(job, checkpoint)
+    folder = index_folder(job, items.version)
+    if not folder.is_dir():
+        raise DataError(
+            f"{task}: no index of {checkpoint.model_version} holds the {len(items.item_ids):,} vectors of "
+            f"item_embeddings version {job.pin(ITEM_EMBEDDINGS)} (indexes/{items.version}); nothing was published; "
+            "run jobs/build_index.py first"
+        )
+    VectorIndex.open(folder, checkpoint.model_version)
+    return items.version
+
+
+def _queries(job: Job, task: str, checkpoint: Checkpoint) -> np.ndarray | None:
+    """Vectors of some users of the checkpoint, the same on every run; None where nobody is encoded yet."""
+    users = job.read_optional(USER_EMBEDDINGS)
+    if users is None:
+        return None
+    chosen = users.where((F.col(c.MODEL_VERSION) == checkpoint.model_version) & (F.col(c.TASK) == task))
+    table = chosen.orderBy(F.xxhash64(c.USER_ID)).limit(job.settings.index.check_queries).select(c.EMBEDDING).toArrow()
+    return _vectors(table, checkpoint.manifest.model.fusion.width) if table.num_rows else None
+
+
+def _vectors(table: pa.Table, width: int) -> np.ndarray:
+    return fixed_lists(table[c.EMBEDDING].combine_chunks(), width).astype(np.float32)

@@ -1,0 +1,200 @@
+"""When a night is refused because of its rows: nearly all are rejected, times are misread, or ids belong to others.
+
+What is printed shows rows as they are; of that nothing is kept (`PreciseError.stored`). Jobs of Spark run only on the
+way to a refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from precise_core.errors import DataError
+from precise_core.intake.cleaning import DUPLICATES, UNKNOWN_ITEM
+from precise_core.intake.erasures import ERASED
+from precise_core.sources.config import EventsInput, FileInput, ImpressionsInput, TimeReading
+from precise_core.sources.raw import INVALID_TIME
+from schemas import Table
+from schemas import columns as c
+
+_EXAMPLES = 3
+_PAIRS = 1000  # of ids that nearly meet: enough to see what keeps them apart
+_RAW_CHARS = 300
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The years that logs are from, in seconds: 1990 to 2100.
+_FIRST, _LAST = 631_152_000, 4_102_444_800
+_PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_TIMES = (INVALID_TIME, "future_time")
+
+# What two spellings of one id usually differ by, in the order in which they are taken away.
+_SPELLINGS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "blanks around them": (r"^[\s\u00a0]+|[\s\u00a0]+$", lambda text: text.strip()),
+    "`.0` at their end": (r"\.0+$", lambda text: re.sub(r"\.0+$", "", text)),
+    "leading zeros": (r"^0+(?=.)", lambda text: re.sub(r"^0+(?=.)", "", text)),
+    "upper and lower case": ("", str.lower),
+}
+
+
+def refuse_rejections(
+    table: Table,
+    checked: DataFrame,
+    reasons: Mapping[str | None, int],
+    largest_share: float,
+    spec: FileInput | None,
+    items: DataFrame | None,
+) -> None:
+    """Refuse a night of which (nearly) no row can be used: the configuration or the delivery is wrong, not the rows.
+
+    Args:
+        table: The table.
+        checked: Its rows of tonight with their reasons.
+        reasons: Rows by reason; None = accepted.
+        largest_share: Of the rows; repeated ones and those of erased users are as they should be.
+        spec: How own files are read; None of another source.
+        items: The catalog, for the table whose rows must be on its items.
+
+    Raises:
+        DataError: More than that share is rejected.
+    """
+    harmless = {None, ERASED, *DUPLICATES}
+    broken = {reason: rows for reason, rows in reasons.items() if reason not in harmless}
+    rejected = sum(broken.values())
+    judged = reasons.get(None, 0) + rejected
+    if rejected <= largest_share * judged:
+        return
+    ordered = sorted(broken, key=lambda reason: -broken[reason])
+    main, hint, examples = str(ordered[0]), "", ""
+    if main == UNKNOWN_ITEM and items is not None:
+        hint, examples = _about_items(checked.where(F.col(c.REASON) == UNKNOWN_ITEM), items)
+    elif main in _TIMES and isinstance(spec, EventsInput | ImpressionsInput):
+        values = _cells(checked.where(F.col(c.REASON).isin(*_TIMES)), spec.time)
+        hint, examples = time_hint(values, spec.time_reading), f"times such as {_listed(values)}"
+    if not examples:
+        examples = "rows such as " + ", ".join(_raws(checked.where(F.col(c.REASON) == main)))
+    counts = ", ".join(f"{reason} {broken[reason]:,}" for reason in ordered if reason is not None)
+    raise DataError(
+        f"{table.name}: {rejected:,} of {judged:,} rows are rejected ({counts}), more than "
+        f"gates.largest_rejected_share {largest_share:g}; nothing was taken{hint and f'; {hint}'}; {examples}",
+        private=examples,
+    )
+
+
+def refuse_misread_times(table: Table, first: int, last: int, spec: FileInput | None) -> None:
+    """Refuse a night whose times all lie in the first days of 1970: numbers of another unit than they were read in.
+
+    Args:
+        table: The table.
+        first: Earliest accepted time, in microseconds since 1970.
+        last: Latest.
+        spec: How own files are read; other sources know their times.
+
+    Raises:
+        DataError: All of them would lie between 1990 and 2100 if their unit were larger.
+    """
+    if not isinstance(spec, EventsInput | ImpressionsInput):
+        return
+    used = spec.time_reading.unit or "nanoseconds"
+    for unit, per_second in _PER_SECOND.items():
+        factor = _PER_SECOND[used] // per_second
+        is_counted = first % 10**6 == last % 10**6 == 0 and factor == 10**9  # 1, 2, 3 s: an order, not a clock
+        is_usual = first * factor / 10**6 >= _FIRST and last * factor / 10**6 <= _LAST
+        if factor > 1 and is_usual and not is_counted:
+            times = [f"{_EPOCH + timedelta(microseconds=micros):%Y-%m-%d %H:%M:%S}" for micros in (first, last)]
+            how = f"set `time_reading: {{unit: {unit}}}`" if spec.time_reading.unit else "correct how they were made"
+            raise DataError(
+                f"{table.name}: all times of tonight lie between {times[0]} and {times[1]}: they look like {unit} that "
+                f"were read as {used}; nothing was taken; {how}"
+            )
+
+
+def refuse_other_users(table: Table, rows: DataFrame, number: int, where: str) -> None:
+    """Refuse rows under the id of a row of somebody else, which they would replace.
+
+    Args:
+        table: The table.
+        rows: Those rows, or more than those where ``number`` is 0.
+        number: How many there are.
+        where: Where the other row is.
+
+    Raises:
+        DataError: There is one.
+    """
+    if not number:
+        return
+    key = table.key[0]
+    examples = _listed([row[key] for row in rows.select(key).limit(_EXAMPLES).collect()])
+    raise DataError(
+        f"{table.name}: {number:,} rows have the {key} of a row of another user {where}, such as {examples}; "
+        f"nothing was taken; do the ids begin anew in every file? Leave `{key}` out of the configuration, or make it "
+        "unique; if these are corrections, accept them with --reassign",
+        private=examples,
+    )
+
+
+def time_hint(values: Sequence[str], reading: TimeReading) -> str:
+    """Which reading would make times of the usual years of ``values``; empty where none is known."""
+    numbers = [float(value) for value in values if re.fullmatch(r"-?\d+(\.\d+)?([eE]\+?\d+)?", value.strip())]
+    if not numbers or len(numbers) < len(values):
+        is_default = reading.unit is None and reading.format is None
+        return "times are read as ISO 8601 where `time_reading` does not say otherwise" if values and is_default else ""
+    for unit, per_second in _PER_SECOND.items():
+        seconds = [number / per_second for number in numbers]
+        if min(seconds) >= _FIRST and max(seconds) <= _LAST and unit != reading.unit:
+            if unit == "nanoseconds":
+                return "they look like nanoseconds, which are not read: divide them by 1,000"
+            said = f", not {reading.unit}" if reading.unit else ""
+            return f"they look like {unit}{said}: set `time_reading: {{unit: {unit}}}`"
+    return ""
+
+
+def _about_items(unknown: DataFrame, items: DataFrame) -> tuple[str, str]:
+    """What keeps the ids of a log and those of the catalog apart, and a few of both."""
+    wanted = unknown.select(F.col(c.ITEM_ID).alias("wanted")).distinct()
+    known = items.select(F.col(c.ITEM_ID).alias("known")).distinct()
+    nearly_meet = _plain(F.col("wanted")) == _plain(F.col("known"))
+    pairs = wanted.join(known, on=nearly_meet, how="inner").limit(_PAIRS).collect()
+    if not pairs:
+        hint = "are these the items of this log?"
+        sides = [[row[0] for row in side.limit(_EXAMPLES).collect()] for side in (wanted, known)]
+    else:
+        hint = f"the ids of log and catalog differ by {' and '.join(_differences(pairs))}: write them alike"
+        sides = [list(side)[:_EXAMPLES] for side in zip(*pairs, strict=True)]
+    return hint, f"items of the log such as {_listed(sides[0])}, of the catalog such as {_listed(sides[1])}"
+
+
+def _plain(text: Column) -> Column:
+    for pattern, _ in _SPELLINGS.values():
+        text = F.regexp_replace(text, pattern, "") if pattern else F.lower(text)
+    return text
+
+
+def _differences(pairs: Sequence[Sequence[str]]) -> list[str]:
+    """The spellings without which not all pairs meet."""
+
+    def spelt(text: str, without: str) -> str:
+        for name, (_, take_away) in _SPELLINGS.items():
+            text = text if name == without else take_away(text)
+        return text
+
+    return [name for name in _SPELLINGS if any(spelt(one, name) != spelt(other, name) for one, other in pairs)]
+
+
+def _cells(rejected: DataFrame, column: str) -> list[str]:
+    """What a few rejected rows have in a column of the source, where it has been kept."""
+    found = [json.loads(row[c.RAW]) for row in rejected.select(c.RAW).limit(_EXAMPLES).collect()]
+    cells = [row.get(column) for row in found if isinstance(row, dict)]
+    return [str(cell) for cell in cells if cell is not None]
+
+
+def _raws(rejected: DataFrame) -> list[str]:
+    rows = rejected.select(c.RAW).limit(_EXAMPLES).collect()
+    return [str(row[c.RAW] or "")[:_RAW_CHARS].replace("\n", "\\n") for row in rows]
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(map(repr, values))

@@ -1,0 +1,287 @@
+"""What of an own source is taken tonight, whether its columns have drifted, and what is kept in mind of it.
+
+A file is taken once. What was taken is a row of `source_files`; a file of the same size and time is trusted, any other
+one is compared by its SHA-256. Where the table it was taken into is gone, or was made anew, it is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.errors import DataError, SchemaError
+from precise_core.sources.cells import Batch
+from precise_core.sources.column_drift import differences, kept_in_mind
+from precise_core.sources.config import FileInput, FilesSource
+from precise_core.sources.files import inputs_of, needs_of
+from precise_core.sources.formats import batches_of, columns_of, format_in_use, warnings_of, why_without_rows
+from precise_core.sources.listing import look_up, no_such_file, sha256_of
+from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
+from precise_core.sources.raw import FILE_ORDER
+from precise_core.sources.typed_formats import delta_version, jdbc_label
+from precise_core.warehouse.session import require_names
+from schemas import columns as c
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the command line says about files.
+
+    Args:
+        full: Take every file again, whether it was taken or not.
+        evolve: Accept columns that are of another kind than before.
+        reread: Take a file again whose content has changed, whatever `changed_files` says.
+        reassign: Accept corrections that give a row to another user.
+    """
+
+    full: bool = False
+    evolve: bool = False
+    reread: bool = False
+    reassign: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """A file (or Delta table, or database table) that is read tonight.
+
+    Args:
+        path: The real path, or what stands for the database table; `source_files` and rejected rows have it.
+        file: The file as the configuration reaches it, for messages; None for a database table.
+        size_bytes: Of the file.
+        modified_at: Of the file.
+        checksum: Of the content, or the version of a Delta table.
+        columns: Name -> type.
+        sequence: Place in the order of taking.
+        version: Of a Delta table.
+    """
+
+    path: str
+    file: Path | None = None
+    size_bytes: int = 0
+    modified_at: datetime = NO_TIME
+    checksum: str = ""
+    columns: Mapping[str, str]
+    sequence: int
+    version: int | None = None
+
+    @property
+    def must_have_rows(self) -> bool:
+        """Files without rows are not taken; a Delta or database table may have none."""
+        return self.file is not None and self.version is None
+
+    def record(self, table_name: str, table_id: str, rows: int, run_id: str, taken_at: datetime) -> dict[str, Any]:
+        """The row of `source_files` that says it was taken."""
+        return {
+            c.TABLE_NAME: table_name,
+            "table_id": table_id,
+            c.PATH: self.path,
+            "size_bytes": self.size_bytes,
+            "modified_at": self.modified_at,
+            "checksum": self.checksum,
+            "columns": dict(self.columns),
+            "rows": rows,
+            "sequence": self.sequence,
+            c.RUN_ID: run_id,
+            "taken_at": taken_at,
+        }
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What is read tonight, by table name, and what is worth saying about the rest."""
+
+    arrivals: dict[str, list[Arrival]] = field(default_factory=dict)
+    batches: dict[str, list[Batch]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+def take_stock(
+    spark: SparkSession,
+    source: FilesSource,
+    known: Sequence[Record],
+    table_ids: Mapping[str, str],
+    policy: Policy,
+) -> Intake:
+    """Decide what of ``source`` is read tonight.
+
+    Args:
+        spark: The session, for the columns of Delta and database tables.
+        source: What the configuration names.
+        known: The rows of `source_files`.
+        table_ids: Identity of every table there is, by name.
+        policy: What the command line asks for.
+
+    Raises:
+        DataError: No file matches and none ever has, all of them are empty, a file changed since it was taken, or the
+            table that it was taken into is gone and the file is, too.
+        SchemaError: A named column is of another kind than before, and ``policy.evolve`` is off.
+    """
+    intake = Intake()
+    for name, spec in inputs_of(source).items():
+        own = {record[c.PATH]: record for record in known if record[c.TABLE_NAME] == name}
+        lost = lost_files(own, table_ids.get(name))
+        arrivals, said = _arrivals(spark, spec, own, lost, policy)
+        if lost and not policy.full:
+            require_lost_files(name, lost, [arrival.path for arrival in arrivals])
+            said.append(f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again")
+        require_names(spark, [arrival.path for arrival in arrivals if arrival.file])
+        batches = _batches(spec, arrivals)
+        arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
+        skipped = len(own.keys() - {arrival.path for arrival in arrivals})
+        intake.arrivals[name] = arrivals
+        intake.batches[name] = batches
+        intake.said.extend(f"{name}: {line}" for line in [*said, *accepted])
+        intake.said.append(f"{name}: {len(arrivals)} to read, {skipped} taken before")
+    return intake
+
+
+def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
+    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
+
+    Args:
+        raw: Rows in the raw shape.
+        sequences: Path -> order of taking; a file that is not here comes before all others.
+    """
+    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
+    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
+    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
+    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
+
+
+def _arrivals(
+    spark: SparkSession, spec: FileInput, known: Mapping[str, Record], lost: Container[str], policy: Policy
+) -> tuple[list[Arrival], list[str]]:
+    """What is read, in the order of taking: what was taken keeps its place, what is new comes after it, by path."""
+    first = max((record["sequence"] for record in known.values()), default=0) + 1
+    if spec.jdbc is not None:
+        label = jdbc_label(spec.jdbc)
+        sequence = known[label]["sequence"] if label in known else first
+        return [Arrival(path=label, columns=columns_of(spark, spec, None), sequence=sequence)], []
+    if format_in_use(spec) == "delta":
+        return _delta_arrivals(spark, spec, known, lost, first, policy), []
+    arrivals = []
+    listing = look_up(str(spec.path))
+    said, empty = [f"warning: {note}" for note in listing.notes], []
+    for file in listing.files:
+        record, is_lost = known.get(str(file.resolve())), str(file.resolve()) in lost
+        is_changed = record is not None and checksum_of(file, record) != record["checksum"]
+        if record is not None and not (is_changed or is_lost or policy.full):
+            continue
+        if why := why_without_rows(spec, file):
+            _require_no_loss(file, record, policy)
+            empty.append(f"{file}: {why}")
+            continue
+        if record is not None and is_changed:
+            if not is_lost:
+                _require_permission(file, record, spec, policy)
+            said.append(f"{file.name} has changed since it was taken and is read again")
+        if record is None or is_changed:
+            arrivals.append(_arrival_of(spark, spec, file, first))
+            first += 1
+        else:
+            arrivals.append(_arrival_of(spark, spec, file, record["sequence"]))
+    # Files that were taken may be archived; then there is simply nothing new.
+    is_archive = known and not policy.full and not any(Path(path).exists() for path in known)
+    if len(empty) == len(listing.files) and not is_archive:
+        raise DataError(empty[0] if empty else no_such_file(str(spec.path)))
+    said += [f"warning: {line}; it is left out tonight" for line in empty]
+    said += [line for arrival in arrivals if arrival.file for line in warnings_of(spec, arrival.file)]
+    return sorted(arrivals, key=lambda arrival: arrival.sequence), said
+
+
+def _require_no_loss(file: Path, record: Record | None, policy: Policy) -> None:
+    if policy.full and record is not None and record["rows"]:
+        raise DataError(f"{file}: empty now, and was not when it was taken; --full would lose its rows")
+
+
+def _require_permission(file: Path, record: Record, spec: FileInput, policy: Policy) -> None:
+    if not (policy.full or policy.reread or spec.changed_files == "read_again"):
+        raise DataError(
+            f"{file}: has changed since run {record[c.RUN_ID]} took it; a file is taken once: put what is new into "
+            "another file, or read this one again with --reread (always: `changed_files: read_again`)"
+        )
+
+
+def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int) -> Arrival:
+    status = file.stat()
+    return Arrival(
+        path=str(file.resolve()),
+        file=file,
+        size_bytes=status.st_size,
+        modified_at=modified_at(file),
+        checksum=sha256_of(file),
+        columns=columns_of(spark, spec, file),
+        sequence=sequence,
+    )
+
+
+def _delta_arrivals(
+    spark: SparkSession,
+    spec: FileInput,
+    known: Mapping[str, Record],
+    lost: Container[str],
+    sequence: int,
+    policy: Policy,
+) -> list[Arrival]:
+    folder = Path(str(spec.path)).resolve()
+    version = delta_version(folder)
+    checksum = f"version {version}"
+    is_taken = str(folder) in known and known[str(folder)]["checksum"] == checksum
+    if is_taken and not policy.full and str(folder) not in lost:
+        return []
+    columns = columns_of(spark, spec, folder)
+    return [
+        Arrival(path=str(folder), file=folder, checksum=checksum, columns=columns, sequence=sequence, version=version)
+    ]
+
+
+def _with_checked_columns(
+    spec: FileInput, known: Mapping[str, Record], arrivals: Sequence[Arrival], evolve: bool
+) -> tuple[list[Arrival], list[str]]:
+    """The arrivals with the columns to keep in mind, and what differs from those of the file before it.
+
+    Raises:
+        SchemaError: A column that the configuration names is of another kind, and ``evolve`` is off.
+    """
+    needs = needs_of(spec)
+    with_rows = [record for record in known.values() if record["rows"]]
+    last = max(with_rows, key=lambda record: record["sequence"], default=None)
+    before = None if last is None else dict(last["columns"])
+    checked, said = [], []
+    for arrival in arrivals:
+        record = known.get(arrival.path)
+        if record is not None and arrival.checksum and arrival.checksum == record["checksum"]:
+            checked.append(replace(arrival, columns=record["columns"]))  # looked at when it was taken
+            continue
+        if before is not None:
+            retyped, harmless = differences(before, arrival.columns, needs, is_open=_is_open(spec))
+            if retyped and not evolve:
+                raise SchemaError(
+                    f"{arrival.file or arrival.path}: its columns differ from those taken before: "
+                    f"{'; '.join(retyped)}; "
+                    "correct the file, or accept them with --evolve"
+                )
+            name = Path(arrival.path).name
+            said += [f"{name}: {difference}, accepted" for difference in retyped]
+            said += [f"warning: {name}: {difference}" for difference in harmless]
+        before = kept_in_mind(before or {}, arrival.columns, is_open=_is_open(spec))
+        checked.append(replace(arrival, columns=before))
+    return checked, said
+
+
+def _is_open(spec: FileInput) -> bool:
+    return format_in_use(spec) == "jsonl"
+
+
+def _batches(spec: FileInput, arrivals: Sequence[Arrival]) -> list[Batch]:
+    if spec.jdbc is not None:
+        return [Batch() for _ in arrivals]
+    if format_in_use(spec) == "delta":
+        return [Batch((one.file,), one.version) for one in arrivals if one.file]
+    return batches_of(spec, [one.file for one in arrivals if one.file])

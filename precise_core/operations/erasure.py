@@ -1,0 +1,161 @@
+"""Erasing users from a warehouse: what goes, what is looked through afterwards, and what was trained with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deltalake.exceptions import DeltaError
+
+from precise_core.errors import ConfigError, DataError
+from precise_core.operations.erase import Erased, erase, erases, impressions_of
+from precise_core.operations.maintenance import require_no_reader
+from precise_core.operations.traces import Traces, find_traces, values_in
+from precise_core.run.job import Job
+from precise_core.run.run_log import remove_logs
+from precise_core.warehouse.care import forget_history
+from precise_core.warehouse.erasure_list import FOLDER, ErasureList
+from precise_core.warehouse.snapshot import DeltaSnapshot
+from schemas import RANKING_FEATURES, RANKING_SCORES, TABLES, TRAINING_WINDOWS, Table
+from schemas import columns as c
+
+_YES, _NO, _UNKNOWN = "yes", "no", "unknown: the rows it was trained on are no longer there"
+
+
+def users_asked_for(arguments: argparse.Namespace) -> list[str]:
+    """The ids of `--user-id` and of the file of `--ids`, one a line, to the character.
+
+    Raises:
+        ConfigError: There is none, or the file is missing.
+    """
+    ids = list(arguments.user_id or [])
+    if arguments.ids:
+        try:
+            ids += Path(arguments.ids).read_text(encoding="utf-8").split("\n")
+        except OSError as error:
+            raise ConfigError(f"--ids {arguments.ids}: {error.strerror}") from error
+    found = sorted({user_id for user_id in ids if user_id.strip()})
+    if not found:
+        raise ConfigError("no user to erase: give --user-id X, or --ids FILE with one id a line")
+    return found
+
+
+def tables_with_users(job: Job) -> list[Table]:
+    """Every table there is that may hold or quote a user; the one that only knows impressions comes first."""
+    found = [table for table in TABLES if erases(table) and job.warehouse.exists(table)]
+    return sorted(found, key=lambda table: table != RANKING_SCORES)
+
+
+def erase_from_tables(job: Job, user_ids: Sequence[str]) -> dict[str, Erased]:
+    """Take the users out of the newest version of every table."""
+    users = job.spark.createDataFrame([(user_id,) for user_id in user_ids], f"{c.USER_ID} string").coalesce(1)
+    impressions = impressions_of(job.warehouse, users)
+    done = {}
+    for table in tables_with_users(job):
+        done[table.name] = erase(job.warehouse, table, users, impressions)
+        job.output_versions[table.name] = job.warehouse.version(table)
+    return done
+
+
+def purge_history(job: Job) -> None:
+    """Remove every older version of the tables that held users.
+
+    Raises:
+        ReaderError: A reader is at work; it would lose the files it reads.
+    """
+    require_no_reader(job, 0)
+    for table in tables_with_users(job):
+        removed = forget_history(job.warehouse.path(table))
+        job.output_versions[table.name] = job.warehouse.version(table)
+        job.say(f"{table.name}: history removed, {len(removed)} older files; older versions can no longer be read")
+
+
+def look_for_traces(job: Job, user_ids: Sequence[str], done: dict[str, Erased]) -> dict[str, Traces]:
+    """Read every file of every table with users, and say what was found."""
+    found = {}
+    for table in tables_with_users(job):
+        traces = found[table.name] = find_traces(job.warehouse.path(table), user_ids)
+        rows = done[table.name]
+        job.say(
+            f"{table.name}: {rows.rows_before:,} rows before, {rows.rows_after:,} after"
+            + (f", {rows.blanked} texts blanked" if rows.blanked else "")
+            + f"; read {traces.live_files} live and {traces.older_files} older files, {traces.log_entries} log entries:"
+            f" {traces.live_values} + {traces.older_values} + {traces.log_values} values name them"
+        )
+    return found
+
+
+def trained_with(job: Job, user_ids: Sequence[str]) -> dict[str, str]:
+    """Checkpoint or ranking model -> `yes`, `no`, or `unknown` where its training data is gone."""
+    return dict([*_checkpoints(job, user_ids), *_rankers(job, user_ids)])
+
+
+def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+    answers: dict[tuple[int, str], str] = {}
+    for manifest in _manifests(job.folder / "checkpoints", "manifest.json"):
+        version, task = manifest["input_versions"].get(TRAINING_WINDOWS.name), manifest["task"]
+        if version is None:
+            continue
+        if (version, task) not in answers:
+            where = {c.TASK: task, c.SPLIT: "train"}
+            answers[version, task] = _is_in(job, TRAINING_WINDOWS, version, where, user_ids)
+        yield manifest["model_version"], answers[version, task]
+
+
+def _rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for manifest in _manifests(job.folder / "rankers", "ranker.json"):
+        version = manifest["parent"].get(RANKING_FEATURES.name)
+        yield manifest["ranker_version"], _is_in(job, RANKING_FEATURES, version, {}, user_ids)
+
+
+def _manifests(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    for file in sorted(folder.glob(f"[!.]*/{name}")):
+        yield json.loads(file.read_text(encoding="utf-8"))
+
+
+def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], user_ids: Sequence[str]) -> str:
+    try:
+        files = DeltaSnapshot(job.warehouse.path(table), version).files(where)
+        counts = [values_in(Path(file.removeprefix("file://")), user_ids)["theirs"] for file in files]
+    except (DataError, DeltaError, OSError):
+        return _UNKNOWN
+    return _YES if sum(counts) else _NO
+
+
+def remove_report(job: Job) -> None:
+    """The page beside the warehouse shows users as examples; `build_report` makes it again without them."""
+    page = job.folder.parent / "report.html"
+    if page.is_file():
+        page.unlink()
+        job.say("report.html: removed, it may show them as an example; run jobs/build_report.py")
+
+
+def remove_stacks(job: Job) -> None:
+    """The logs of failed runs quote what Java and Spark said, rows too."""
+    if removed := remove_logs(job.folder):
+        job.say(f"logs of failed runs: {removed} removed, they may quote them")
+
+
+def write_report(
+    job: Job, erased: ErasureList, user_ids: Sequence[str], done: dict[str, Erased], traces: dict[str, Traces],
+    trained: dict[str, str], *, is_purged: bool,
+) -> Path:  # fmt: skip
+    """Keep the proof beside the list; it names users by their salted hash only."""
+    report = {
+        "run_id": job.run_id,
+        "at": datetime.now(UTC).isoformat(),
+        "users": [erased.hash_of(user_id) for user_id in user_ids],
+        "history_removed": is_purged,
+        "tables": {name: asdict(rows) | traces[name].as_dict() for name, rows in done.items()},
+        "indexes": "hold items only",
+        "trained_with_them": trained,
+        "values_left": sum(found.left for found in traces.values()),
+    }
+    file = job.folder / FOLDER / f"{job.run_id}.json"
+    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return file

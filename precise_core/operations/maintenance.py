@@ -1,0 +1,123 @@
+"""What `maintain_tables` does to a warehouse, and what it refuses to do."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from precise_core.errors import ConfigError, ReaderError
+from precise_core.operations.old_artefacts import unused_artefacts
+from precise_core.publication.published import published_now
+from precise_core.run.job import Job
+from precise_core.warehouse.care import (
+    MIB,
+    SmallFiles,
+    compact,
+    is_readable,
+    old_log_entries,
+    small_files,
+    trim_log,
+    vacuum,
+)
+from precise_core.warehouse.leases import leases, needed_since
+from schemas import ITEM_EMBEDDINGS, RUNS, TRAINING_WINDOWS, USER_EMBEDDINGS, Table
+from schemas import columns as c
+
+# Training reads it row group by row group, in an order that a resumed training must find again; every night that
+# changes it writes it as a whole.
+_NEVER_COMPACTED = {TRAINING_WINDOWS.name}
+
+
+def require_safe_retention(job: Job, hours: int) -> None:
+    """Refuse to remove files that a living reader may still read.
+
+    Raises:
+        ConfigError: Shorter than the configured minimum.
+        ReaderError: A reader needs files that were removed from their table earlier; the message names it.
+    """
+    least = job.settings.tables.min_retention_hours
+    if hours < least:
+        raise ConfigError(
+            f"retention of {hours} h is below tables.min_retention_hours {least}; a job that began before it would "
+            "lose the files it reads"
+        )
+    require_no_reader(job, hours)
+
+
+def require_no_reader(job: Job, hours: int) -> None:
+    """Refuse where a living reader began, or reads a version that was replaced, earlier than ``hours`` ago.
+
+    Raises:
+        ReaderError: There is one; the message names it and the retention that it allows.
+    """
+    living, stale = leases(job.folder)
+    for lease in stale:
+        job.say(f"reader {lease} ended without a word; its lease is void")
+        if lease.file and not getattr(job.arguments, "dry_run", False):
+            lease.file.unlink(missing_ok=True)
+    for lease in living:
+        age = (datetime.now(UTC) - needed_since(lease, job.folder)).total_seconds() / 3600
+        if age > hours:
+            raise ReaderError(
+                f"retention of {hours} h would remove files that a reader needs: {lease}; wait for it to end, or keep "
+                f"at least {math.floor(age) + 1} h"
+            )
+
+
+def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
+    """Compact, vacuum and trim the log of one table; returns whether there was anything to do."""
+    path, config = job.warehouse.path(table), job.settings.tables
+    would = "would " if dry_run else ""
+    done = []
+    small = SmallFiles(0, 0) if table.name in _NEVER_COMPACTED else small_files(path, config)
+    if small.files:
+        done.append(f"{would}merge {small.files} small files ({small.size_bytes / MIB:.1f} MiB)")
+        if not dry_run:
+            compact(job.spark, path, config)
+    removed = vacuum(path, hours, dry_run=dry_run, keep=_published_versions(job, table))
+    if removed:
+        done.append(f"{would}remove {len(removed)} files older than {hours} h that no version needs")
+    entries = (
+        len(old_log_entries(path, config.log_retention_days)) if dry_run else trim_log(path, config.log_retention_days)
+    )
+    if entries:
+        done.append(f"{would}remove {entries} log entries older than {config.log_retention_days} days")
+    if done:
+        job.say(f"{table.name}: {', '.join(done)}")
+    job.output_versions[table.name] = job.warehouse.version(table)
+    job.metrics["files_merged"] = job.metrics.get("files_merged", 0.0) + small.files * (not dry_run)
+    job.metrics["files_removed"] = job.metrics.get("files_removed", 0.0) + len(removed) * (not dry_run)
+    return bool(done)
+
+
+def _published_versions(job: Job, table: Table) -> set[int]:
+    """Versions that readers of published vectors ask for, however long ago that was."""
+    if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
+        return set()
+    kept, path = set(), job.warehouse.path(table)
+    for row in published_now(job.warehouse).values():
+        version = row["table_versions"].get(table.name)
+        if version is not None and is_readable(path, version, f"{c.MODEL_VERSION}={row[c.MODEL_VERSION]}/"):
+            kept.add(version)
+    return kept
+
+
+def remove_old_artefacts(job: Job, dry_run: bool) -> None:
+    """Remove checkpoints, indexes, ranking models and catalogs that nothing refers to."""
+    keep = job.settings.tables.keep_artefacts
+    runs = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS), ["started_at", "status", "artefacts"])
+    unused = unused_artefacts(job.folder, runs.to_pylist(), keep)
+    for folder in unused:
+        job.say(
+            f"{'would remove' if dry_run else 'remove'} {_size(folder) / MIB:.1f} MiB: {folder.relative_to(job.folder)}"
+        )
+        if not dry_run:
+            shutil.rmtree(folder)
+    job.say(f"artefacts: {len(unused)} not in use; the newest {keep} of each kind and task are kept")
+    job.metrics["artefacts_removed"] = 0.0 if dry_run else float(len(unused))
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,267 @@
+"""Back to the state after a named run: tables, vocabulary, checkpoints in use, ranking models and indexes together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from precise_core.artefacts import verify_sums
+from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
+from precise_core.operations.old_artefacts import FOLDERS, pointers
+from precise_core.publication.published import publications, published_now
+from precise_core.ranking.variants import publish_rankers
+from precise_core.run.job import ROLLBACK_JOURNAL, Job
+from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
+from precise_core.warehouse.care import live_files
+from precise_core.warehouse.erasure_list import ErasureList
+from schemas import (
+    ITEM_EMBEDDINGS,
+    PUBLISHED_MODELS,
+    RUNS,
+    TABLES,
+    USER_EMBEDDINGS,
+    VALIDATION_RESULTS,
+    Table,
+)
+from schemas import columns as c
+
+NIGHT = "run_night"
+# What has happened has happened: these are never taken back.
+_HISTORY = {RUNS.name, VALIDATION_RESULTS.name}
+
+
+@dataclass
+class State:
+    """What a warehouse consisted of after a run.
+
+    Attributes:
+        to_run: The run.
+        tables: Table -> version; a table that is not here did not exist.
+        table_ids: Table -> its identity, where a run has written it down.
+        artefacts: `checkpoint:<task>`, `index:<task>` and `ranker:<system>` -> version.
+    """
+
+    to_run: str
+    tables: dict[str, int] = field(default_factory=dict)
+    table_ids: dict[str, str] = field(default_factory=dict)
+    artefacts: dict[str, str] = field(default_factory=dict)
+
+    def take(self, run: Mapping[str, Any]) -> None:
+        """Go on by one run."""
+        whole = run["job"] in (NIGHT, "rollback") and run["status"] == "succeeded"  # these write down everything
+        if whole:
+            self.tables, self.table_ids, self.artefacts = {}, {}, {}
+        # What it read was there, even where the run that wrote it was killed and has no row.
+        # Published vectors may be read in an older version than the newest: nothing goes back by being read.
+        read = {name: max(version, self.tables.get(name, version)) for name, version in run["input_versions"]}
+        seen = read | dict(run["output_versions"])
+        self.tables |= {name: version for name, version in seen.items() if name not in _HISTORY}
+        self.table_ids |= dict(run["table_ids"] or {})
+        if run["job"] == "train_ranker" and run["status"] == "succeeded":  # its pointer is replaced as a whole
+            self.artefacts = {key: value for key, value in self.artefacts.items() if not key.startswith("ranker:")}
+        self.artefacts |= dict(run["artefacts"])
+        self.artefacts = {key: value for key, value in self.artefacts.items() if value}
+
+
+def state_after(job: Job, run_id: str) -> State:
+    """What `runs` says about the state after ``run_id``.
+
+    Raises:
+        ConfigError: There is no such run, or it failed; the message names runs there are.
+        DataError: Users were erased since: going back would bring them back.
+    """
+    rows = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS)).to_pylist()
+    rows.sort(key=_end)
+    found = next((row for row in rows if row["run_id"] == run_id), None)
+    if found is None or found["status"] != "succeeded":
+        nights = [row["run_id"] for row in rows if row["job"] == NIGHT and row["status"] == "succeeded"]
+        raise ConfigError(
+            f"--to-run {run_id}: {'no such run' if found is None else 'that run failed'}; the last nights are "
+            f"{', '.join(nights[-5:]) or '(none)'}; every run is in the table runs"
+        )
+    erased = ErasureList.of(job.folder).newest
+    if erased is not None and erased > _end(found):
+        raise DataError(
+            f"--to-run {run_id}: users were erased at {erased:%Y-%m-%d %H:%M} UTC, after that run; going back would "
+            "bring them back"
+        )
+    state = State(run_id)
+    for row in rows[: rows.index(found) + 1]:
+        state.take(row)
+    return state
+
+
+def _end(run: Mapping[str, Any]) -> datetime:
+    started: datetime = run["started_at"]
+    return started + timedelta(seconds=run["seconds"])
+
+
+def whole_state(job: Job) -> None:
+    """Write down every table's version and everything in use, so that this run can be gone back to."""
+    existing = [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
+    job.output_versions = {table.name: job.warehouse.version(table) for table in existing}
+    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.warehouse).items()}
+    job.artefacts = pointers(job.folder) | indexes
+
+
+def verify(job: Job, state: State) -> list[str]:
+    """Make sure that all of the state is there, before anything is touched; returns what was looked at.
+
+    Raises:
+        DataError: A table is gone or another one, or a file of its version is gone or has another size.
+        CheckpointError: A checkpoint, an index or a ranking model is gone or changed.
+    """
+    seen = []
+    for table in TABLES:
+        if table.name in state.tables:
+            _require_same_table(job, state, table)
+            files = _verify_table(job.warehouse.path(table), table.name, state.tables[table.name])
+            seen.append(f"{table.name} version {state.tables[table.name]}: {files} files are there")
+    for key, version in sorted(state.artefacts.items()):
+        folder = job.folder / FOLDERS[key.partition(":")[0]] / version
+        if key.startswith("index:") and not folder.is_dir():
+            seen.append(f"{key} {version}: removed since, it will be built again")
+            continue
+        Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(folder)
+        seen.append(f"{key} {version}: SHA-256 as written")
+    if PUBLISHED_MODELS.name in state.tables:
+        for task, row in publications(job.warehouse, state.tables[PUBLISHED_MODELS.name]).items():
+            Checkpoint.open(job.folder / FOLDERS["checkpoint"] / row[c.MODEL_VERSION])
+            seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
+    return seen
+
+
+def _require_same_table(job: Job, state: State, table: Table) -> None:
+    version, known = state.tables[table.name], state.table_ids.get(table.name)
+    found = job.warehouse.table_id(table) if job.warehouse.exists(table) else None
+    if found is None or known not in (None, found):
+        what = "is gone" if found is None else "was made anew since (its folder was removed)"
+        raise DataError(
+            f"table {table.name}: it {what}, so version {version}, which run {state.to_run} left, is nowhere; choose a "
+            "later run, or restore the folder"
+        )
+
+
+def _verify_table(path: str, name: str, version: int) -> int:
+    try:
+        files = live_files(path, version)
+    except (DeltaError, OSError) as error:
+        raise DataError(
+            f"table {name}: version {version} is no longer in its log; it cannot be gone back to"
+        ) from error
+    for file, size in files.items():
+        found = Path(path) / unquote(file)
+        if not found.is_file() or found.stat().st_size != size:
+            problem = "has another size" if found.is_file() else "is gone"
+            raise DataError(
+                f"table {name}: version {version} needs {found.name}, which {problem}; no way back to it "
+                "(maintain_tables removes files after tables.retention_hours)"
+            )
+    return len(files)
+
+
+def begin(job: Job, state: State) -> None:
+    """Leave the journal: from here on no other job works on the warehouse until the rollback is finished."""
+    journal = job.folder / ROLLBACK_JOURNAL
+    draft = journal.with_suffix(".writing")
+    with draft.open("w", encoding="utf-8") as handle:
+        json.dump(asdict(state), handle, indent=2)
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.replace(journal)
+
+
+def interrupted(job: Job) -> State | None:
+    """The state that an interrupted rollback was on its way to.
+
+    Raises:
+        InterruptedRollbackError: It was on its way to another run than asked for now.
+    """
+    journal = job.folder / ROLLBACK_JOURNAL
+    if not journal.is_file():
+        return None
+    state = State(**json.loads(journal.read_text(encoding="utf-8")))
+    if state.to_run != job.arguments.to_run:
+        raise InterruptedRollbackError(
+            f"--to-run {job.arguments.to_run}: a rollback to {state.to_run} was interrupted; finish that one first"
+        )
+    return state
+
+
+def point_back(job: Job, state: State) -> None:
+    """Checkpoints and ranking models in use; first, since the vectors they made are still in the tables."""
+    checkpoints, rankers = job.folder / FOLDERS["checkpoint"], job.folder / FOLDERS["ranker"] / "latest.json"
+    wanted = {key: version for key, version in state.artefacts.items() if not key.startswith("index:")}
+    for key in sorted(pointers(job.folder).keys() - wanted.keys()):
+        if key.startswith("checkpoint:"):
+            unpublish(checkpoints, key.partition(":")[2])
+            job.say(f"{key}: none in use, as then")
+    for key, version in sorted(wanted.items()):
+        if key.startswith("checkpoint:"):
+            publish_latest(checkpoints, key.partition(":")[2], Checkpoint.open(checkpoints / version))
+            job.say(f"{key}: {version}")
+    systems = {key.partition(":")[2]: version for key, version in wanted.items() if key.startswith("ranker:")}
+    if systems or rankers.is_file():
+        publish_rankers(job, systems)
+
+
+def restore_tables(job: Job, state: State) -> Sequence[str]:
+    """Every table to its version, in one commit each, and none where it has the same files already.
+
+    `published_models` moves first where the vectors it will name are there already, else last: readers outside meet
+    published vectors at every moment.
+
+    Returns the tables that changed.
+    """
+    changed, is_first = [], _may_move_first(job, state)
+    for table in sorted(_tables(job), key=lambda table: (table == PUBLISHED_MODELS) != is_first):
+        path, version = job.warehouse.path(table), state.tables.get(table.name)
+        if version is None:
+            _empty(path)
+        elif live_files(path) != live_files(path, version):
+            DeltaTable(path).restore(version)
+        else:
+            continue
+        changed.append(table.name)
+        job.say(f"{table.name}: {'emptied, it was not there then' if version is None else f'as in version {version}'}")
+    return changed
+
+
+def _may_move_first(job: Job, state: State) -> bool:
+    """Whether the vectors that `published_models` will name are there now; read off the partitions, without a row."""
+    version = state.tables.get(PUBLISHED_MODELS.name)
+    if version is None:
+        return True
+    named = {row[c.MODEL_VERSION] for row in publications(job.warehouse, version).values()}
+    tables = [table for table in (ITEM_EMBEDDINGS, USER_EMBEDDINGS) if table.name in state.tables]
+    found = [DeltaTable(job.warehouse.path(table)).partitions() for table in tables]
+    return all(named <= {partition[c.MODEL_VERSION] for partition in partitions} for partitions in found)
+
+
+def _empty(path: str) -> None:
+    if live_files(path):
+        DeltaTable(path).delete()
+
+
+def end(job: Job) -> None:
+    """The rollback is complete: other jobs may work again."""
+    (job.folder / ROLLBACK_JOURNAL).unlink()
+
+
+def _tables(job: Job) -> list[Table]:
+    return [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
+
+
+def removed_indexes(job: Job, state: State) -> list[str]:
+    """Tasks whose index was removed since; what is in one never changes."""
+    indexes = {key.partition(":")[2]: name for key, name in state.artefacts.items() if key.startswith("index:")}
+    return sorted(task for task, name in indexes.items() if not (job.folder / FOLDERS["index"] / name).is_dir())

@@ -1,0 +1,97 @@
+"""What a user without history gets: the most popular items of the task, marked as such in `source`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from precise_core.index.config import POPULAR
+from precise_core.sequences.config import ALL_TASK, TaskConfig
+from precise_core.sources.times import instant
+from precise_core.tasks import events_before, task_filter
+from schemas import columns as c
+
+PLACE = "_place"
+_RECENT, _TOTAL = "_recent", "_total"
+
+
+def popular_items(
+    events: DataFrame,
+    vocabulary: DataFrame,
+    excluded: DataFrame,
+    task: TaskConfig | None,
+    as_of: datetime,
+    days: int,
+    items: int,
+) -> DataFrame:
+    """(item_id, item_index, score, _place) of the most popular items that may be shown, place 1 first.
+
+    Counted are the events of the task in the ``days`` before ``as_of``, that is the score; equal counts by all earlier
+    events of the task, then by id, so that a list is full where a scene has been quiet of late.
+
+    Args:
+        events: ``schemas.EVENTS``.
+        vocabulary: ``schemas.ITEM_VOCABULARY``.
+        excluded: `item_index` of deleted items and of those that belong to other scenes.
+        task: Whose events count; None = all.
+        as_of: What is later is not known.
+        days: How far back.
+        items: Of the list, at most.
+    """
+    known = events_before(events, as_of).where(task_filter(task) if task else F.lit(True))
+    is_recent = F.col(c.EVENT_TS) >= instant(as_of - timedelta(days=days))
+    counted = known.groupBy(c.ITEM_ID).agg(F.count_if(is_recent).alias(_RECENT), F.count(F.lit(1)).alias(_TOTAL))
+    rows = counted.join(vocabulary.select(c.ITEM_ID, c.ITEM_INDEX), on=c.ITEM_ID, how="inner")
+    rows = rows.join(excluded, on=c.ITEM_INDEX, how="left_anti")
+    order = (F.desc(_RECENT), F.desc(_TOTAL), F.asc(c.ITEM_ID))
+    top = rows.orderBy(*order).limit(items)
+    place = F.row_number().over(Window.orderBy(*order)).alias(PLACE)  # of a short list: one task numbers it
+    return top.select(c.ITEM_ID, c.ITEM_INDEX, F.col(_RECENT).cast("float").alias(c.SCORE), place)
+
+
+def popular_candidates(
+    users: DataFrame, popular: DataFrame, k: int, task: str, model_version: str, as_of: datetime
+) -> DataFrame:
+    """The ``k`` most popular items for every user as rows of `recall_candidates`, source `popular`.
+
+    Args:
+        users: (user_id, item_indices), the second being items that the user is not to get.
+        popular: Of ``popular_items``: ``k`` and as many more as a user can have of unwanted ones.
+        k: Items per user, at most.
+        task: Name of the task.
+        model_version: The slice of the table; the list itself comes from no model.
+        as_of: The instant that the counts know the world up to.
+    """
+    rows = users.crossJoin(F.broadcast(popular)).where(~F.array_contains(c.ITEM_INDICES, F.col(c.ITEM_INDEX)))
+    place = F.row_number().over(Window.partitionBy(c.USER_ID).orderBy(PLACE))
+    ranked = rows.withColumn(c.RANK, place).where(F.col(c.RANK) <= k)
+    return ranked.select(
+        c.USER_ID,
+        F.lit(task).alias(c.TASK),
+        F.lit(model_version).alias(c.MODEL_VERSION),
+        F.lit(POPULAR).alias(c.SOURCE),
+        c.RANK,
+        F.col(c.RANK).alias(c.MERGED_RANK),
+        c.ITEM_ID,
+        c.SCORE,
+        F.lit(None).cast("string").alias(c.SEED_ITEM_ID),
+        instant(as_of).alias(c.AS_OF),
+    )
+
+
+def known_users(sequences: DataFrame, *others: DataFrame | None) -> DataFrame:
+    """(user_id, item_indices) of everybody the warehouse knows, with the newest items of the user's whole history.
+
+    Args:
+        sequences: ``schemas.USER_SEQUENCES``.
+        others: Tables with a `user_id`; None where there is none.
+    """
+    histories = sequences.where(F.col(c.TASK) == ALL_TASK).select(c.USER_ID, c.ITEM_INDICES)
+    users = sequences.select(c.USER_ID)
+    for frame in others:
+        users = users if frame is None else users.unionByName(frame.select(c.USER_ID))
+    nothing = F.array().cast("array<int>")
+    seen = F.coalesce(c.ITEM_INDICES, nothing).alias(c.ITEM_INDICES)
+    return users.distinct().join(histories, on=c.USER_ID, how="left").select(c.USER_ID, seen)

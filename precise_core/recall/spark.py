@@ -1,0 +1,133 @@
+"""Recall on Spark: every worker opens the index once and searches for its own users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyspark import Broadcast
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.index.config import U2I, U2I2I, RecallConfig
+from precise_core.index.index import VectorIndex
+from precise_core.recall.merge import merged_ranks
+from precise_core.recall.recall import Candidates, recall_u2i, recall_u2i2i
+from precise_core.vectors.shipping import ship, shipped
+from precise_core.warehouse.arrow_lists import fixed_lists, ragged_rows
+from schemas import RECALL_CANDIDATES
+from schemas import columns as c
+
+_Batches = Iterable[pa.RecordBatch]
+_SOURCES = (U2I, U2I2I)
+_SEEN = "_seen"
+_FOUND = [name for name in RECALL_CANDIDATES.column_names if name != c.MODEL_VERSION]
+
+
+def recall_candidates(
+    spark: SparkSession,
+    users: DataFrame,
+    sequences: DataFrame,
+    seen: DataFrame,
+    index_folder: Path,
+    model_version: str,
+    excluded_item_indices: np.ndarray,
+    config: RecallConfig,
+) -> DataFrame:
+    """U2I and U2I2I candidates of users (VI-B, Fig. 6) as rows of `recall_candidates`.
+
+    Args:
+        spark: The session.
+        users: `user_embeddings` of one task and of ``model_version``.
+        sequences: `user_sequences`; the newest items of the same task are the seeds of U2I2I.
+        seen: (user_id, item_indices): what users had in any task; filtered out where ``config.filter_seen`` says so.
+        index_folder: The index of the same checkpoint; sent to every node once.
+        model_version: The checkpoint.
+        excluded_item_indices: Vocabulary rows that must never be returned.
+        config: How many, how far, how decayed, how merged.
+
+    Raises:
+        CheckpointError: The index is not there or was changed on disk.
+        VersionMixError: The index is of another checkpoint, older or newer.
+    """
+    VectorIndex.open(index_folder, model_version)  # a changed or foreign index fails here, not in a worker
+    excluded = spark.sparkContext.broadcast(np.sort(excluded_item_indices.astype(np.int64)))
+    history = sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES)
+    had = seen.select(c.USER_ID, F.col(c.ITEM_INDICES).alias(_SEEN))
+    joined = users.join(history, on=[c.USER_ID, c.TASK], how="left").join(had, on=c.USER_ID, how="left")
+    nothing = F.array().cast("array<int>")
+    lists = [F.coalesce(name, nothing).alias(name) for name in (c.ITEM_INDICES, _SEEN)]
+    # A few thousand users are a small frame to Spark, which would search for all of them in one task.
+    joined = joined.repartition(spark.sparkContext.defaultParallelism, c.USER_ID)
+    found = joined.select(c.USER_ID, c.TASK, c.EMBEDDING, *lists, c.AS_OF).mapInArrow(
+        _searcher(ship(spark, index_folder), model_version, excluded, config), RECALL_CANDIDATES.ddl(*_FOUND)
+    )
+    return found.withColumn(c.MODEL_VERSION, F.lit(model_version)).select(*RECALL_CANDIDATES.column_names)
+
+
+@lru_cache(maxsize=1)
+def _open(folder: Path, model_version: str) -> VectorIndex:
+    verified = folder.with_name(f"{folder.name}.verified")  # what was unpacked is named after its content
+    index = VectorIndex.open(folder, model_version, is_verified=verified.is_file())
+    verified.touch()
+    return index
+
+
+def _searcher(
+    name: str, version: str, excluded: Broadcast[np.ndarray], config: RecallConfig
+) -> Callable[[_Batches], _Batches]:
+    def apply(batches: _Batches) -> _Batches:
+        index = _open(shipped(name), version)
+        row_of = np.full(int(index.item_indices_N.max(initial=1)) + 1, -1, np.int64)
+        row_of[index.item_indices_N] = np.arange(len(index))
+        allowed_N = ~np.isin(index.item_indices_N, excluded.value)
+        quotas_S = np.array([config.quotas.get(source, 0.0) for source in _SOURCES])
+        for batch in batches:
+            if batch.num_rows:
+                vectors_UD = fixed_lists(batch.column(c.EMBEDDING), index.width)
+                recent = [_rows(row_of, items[::-1]) for items in ragged_rows(batch.column(c.ITEM_INDICES))]
+                seen = _seen_rows(row_of, batch, recent) if config.filter_seen else None
+                u2i = recall_u2i(index, vectors_UD, config.k, excluded=seen, allowed_rows_N=allowed_N)
+                u2i2i = recall_u2i2i(index, recent, config.k, config, excluded=seen, allowed_rows_N=allowed_N)
+                yield _to_batch(batch, index, (u2i, u2i2i), quotas_S, config.k)
+
+    return apply
+
+
+def _rows(row_of: np.ndarray, item_indices: np.ndarray) -> np.ndarray:
+    """Rows of the index for vocabulary rows, -1 for an item newer than the index."""
+    return np.where(item_indices < len(row_of), row_of[np.minimum(item_indices, len(row_of) - 1)], -1)
+
+
+def _seen_rows(row_of: np.ndarray, batch: pa.RecordBatch, recent: list[np.ndarray]) -> list[np.ndarray]:
+    """What each user had, of the task and of any other; the two lists reach back by number, not by time."""
+    everywhere = ragged_rows(batch.column(_SEEN))
+    return [np.concatenate([_rows(row_of, items), own]) for items, own in zip(everywhere, recent, strict=True)]
+
+
+def _to_batch(
+    batch: pa.RecordBatch, index: VectorIndex, found: tuple[Candidates, ...], quotas_S: np.ndarray, k: int
+) -> pa.RecordBatch:
+    """The candidates of all sources, the sources of ``_SOURCES`` in turn."""
+    user_rows, item_rows, ranks, scores, seeds = (
+        np.concatenate([getattr(of_source, name) for of_source in found])
+        for name in ("user_rows_C", "item_rows_C", "ranks_C", "scores_C", "seed_rows_C")
+    )
+    sources = np.repeat(np.arange(len(found)), [len(of_source) for of_source in found])
+    merged = merged_ranks(user_rows, item_rows, ranks, sources, quotas_S, k)
+    ids, users = pa.array(index.item_ids, pa.string()), pa.array(user_rows)
+    columns = [
+        batch.column(c.USER_ID).take(users),
+        batch.column(c.TASK).take(users),
+        pa.array(_SOURCES, pa.string()).take(pa.array(sources)),
+        pa.array(ranks.astype(np.int32)),
+        pa.array(merged, mask=merged == 0),
+        ids.take(pa.array(item_rows)),
+        pa.array(scores.astype(np.float32)),
+        ids.take(pa.array(seeds, mask=seeds < 0)),
+        batch.column(c.AS_OF).take(users),
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=_FOUND)

@@ -1,0 +1,299 @@
+"""What the report shows, collected from the warehouse. No Spark; big tables are only counted, never loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from precise_core.ranking.features import TEST
+from precise_core.report.frames import records
+from precise_core.sequences.config import ALL_TASK
+from precise_core.settings import Settings
+from precise_core.warehouse.report_tables import Tables
+from schemas import (
+    EVALUATION_METRICS,
+    EVENTS,
+    EVENTS_REJECTED,
+    IMPRESSIONS,
+    IMPRESSIONS_REJECTED,
+    ITEM_EMBEDDINGS,
+    ITEM_VOCABULARY,
+    ITEMS,
+    ITEMS_REJECTED,
+    PUBLISHED_MODELS,
+    RANKING_FEATURES,
+    RANKING_SCORES,
+    RECALL_CANDIDATES,
+    RUNS,
+    TABLES,
+    USER_SEQUENCES,
+    VALIDATION_RESULTS,
+    Table,
+)
+from schemas import columns as c
+
+SOURCES: tuple[tuple[Table, Table], ...] = (
+    (EVENTS, EVENTS_REJECTED),
+    (ITEMS, ITEMS_REJECTED),
+    (IMPRESSIONS, IMPRESSIONS_REJECTED),
+)
+
+# They write down what a night left behind, or look after it; their seconds are not a step of it.
+_NO_STEP_OF_A_NIGHT = ("run_night", "maintain_tables", "erase_user", "rollback")
+_UNTRAINED = "latest-untrained"  # kept for comparison only: nothing was trained, nothing is served from it
+
+
+@dataclass(frozen=True)
+class Training:
+    """One checkpoint: the name it is served under, its version, and what was logged while it trained."""
+
+    name: str
+    model_version: str
+    manifest: Mapping[str, Any]
+    log: pd.DataFrame  # one row per logged step; columns as far as they were logged
+
+
+@dataclass(frozen=True)
+class Example:
+    """One user: recent items (newest first), what came after `as_of`, and candidates per (task, source)."""
+
+    user_id: str
+    history: list[tuple[str, str]]  # item_id, scene
+    history_length: int
+    future: frozenset[str]
+    candidates: dict[tuple[str, str], list[tuple[str, str | None]]]  # item_id, seed_item_id
+
+
+class Night:
+    """Everything the report asks of one warehouse; each answer is computed once."""
+
+    def __init__(self, warehouse: Path, settings: Settings) -> None:
+        self.settings = settings
+        self.tables = Tables(warehouse)
+        self.checkpoints = warehouse / "checkpoints"
+
+    @property
+    def before_as_of(self) -> pc.Expression:
+        return pc.field(c.EVENT_TS) < self._as_of
+
+    @property
+    def _as_of(self) -> pa.Scalar:
+        return pa.scalar(self.settings.as_of, pa.timestamp("us", tz="UTC"))
+
+    @cached_property
+    def known_events(self) -> pd.DataFrame:
+        """Events before `as_of` by scene and action."""
+        return self.tables.counts(EVENTS, [c.SCENE, c.ACTION], self.before_as_of)
+
+    @cached_property
+    def item_popularity(self) -> pd.Series:
+        """Events before `as_of` per item, most popular first; only items with at least one."""
+        return self.tables.counts(EVENTS, [c.ITEM_ID], self.before_as_of)["rows"]
+
+    @cached_property
+    def sequence_lengths(self) -> pd.DataFrame:
+        return self.tables.counts(USER_SEQUENCES, [c.TASK, c.LENGTH])
+
+    def users_of(self, task: str) -> int:
+        lengths = self.sequence_lengths
+        return int(lengths.loc[lengths[c.TASK] == task, "rows"].sum())
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """`evaluation_metrics` of the configured `as_of`, or of the latest one where that has none."""
+        frame = self.tables.frame(EVALUATION_METRICS, EVALUATION_METRICS.column_names)
+        wanted = frame[frame[c.AS_OF] == pd.Timestamp(self.settings.as_of)]
+        return wanted if len(wanted) else frame[frame[c.AS_OF] == frame[c.AS_OF].max()]
+
+    def reject_reasons(self) -> pd.DataFrame:
+        """table, reason, source_file, rows of everything in quarantine."""
+        found = []
+        for accepted, rejected in SOURCES:
+            if self.tables.exists(rejected):
+                found.append(self.tables.counts(rejected, [c.REASON, c.SOURCE_FILE]).assign(table=accepted.name))
+        columns = ["table", c.REASON, c.SOURCE_FILE, "rows"]
+        return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
+
+    @cached_property
+    def checks(self) -> pd.DataFrame:
+        """The latest result of every expectation on every table."""
+        frame = self.tables.frame(VALIDATION_RESULTS, VALIDATION_RESULTS.column_names)
+        identity = ["table_name", "expectation", "column"]
+        return frame.sort_values(["checked_at", c.RUN_ID, *identity]).groupby(identity, sort=True).tail(1)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The latest run of every job; of a job that ran once per task, the latest of each under that configuration."""
+        columns = [name for name in RUNS.column_names if name != "configuration"]
+        frame = self.tables.frame(RUNS, columns).sort_values(["started_at", c.RUN_ID], ignore_index=True)
+        frame = frame[~frame[c.JOB].isin(_NO_STEP_OF_A_NIGHT)].reset_index(drop=True)
+        for name in ("metrics", "artefacts", "input_versions", "output_versions"):
+            frame[name] = [dict(value) if value is not None else {} for value in frame[name]]
+        frame["product"] = [" ".join(sorted(artefacts)) for artefacts in frame["artefacts"]]
+        by_job = frame.groupby(c.JOB)
+        is_latest = by_job[c.RUN_ID].transform("last") == frame[c.RUN_ID]
+        is_current = by_job["config_hash"].transform("last") == frame["config_hash"]
+        kept = frame[is_latest | (is_current & (frame["status"] == "succeeded"))]
+        return kept.groupby([c.JOB, "product"]).tail(1).reset_index(drop=True)
+
+    def scored_impressions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Labels and probabilities of the test impressions, by ranking model in use."""
+        pointer = self.tables.root / "rankers" / "latest.json"
+        if not pointer.is_file() or not self.tables.rows_if_any(RANKING_SCORES):
+            return {}
+        features = self.tables.frame(RANKING_FEATURES, [c.IMPRESSION_ID, c.LABEL, c.SPLIT])
+        # With the vectors of every task; what one ranking model has learned from is no test for any.
+        is_learned_from = features.loc[features[c.SPLIT] != TEST, c.IMPRESSION_ID].unique()
+        tested = features[~features[c.IMPRESSION_ID].isin(is_learned_from)].drop_duplicates(c.IMPRESSION_ID)
+        found = {}
+        for system, version in json.loads(pointer.read_text(encoding="utf-8")).items():
+            of_version = pc.field(c.RANKER_VERSION) == version
+            scores = self.tables.frame(RANKING_SCORES, [c.IMPRESSION_ID, c.SCORE], of_version)
+            rows = scores.merge(tested, on=c.IMPRESSION_ID).sort_values(c.IMPRESSION_ID)
+            if len(rows):
+                found[system] = (rows[c.LABEL].to_numpy(), rows[c.SCORE].to_numpy())
+        return found
+
+    def cold_items(self) -> pd.DataFrame:
+        """model_version, is_cold, rows of the item vectors; only of served checkpoints where these have any."""
+        counts = self.tables.counts(ITEM_EMBEDDINGS, [c.MODEL_VERSION, c.IS_COLD])
+        served = counts[counts[c.MODEL_VERSION].isin(self._served)]
+        return served if len(served) else counts
+
+    def items_with_text(self) -> int:
+        """Items with a title or a description."""
+        has_text = (pc.field(c.TITLE) != "") | (pc.field(c.DESCRIPTION) != "")
+        return self.tables.dataset(ITEMS).count_rows(filter=has_text)
+
+    @cached_property
+    def trainings(self) -> list[Training]:
+        """The newest checkpoint of each task: Universal Training first, then by name."""
+        pointers = [path for path in self.checkpoints.glob("latest-*.json") if path.stem != _UNTRAINED]
+        pointers.sort(key=lambda path: (path.stem != f"latest-{ALL_TASK}", path.stem))
+        return [self._training(pointer) for pointer in pointers]
+
+    def _training(self, pointer: Path) -> Training:
+        version = str(json.loads(pointer.read_text(encoding="utf-8"))[c.MODEL_VERSION])
+        folder = self.checkpoints / version
+        manifest = folder / "manifest.json"
+        return Training(
+            name=pointer.stem.removeprefix("latest-"),
+            model_version=version,
+            manifest=json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {},
+            log=read_metric_log(folder / "metrics.jsonl"),
+        )
+
+    @cached_property
+    def published(self) -> dict[str, str] | None:
+        """Task -> model_version that is read behind the encoders; None where nothing was ever published."""
+        if not self.tables.exists(PUBLISHED_MODELS):
+            return None
+        rows = self.tables.frame(PUBLISHED_MODELS, [c.TASK, c.MODEL_VERSION])
+        return dict(zip(rows[c.TASK], rows[c.MODEL_VERSION], strict=True))
+
+    def table_stats(self) -> list[tuple[Table, int, int, int]]:
+        """(table, version, rows, bytes) of every table that exists, in the order of the data flow."""
+        present = [table for table in TABLES if self.tables.exists(table)]
+        return [(t, self.tables.version(t), self.tables.rows(t), self.tables.size_bytes(t)) for t in present]
+
+    def titles(self, item_ids: Iterable[str]) -> dict[str, str]:
+        """item_id -> title; the id itself where the item has no title."""
+        wanted = sorted(set(item_ids))
+        frame = self.tables.frame(ITEMS, [c.ITEM_ID, c.TITLE], pc.field(c.ITEM_ID).isin(wanted))
+        known = {item: title for item, title in zip(frame[c.ITEM_ID], frame[c.TITLE], strict=True) if title}
+        return {item: known.get(item, item) for item in wanted}
+
+    def examples(self, number: int, history: int, candidates: int) -> list[Example]:
+        """A few users, drawn by a seeded hash of the user id among those with candidates of the served checkpoints.
+
+        Args:
+            number: How many users.
+            history: Recent events per user.
+            candidates: Recalled items per list.
+        """
+        served = sorted(self._served & set(self.tables.counts(RECALL_CANDIDATES, [c.MODEL_VERSION])[c.MODEL_VERSION]))
+        where = pc.field(c.MODEL_VERSION).isin(served) if served else None
+        users = self.tables.counts(RECALL_CANDIDATES, [c.USER_ID], where)[c.USER_ID]
+        drawn = sorted(users, key=lambda user: hashlib.sha256(f"{self.settings.seed}/{user}".encode()).hexdigest())
+        drawn = drawn[:number]
+        recalled = pc.field(c.USER_ID).isin(drawn) & (pc.field(c.RANK) <= candidates)
+        columns = [c.USER_ID, c.TASK, c.SOURCE, c.RANK, c.ITEM_ID, c.SEED_ITEM_ID]
+        rows = self.tables.frame(RECALL_CANDIDATES, columns, recalled & where if served else recalled)
+        sequences = self._sequences(drawn)
+        future = self._future(drawn)
+        return [
+            Example(
+                user_id=user,
+                history=sequences.get(user, [])[:history],
+                history_length=len(sequences.get(user, [])),
+                future=future.get(user, frozenset()),
+                candidates=_candidate_lists(rows[rows[c.USER_ID] == user]),
+            )
+            for user in drawn
+        ]
+
+    @property
+    def _served(self) -> set[str]:
+        """Model versions that are served; pointers that cannot be read are the training section's to report."""
+        if self.published is not None:
+            return set(self.published.values())
+        try:
+            return {training.model_version for training in self.trainings}
+        except (OSError, ValueError, KeyError):
+            return set()
+
+    def _sequences(self, users: list[str]) -> dict[str, list[tuple[str, str]]]:
+        """(item_id, scene) of every user's all-scene sequence, newest first."""
+        where = pc.field(c.USER_ID).isin(users) & (pc.field(c.TASK) == ALL_TASK)
+        rows = self.tables.frame(USER_SEQUENCES, [c.USER_ID, c.ITEM_INDICES, c.SCENES], where)
+        indices = sorted({int(index) for row in rows[c.ITEM_INDICES] for index in row})
+        words = self.tables.frame(ITEM_VOCABULARY, [c.ITEM_ID, c.ITEM_INDEX], pc.field(c.ITEM_INDEX).isin(indices))
+        item_ids = dict(zip(words[c.ITEM_INDEX], words[c.ITEM_ID], strict=True))
+        return {
+            user: [(item_ids.get(int(i), f"#{i}"), scene) for i, scene in zip(items, scenes, strict=True)][::-1]
+            for user, items, scenes in zip(rows[c.USER_ID], rows[c.ITEM_INDICES], rows[c.SCENES], strict=True)
+        }
+
+    def _future(self, users: list[str]) -> dict[str, frozenset[str]]:
+        """Items each user came to in the test days after `as_of`."""
+        end = self.settings.as_of + pd.Timedelta(days=self.settings.evaluation.test_days)
+        stop = pa.scalar(end, pa.timestamp("us", tz="UTC"))
+        time = pc.field(c.EVENT_TS)
+        where = pc.field(c.USER_ID).isin(users) & (time >= self._as_of) & (time < stop)
+        rows = self.tables.frame(EVENTS, [c.USER_ID, c.ITEM_ID], where)
+        return {str(user): frozenset(group) for user, group in rows.groupby(c.USER_ID)[c.ITEM_ID]}
+
+
+def read_metric_log(path: Path) -> pd.DataFrame:
+    """``metrics.jsonl`` as a frame; a torn line (a killed run's last) is left out, a missing file is an empty frame."""
+    records = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(record, dict):
+                validation = record.pop("validation", None) or {}
+                records.append(record | {f"validation_{key}": value for key, value in validation.items()})
+    frame = pd.DataFrame(records)
+    if len(frame) and "step" not in frame:
+        frame["step"] = range(1, len(frame) + 1)
+    return frame
+
+
+def _candidate_lists(rows: pd.DataFrame) -> dict[tuple[str, str], list[tuple[str, str | None]]]:
+    lists: dict[tuple[str, str], list[tuple[str, str | None]]] = {}
+    for row in records(rows.sort_values([c.TASK, c.SOURCE, c.RANK])):
+        lists.setdefault((row.task, row.source), []).append((row.item_id, row.seed_item_id))
+    return lists

@@ -1,0 +1,262 @@
+"""Who wins where, in plain sentences, read off the evaluation's figures. Pure: a frame in, sentences out.
+
+A win or a loss is decided by the value; where the two confidence intervals overlap the sentence says so, because the
+difference may then be chance. Such a win is not counted as one (outcome `tie`); such a loss stays a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from precise_core.report import formats
+from precise_core.report.frames import records
+from schemas import columns as c
+
+RETRIEVAL, RECALL, RANKING = "retrieval", "recall", "ranking"
+UNIVERSAL = "PRECISE-UT"
+UNTRAINED = "PRECISE-UT untrained"
+RECALL_PATHS = ("u2i", "u2i2i")
+PLAIN_RANKER = "DCN"
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
+FILTERS = {"all": "repeats counted", "new": "new items only", "repeat": "repeats only"}
+
+RANKING_METRICS = ("auc", "gauc", "log_loss")
+
+Outcome = Literal["win", "loss", "tie"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One sentence; ``headline`` ones stand at the top of the report, the others in their section."""
+
+    question: str
+    task: str
+    outcome: Outcome
+    text: str
+    headline: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """One system's figure."""
+
+    system: str
+    value: float
+    low: float | None
+    high: float | None
+    users: int
+
+    def overlaps(self, other: Score) -> bool:
+        """Whether both have an interval and the two meet."""
+        if None in (self.low, self.high, other.low, other.high):
+            return False
+        return self.low <= other.high and other.low <= self.high  # type: ignore[operator]
+
+
+def verdicts(metrics: pd.DataFrame) -> list[str]:
+    """Sentences on who wins per question, task and filter.
+
+    Args:
+        metrics: Rows of `evaluation_metrics` (schemas.EVALUATION_METRICS) of one `as_of`.
+    """
+    return [verdict.text for verdict in judge(metrics)]
+
+
+def judge(metrics: pd.DataFrame) -> list[Verdict]:
+    """The sentences with what they are about, in the order of `verdicts`."""
+    return [*_whole_catalog(metrics, RETRIEVAL), *_whole_catalog(metrics, RECALL), *_ranking(metrics)]
+
+
+def is_ours(question: str, system: str) -> bool:
+    """Whether a system is a trained model of the platform rather than a reference."""
+    if system == UNTRAINED:
+        return False
+    if question == RECALL:
+        return system in (*RECALL_PATHS, "merged") or system.startswith("PRECISE")
+    if question == RANKING:
+        return "PRECISE" in system
+    return system.startswith("PRECISE")
+
+
+def headline_metric(metrics: pd.DataFrame, question: str) -> tuple[str, int] | None:
+    """The metric and cut that a question is decided on: NDCG (recall: Recall) at 50, or at the largest cut below."""
+    asked = metrics[metrics["question"] == question]
+    order = {RETRIEVAL: ("ndcg", "recall"), RECALL: ("recall", "hit_rate", "ndcg"), RANKING: RANKING_METRICS}
+    for metric in order[question]:
+        cuts = sorted(asked.loc[asked["metric"] == metric, "k"].unique())
+        if cuts:
+            return metric, int(max([k for k in cuts if k <= 50] or cuts[:1]))
+    return None
+
+
+def scores(
+    metrics: pd.DataFrame, question: str, task: str, metric: str, k: int, user_filter: str, item_group: str = "all"
+) -> list[Score]:
+    """Every system's figure, best first, ties by name."""
+    chosen = metrics[
+        (metrics["question"] == question)
+        & (metrics[c.TASK] == task)
+        & (metrics["metric"] == metric)
+        & (metrics["k"] == k)
+        & (metrics["user_filter"] == user_filter)
+        & (metrics["item_group"] == item_group)
+        & metrics["value"].notna()
+    ]
+    found = [
+        Score(row.system, float(row.value), _number(row.ci_low), _number(row.ci_high), int(row.users))
+        for row in records(chosen)
+    ]
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return sorted(found, key=lambda score: (sign * score.value, score.system))
+
+
+def tasks_of(metrics: pd.DataFrame, question: str) -> list[str]:
+    """Tasks a question was asked for: `all` first, then by name."""
+    found = metrics.loc[metrics["question"] == question, c.TASK].unique()
+    return sorted(found, key=lambda task: (task != "all", task))
+
+
+def same_impressions(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The ranking rows under one task where every ranker has one row set: all of them scored the same impressions."""
+    asked = metrics[metrics["question"] == RANKING]
+    if (asked.groupby("system")[c.TASK].nunique() <= 1).all():
+        return asked.assign(**{c.TASK: "all"})
+    return asked
+
+
+def _whole_catalog(metrics: pd.DataFrame, question: str) -> Iterator[Verdict]:
+    headline = headline_metric(metrics, question)
+    if headline is None:
+        return
+    metric, k = headline
+    name = formats.metric_name(metric, k)
+    for task in tasks_of(metrics, question):
+        for user_filter, meaning in FILTERS.items():
+            ranked = scores(metrics, question, task, metric, k, user_filter)
+            cold = scores(metrics, question, task, metric, k, user_filter, "cold")
+            yield from _one_list(question, task, f"on {task}, {meaning}", name, ranked)
+            yield from _cold_items(question, task, f"on cold items of {task}, {meaning}", name, cold)
+
+
+def _one_list(question: str, task: str, where: str, name: str, ranked: list[Score]) -> Iterator[Verdict]:
+    ours = [score for score in ranked if is_ours(question, score.system)]
+    references = [score for score in ranked if score not in ours and score.system != UNTRAINED]
+
+    def say(text: str, outcome: Outcome, headline: bool = False) -> Verdict:
+        return Verdict(question=question, task=task, outcome=outcome, text=text, headline=headline)
+
+    if ours and references:
+        for position, score in enumerate(ours):
+            users = f" ({formats.count(score.users)} users)" if position == 0 else ""
+            text, outcome = _compare(score, references[0], where, name)
+            yield say(f"{text}{users}.", outcome, headline=position == 0)
+    elif question == RECALL and len(ours) > 1:
+        text, outcome = _compare(ours[0], ours[1], where, name)
+        yield say(f"{text} ({formats.count(ours[0].users)} users).", outcome, headline=True)
+    elif ours:
+        lead = f"{formats.system_name(ours[0].system)} leads {where}: {name} {formats.figure(ours[0].value)}"
+        yield say(f"{lead}; no reference was evaluated beside it.", "tie", headline=True)
+    elif references:
+        lead = (
+            f"{formats.system_name(references[0].system)} leads {where}: {name} {formats.figure(references[0].value)}"
+        )
+        yield say(f"{lead}; no PRECISE model was evaluated.", "tie", headline=True)
+    for left, right in _named_pairs(ours, ranked, references):
+        text, outcome = _compare(left, right, where, name)
+        yield say(f"{text}.", outcome)
+
+
+def _named_pairs(ours: list[Score], ranked: list[Score], references: list[Score]) -> Iterator[tuple[Score, Score]]:
+    """Comparisons everybody asks for that the one with the best reference does not answer."""
+    by_name = {score.system: score for score in ranked}
+    universal = by_name.get(UNIVERSAL)
+    if universal and UNTRAINED in by_name:
+        yield universal, by_name[UNTRAINED]
+    popular = [score for score in references[1:] if score.system.startswith("most_popular")]
+    if universal and popular:
+        yield universal, popular[0]
+    for score in ours:
+        if universal and score.system.startswith("PRECISE") and score.system != UNIVERSAL:
+            yield score, universal
+    if references and all(path in by_name for path in RECALL_PATHS):
+        yield by_name["u2i2i"], by_name["u2i"]
+
+
+def _cold_items(question: str, task: str, where: str, name: str, ranked: list[Score]) -> Iterator[Verdict]:
+    ours = [score for score in ranked if is_ours(question, score.system)]
+    references = [score for score in ranked if score not in ours and score.system != UNTRAINED]
+    if ours and references:
+        text, outcome = _compare(ours[0], references[0], where, name)
+        yield Verdict(question=question, task=task, outcome=outcome, text=f"{text}.", headline=False)
+
+
+def _compare(ours: Score, other: Score, where: str, name: str) -> tuple[str, Outcome]:
+    verb, outcome = _verb(ours.value, other.value)
+    left, right = formats.system_name(ours.system), formats.system_name(other.system)
+    caveat = ", though the intervals overlap" if outcome != "tie" and ours.overlaps(other) else ""
+    if outcome == "win" and caveat:
+        outcome = "tie"
+    return f"{left} {verb} {right} {where}: {name} {formats.against(ours.value, other.value)}{caveat}", outcome
+
+
+def _verb(ours: float, other: float) -> tuple[str, Outcome]:
+    if ours > other:
+        return "beats", "win"
+    return ("loses to", "loss") if ours < other else ("ties with", "tie")
+
+
+def _ranking(metrics: pd.DataFrame) -> Iterator[Verdict]:
+    """DCN with PRECISE features against DCN without (Table IX), over all three metrics at once."""
+    asked = same_impressions(metrics)
+    for task in tasks_of(asked, RANKING):
+        by_metric = {
+            metric: {score.system: score for score in scores(asked, RANKING, task, metric, 0, "all")}
+            for metric in (*RANKING_METRICS, *(f"{name}_gain" for name in RANKING_METRICS))
+        }
+        systems = {system for found in by_metric.values() for system in found}
+        for system in sorted(system for system in systems if is_ours(RANKING, system)):
+            yield from _against_plain(task, system, by_metric)
+
+
+def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]]) -> Iterator[Verdict]:
+    better: list[str] = []
+    worse: list[str] = []
+    for metric in RANKING_METRICS:
+        found = by_metric[metric]
+        if system not in found or PLAIN_RANKER not in found:
+            continue
+        ours, plain = found[system], found[PLAIN_RANKER]
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        gain = by_metric[f"{metric}_gain"].get(system)
+        caveat = _chance(gain) if gain else ", intervals overlap" if ours.overlaps(plain) else ""
+        side = better if sign * (ours.value - plain.value) > 0 else worse
+        side.append(f"{formats.metric_name(metric, 0)} ({formats.against(ours.value, plain.value)}{caveat})")
+    if not better and not worse:
+        return
+    wins = f"beats plain {PLAIN_RANKER} on {_listing(better)}" if better else ""
+    losses = f"does not beat {'it' if better else f'plain {PLAIN_RANKER}'} on {_listing(worse)}" if worse else ""
+    yield Verdict(
+        question=RANKING,
+        task=task,
+        outcome="tie" if better and worse else "win" if better else "loss",
+        text=f"{system} {' but '.join(part for part in (wins, losses) if part)}.",
+        headline=True,
+    )
+
+
+def _chance(gain: Score) -> str:
+    """What the paired interval says; it is narrower than the two intervals beside each other."""
+    assert gain.low is not None and gain.high is not None
+    return ", may be chance" if gain.low <= 0 <= gain.high else ", paired interval without 0"
+
+
+def _listing(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)

@@ -1,0 +1,359 @@
+"""What every job has in common: arguments, pinned reads, gated writes, one row in `runs`, one line per error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from deltalake.exceptions import DeltaError
+from py4j.protocol import Py4JError
+from pyspark.sql import DataFrame, SparkSession
+
+from precise_core.config import config_hash, load_config
+from precise_core.errors import InterruptedRollbackError, PreciseError, RowCountError, stored_text
+from precise_core.run.code import code_version
+from precise_core.run.command_line import overrides_of, parse_arguments
+from precise_core.run.progress import StepProgress, console, spark_progress
+from precise_core.run.run_log import keep_stack, log_file, send_spark_log_to, true_cause
+from precise_core.settings import Settings
+from precise_core.sources.read import naming_unreadable_files
+from precise_core.warehouse.leases import Lease, reader_lease
+from precise_core.warehouse.locks import Holder, warehouse_lock
+from precise_core.warehouse.session import get_session, require_names
+from precise_core.warehouse.tables import Warehouse
+from precise_core.warehouse.upsert import UpsertResult
+from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
+
+EXIT_FAULT = 1
+EXIT_FAILED = 2
+ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
+
+
+class GateOutcome(Protocol):
+    """What a validation gate returns (validation.gate)."""
+
+    @property
+    def records(self) -> list[dict[str, Any]]: ...
+
+    @property
+    def warnings(self) -> list[str]: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    def with_levels(self, levels: Mapping[str, Literal["fail", "warn"]]) -> GateOutcome: ...
+
+    def raise_on_failure(self) -> None: ...
+
+
+class TrainedCheckpoint(Protocol):
+    """What a training returns (training.checkpoint), as far as a run writes it down."""
+
+    @property
+    def model_version(self) -> str: ...
+
+    @property
+    def manifest(self) -> Any: ...
+
+
+class Job:
+    """One run of one job: what it reads and writes goes through here and is written down."""
+
+    def __init__(
+        self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Path | None = None
+    ) -> None:
+        self.name = name
+        self.checkpoints = checkpoints or Path(settings.warehouse) / "checkpoints"
+        self.settings = settings
+        self.arguments = arguments
+        self.warehouse = Warehouse(settings.warehouse)
+        self.run_id = f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self.input_versions: dict[str, int] = {}
+        self.output_versions: dict[str, int] = {}
+        self.input_fingerprints: dict[str, str] = {}
+        self.metrics: dict[str, float] = {}
+        self.artefacts: dict[str, str] = {}
+        self.rows = {"rows_in": 0, "rows_out": 0, "rows_rejected": 0, "row_unit": "rows"}
+        self.lease: Lease | None = None
+        self.log_file: Path | None = None  # where Spark's own lines go; None: to the terminal
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The session, started on first use: jobs that only train need none."""
+        session = get_session(f"precise-{self.name}", self.settings.spark)
+        require_names(session, [self.warehouse.root])
+        if self.log_file:
+            send_spark_log_to(session, self.log_file)
+        return session
+
+    @property
+    def folder(self) -> Path:
+        """The warehouse root; checkpoints and indexes lie beside the tables."""
+        return Path(self.settings.warehouse)
+
+    def say(self, message: str) -> None:
+        console.print(f"  {message}", markup=False)
+
+    def progress(self, unit: str = "steps") -> StepProgress:
+        return StepProgress(unit)
+
+    def pin(self, table: Table) -> int:
+        """The version of ``table`` this run reads, the same however often it asks."""
+        if table.name not in self.input_versions:
+            self.input_versions[table.name] = self.warehouse.version(table)
+            if self.lease:
+                self.lease.pin(table.name, self.input_versions[table.name])
+        return self.input_versions[table.name]
+
+    def read(self, table: Table) -> DataFrame:
+        version = self.pin(table)
+        return self.warehouse.read(self.spark, table, version)
+
+    def pin_at(self, table: Table, version: int) -> int:
+        """A version that a publication has chosen; where a run reads several of a table, the oldest is written down."""
+        self.input_versions[table.name] = min(version, self.input_versions.get(table.name, version))
+        if self.lease:
+            self.lease.pin(table.name, self.input_versions[table.name])
+        return version
+
+    def read_optional(self, table: Table) -> DataFrame | None:
+        """The table, or None where no earlier job has written it."""
+        return self.read(table) if self.warehouse.exists(table) else None
+
+    def read_written(self, table: Table) -> DataFrame:
+        """What this run has just written, pinned at that version."""
+        return self.warehouse.read(self.spark, table, self.output_versions[table.name])
+
+    def watching(self, description: str) -> AbstractContextManager[None]:
+        """Shows how far Spark is while the block runs."""
+        return spark_progress(self.spark, description)
+
+    def check(self, outcome: GateOutcome) -> None:
+        """Record what a validation gate found and what it cost; stop where it failed."""
+        outcome = outcome.with_levels(self.settings.gates.levels)
+        self.metrics["gate_seconds"] = self.metrics.get("gate_seconds", 0.0) + outcome.seconds
+        self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
+        for warning in outcome.warnings:
+            self.say(f"warning: {warning}")
+        outcome.raise_on_failure()
+
+    def write(
+        self,
+        table: Table,
+        frame: DataFrame,
+        *,
+        replace: Mapping[str, str] | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Make ``frame`` the table (or the slice ``replace``); returns its rows."""
+        started = time.monotonic()
+        with spark_progress(self.spark, f"writing {table.name}"):
+            result = self.warehouse.write(self.spark, table, frame, run_id=self.run_id, replace=replace, note=note)
+        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, replace)
+        return result.rows
+
+    def replace_partitions(
+        self,
+        table: Table,
+        frame: DataFrame,
+        partitions: Sequence[Mapping[str, Any]],
+        note: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Make ``frame`` the content of these partitions; returns the rows written."""
+        started = time.monotonic()
+        with spark_progress(self.spark, f"writing {table.name}"):
+            result = self.warehouse.replace_partitions(table, frame, partitions, run_id=self.run_id, note=note)
+        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, None)
+        return result.rows
+
+    def keep(self, table: Table) -> None:
+        """Nothing to write: the version there is stays, and this run answers for it."""
+        self.output_versions[table.name] = self.warehouse.version(table)
+        self.say(f"{table.name}: unchanged, version {self.output_versions[table.name]} kept")
+
+    def added(self, table: Table, result: UpsertResult) -> None:
+        """Write down what an upsert did to a table."""
+        self.output_versions[table.name] = result.version
+        counts = {"new": result.new, "corrected": result.corrected, "already_stored": result.kept}
+        self.metrics |= {f"{table.name}/{name}": float(rows) for name, rows in counts.items()}
+        told = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in counts.items())
+        state = f"version {result.version}" if result.changed else f"unchanged, version {result.version} kept"
+        self.say(f"{table.name}: {told}; {state}")
+
+    def append(self, table: Table, frame: DataFrame) -> int:
+        """Add the rows of ``frame``; returns how many."""
+        started = time.monotonic()
+        with spark_progress(self.spark, f"appending to {table.name}"):
+            result = self.warehouse.append(self.spark, table, frame, run_id=self.run_id)
+        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, None)
+        return result.rows
+
+    def write_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> None:
+        """Make a few rows the content of a small table, without Spark."""
+        self.output_versions[table.name] = self.warehouse.replace_records(table, records)
+        self.say(f"{table.name}: {len(records):,} rows, version {self.output_versions[table.name]}")
+
+    def describe_checkpoint(self, key: str, checkpoint: TrainedCheckpoint) -> None:
+        """Write down which checkpoint a training left for ``key``, and how it did on the validation slice."""
+        self.artefacts[f"checkpoint:{key}"] = checkpoint.model_version
+        for name, value in checkpoint.manifest.metrics.items():
+            self.metrics[f"{key}/{name}"] = value
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in checkpoint.manifest.metrics.items())
+        self.say(f"{key}: checkpoint {checkpoint.model_version}, epoch {checkpoint.manifest.best_epoch} kept; {shown}")
+
+    def balance(self, unit: str, *, rows_in: int, rows_out: int, rows_rejected: int = 0) -> None:
+        """State where every row went.
+
+        Raises:
+            RowCountError: rows_in differs from rows_out + rows_rejected.
+        """
+        self.rows = {"rows_in": rows_in, "rows_out": rows_out, "rows_rejected": rows_rejected, "row_unit": unit}
+        self.say(f"{unit}: {rows_in:,} in = {rows_out:,} out + {rows_rejected:,} rejected or left out")
+        if rows_in != rows_out + rows_rejected:
+            lost = rows_in - rows_out - rows_rejected
+            raise RowCountError(
+                f"{self.name}: {rows_in} {unit} in, but {rows_out} out + {rows_rejected} rejected; {lost} are lost"
+            )
+
+    def release(self) -> None:
+        """Drop what the job cached: the next job of a night runs in the same session."""
+        if "spark" in self.__dict__:
+            with suppress(Py4JError, ConnectionError):  # where Java has died, nothing is cached
+                self.spark.catalog.clearCache()
+
+    def record(self, status: str, started_at: datetime, seconds: float, error: str | None) -> None:
+        row = {
+            "run_id": self.run_id,
+            "job": self.name,
+            "status": status,
+            "started_at": started_at,
+            "seconds": seconds,
+            "config_hash": config_hash(self.settings),
+            "code_version": code_version(),
+            "input_versions": self.input_versions,
+            "output_versions": self.output_versions,
+            "table_ids": self._table_ids(),
+            "input_fingerprint": json.dumps(self.input_fingerprints, sort_keys=True),
+            "metrics": {key: float(value) for key, value in self.metrics.items()},
+            "artefacts": self.artefacts,
+            "error": error,
+            "configuration": self.settings.model_dump_json(),
+            **self.rows,
+        }
+        self.warehouse.append_records(RUNS, [row])
+
+    def _table_ids(self) -> dict[str, str]:
+        names = self.input_versions.keys() | self.output_versions.keys()
+        there = [table for table in TABLES if table.name in names and self.warehouse.exists(table)]
+        return {table.name: self.warehouse.table_id(table) for table in there}
+
+    def _wrote(
+        self, table: Table, version: int, rows: int, changed: bool, seconds: float, replace: Mapping[str, str] | None
+    ) -> None:
+        self.output_versions[table.name] = version
+        where = f" [{', '.join(replace.values())}]" if replace else ""
+        state = f"version {version}" if changed else f"unchanged, version {version} kept"
+        self.say(
+            f"{table.name}{where}: {rows:,} rows, {state}, {seconds:.1f} s ({rows / max(seconds, 0.1):,.0f} rows/s)"
+        )
+
+
+def run_job(
+    name: str,
+    doc: str | None,
+    body: Callable[[Job], None],
+    argv: Sequence[str] | None = None,
+    flags: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> int:
+    """Parse the arguments, run ``body``, write the run down; returns the exit code.
+
+    Errors are printed in one line: those raised on purpose (PreciseError), and any other with its true cause and the
+    file that has the whole stack; with ``--verbose`` the stack is printed.
+    """
+    arguments = parse_arguments(name, doc, argv, flags)
+    try:
+        settings = load_config(arguments.config, Settings, overrides_of(arguments))
+        job = Job(name, settings, arguments)
+        with warehouse_lock(settings.warehouse) as stale:
+            tell_of_stale(stale)
+            require_no_rollback(job)
+            with reader_lease(settings.warehouse, name) as job.lease:
+                return _run(job, body)
+    except Exception as error:
+        return report(name, error, is_verbose=arguments.verbose)
+
+
+def tell_of_stale(stale: Holder | None) -> None:
+    """Say that the writer before this one was killed, and that nothing has to be done about it."""
+    if stale:
+        console.print(
+            f"  the last writer, {stale}, was killed; its lock is void, tables are at whole versions", markup=False
+        )
+
+
+def require_no_rollback(job: Job) -> None:
+    """Refuse to work on tables that an interrupted rollback has left between two states.
+
+    Raises:
+        InterruptedRollbackError: There is a journal of one; only the rollback itself may go on.
+    """
+    journal = job.folder / ROLLBACK_JOURNAL
+    if job.name != "rollback" and journal.is_file():
+        raise InterruptedRollbackError(
+            f"warehouse {job.folder}: a rollback to {json.loads(journal.read_text())['to_run']} was interrupted; "
+            "run jobs/rollback.py with the same --to-run to finish it first"
+        )
+
+
+def _run(job: Job, body: Callable[[Job], None]) -> int:
+    console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
+    started_at, started = datetime.now(UTC), time.monotonic()
+    is_verbose = job.arguments.verbose
+    file = log_file(job.folder, job.run_id)
+    job.log_file = None if is_verbose else file
+    try:
+        with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
+            body(job)
+    except BaseException as error:
+        with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same
+            job.record("failed", started_at, time.monotonic() - started, stored_text(error)[:2000])
+        if isinstance(error, Exception):
+            return report(job.name, error, file, is_verbose=is_verbose)
+        raise
+    finally:
+        job.release()
+    seconds = time.monotonic() - started
+    job.record("succeeded", started_at, seconds, None)
+    file.unlink(missing_ok=True)
+    console.print(f"[bold]{job.name}[/bold]: done in {seconds:.1f} s\n")
+    return 0
+
+
+def report(name: str, error: Exception, file: Path | None = None, *, is_verbose: bool) -> int:
+    """Tell of an error in one line, and give the exit code.
+
+    Args:
+        name: Of the command.
+        error: Of one that nobody raised on purpose the true cause is told, and where the whole stack is.
+        file: Where to keep that stack.
+        is_verbose: Print it, too.
+    """
+    if isinstance(error, PreciseError):
+        told = " ".join(line.strip() for line in str(error).splitlines())
+        console.print(f"{name} failed: {told}", style="bold red", markup=False)
+        return EXIT_FAILED
+    is_kept = file is not None and keep_stack(file, error)
+    where = f"the whole stack is in {file}" if is_kept else "--verbose prints the whole stack"
+    console.print(f"{name} failed: {true_cause(error)}; {where}", style="bold red", markup=False)
+    if is_verbose:
+        traceback.print_exception(error)
+    return EXIT_FAULT

@@ -1,0 +1,160 @@
+"""Batch encoding on Spark: Arrow in, Arrow out, one model per Python worker.
+
+A frame is encoded where it is read: give it as many partitions as there are cores. What is read row by row elsewhere
+stays in Arrow buffers here; `precise_core.vectors.batch_udf` is the same by Spark's own `predict_batch_udf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyspark import TaskContext
+from pyspark.resource import ResourceInformation
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.models.catalog import ItemCatalog
+from precise_core.models.precise import Precise
+from precise_core.sources.times import instant
+from precise_core.training.checkpoint import Checkpoint
+from precise_core.vectors.encoding import encode_catalog, encode_items, encode_users, load_catalog, load_encoder
+from precise_core.vectors.shipping import ship, shipped
+from precise_core.warehouse.arrow_lists import fixed_lists, float_lists, ragged_rows
+from schemas import columns as c
+
+_Batches = Iterable[pa.RecordBatch]
+
+
+def embed_items(
+    spark: SparkSession,
+    item_tokens: DataFrame,
+    checkpoint: Path,
+    embedded_at: datetime,
+    catalog_file: Path | None = None,
+) -> DataFrame:
+    """`item_tokens` to `item_embeddings` under one checkpoint.
+
+    ``catalog_file`` is for contextual models, whose texts are hidden states: workers of one machine map one copy of
+    them into memory instead of each receiving them row by row.
+    """
+    version = Checkpoint.open(checkpoint).model_version  # missing or changed: fails before any Spark job
+    name = ship(spark, checkpoint)
+    catalog_name = ship(spark, catalog_file) if catalog_file else None
+    encoded = item_tokens.select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH).mapInArrow(
+        _item_encoder(name, catalog_name),
+        f"{c.ITEM_ID} string, {c.ITEM_INDEX} int, {c.EMBEDDING} array<float>, {c.IS_COLD} boolean, "
+        f"{c.TEXT_HASH} string",
+    )
+    return encoded.select(
+        c.ITEM_ID,
+        c.ITEM_INDEX,
+        F.lit(version).alias(c.MODEL_VERSION),
+        c.EMBEDDING,
+        F.lit(embedded_at).alias(c.EMBEDDED_AT),
+        c.IS_COLD,
+        c.TEXT_HASH,
+    )
+
+
+def embed_users(
+    spark: SparkSession, sequences: DataFrame, checkpoint: Path, catalog_file: Path, max_length: int, as_of: datetime
+) -> DataFrame:
+    """`user_sequences` of one task, built as of ``as_of``, to `user_embeddings` under one checkpoint."""
+    version = Checkpoint.open(checkpoint).model_version
+    read = sequences.select(
+        c.USER_ID, c.TASK, newest_items(max_length).alias(c.ITEM_INDICES), sequence_hash(max_length)
+    )
+    encoded = read.mapInArrow(
+        _user_encoder(ship(spark, checkpoint), ship(spark, catalog_file), max_length),
+        f"{c.USER_ID} string, {c.TASK} string, {c.EMBEDDING} array<float>, {c.SEQUENCE_HASH} bigint",
+    )
+    return encoded.select(
+        c.USER_ID,
+        c.TASK,
+        F.lit(version).alias(c.MODEL_VERSION),
+        c.EMBEDDING,
+        instant(as_of).alias(c.AS_OF),
+        c.SEQUENCE_HASH,
+    )
+
+
+def newest_items(max_length: int) -> Column:
+    """The newest ``max_length`` of `item_indices`: all that a model of that length reads."""
+    beyond = F.size(c.ITEM_INDICES) - F.lit(max_length)
+    return F.slice(F.col(c.ITEM_INDICES), F.greatest(beyond, F.lit(0)) + F.lit(1), F.lit(max_length))
+
+
+def sequence_hash(max_length: int) -> Column:
+    """A hash of what a user's vector is made from: another hash, another vector."""
+    return F.xxhash64(newest_items(max_length)).alias(c.SEQUENCE_HASH)
+
+
+def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_Batches], _Batches]:
+    def apply(batches: _Batches) -> _Batches:
+        model = worker_model(checkpoint_name)
+        catalog = shipped_catalog(catalog_name) if catalog_name else None
+        trained = model.fusion.is_trained_V.cpu().numpy()
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            indices_N = batch.column(c.ITEM_INDEX).to_numpy()
+            vectors_ND = encode_catalog(model, catalog, indices_N) if catalog else _encode_batch(model, batch)
+            known_N = indices_N < len(trained)
+            is_cold_N = ~(known_N & trained[np.where(known_N, indices_N, 0)])
+            yield pa.RecordBatch.from_arrays(
+                [
+                    batch.column(c.ITEM_ID),
+                    batch.column(c.ITEM_INDEX),
+                    float_lists(vectors_ND),
+                    pa.array(is_cold_N),
+                    batch.column(c.TEXT_HASH),
+                ],
+                names=[c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD, c.TEXT_HASH],
+            )
+
+    return apply
+
+
+def _encode_batch(model: Precise, batch: pa.RecordBatch) -> np.ndarray:
+    token_ids = batch.column(c.TOKEN_IDS)
+    token_ids_NT = fixed_lists(token_ids, len(token_ids[0]))
+    return encode_items(
+        model, batch.column(c.ITEM_INDEX).to_numpy(), token_ids_NT, batch.column(c.TOKEN_COUNT).to_numpy()
+    )
+
+
+def worker_model(checkpoint_name: str) -> Precise:
+    """In a worker: the model, on the task's GPU if Spark gave it one, with as many threads as the task has cores, so
+    that tasks of a machine do not fight."""
+    task = TaskContext.get()
+    torch.set_num_threads(task.cpus() if task else 1)
+    return load_encoder(shipped(checkpoint_name), gpu_of(task.resources() if task else {}))[1]
+
+
+def gpu_of(resources: Mapping[str, ResourceInformation]) -> str | None:
+    """The address of the GPU that Spark gave to a task (`spark.task.resource.gpu.amount`); None where it gave none."""
+    return resources["gpu"].addresses[0] if "gpu" in resources else None
+
+
+def shipped_catalog(name: str) -> ItemCatalog:
+    return load_catalog(next(shipped(name).iterdir()))
+
+
+def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> Callable[[_Batches], _Batches]:
+    def apply(batches: _Batches) -> _Batches:
+        model, catalog = worker_model(checkpoint_name), shipped_catalog(catalog_name)
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            vectors_BD = encode_users(model, catalog, ragged_rows(batch.column(c.ITEM_INDICES)), max_length)
+            yield pa.RecordBatch.from_arrays(
+                [batch.column(c.USER_ID), batch.column(c.TASK), float_lists(vectors_BD), batch.column(c.SEQUENCE_HASH)],
+                names=[c.USER_ID, c.TASK, c.EMBEDDING, c.SEQUENCE_HASH],
+            )
+
+    return apply

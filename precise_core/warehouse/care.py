@@ -1,0 +1,154 @@
+"""Care of one Delta table: small files merged, files and log entries that nobody needs any more removed.
+
+None of it changes a row, and whoever asks whether a table's content has changed must not take it for news.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote
+
+from delta.tables import DeltaTable as SparkDeltaTable
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from pyspark.sql import SparkSession
+
+from precise_core.warehouse.config import TablesConfig
+from precise_core.warehouse.notes import SAME_ROWS
+
+MIB = 1024 * 1024
+
+_LOG_RETENTION = "delta.logRetentionDuration"
+# A row group is what a reader decodes, shuffles and shards by.
+_ROW_GROUP_MIB = 16
+
+
+@dataclass(frozen=True)
+class SmallFiles:
+    """Live files below `tables.small_file_mib`, in partitions with at least `tables.compact_from_files` of them."""
+
+    files: int
+    size_bytes: int
+
+
+def content_changed(path: str, since: int) -> bool:
+    """Whether rows of the table may have changed after version ``since``; True where its log no longer tells."""
+    table = DeltaTable(path)
+    newest = table.version()
+    if newest < since:
+        return True
+    later = [commit for commit in table.history(newest - since) if commit["version"] > since] if newest > since else []
+    return len(later) < newest - since or any(commit.get("operation") not in SAME_ROWS for commit in later)
+
+
+def live_files(path: str, version: int | None = None) -> dict[str, int]:
+    """Path inside the table's folder -> bytes, of every file that a version (the newest by default) consists of."""
+    actions = DeltaTable(path, version=version).get_add_actions(flatten=True)
+    return dict(zip(actions.column("path").to_pylist(), actions.column("size_bytes").to_pylist(), strict=True))
+
+
+def is_readable(path: str, version: int, partition: str = "") -> bool:
+    """Whether a version is in the table's log and its files are on disk; of one ``partition`` (`name=value/`) only."""
+    try:
+        names = [unquote(name) for name in live_files(path, version)]
+    except (DeltaError, OSError):
+        return False
+    return all((Path(path) / name).is_file() for name in names if name.startswith(partition))
+
+
+def small_files(path: str, config: TablesConfig) -> SmallFiles:
+    """What compaction would merge."""
+    by_partition: dict[str, list[int]] = defaultdict(list)
+    for name, size in live_files(path).items():
+        if size < config.small_file_mib * MIB:
+            by_partition[name.rpartition("/")[0]].append(size)
+    chosen = [sizes for sizes in by_partition.values() if len(sizes) >= config.compact_from_files]
+    return SmallFiles(sum(map(len, chosen)), sum(map(sum, chosen)))
+
+
+def compact(spark: SparkSession, path: str, config: TablesConfig) -> int:
+    """Merge small files within their partitions, in one commit that changes no row; returns the new version."""
+    settings = {
+        "spark.databricks.delta.optimize.minFileSize": str(config.small_file_mib * MIB),
+        "spark.databricks.delta.optimize.maxFileSize": str(config.target_file_mib * MIB),
+        "parquet.block.size": str(_ROW_GROUP_MIB * MIB),
+    }
+    before = {key: spark.conf.get(key, None) for key in settings}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    try:
+        SparkDeltaTable.forPath(spark, path).optimize().executeCompaction()
+    finally:
+        for key, old in before.items():
+            spark.conf.unset(key) if old is None else spark.conf.set(key, old)
+    return int(DeltaTable(path).version())
+
+
+def vacuum(path: str, retention_hours: int, *, dry_run: bool, keep: Collection[int] = ()) -> list[str]:
+    """Remove files that no version younger than ``retention_hours`` consists of, those of killed writers included.
+
+    The versions ``keep`` stay readable however old they are.
+
+    The caller has made sure that no reader needs them. Returns the files, or with ``dry_run`` what it would remove.
+    """
+    table = DeltaTable(path)
+    remove = partial(table.vacuum, retention_hours, enforce_retention_duration=False, full=True)
+    remove = partial(remove, keep_versions=sorted(keep) or None)
+    # Removed files stay in the log for a while: those that are gone already are named again every time.
+    there = sorted(name for name in remove(dry_run=True) if (Path(path) / name).is_file())
+    if there and not dry_run:
+        remove(dry_run=False)
+    return there
+
+
+def old_log_entries(path: str, days: int) -> list[Path]:
+    """Entries of the log older than ``days``, the newest version's left out."""
+    newest = DeltaTable(path).version()
+    limit = (datetime.now(UTC) - timedelta(days=days)).timestamp()
+    return [file for version, file in _log_files(path) if version < newest and file.stat().st_mtime < limit]
+
+
+def trim_log(path: str, days: int) -> int:
+    """Remove log entries older than ``days`` that a checkpoint stands in for; returns how many files went."""
+    table, wanted = DeltaTable(path), f"interval {days} days"
+    if table.metadata().configuration.get(_LOG_RETENTION) != wanted:
+        table.alter.set_table_properties({_LOG_RETENTION: wanted})
+    if not old_log_entries(path, days):
+        return 0
+    before = len(_log_files(path))
+    table = DeltaTable(path)
+    table.create_checkpoint()
+    table.cleanup_metadata()
+    return before - len(_log_files(path))
+
+
+def forget_history(path: str) -> list[str]:
+    """Leave nothing but the rows of this moment: no older file, and no log entry that tells of one.
+
+    A log entry keeps the smallest and largest values of a file's columns, so that it outlives the rows it speaks of.
+    No older version can be read afterwards. Returns the data files that were removed.
+    """
+    removed = vacuum(path, 0, dry_run=False)
+    # A commit of its own, so that the one entry that stays names no file.
+    DeltaTable(path).alter.set_table_properties(
+        {"precise.historySince": datetime.now(UTC).isoformat()}, raise_if_not_exists=False
+    )
+    table = DeltaTable(path)
+    table.create_checkpoint()
+    for version, file in _log_files(path):
+        if version < table.version():
+            file.unlink()
+    shutil.rmtree(Path(path) / "_change_data", ignore_errors=True)  # what the commits that went have deleted
+    return removed
+
+
+def _log_files(path: str) -> list[tuple[int, Path]]:
+    files = ((re.match(r"\d{20}", file.name), file) for file in (Path(path) / "_delta_log").iterdir())
+    return sorted((int(match.group()), file) for match, file in files if match)

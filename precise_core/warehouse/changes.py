@@ -1,0 +1,137 @@
+"""What differs between two versions of a table: from its change feed, or by comparing the files they do not share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from py4j.protocol import Py4JJavaError
+from pyspark import StorageLevel
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from precise_core.errors import HistoryGoneError
+from precise_core.warehouse.tables import Warehouse
+from schemas import Table
+
+_SIGN = "sign"  # +1: only in the newer version, -1: only in the older one
+_REMOVED = ("delete", "update_preimage")
+_FEED = "delta.enableChangeDataFeed"
+# What Spark says where a file or a commit of an old version was cleaned up.
+_GONE = ("FILE_NOT_EXIST", "PATH_NOT_FOUND", "DELTA_MISSING_CHANGE_DATA", "DELTA_FILE_NOT_FOUND", "DELTA_VERSION_NOT")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Rows that only one of two versions has, cached, and whether some of them are gone from the newer one."""
+
+    frame: DataFrame
+    has_removed: bool
+
+    @property
+    def added(self) -> DataFrame:
+        return self._of_sign(1)
+
+    @property
+    def removed(self) -> DataFrame:
+        return self._of_sign(-1)
+
+    def _of_sign(self, sign: int) -> DataFrame:
+        return self.frame.where(F.col(_SIGN) == sign).drop(_SIGN)
+
+
+def net_changes(
+    spark: SparkSession,
+    warehouse: Warehouse,
+    table: Table,
+    *,
+    since: int,
+    until: int,
+    columns: Sequence[str],
+    where: Column | None = None,
+) -> Changes:
+    """Rows of ``columns`` that only one of two versions has.
+
+    A row that was removed and came back unchanged, or changed in other columns only, is not among them.
+
+    Args:
+        spark: The session.
+        warehouse: Where the table lies.
+        table: The table.
+        since: The older version.
+        until: The newer version.
+        columns: What is compared; together they must identify a row.
+        where: Only rows that fulfil this.
+
+    Raises:
+        HistoryGoneError: VACUUM or the log's retention has removed what was needed.
+    """
+    return or_gone(table, since, lambda: _net(_raw(spark, warehouse, table, since, until), columns, where))
+
+
+def _raw(spark: SparkSession, warehouse: Warehouse, table: Table, since: int, until: int) -> DataFrame:
+    path = warehouse.path(table)
+    if since == until:
+        return warehouse.read(spark, table, until).limit(0).withColumn(_SIGN, F.lit(1))
+    old, new = DeltaTable(path, version=since), DeltaTable(path, version=until)
+    if all(version.metadata().configuration.get(_FEED) == "true" for version in (old, new)):
+        return _from_feed(spark, path, since, until)
+    return _from_files(spark, warehouse, table, (since, old), (until, new))
+
+
+def _from_feed(spark: SparkSession, path: str, since: int, until: int) -> DataFrame:
+    feed = spark.read.format("delta").option("readChangeFeed", "true")
+    changes = feed.option("startingVersion", since + 1).option("endingVersion", until).load(path)
+    return changes.withColumn(_SIGN, F.when(F.col("_change_type").isin(*_REMOVED), -1).otherwise(1))
+
+
+def _from_files(
+    spark: SparkSession, warehouse: Warehouse, table: Table, old: tuple[int, DeltaTable], new: tuple[int, DeltaTable]
+) -> DataFrame:
+    """Only files that one version has and the other lacks are read: the others hold the same rows in both."""
+    files = [set(version.file_uris()) for _, version in (old, new)]
+    sides = [
+        _rows_of(spark, warehouse, table, number, only).withColumn(_SIGN, F.lit(sign))
+        for number, only, sign in ((old[0], files[0] - files[1], -1), (new[0], files[1] - files[0], 1))
+    ]
+    return sides[0].unionByName(sides[1])
+
+
+def _rows_of(spark: SparkSession, warehouse: Warehouse, table: Table, version: int, files: set[str]) -> DataFrame:
+    if not files:
+        return warehouse.read(spark, table, version).limit(0)
+    return spark.read.schema(table.spark_schema()).option("basePath", warehouse.path(table)).parquet(*sorted(files))
+
+
+def _net(raw: DataFrame, columns: Sequence[str], where: Column | None) -> Changes:
+    changes = raw.where(F.lit(True) if where is None else where).select(*columns, _SIGN).persist(StorageLevel.DISK_ONLY)
+    if not _has_removed(changes):
+        return Changes(changes, has_removed=False)  # the usual night: only new rows, nothing can cancel out
+    sums = changes.groupBy(*columns).agg(F.sum(_SIGN).cast("int").alias(_SIGN))
+    net = sums.where(F.col(_SIGN) != 0).persist(StorageLevel.DISK_ONLY)
+    return Changes(net, _has_removed(net))
+
+
+def _has_removed(changes: DataFrame) -> bool:
+    # Counts every row, so that all of them are read here, where a missing file is understood.
+    return bool(changes.agg(F.count_if(F.col(_SIGN) < 0).alias("removed")).collect()[0]["removed"])
+
+
+def or_gone(table: Table, since: int, action: Callable[[], _T]) -> _T:
+    """What ``action`` returns, which reads version ``since`` of the table.
+
+    Raises:
+        HistoryGoneError: VACUUM or the log's retention has removed what was needed.
+    """
+    try:
+        return action()
+    except (DeltaError, PySparkException, Py4JJavaError) as error:
+        if isinstance(error, DeltaError) or any(sign in str(error) for sign in _GONE):
+            raise HistoryGoneError(f"table {table.name}: version {since} cannot be read any more") from error
+        raise

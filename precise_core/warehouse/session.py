@@ -1,0 +1,121 @@
+"""The one place that starts Spark."""
+
+from __future__ import annotations
+
+import locale
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from delta import configure_spark_with_delta_pip
+from pyspark.sql import SparkSession
+
+from precise_core.errors import EnvironmentProblem
+from precise_core.warehouse.config import SparkConfig
+
+# JDBC drivers that come with an installation, for sources in a database.
+DRIVERS = ("org.postgresql:postgresql:42.7.7",)
+
+# What every session of ours must have, whoever starts it.
+_SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    # Spark makes the folder of its own catalog, which stays empty, where the job is started; below a folder with a
+    # blank it takes another one beside it.
+    "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "precise-spark-warehouse"),
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    # INT96, the default, is deprecated and carries nanoseconds that pandas and DuckDB read in their own ways.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    # A corrupt or vanished file must fail the job, never shrink its input.
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
+    "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
+    # Files of partitioned tables: Delta's own 512 MiB are large for a reader that wants a few of their rows.
+    "spark.databricks.delta.optimizeWrite.binSize": "128m",
+    # Tables here have few files: the default of 50 partitions for the log snapshot costs seconds per table.
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # The largest value turns off a check that measures the whole batch again after every row: a good part of the
+    # CPU time of a pass over narrow rows. Batches stay at 10,000 rows; the longest sequences and
+    # vectors fit into them, and texts are cut before they travel.
+    "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.ui.enabled": "false",
+}
+
+
+def get_session(app_name: str, config: SparkConfig) -> SparkSession:
+    """The running session, or a new one with Delta, UTC, ANSI and WARN logging.
+
+    Under spark-submit the JVM runs already: its master, memory and packages were decided there and win.
+
+    Raises:
+        EnvironmentProblem: The JVM has no Delta jar.
+    """
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in (_SETTINGS | config.conf).items():
+        builder = builder.config(key, value)
+    builder = builder.config("spark.sql.shuffle.partitions", config.shuffle_partitions)
+    if not _under_spark_submit():
+        builder = builder.master(config.master).config("spark.driver.memory", config.driver_memory)
+        # One interpreter for driver and workers, whatever `python3` means on the path.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        # Everything is in this process: no need to be reachable, nor to guess an address.
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        # Java takes the encoding of file names from the locale; under cron there is none, and `ä` would become `?`.
+        if not _is_utf8(locale.getencoding()):
+            os.environ["LC_ALL"] = "C.UTF-8"
+        if not has_installed_jars():
+            builder = configure_spark_with_delta_pip(builder, extra_packages=list(DRIVERS))
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("WARN")
+    _require_delta(session)
+    return session
+
+
+def require_names(session: SparkSession, paths: Iterable[str]) -> None:
+    """Refuse paths that Java would write with other characters: a sibling folder, or a file that is not there.
+
+    Raises:
+        EnvironmentProblem: A path is not ASCII, and the locale that Python or Java was started in is not UTF-8.
+    """
+    jvm: Any = session.sparkContext._jvm
+    encodings = (str(jvm.System.getProperty("sun.jnu.encoding")), sys.getfilesystemencoding())
+    other = [path for path in paths if not path.isascii()]
+    if other and not all(map(_is_utf8, encodings)):
+        raise EnvironmentProblem(
+            f"{other[0]}: Java writes file names in {encodings[0]} here, Python in {encodings[1]}, and this name needs "
+            "UTF-8; start with ./spark-submit.sh, or set LC_ALL=C.UTF-8 before"
+        )
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.upper().replace("-", "") == "UTF8"
+
+
+def has_installed_jars() -> bool:
+    """True where `make install` has put the Delta jars beside this environment's PySpark."""
+    defaults = Path(str(resources.files("pyspark"))) / "conf" / "spark-defaults.conf"
+    return defaults.is_file() and "io.delta_delta-spark" in defaults.read_text(encoding="utf-8")
+
+
+def _under_spark_submit() -> bool:
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _require_delta(session: SparkSession) -> None:
+    try:
+        jvm: Any = session.sparkContext._jvm
+        jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(
+            "io.delta.sql.DeltaSparkSessionExtension"
+        )
+    except Exception as error:
+        raise EnvironmentProblem(
+            "Spark was started without the Delta package; use ./spark-submit.sh, or `make install`, which adds it "
+            "to the environment's spark-defaults.conf"
+        ) from error

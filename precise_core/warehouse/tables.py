@@ -1,0 +1,342 @@
+"""Delta tables under one root: the only place that reads and writes them.
+
+A read is pinned to a version; a write is one commit, and none at all when the rows are the ones that are there
+already, so that running a job twice changes nothing and everything downstream can see that nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from delta.tables import DeltaTable as SparkDeltaTable
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, MapType
+
+from precise_core.config.folders import require_delta_path
+from precise_core.errors import DataError, MissingTableError, SchemaError
+from precise_core.warehouse.notes import Note, commit_text, read_note
+from precise_core.warehouse.reader import arrow_dataset
+from schemas import Table
+
+# Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
+_TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What a write left behind: the table's version, the rows written, and whether anything changed."""
+
+    version: int
+    rows: int
+    changed: bool
+
+
+class Warehouse:
+    """The tables under ``root`` (a local folder, or any URI that Spark and deltalake both reach)."""
+
+    def __init__(self, root: str) -> None:
+        # Delta refuses a relative location when it creates a table.
+        self.root = root.rstrip("/") if "://" in root else str(Path(root).resolve())
+        if "://" not in root:
+            require_delta_path("warehouse", self.root)
+
+    def path(self, table: Table) -> str:
+        return f"{self.root}/tables/{table.name}"
+
+    def exists(self, table: Table) -> bool:
+        return DeltaTable.is_deltatable(self.path(table))
+
+    def version(self, table: Table) -> int:
+        """The newest version.
+
+        Raises:
+            MissingTableError: The table is not there; the message names the job that writes it.
+        """
+        try:
+            return DeltaTable(self.path(table)).version()
+        except TableNotFoundError as error:
+            raise MissingTableError(
+                f"table {table.name} is not in {self.root}: run jobs/{table.written_by}.py first"
+            ) from error
+
+    def read(self, spark: SparkSession, table: Table, version: int) -> DataFrame:
+        """The rows of one version; an unpinned Delta DataFrame is not a snapshot (delta-io/delta#918)."""
+        return spark.read.format("delta").option("versionAsOf", version).load(self.path(table))
+
+    def read_arrow(
+        self,
+        table: Table,
+        version: int,
+        columns: Sequence[str] | None = None,
+        where: Mapping[str, str | Sequence[str]] | None = None,
+    ) -> pa.Table:
+        """The rows of one version in this process, without Spark; for tables that fit into it.
+
+        Args:
+            table: The declaration.
+            version: The version to read.
+            columns: Only these; all by default.
+            where: Partition column -> value or values.
+        """
+        snapshot = DeltaTable(self.path(table), version=version)
+        dataset = arrow_dataset(self.path(table), table, snapshot)
+        conditions = [ds.field(name).isin(_listed(value)) for name, value in (where or {}).items()]
+        chosen = reduce(lambda left, right: left & right, conditions) if conditions else None
+        return dataset.to_table(columns=list(columns or table.column_names), filter=chosen)
+
+    def write(
+        self,
+        spark: SparkSession,
+        table: Table,
+        frame: DataFrame,
+        *,
+        run_id: str,
+        replace: Mapping[str, str | Sequence[str]] | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> WriteResult:
+        """Make ``frame`` the content of the table, or of the slice named by ``replace``, in one commit.
+
+        Args:
+            spark: The session.
+            table: The declaration; the frame must have exactly its columns and types.
+            frame: The rows.
+            run_id: Kept in the commit.
+            replace: Column -> value (or values) of the slice the frame replaces; every row must belong to it.
+            note: What the rows were made from (``read_note``), kept in the commit; lost where there is none.
+
+        Raises:
+            SchemaError: A column is missing, unknown or of another type.
+            DataError: A row lies outside the slice.
+        """
+        # On disk: rows kept in memory come back onto the heap one whole partition at a time, however large it is.
+        frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
+        try:
+            new = _fingerprint(frame, table)
+            self.create_if_missing(spark, table)
+            version = self.version(table)
+            current = self.read(spark, table, version).where(_slice_filter(replace))
+            if new == _fingerprint(current, table):
+                return WriteResult(version, new[0], changed=False)
+            writer = _writer(frame, table, commit_text(run_id, note)).mode("overwrite")
+            if replace:
+                _require_inside(frame, table, replace)
+                writer = writer.option("replaceWhere", _slice_sql(replace))
+            writer.save(self.path(table))
+            return WriteResult(self.version(table), new[0], changed=True)
+        finally:
+            frame.unpersist()
+
+    def replace_partitions(
+        self,
+        table: Table,
+        frame: DataFrame,
+        partitions: Sequence[Mapping[str, Any]],
+        *,
+        run_id: str,
+        note: Mapping[str, Any] | None,
+    ) -> WriteResult:
+        """Make ``frame`` the content of whole partitions in one commit, without looking at what they hold.
+
+        For a caller that knows that they change, has made ``frame`` from a pinned version of them, and has laid it out:
+        every Spark task writes a file into every partition it holds a row of.
+
+        Args:
+            table: A partitioned table that exists.
+            frame: The rows; Delta refuses one that belongs to no partition named.
+            partitions: Values of (some of) the partition columns, one mapping per partition or group of partitions.
+            run_id: Kept in the commit.
+            note: What the rows were made from, kept in the commit, where somebody will ask.
+        """
+        writer = conform(frame, table).write.format("delta").option("userMetadata", commit_text(run_id, note))
+        condition = " OR ".join(f"({_slice_sql(partition)})" for partition in partitions)
+        writer.mode("overwrite").option("replaceWhere", condition).save(self.path(table))
+        return WriteResult(self.version(table), self._rows_in_last_write(table), changed=True)
+
+    def table_id(self, table: Table) -> str:
+        """Tells a table from another one that was made anew at the same place."""
+        return str(DeltaTable(self.path(table)).metadata().id)
+
+    def note(self, table: Table, version: int) -> Note | None:
+        """What the rows of a version were made from, where their writer has said so."""
+        return read_note(self.path(table), version)
+
+    def _rows_in_last_write(self, table: Table) -> int:
+        return int(DeltaTable(self.path(table)).history(1)[0]["operationMetrics"]["numOutputRows"])
+
+    def append(self, spark: SparkSession, table: Table, frame: DataFrame, *, run_id: str) -> WriteResult:
+        """Add rows in one commit; no commit where there are none."""
+        frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
+        try:
+            rows = frame.count()
+            self.create_if_missing(spark, table)
+            if rows:
+                _writer(frame, table, run_id).mode("append").save(self.path(table))
+            return WriteResult(self.version(table), rows, changed=rows > 0)
+        finally:
+            frame.unpersist()
+
+    def append_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> int:
+        """Add a few rows without Spark; returns the version. For bookkeeping, where a Spark job would cost seconds."""
+        return self._write_records(table, records, mode="append")
+
+    def replace_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> int:
+        """Replace a small table without Spark; returns the version, unchanged where the rows are the same."""
+        if self.exists(table):
+            version = self.version(table)
+            current = self.read_arrow(table, version).select(table.stable_columns).to_pylist()
+            new = _records_table(table, records).select(table.stable_columns).to_pylist()
+            if _sorted_rows(current) == _sorted_rows(new):
+                return version
+        return self._write_records(table, records, mode="overwrite")
+
+    def _write_records(self, table: Table, records: Sequence[Mapping[str, Any]], mode: Any) -> int:
+        rows = _records_table(table, records)
+        Path(self.path(table)).mkdir(parents=True, exist_ok=True)
+        write_deltalake(
+            self.path(table),
+            rows,
+            mode=mode,
+            schema_mode="overwrite" if mode == "overwrite" else "merge",  # a table of before may lack a new column
+            partition_by=list(table.partition_by) or None,
+            configuration={"delta.enableDeletionVectors": "false"},
+        )
+        return self.version(table)
+
+    def create_if_missing(self, spark: SparkSession, table: Table) -> None:
+        """Version 0 of a table: its schema and no rows."""
+        if self.exists(table):
+            return
+        builder = SparkDeltaTable.createIfNotExists(spark).location(self.path(table)).comment(table.doc)
+        builder = builder.addColumns(table.spark_schema()).partitionedBy(*table.partition_by)
+        feed = {"delta.enableChangeDataFeed": "true"} if table.has_change_feed else {}
+        for key, value in (_TABLE_PROPERTIES | feed).items():
+            builder = builder.property(key, value)
+        builder.execute()
+
+
+def _writer(frame: DataFrame, table: Table, about: str) -> DataFrameWriter:
+    writer = frame.write.format("delta").option("userMetadata", about)
+    # Without it every task writes a file into every partition it holds a row of.
+    return writer.option("optimizeWrite", "true") if table.partition_by else writer
+
+
+def conform(frame: DataFrame, table: Table) -> DataFrame:
+    """The frame with the declared columns in the declared order.
+
+    Raises:
+        SchemaError: A column is missing, unknown or of another type; the message names it.
+    """
+    found = {field.name: field.dataType for field in frame.schema}
+    missing = [name for name in table.column_names if name not in found]
+    unknown = [name for name in found if name not in table.column_names]
+    if missing or unknown:
+        raise SchemaError(f"table {table.name}: missing columns {missing}, unknown columns {unknown}")
+    for field in table.spark_schema():
+        if found[field.name].simpleString() != field.dataType.simpleString():
+            raise SchemaError(
+                f"table {table.name}, column {field.name}: is {found[field.name].simpleString()}, "
+                f"declared as {field.dataType.simpleString()}"
+            )
+    return frame.select(*table.column_names)
+
+
+def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:
+    """Row count and two order-independent sums of row hashes: equal fingerprints, equal rows.
+
+    Raises:
+        DataError: A column that may not be null, or a list in it, holds a null.
+    """
+    required = [column.name for column in table.columns if not column.nullable]
+    nulls = [F.count_if(_has_null(frame.schema[name].dataType, name)).alias(f"null_{name}") for name in required]
+    row = (
+        frame.withColumn("_hash", row_hash(frame, table))
+        .agg(
+            F.count("_hash").alias("rows"),
+            F.bit_xor("_hash").alias("xor"),
+            F.sum(F.col("_hash").cast("decimal(20,0)")).alias("total"),
+            *nulls,
+        )
+        .collect()[0]
+    )
+    broken = {name: row[f"null_{name}"] for name in required if row[f"null_{name}"]}
+    if broken:
+        raise DataError(f"table {table.name}: rows with a null where none is allowed, by column: {broken}")
+    return row["rows"], row["xor"], row["total"]
+
+
+def row_hash(frame: DataFrame, table: Table) -> Column:
+    """64 bits of what a row of ``frame`` says, without bookkeeping."""
+    parts = [part for name in table.stable_columns for part in _hashable(frame.schema[name].dataType, name)]
+    return F.xxhash64(*parts)
+
+
+def _has_null(data_type: DataType, name: str) -> Column:
+    column = F.col(name)
+    if isinstance(data_type, ArrayType):
+        return column.isNull() | F.exists(column, lambda element: element.isNull())
+    if isinstance(data_type, MapType):
+        return column.isNull() | F.exists(F.map_values(column), lambda element: element.isNull())
+    return column.isNull()
+
+
+def _hashable(data_type: DataType, name: str) -> list[Column]:
+    """What stands for a column in a row's hash.
+
+    xxhash64 passes over nulls and over the borders of lists, so that a value moved to the next column would go
+    unnoticed; the flag and the size pin it down. A map has no order and cannot be hashed as it is.
+    """
+    column = F.col(name)
+    if isinstance(data_type, MapType):
+        return [column.isNull(), F.size(column), F.array_sort(F.map_entries(column))]
+    if isinstance(data_type, ArrayType):
+        return [column.isNull(), F.size(column), column]
+    return [column.isNull(), column]
+
+
+def _slice_filter(replace: Mapping[str, str | Sequence[str]] | None) -> Column:
+    conditions = [F.col(name).isin(*_listed(value)) for name, value in (replace or {}).items()]
+    return reduce(lambda left, right: left & right, conditions, F.lit(True))
+
+
+def _slice_sql(replace: Mapping[str, Any]) -> str:
+    literals = {name: ", ".join(map(_sql_literal, _listed(value))) for name, value in replace.items()}
+    return " AND ".join(f"{name} IN ({values})" for name, values in literals.items())
+
+
+def _sql_literal(value: Any) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def _require_inside(frame: DataFrame, table: Table, replace: Mapping[str, str | Sequence[str]]) -> None:
+    outside = frame.where(~_slice_filter(replace)).count()
+    if outside:
+        raise DataError(f"table {table.name}: {outside} rows lie outside the slice {dict(replace)} they would replace")
+
+
+def _records_table(table: Table, records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    columns = {name: [_arrow_value(record.get(name)) for record in records] for name in table.column_names}
+    return pa.table(columns, schema=table.arrow_schema())
+
+
+def _arrow_value(value: Any) -> Any:
+    return list(value.items()) if isinstance(value, Mapping) else value
+
+
+def _sorted_rows(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(repr(row) for row in rows)

@@ -1,0 +1,83 @@
+"""The pages keep their promises: links, names of files and functions, generated references, YAML that loads."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from precise_core.reference import configuration as configuration_reference
+from tests.code_blocks import blocks_of
+from tests.night import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
+
+
+def names_in(file: Path) -> set[str]:
+    """Functions, classes, methods and constants of a module."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\[[^\]]*\]\(([^)#]+)", text):
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("name", ["paper_to_code.md", "equations.md"])
+def test_the_pages_on_the_paper_name_code_that_exists(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    references = re.findall(r"\[`([^`]+\.py)`\]\([^)]+\)((?:,?\s?`[A-Za-z_\.]+`)*)", page)
+    assert len(references) > 20
+    for file, functions in references:
+        missing = set(re.findall(r"`([^`]+)`", functions)) - names_in(ROOT / file)
+        assert not missing, (file, missing)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_a_page_with_its_flags_and_units(job: str) -> None:
+    page = (ROOT / "docs" / "jobs" / f"{job}.md").read_text(encoding="utf-8")
+    source = (ROOT / "jobs" / f"{job}.py").read_text(encoding="utf-8")
+    for named in re.findall(r'job\.balance\(\s*"([^"]+)"|add_argument\("(--[a-z-]+)"', source):
+        assert "".join(named) in page
+
+
+def test_the_configuration_reference_is_current_and_complete() -> None:
+    assert configuration_reference.undescribed_keys() == []
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == configuration_reference.render()
+
+
+def test_a_bad_night_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "bad_night.md").read_text(encoding="utf-8")
+    parts = re.split(r"`(test_[a-z0-9_]+)\.py`", page)[1:]
+    assert len(parts) > 30
+    for file, text in zip(parts[::2], parts[1::2], strict=True):
+        named = set(re.findall(r"`(test_[a-z0-9_]+)`", text))
+        assert named <= names_in(next((ROOT / "tests").rglob(f"{file}.py"))), (file, named)
+
+
+def test_the_findings_name_recorded_figures_only() -> None:
+    findings = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    recorded = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("results.md", "figures.md"))
+    figures = set(re.findall(r"(?<![\d.])0?(\.\d{3,4})(?!\d)", findings))
+    assert len(figures) > 30
+    assert {figure for figure in figures if figure not in recorded} == set()
+
+
+def test_the_page_on_own_data_shows_the_file_the_tests_run() -> None:
+    first = next(block for block in blocks_of("docs/your_data.md") if block.language == "yaml")
+    assert first.text == (ROOT / "examples" / "your_data" / "mine.yaml").read_text(encoding="utf-8")
