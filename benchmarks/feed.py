@@ -24,7 +24,7 @@ from deltalake import write_deltalake
 from benchmarks.record import record
 from precise_core.feed.config import FeedConfig
 from precise_core.feed.windows import WindowFeed
-from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
+from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.training.config import UniversalConfig
@@ -87,7 +87,7 @@ def write_windows(folder: Path, rows: int, length: int, seed: int) -> None:
     for part in np.array_split(np.arange(rows), _FILES):
         lengths_B = np.clip(3 + rng.geometric(6 / length, len(part)), 3, length)
         valid_BL = np.arange(length) >= length - lengths_B[:, None]
-        items_BL = FIRST_ITEM + (_ITEMS * rng.random((len(part), length)) ** 3).astype(np.int64)
+        items_BL = c.FIRST_ITEM_INDEX + (_ITEMS * rng.random((len(part), length)) ** 3).astype(np.int64)
         event_ts_BL = 1_700_000_000 + np.cumsum(rng.integers(1, 100_000, (len(part), length)), axis=1)
         columns = {
             c.WINDOW_ID: pa.array([f"all/train/u{number}/0" for number in part]),
@@ -120,7 +120,7 @@ def measure_feed(windows: DeltaSnapshot, seed: int) -> dict[tuple[str, int], flo
 def measure_trainer(windows: DeltaSnapshot, length: int, seed: int) -> float:
     """Sequences per second of optimizer steps on batches that lie ready: what a trainer can consume at most."""
     torch.manual_seed(seed)
-    tokens_VT = torch.zeros(FIRST_ITEM + _ITEMS, 1, dtype=torch.int32)
+    tokens_VT = torch.zeros(c.FIRST_ITEM_INDEX + _ITEMS, 1, dtype=torch.int32)
     catalog = ItemCatalog(tokens_VT, torch.zeros(len(tokens_VT), dtype=torch.int32), "none")
     frequencies_V = item_frequencies(windows, "all", catalog.num_rows)
     model = Precise(sasrec(length), catalog.num_rows, catalog.known_token_ids, "universal", catalog.max_token_length)

@@ -24,7 +24,7 @@ from benchmarks.peers.prepare import leave_one_out, number_events, read_sequence
 from benchmarks.peers.protocol import TrainingClock
 from benchmarks.record import record
 from precise_core.config import load_config
-from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
+from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.settings import Settings
 from precise_core.text.language_model import tokenize, tokenizer_id
@@ -32,6 +32,7 @@ from precise_core.training.config import UniversalConfig
 from precise_core.training.universal import train_universal
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
+from schemas import columns as c
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "paper_speed.jsonl"
@@ -110,8 +111,8 @@ def _catalog(settings: Settings, items: list[str], words: Path) -> ItemCatalog:
     model, max_tokens = settings.text.language_model, settings.text.max_tokens
     token_ids_NT, token_counts_N = tokenize(model, [text_of.get(item, "") for item in items], max_tokens)
     return ItemCatalog(
-        torch.from_numpy(np.pad(token_ids_NT, ((FIRST_ITEM, 0), (0, 0)))),
-        torch.from_numpy(np.pad(token_counts_N, (FIRST_ITEM, 0))),
+        torch.from_numpy(np.pad(token_ids_NT, ((c.FIRST_ITEM_INDEX, 0), (0, 0)))),
+        torch.from_numpy(np.pad(token_counts_N, (c.FIRST_ITEM_INDEX, 0))),
         tokenizer_id(model),
     )
 

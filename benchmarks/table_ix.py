@@ -28,7 +28,7 @@ from precise_core.experiments.machine import machine
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.night import ranking_slice, read_slice
 from precise_core.ranking.train import score, train_ranker
-from precise_core.ranking.variants import PLAIN, Variant, ranking_tasks, variants_of
+from precise_core.ranking.variants import Variant, ranking_tasks, variants_of
 from precise_core.run.code import code_version
 from precise_core.run.job import Job
 from precise_core.settings import Settings
@@ -84,7 +84,7 @@ def measure(settings: Settings, seeds: Sequence[int], config: str) -> dict[str, 
         "machine": machine(),
         "code_version": code_version(),
         "seeds": list(seeds),
-        "reference": PLAIN,
+        "reference": c.DCN,
         "impressions": {"train": len(learned), "test": len(task.labels_I), "taken": float(task.labels_I.mean())},
         "users": len(np.unique(task.user_ids_I)),
         "without_vectors": {name: float(np.isnan(rows.scores_I).mean()) for name, rows in test.items()},
@@ -114,7 +114,7 @@ def _question(
         print(f"{variant.system}: trained {len(seeds)} times", flush=True)
     return {
         "figures": [figure for name, of_seeds in systems.items() for figure in _figures(name, of_seeds, task)],
-        "differences": compare_impressions(systems, PLAIN, task),
+        "differences": compare_impressions(systems, c.DCN, task),
     }
 
 

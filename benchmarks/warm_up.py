@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from benchmarks.record import record
 from jobs import ingest, run_days
 from precise_core.config import load_config, over
-from precise_core.sequences.config import ALL_TASK
+from precise_core.config.tasks import ALL_TASK
 from precise_core.settings import Settings
 from precise_core.warehouse.tables import Warehouse
 from schemas import TRAINING_DAYS

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.data import RankingData
-from precise_core.ranking.features import TRAIN, VALIDATION
 from precise_core.ranking.night import ranking_slice, read_slice
 from precise_core.ranking.train import RankerCheckpoint, RankerProgress, train_ranker
 from precise_core.ranking.variants import Variant, publish_rankers, ranker_folder, rankers_in_use, variants
 from precise_core.run.job import Job, run_job
 from schemas import RANKING_FEATURES
+from schemas import columns as c
 
 
 def train(job: Job) -> None:
@@ -30,7 +30,7 @@ def train(job: Job) -> None:
         versions[variant.system] = ranker.ranker_version
         job.metrics[f"{variant.system}/validation_log_loss"] = ranker.metrics["validation_log_loss"]
         job.say(f"{variant.system}: {ranker.ranker_version}, validation {ranker.metrics['validation_log_loss']:.4f}")
-        rows, used = rows + len(data), used + len(data.split(TRAIN)) + len(data.split(VALIDATION))
+        rows, used = rows + len(data), used + len(data.split(c.TRAIN)) + len(data.split(c.VALIDATION))
     publish_rankers(job, versions)
     job.artefacts |= {f"ranker:{system}": version for system, version in versions.items()}
     job.balance("impressions (the test split is left out)", rows_in=rows, rows_out=used, rows_rejected=rows - used)
@@ -40,8 +40,8 @@ def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
     settings = job.settings
     data = RankingData.from_arrow(read_slice(job, ranking_slice(job, variant.task)))
     ranker = train_ranker(
-        data.split(TRAIN),
-        data.split(VALIDATION),
+        data.split(c.TRAIN),
+        data.split(c.VALIDATION),
         dcn=variant.dcn(settings.dcn),
         config=settings.ranker,
         use_vectors=variant.use_vectors,

@@ -8,9 +8,9 @@ starts from the universal checkpoint and keeps its head; on other nights its own
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError, NothingToLearnError
 from precise_core.run.job import Job, run_job
-from precise_core.sequences.config import ALL_TASK
 from precise_core.training.checkpoint import Checkpoint, latest, publish_latest, unpublish
 from precise_core.training.checkpoints import (
     checkpoint_folder,

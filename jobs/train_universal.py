@@ -8,9 +8,9 @@ checkpoint of an earlier night and learns the windows with newer events.
 
 from collections.abc import Sequence
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError
 from precise_core.run.job import Job, run_job
-from precise_core.sequences.config import ALL_TASK
 from precise_core.training.checkpoint import UNTRAINED, latest, publish_latest
 from precise_core.training.checkpoints import checkpoint_folder
 from precise_core.training.night import train, windows_offered

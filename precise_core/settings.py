@@ -11,23 +11,20 @@ from pydantic import Field, field_validator, model_validator
 from precise_core.config import Config, Instant, validated
 from precise_core.config.folders import require_delta_path
 from precise_core.config.gates import GatesConfig
+from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.errors import ConfigError
-from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
+from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig, LightGCNConfig
 from precise_core.feed.config import FeedConfig
-from precise_core.index.config import IndexConfig, RecallConfig
-from precise_core.models.config import DCNConfig, LightGCNConfig, ModelConfig
-from precise_core.sequences.config import (
-    ALL_TASK,
-    LEAVE_ONE_OUT,
-    RankingFeaturesConfig,
-    SequencesConfig,
-    TaskConfig,
-    WindowsConfig,
-)
+from precise_core.index.config import IndexConfig
+from precise_core.models.config import ModelConfig
+from precise_core.pair_scores.config import ScoringConfig
+from precise_core.ranking.config import DCNConfig, RankerConfig, RankingFeaturesConfig
+from precise_core.recall.config import RecallConfig
+from precise_core.sequences.config import LEAVE_ONE_OUT, SequencesConfig, WindowsConfig
 from precise_core.sources.config import Source
 from precise_core.text.config import TextConfig
-from precise_core.training.config import RankerConfig, TargetedConfig, UniversalConfig
-from precise_core.vectors.config import EncodingConfig, ScoringConfig
+from precise_core.training.config import TargetedConfig, UniversalConfig
+from precise_core.vectors.config import EncodingConfig
 from precise_core.warehouse.config import SparkConfig, TablesConfig
 
 

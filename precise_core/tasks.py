@@ -8,9 +8,9 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.errors import ConfigError
-from precise_core.sequences.config import ALL_TASK, TaskConfig
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
 _NAMED_IN_ERROR = 40

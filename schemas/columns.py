@@ -1,5 +1,7 @@
 """Every column name of every table, once. Code refers to these constants, never to a literal."""
 
+from typing import Final
+
 # identity
 USER_ID = "user_id"  # external key of a user
 ITEM_ID = "item_id"  # external key of an item
@@ -87,3 +89,16 @@ VECTOR_SPACE = "vector_space"
 # bookkeeping
 RUN_ID = "run_id"
 JOB = "job"
+
+# values: rows 0 and 1 of every table by item_index, then items
+PADDING_INDEX, UNKNOWN_INDEX, FIRST_ITEM_INDEX = 0, 1, 2
+# of `split`
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
+# of `source`
+U2I, U2I2I, POPULAR = "u2i", "u2i2i", "popular"
+# of `system`: the platform's own
+PRECISE_UT, PRECISE, PRECISE_UNTRAINED = "PRECISE-UT", "PRECISE", "PRECISE-UT untrained"
+DCN = "DCN"

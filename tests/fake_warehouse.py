@@ -13,7 +13,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 import schemas
-from precise_core.sequences.config import TaskConfig
+from precise_core.config.tasks import TaskConfig
 from precise_core.settings import Settings
 from precise_core.sources.config import SyntheticSource
 from schemas import Table

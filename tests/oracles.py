@@ -15,7 +15,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from precise_core.sequences.config import TaskConfig
+from precise_core.config.tasks import TaskConfig
 from schemas import EVENTS
 
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)

@@ -20,8 +20,6 @@ _SCORE_IS_THERE = "score_is_there"
 _VECTORS_ARE_ALIKE = "vectors_are_alike"
 _DENSE_IS_FINITE = "dense_is_finite"
 
-SPLITS = ("train", "validation", "test")
-
 
 def _vocabulary_facts(frame: DataFrame) -> DataFrame:
     rows = F.count(F.lit(1)).over(Window.partitionBy(c.ITEM_INDEX))
@@ -89,7 +87,7 @@ def _windows(*, length: int) -> list[Check]:
     return [
         *declared(TRAINING_WINDOWS),
         *not_blank(c.WINDOW_ID, c.TASK),
-        one_of(c.SPLIT, SPLITS),
+        one_of(c.SPLIT, c.SPLITS),
         between(c.LENGTH, 0, length, f"lies between 0 and {length}"),
         between(derived.WIDTH, length, length, f"{c.ITEM_INDICES} has {length} elements"),
         holds(_ARRAYS_ARE_PARALLEL, f"{c.ITEM_INDICES} and {c.EVENT_TS} are parallel"),
@@ -116,7 +114,7 @@ def _ranking() -> list[Check]:
     return [
         *declared(RANKING_FEATURES),
         *not_blank(c.IMPRESSION_ID, c.USER_ID, c.ITEM_ID, c.MODEL_VERSION),
-        one_of(c.SPLIT, SPLITS),
+        one_of(c.SPLIT, c.SPLITS),
         one_of(c.LABEL, [0, 1]),
         holds(_VECTORS_ARE_ALIKE, "both vectors have one width"),
         holds(_SCORE_IS_THERE, f"{c.PRECISE_SCORE} is there exactly where both vectors are"),

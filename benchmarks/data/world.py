@@ -12,10 +12,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.data import engine
+from precise_core.config.tasks import TaskConfig
 from precise_core.data_sets.synthetic import read_synthetic
-from precise_core.sequences.config import TaskConfig
 from precise_core.sources.config import SyntheticSource
-from precise_core.text.vocabulary import FIRST_ITEM_INDEX
 from precise_core.warehouse.config import SparkConfig
 from precise_core.warehouse.session import get_session
 from schemas import EVENTS, ITEM_VOCABULARY
@@ -64,7 +63,7 @@ def vocabulary_of(spark: SparkSession, source: SyntheticSource) -> DataFrame:
         spark.range(source.items)
         .select(
             F.concat(F.lit("item-"), number.cast("string")).alias(c.ITEM_ID),
-            (number + FIRST_ITEM_INDEX).cast("int").alias(c.ITEM_INDEX),
+            (number + c.FIRST_ITEM_INDEX).cast("int").alias(c.ITEM_INDEX),
             F.lit(end_of(source)).alias(c.FIRST_SEEN),
         )
         .select(*ITEM_VOCABULARY.column_names)

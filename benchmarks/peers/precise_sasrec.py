@@ -33,7 +33,7 @@ from benchmarks.peers.protocol import (
 )
 from benchmarks.peers.top_items import top_items
 from precise_core.feed.config import FeedConfig
-from precise_core.models.catalog import FIRST_ITEM, ItemCatalog
+from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import UniversalConfig
@@ -135,14 +135,14 @@ def _tried_out(learned: pd.DataFrame, arguments: Any) -> pd.DataFrame:
 
 def _catalog(items: int) -> ItemCatalog:
     """Items without any text, numbered as the model numbers them."""
-    rows = items + FIRST_ITEM
+    rows = items + c.FIRST_ITEM_INDEX
     return ItemCatalog(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.int32), "none")
 
 
 def write_windows(path: Path, events: pd.DataFrame, truth: pd.DataFrame | None, length: int) -> None:
     """One window per user: the newest ``length`` events; with ``truth``, what is to be predicted from them."""
     sequences = _sequences(events)
-    targets = None if truth is None else truth.set_index("user")["item"] + FIRST_ITEM
+    targets = None if truth is None else truth.set_index("user")["item"] + c.FIRST_ITEM_INDEX
     rows = []
     for user, items in sequences.items():
         newest = items[-length:]
@@ -169,7 +169,7 @@ def _sequences(events: pd.DataFrame) -> dict[int, np.ndarray]:
     """Item rows per user, oldest first, users ascending."""
     ordered = events.sort_values(["user", "position"])
     users, starts = np.unique(ordered["user"].to_numpy(), return_index=True)
-    parts = np.split(ordered["item"].to_numpy() + FIRST_ITEM, starts[1:])
+    parts = np.split(ordered["item"].to_numpy() + c.FIRST_ITEM_INDEX, starts[1:])
     return dict(zip(users.tolist(), parts, strict=True))
 
 
@@ -183,7 +183,7 @@ def _predict(
     for _ in range(arguments.prediction_repeats):
         start = perf_counter()
         model = checkpoint.load_model()
-        items_ND = encode_catalog(model, catalog, np.arange(FIRST_ITEM, catalog.num_rows))
+        items_ND = encode_catalog(model, catalog, np.arange(c.FIRST_ITEM_INDEX, catalog.num_rows))
         users_UD = encode_users(model, catalog, users, arguments.length, batch=arguments.prediction_batch)
         recommended_UK = top_items(users_UD, items_ND, CUTOFF)
         seconds.append(perf_counter() - start)

@@ -16,7 +16,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
 SINCE = "since"  # from which instant on readers had this vector

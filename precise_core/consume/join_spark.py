@@ -14,8 +14,8 @@ from precise_core.consume.as_of_spark import PUBLICATION, SINCE, PublishedVersio
 from precise_core.consume.keys import ADDED, require_columns
 from precise_core.consume.publications import Publication, publication_history
 from precise_core.errors import HistoryGoneError, SchemaError
-from precise_core.sources.times import instant
 from precise_core.warehouse.care import is_readable
+from precise_core.warehouse.instants import instant
 from precise_core.warehouse.newest import folder
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c

@@ -34,7 +34,7 @@ from precise_core.sources.raw import (
     raw_frame,
     row_as_json,
 )
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
 # Raised whenever the same configuration gives other rows: it is part of the source's fingerprint.

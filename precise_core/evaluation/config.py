@@ -116,3 +116,15 @@ class ExperimentConfig(Config):
         if self.systems and "all" in self.tasks and self.systems[self.reference].stage == "targeted":
             raise ValueError(f"reference {self.reference!r} has stage targeted, which is not asked of the task `all`")
         return self
+
+
+class LightGCNConfig(Config):
+    """LightGCN, a recall system to compare with in experiments (Table VIII)."""
+
+    width: int = Field(64, ge=1, description="Of a user's and an item's vector.")
+    layers: int = Field(3, ge=0, description="Steps over the graph.")
+    epochs: int = Field(60, ge=1, description="Passes over the pairs, at most.")
+    batch_size: int = Field(2048, ge=1, description="Pairs per step; every step spreads over the whole graph.")
+    learning_rate: float = Field(5e-3, gt=0, description="Of Adam.")
+    penalty: float = Field(1e-4, ge=0, description="On the squared norm of a batch's embeddings.")
+    patience: int = Field(5, ge=1, description="Epochs without a better validation NDCG before it stops.")

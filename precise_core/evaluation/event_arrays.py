@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from precise_core.config.tasks import TaskConfig
 from precise_core.evaluation.references import TrainingLog
-from precise_core.sequences.config import TaskConfig
 from precise_core.tasks import events_before
 from schemas import columns as c
 

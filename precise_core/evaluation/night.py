@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.data_sets.synthetic import days_after_start, interests
 from precise_core.data_sets.synthetic_truth import item_probabilities, topic_probabilities
 from precise_core.errors import CheckpointError, NothingToEvaluateError, VersionMixError
@@ -28,19 +29,18 @@ from precise_core.evaluation.protocol import EmbeddingScorer, EvaluationTask, ev
 from precise_core.evaluation.references import (
     SECONDS_PER_DAY,
     MostPopular,
+    OwnHistory,
     Scorer,
     TrainingLog,
     TruePreferences,
     build_references,
     pair_matrix,
 )
-from precise_core.experiments.blend import OwnHistory
-from precise_core.index.config import POPULAR
 from precise_core.models.catalog import ItemCatalog
 from precise_core.publication.published import published_checkpoint, published_version
 from precise_core.recall.eligibility import excluded_items
 from precise_core.run.job import Job
-from precise_core.sequences.config import ALL_TASK, LEAVE_ONE_OUT
+from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.sources.config import SyntheticSource
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from precise_core.training.checkpoints import checkpoint_folder, item_catalog
@@ -57,7 +57,6 @@ from schemas import (
 )
 from schemas import columns as c
 
-PRECISE_UT, PRECISE, PRECISE_UNTRAINED = "PRECISE-UT", "PRECISE", "PRECISE-UT untrained"
 MERGED = "merged"
 
 
@@ -182,7 +181,7 @@ class OfflineEvaluation:
         )
         lists = {
             source: _lists(places, user_rows, item_indices, candidates[c.RANK], known_C & (sources == source))
-            for source in sorted(set(sources) - {POPULAR})  # a fallback of few users; it is in the merged list
+            for source in sorted(set(sources) - {c.POPULAR})  # a fallback of few users; it is in the merged list
         }
         user_filter = "new" if self.settings.recall.filter_seen else "all"
         question = self.question(task)
@@ -239,20 +238,20 @@ class OfflineEvaluation:
 
     def _our_systems(self, task: str, fallback: Scorer) -> tuple[dict[str, Scorer], dict[str, str | None]]:
         universal = published_checkpoint(self.job, ALL_TASK)
-        systems = {PRECISE_UT: self._published(universal, ALL_TASK, fallback)}
-        versions: dict[str, str | None] = {PRECISE_UT: universal.model_version}
+        systems = {c.PRECISE_UT: self._published(universal, ALL_TASK, fallback)}
+        versions: dict[str, str | None] = {c.PRECISE_UT: universal.model_version}
         if task == ALL_TASK:
             untrained = latest(checkpoint_folder(self.job), UNTRAINED)
-            systems[PRECISE_UNTRAINED] = self.encoded(untrained, item_catalog(self.job, untrained), task, fallback)
-            versions[PRECISE_UNTRAINED] = untrained.model_version
+            systems[c.PRECISE_UNTRAINED] = self.encoded(untrained, item_catalog(self.job, untrained), task, fallback)
+            versions[c.PRECISE_UNTRAINED] = untrained.model_version
             return systems, versions
         try:
             targeted = published_checkpoint(self.job, task)
         except CheckpointError as error:
             self.job.say(f"{task}: no targeted model to evaluate, {error}")
             return systems, versions
-        systems[PRECISE] = self._published(targeted, task, fallback)
-        versions[PRECISE] = targeted.model_version
+        systems[c.PRECISE] = self._published(targeted, task, fallback)
+        versions[c.PRECISE] = targeted.model_version
         return systems, versions
 
     def _published(self, checkpoint: Checkpoint, task: str, fallback: Scorer) -> Scorer:

@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions, gains
-from precise_core.ranking.features import TEST
 from precise_core.ranking.night import ranking_slice, read_slice
-from precise_core.ranking.variants import PLAIN, current_rankers, ranking_tasks
+from precise_core.ranking.variants import current_rankers, ranking_tasks
 from precise_core.run.job import Job
-from precise_core.sequences.config import ALL_TASK
 from schemas import RANKING_SCORES
 from schemas import columns as c
 
@@ -37,12 +36,12 @@ def ranking_metrics(job: Job) -> list[dict[str, Any]]:
         seed=job.settings.seed,
     )
     systems = _probabilities(job, current_rankers(job), impressions)
-    if PLAIN not in systems:
-        raise NothingToEvaluateError(f"{PLAIN}, which the others are compared with, has no scores of these impressions")
-    compared = compare_impressions(systems, PLAIN, task)
+    if c.DCN not in systems:
+        raise NothingToEvaluateError(f"{c.DCN}, which the others are compared with, has no scores of these impressions")
+    compared = compare_impressions(systems, c.DCN, task)
     for found in compared:
         job.say(
-            f"{found['system']} against {PLAIN}: {found['metric']} {found['difference']:+.4f} "
+            f"{found['system']} against {c.DCN}: {found['metric']} {found['difference']:+.4f} "
             f"[{found['ci_low']:+.4f}, {found['ci_high']:+.4f}], p = {found['p_value']:.3f}"
         )
     rows = evaluate_impressions(systems, task, model_versions=versions)
@@ -65,7 +64,7 @@ def impressions_to_test_on(job: Job, tasks: Sequence[str]) -> pa.Table:
         except NothingToLearnError as error:
             job.say(f"{task}: not among the impressions to test on, {error}")
             continue
-        mine = rows.filter(pc.equal(rows[c.SPLIT], TEST))
+        mine = rows.filter(pc.equal(rows[c.SPLIT], c.TEST))
         if found is not None:
             found = found.filter(pc.is_in(found[c.IMPRESSION_ID], mine[c.IMPRESSION_ID].combine_chunks()))
         found = mine if found is None else found

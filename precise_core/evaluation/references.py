@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
+from precise_core.errors import ConfigError
 from precise_core.evaluation.names import ALL_TIME, ITEM_KNN, LAST_ITEM_KNN, MOST_POPULAR, PERSONAL_FREQUENCY
 
 SECONDS_PER_DAY = 86_400
@@ -191,3 +192,24 @@ def build_references(
         ITEM_KNN: ItemKnn(log, shrinkage=knn_shrinkage, history=knn_history),
         LAST_ITEM_KNN: ItemKnn(log, shrinkage=knn_shrinkage, history=1),
     }
+
+
+class OwnHistory:
+    """log(1 + Σ exp(-age / τ)) over a user's events with an item: how often, and how lately; 0 for other items.
+
+    Args:
+        log: Events before the question.
+        as_of_seconds: Its instant; ages count from here.
+        days: τ.
+    """
+
+    def __init__(self, log: TrainingLog, *, as_of_seconds: int, days: float) -> None:
+        if not days > 0:
+            raise ConfigError(f"days {days} of the own history must be above 0")
+        ages_E = (as_of_seconds - log.seconds_E) / SECONDS_PER_DAY
+        strength_E = np.exp(-np.maximum(ages_E, 0) / days)
+        places = (log.user_rows_E, log.item_rows_E)
+        self._strength_UN = sparse.csr_matrix((strength_E, places), shape=(log.users, log.items))
+
+    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
+        return np.log1p(self._strength_UN[user_rows_B].toarray()).astype(np.float32)

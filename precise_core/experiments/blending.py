@@ -15,7 +15,6 @@ from precise_core.evaluation.references import Scorer
 from precise_core.experiments.blend import Blend, choose_blend
 from precise_core.models.catalog import ItemCatalog
 from precise_core.run.job import Job
-from precise_core.sequences.windows import VALIDATION
 from precise_core.training.checkpoint import Checkpoint
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
@@ -93,7 +92,7 @@ class Blending:
 
 def _held_out_users(job: Job, task: str) -> list[str]:
     """The users with a validation window; its id is `<task>/<split>/<user>/<number>`."""
-    where = {c.TASK: task, c.SPLIT: VALIDATION}
+    where = {c.TASK: task, c.SPLIT: c.VALIDATION}
     windows = job.warehouse.read_arrow(TRAINING_WINDOWS, job.pin(TRAINING_WINDOWS), [c.WINDOW_ID], where)
-    names = pc.utf8_slice_codeunits(windows[c.WINDOW_ID], len(f"{task}/{VALIDATION}/"))
+    names = pc.utf8_slice_codeunits(windows[c.WINDOW_ID], len(f"{task}/{c.VALIDATION}/"))
     return [name.rpartition("/")[0] for name in names.to_pylist()]

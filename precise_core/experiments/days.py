@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from pyspark.sql import DataFrame
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import ConfigError
 from precise_core.experiments.exposures import EXPOSURES, exposures_per_item
 from precise_core.run.job import Job
-from precise_core.sequences.config import ALL_TASK
 from precise_core.settings import Settings
 from precise_core.tasks import task_filter
 from precise_core.training.checkpoint import Checkpoint

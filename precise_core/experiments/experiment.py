@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import DataError, NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.config import BlendConfig
 from precise_core.evaluation.names import with_history
@@ -30,7 +31,7 @@ from precise_core.experiments.trainings import SystemTraining, Trained
 from precise_core.intake.event_order import doubtful_order
 from precise_core.run.code import code_version
 from precise_core.run.job import Job
-from precise_core.sequences.config import ALL_TASK, LEAVE_ONE_OUT
+from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.settings import Settings
 from precise_core.sources.read import describe_source
 from precise_core.training.checkpoints import item_catalog

@@ -7,7 +7,7 @@ from datetime import datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
 EXPOSURES = "exposures"

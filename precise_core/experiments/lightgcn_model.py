@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 from torch import nn
 
-from precise_core.models.config import LightGCNConfig
+from precise_core.evaluation.config import LightGCNConfig
 
 _INITIAL_STD = 0.1
 

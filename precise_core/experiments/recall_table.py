@@ -25,8 +25,9 @@ from precise_core.evaluation.protocol import (
     ranked_candidates,
 )
 from precise_core.experiments.seeds import figures_over_seeds
-from precise_core.index.config import IndexConfig, RecallConfig
+from precise_core.index.config import IndexConfig
 from precise_core.index.index import build_index
+from precise_core.recall.config import RecallConfig
 from precise_core.recall.merge import merged_ranks
 from precise_core.recall.recall import recall_u2i2i
 from precise_core.settings import Settings

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from precise_core.artefacts import replace_file
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingToLearnError
 from precise_core.run.job import Job
-from precise_core.sequences.config import ALL_TASK
 from precise_core.training import night as universal
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.checkpoints import item_catalog, pinned_snapshot

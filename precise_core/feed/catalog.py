@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import torch
 
 from precise_core.errors import ConfigError, DataError
-from precise_core.models.catalog import FIRST_ITEM, ItemCatalog, TextStates, TokenInit
+from precise_core.models.catalog import ItemCatalog, TextStates, TokenInit
 from precise_core.text.language_model import INPUT_SUFFIX, language_model_id
 from precise_core.text.reduction import principal_components
 from precise_core.warehouse.snapshot import DeltaSnapshot
@@ -32,8 +32,8 @@ def load_item_catalog(item_tokens: DeltaSnapshot, text_states: DeltaSnapshot | N
     table = item_tokens.read([c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH, c.TOKENIZER_ID])
     label = _label(item_tokens)
     item_index = table[c.ITEM_INDEX].to_numpy()
-    if len(np.unique(item_index)) != len(item_index) or item_index.min() < FIRST_ITEM:
-        raise DataError(f"{label}: item_index must be unique and at least {FIRST_ITEM}")
+    if len(np.unique(item_index)) != len(item_index) or item_index.min() < c.FIRST_ITEM_INDEX:
+        raise DataError(f"{label}: item_index must be unique and at least {c.FIRST_ITEM_INDEX}")
     tokens = _matrix(table[c.TOKEN_IDS], f"{label}, {c.TOKEN_IDS}").astype(np.int32)
     V = int(item_index.max()) + 1
     token_ids_VT = np.zeros((V, tokens.shape[1]), np.int32)

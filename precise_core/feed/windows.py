@@ -32,9 +32,9 @@ Split = Literal["train", "validation", "test"]
 # The window_id strings, the partition columns and, while training, the truth stay on disk.
 _TRAIN_COLUMNS = [c.ITEM_INDICES, c.EVENT_TS, c.LENGTH]
 _COLUMNS: dict[Split, list[str]] = {
-    "train": _TRAIN_COLUMNS,
-    "validation": [*_TRAIN_COLUMNS, c.TARGET_INDICES, c.TARGET_COUNT],
-    "test": [*_TRAIN_COLUMNS, c.TARGET_INDICES, c.TARGET_COUNT],
+    c.TRAIN: _TRAIN_COLUMNS,
+    c.VALIDATION: [*_TRAIN_COLUMNS, c.TARGET_INDICES, c.TARGET_COUNT],
+    c.TEST: [*_TRAIN_COLUMNS, c.TARGET_INDICES, c.TARGET_COUNT],
 }
 _POOL_BYTES = 100 * 2**20  # of rows that are shuffled together, as int64
 
@@ -198,7 +198,7 @@ class WindowFeed:
 
     def _file_order(self, n: int) -> list[str]:
         # One pool is shuffled as a whole anyway, and may be kept from an epoch to the next.
-        if self._split != "train" or self._is_one_pool:
+        if self._split != c.TRAIN or self._is_one_pool:
             return self.files
         return [self.files[i] for i in np.random.default_rng([self._seed, n]).permutation(len(self.files))]
 
@@ -208,7 +208,7 @@ class WindowFeed:
         Other splits are not shuffled; with bucketing each of their pools is sorted by length.
         """
         size, rows = self._batch_size, np.arange(len(lengths))
-        if self._split != "train":
+        if self._split != c.TRAIN:
             if self.config.bucket_batches > 1:
                 rows = np.argsort(-lengths, kind="stable")
             return [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -227,7 +227,7 @@ class WindowFeed:
         return _to_batch(pool, share) if len(share) else _NOTHING
 
 
-def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split = "train") -> int:
+def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split = c.TRAIN) -> int:
     """Windows whose newest event is at or after the epoch second ``since``.
 
     Counted by pyarrow, whoever reads later: what a reader delivers is checked against this count.

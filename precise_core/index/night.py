@@ -17,9 +17,9 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import CheckpointError, DataError
 from precise_core.index.index import VectorIndex, build_index
-from precise_core.pair_scores.scores import one_version
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint
+from precise_core.vectors.spark import one_version
 from precise_core.warehouse.arrow_lists import fixed_lists
 from schemas import ITEM_EMBEDDINGS, ITEM_VOCABULARY, ITEMS, USER_EMBEDDINGS
 from schemas import columns as c

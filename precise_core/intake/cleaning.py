@@ -18,7 +18,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from precise_core.sources.raw import FILE_ORDER, INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
 from schemas import columns as c
 

@@ -36,9 +36,10 @@ from precise_core.run.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.files import inputs_of
 from precise_core.sources.manifest import read_manifest
-from precise_core.sources.read import naming_unreadable_files, read_source
+from precise_core.sources.read import read_source
 from precise_core.tasks import check_tasks
 from precise_core.warehouse.erasure_list import ErasureList
+from precise_core.warehouse.spark_errors import naming_unreadable_files
 from precise_core.warehouse.upsert import REASSIGNED, STATE, UpsertPlan, plan_upsert, replace_values
 from schemas import (
     EVENTS,

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from precise_core.errors import HistoryGoneError
 from precise_core.run.job import Job
 from precise_core.sources.manifest import read_manifest
-from precise_core.warehouse.changes import or_gone
+from precise_core.warehouse.spark_errors import or_gone
 from precise_core.warehouse.upsert import KEPT, STATE, compare
 from schemas import RUNS, Table
 from schemas import columns as c

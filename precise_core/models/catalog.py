@@ -17,10 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from precise_core.errors import ModelError
-
-PADDING = 0
-UNKNOWN = 1
-FIRST_ITEM = 2
+from schemas import columns as c
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class ItemCatalog:
 
     def __post_init__(self) -> None:
         V, T = self.token_ids_VT.shape
-        if self.token_counts_V.shape != (V,) or V < FIRST_ITEM:
+        if self.token_counts_V.shape != (V,) or V < c.FIRST_ITEM_INDEX:
             raise ModelError(f"item catalog: {V} rows of tokens, {tuple(self.token_counts_V.shape)} counts")
         if int(self.token_counts_V.max()) > T or int(self.token_counts_V.min()) < 0:
             raise ModelError(f"item catalog: token counts must be from 0 to {T}")

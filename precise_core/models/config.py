@@ -1,4 +1,4 @@
-"""Configuration of the PRECISE model, of the DCN ranking model and of LightGCN."""
+"""Configuration of the PRECISE model."""
 
 from __future__ import annotations
 
@@ -111,34 +111,3 @@ class ModelConfig(Config):
     def part_widths(self) -> tuple[int, ...]:
         """Widths of the parts of an item vector that are encoded apart: one, or under late fusion two."""
         return (self.fusion.id_width, self.fusion.token_width) if self.late_fusion else (self.fusion.width,)
-
-
-class DCNConfig(Config):
-    """DCN-v2 (VI-C, Fig. 7).
-
-    A categorical feature is hashed to ``hash_buckets`` rows of an embedding table of its own, unless it is among the
-    ``vocabulary_features``: those have one row for every value that the training split holds at least
-    ``vocabulary_min_count`` times, and one for all others.
-    """
-
-    embedding_width: int = Field(16, ge=1)
-    hash_buckets: int = Field(20_000, ge=2)
-    vocabulary_features: tuple[str, ...] = Field((), description="Categorical features by vocabulary, e.g. `category`.")
-    vocabulary_min_count: int = Field(1, ge=1, description="A rarer value shares the row of unknown ones.")
-    cross_layers: int = Field(2, ge=1)
-    deep_widths: tuple[int, ...] = (64, 32)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    inject_vectors: bool = Field(True, description="Injection 1: vectors beside the embedding layer's output.")
-    inject_score: bool = Field(True, description="Injection 2: the dot product beside the DCN's output.")
-
-
-class LightGCNConfig(Config):
-    """LightGCN, a recall system to compare with in experiments (Table VIII)."""
-
-    width: int = Field(64, ge=1, description="Of a user's and an item's vector.")
-    layers: int = Field(3, ge=0, description="Steps over the graph.")
-    epochs: int = Field(60, ge=1, description="Passes over the pairs, at most.")
-    batch_size: int = Field(2048, ge=1, description="Pairs per step; every step spreads over the whole graph.")
-    learning_rate: float = Field(5e-3, gt=0, description="Of Adam.")
-    penalty: float = Field(1e-4, ge=0, description="On the squared norm of a batch's embeddings.")
-    patience: int = Field(5, ge=1, description="Epochs without a better validation NDCG before it stops.")

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from precise_core.errors import ModelError
-from precise_core.models.catalog import UNKNOWN, ItemCatalog, token_rows
+from precise_core.models.catalog import ItemCatalog, token_rows
 from precise_core.models.config import FusionConfig
+from schemas import columns as c
 
 _ID_STD = 0.02
 
@@ -81,7 +82,7 @@ class ItemFusion(nn.Module):
         has_enough_V = frequencies_V >= self.config.min_id_events
         if self.has_id:
             with torch.no_grad():
-                self.id_table.weight[has_enough_V & ~self.is_trained_V] = self.id_table.weight[UNKNOWN].clone()
+                self.id_table.weight[has_enough_V & ~self.is_trained_V] = self.id_table.weight[c.UNKNOWN_INDEX].clone()
         self.is_trained_V.copy_(has_enough_V)
 
     def set_token_vectors(self, token_ids_K: torch.Tensor, vectors_KD: torch.Tensor) -> int:
@@ -113,7 +114,7 @@ class ItemFusion(nn.Module):
         has_row_N = (item_indices_N == rows_N) & self.is_trained_V[rows_N]
         if self.training and self.config.id_dropout:
             has_row_N = has_row_N & (torch.rand(rows_N.shape, device=rows_N.device) >= self.config.id_dropout)
-        return self.id_table(rows_N.where(has_row_N, UNKNOWN))
+        return self.id_table(rows_N.where(has_row_N, c.UNKNOWN_INDEX))
 
     def text_half(self, token_ids_NT: torch.Tensor, token_counts_N: torch.Tensor) -> torch.Tensor:
         """The semantic embedding of N texts; zero where a text has no token.

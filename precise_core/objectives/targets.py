@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from precise_core.models.catalog import FIRST_ITEM
+from schemas import columns as c
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def future_targets(
     offset_PM = (first_P[:, None] + draw_M * step_P1) % size_P[:, None]
     columns_PM = start_P[:, None] + offset_PM
     targets_PM = item_indices_BL[rows_P[:, None], columns_PM]
-    mask_PM = (draw_M < size_P[:, None]) & (targets_PM >= FIRST_ITEM)
+    mask_PM = (draw_M < size_P[:, None]) & (targets_PM >= c.FIRST_ITEM_INDEX)
     if only_new:
         mask_PM = mask_PM & (_first_column(item_indices_BL)[rows_P[:, None], columns_PM] > positions_P[:, None])
     mask_PM = mask_PM & ~_repeats_an_earlier_draw(targets_PM)
@@ -167,7 +167,7 @@ def draw_cuts(
     size_E = _size_of_future(event_ts_BL, is_last_BL, rows_E, cut_E, horizon_seconds)
     chosen_E = cut_E + (torch.rand(len(cut_E), generator=generator) * size_E).long()
     targets_E = item_indices_BL[rows_E, chosen_E]
-    known_E = targets_E >= FIRST_ITEM
+    known_E = targets_E >= c.FIRST_ITEM_INDEX
     if only_new:
         known_E = known_E & (_first_column(item_indices_BL)[rows_E, chosen_E] >= cut_E)
     rows_E, cut_E, size_E, targets_E = rows_E[known_E], cut_E[known_E], size_E[known_E], targets_E[known_E]
@@ -186,7 +186,7 @@ def mask_items(
     section 3.6, adds such samples once; asking as often as masking elsewhere trains faster).
     """
     B, L = item_indices_BL.shape
-    known_BL = valid_mask_BL & (item_indices_BL >= FIRST_ITEM)
+    known_BL = valid_mask_BL & (item_indices_BL >= c.FIRST_ITEM_INDEX)
     keys_BL = torch.rand(B, L, generator=generator).masked_fill(~known_BL, 2.0)
     is_lowest_BL = (keys_BL == keys_BL.amin(dim=1, keepdim=True)) & known_BL
     newest_BL = known_BL & (torch.arange(L) == torch.where(known_BL, torch.arange(L), -1).amax(dim=1, keepdim=True))

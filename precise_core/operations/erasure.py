@@ -102,7 +102,7 @@ def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]
         if version is None:
             continue
         if (version, task) not in answers:
-            where = {c.TASK: task, c.SPLIT: "train"}
+            where = {c.TASK: task, c.SPLIT: c.TRAIN}
             answers[version, task] = _is_in(job, TRAINING_WINDOWS, version, where, user_ids)
         yield manifest["model_version"], answers[version, task]
 

@@ -14,14 +14,12 @@ from pyspark.sql import functions as F
 
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import CheckpointError, ConfigError, DataError, MissingTableError, SchemaError
-from precise_core.index.config import POPULAR
 from precise_core.pair_scores.scores import choose_plan, score_pairs
 from precise_core.publication.published import published_vectors
 from precise_core.run.job import Job
 from precise_core.sources.cells import spark_path
 from precise_core.text.language_model import tokenizer_id
 from precise_core.text.states import tokenize_items
-from precise_core.text.vocabulary import UNKNOWN_INDEX
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.config import PairListConfig
 from precise_core.vectors.spark import embed_items
@@ -91,7 +89,7 @@ def score_task(job: Job, task: str, checkpoint: Checkpoint, sources: Sequence[Da
 
 def _distinct(sources: Sequence[DataFrame], version: str) -> DataFrame:
     """Distinct pairs: this checkpoint's candidates, but not the fallback's, and every pair of the other lists."""
-    is_scored = (F.col(c.MODEL_VERSION) == version) & (F.col(c.SOURCE) != POPULAR)
+    is_scored = (F.col(c.MODEL_VERSION) == version) & (F.col(c.SOURCE) != c.POPULAR)
     own = [frame.where(is_scored) if c.SOURCE in frame.columns else frame for frame in sources]
     return reduce(DataFrame.unionByName, [frame.select(c.USER_ID, c.ITEM_ID) for frame in own]).distinct()
 
@@ -137,7 +135,7 @@ def _text_vectors(job: Job, task: str, checkpoint: Checkpoint, pairs: DataFrame,
         )
     wanted = pairs.select(c.ITEM_ID).distinct().join(items, on=c.ITEM_ID, how="left_anti")
     new = job.read(ITEMS).where(f"NOT {c.IS_DELETED}").join(wanted, on=c.ITEM_ID, how="left_semi")
-    unknown = new.select(c.ITEM_ID, F.lit(UNKNOWN_INDEX).alias(c.ITEM_INDEX))
+    unknown = new.select(c.ITEM_ID, F.lit(c.UNKNOWN_INDEX).alias(c.ITEM_INDEX))
     tokens = tokenize_items(new, unknown, config).where(F.col(c.TOKEN_COUNT) > 0)
     vectors = embed_items(job.spark, tokens, checkpoint.folder, datetime.now(UTC)).select(c.ITEM_ID, c.EMBEDDING)
     vectors = vectors.persist()

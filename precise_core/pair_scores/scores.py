@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.errors import ModelError, VersionMixError
+from precise_core.errors import ModelError
 from precise_core.index.dot_products import dot_products
-from precise_core.vectors.config import ScoringConfig
+from precise_core.pair_scores.config import ScoringConfig
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists
 from schemas import PAIR_SCORES, TABLES
@@ -95,19 +95,6 @@ def score_pairs(
     if plan.kind == "broadcast":
         return _score_broadcast(spark, pairs, users, items, similarity)
     return _score_shuffled(spark, pairs, users, items, plan, similarity)
-
-
-def one_version(vectors: DataFrame, model_version: str, name: str) -> DataFrame:
-    """The rows of one checkpoint.
-
-    Raises:
-        VersionMixError: There are none; scoring with those of another checkpoint would be noise.
-    """
-    chosen = vectors.where(F.col(c.MODEL_VERSION) == model_version)
-    if chosen.isEmpty():
-        there = sorted(row[0] for row in vectors.select(c.MODEL_VERSION).distinct().collect())
-        raise VersionMixError(f"{name} has no rows of {model_version}; it has {there}; run jobs/{_WRITERS[name]}.py")
-    return chosen
 
 
 def gathered_scores(users_GD: np.ndarray, counts_G: np.ndarray, items_ND: np.ndarray, rows_P: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ from pyspark.sql import functions as F
 from precise_core.errors import CheckpointError, HistoryGoneError
 from precise_core.index.index import VectorIndex
 from precise_core.index.night import index_folder
-from precise_core.pair_scores.scores import one_version
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.checkpoints import checkpoint_folder, select_tasks
+from precise_core.vectors.spark import one_version
 from precise_core.warehouse.care import is_readable
 from precise_core.warehouse.tables import Warehouse
 from schemas import PUBLISHED_MODELS, USER_EMBEDDINGS, Table

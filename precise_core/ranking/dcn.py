@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from precise_core.models.config import DCNConfig
+from precise_core.ranking.config import DCNConfig
 
 MISSING_BUCKET = 0
 UNKNOWN_ROW = 1

@@ -26,11 +26,9 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from precise_core.consume.as_of_spark import PublishedVersion, in_use, join_vectors
-from precise_core.sequences.config import RankingFeaturesConfig
+from precise_core.ranking.config import RankingFeaturesConfig
 from schemas import RANKING_FEATURES
 from schemas import columns as c
-
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 _CATEGORY = "category"
 _MICROS = "micros"
@@ -74,7 +72,7 @@ def build_ranking_features(
     joined = join_vectors(counted, user_vectors, item_vectors, versions, at=c.IMPRESSION_TS)
     columns = {
         c.TASK: F.lit(task),
-        c.SPLIT: F.lit(TRAIN),
+        c.SPLIT: F.lit(c.TRAIN),
         c.SPARSE_FEATURES: _sparse_features(),
         c.DENSE_FEATURES: _dense_features(),
     }
@@ -140,7 +138,7 @@ def _with_split(rows: DataFrame, instants: DataFrame, config: RankingFeaturesCon
     spans = instants.groupBy(c.VECTOR_SPACE).agg(F.min(micros).alias(_FIRST), F.max(micros).alias(_LAST))
     place = F.coalesce(F.try_divide(micros - F.col(_FIRST), F.col(_LAST) - F.col(_FIRST)), F.lit(0.0))
     is_validation = place < config.train_share + config.validation_share
-    split = F.when(place < config.train_share, TRAIN).when(is_validation, VALIDATION).otherwise(TEST)
+    split = F.when(place < config.train_share, c.TRAIN).when(is_validation, c.VALIDATION).otherwise(c.TEST)
     placed = rows.join(F.broadcast(spans), on=c.VECTOR_SPACE, how="left").withColumn(c.SPLIT, split)
     return placed.select(*RANKING_FEATURES.column_names)
 

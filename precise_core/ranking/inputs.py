@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from precise_core.errors import DataError
-from precise_core.models.config import DCNConfig
+from precise_core.ranking.config import DCNConfig
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.dcn import UNKNOWN_ROW, hash_feature, look_up_feature
 

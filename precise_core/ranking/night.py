@@ -16,7 +16,7 @@ from precise_core.consume.publications import publication_history
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.features import build_ranking_features
 from precise_core.run.job import Job
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, PUBLISHED_MODELS, RANKING_FEATURES
 from schemas import columns as c
 

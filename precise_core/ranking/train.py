@@ -18,11 +18,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError, NothingToLearnError, TrainingError, VersionMixError
-from precise_core.models.config import DCNConfig
+from precise_core.ranking.config import DCNConfig, RankerConfig
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.dcn import DCN
 from precise_core.ranking.inputs import RankingInputs
-from precise_core.training.config import RankerConfig
 
 RankerProgress = Callable[[dict[str, float]], None]
 

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from precise_core.artefacts import replace_file
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError
-from precise_core.models.config import DCNConfig
 from precise_core.publication.published import published_tasks
+from precise_core.ranking.config import DCNConfig
 from precise_core.run.job import Job
-from precise_core.sequences.config import ALL_TASK
+from schemas import columns as c
 
 _POINTER = "latest.json"
-
-
-PLAIN = "DCN"
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def variants(job: Job) -> list[Variant]:
 
 def variants_of(tasks: Sequence[str], *, ablations: bool) -> list[Variant]:
     """The variants of some tasks."""
-    found = [Variant(PLAIN, tasks[0], use_vectors=False), *(Variant(_system(task), task) for task in tasks)]
+    found = [Variant(c.DCN, tasks[0], use_vectors=False), *(Variant(_system(task), task) for task in tasks)]
     if ablations:
         found.append(Variant(f"{_system(tasks[-1])}, vectors only", tasks[-1], inject_score=False))
         found.append(Variant(f"{_system(tasks[-1])}, score only", tasks[-1], inject_vectors=False))
@@ -64,7 +62,7 @@ def ranking_tasks(job: Job) -> list[str]:
 
 
 def _system(task: str) -> str:
-    return f"{PLAIN} + PRECISE-UT" if task == ALL_TASK else f"{PLAIN} + PRECISE ({task})"
+    return f"{c.DCN} + PRECISE-UT" if task == ALL_TASK else f"{c.DCN} + PRECISE ({task})"
 
 
 def ranker_folder(job: Job) -> Path:

@@ -13,7 +13,7 @@ from precise_core.recall.eligibility import excluded_items
 from precise_core.recall.popular import known_users, popular_candidates, popular_items
 from precise_core.recall.spark import recall_candidates
 from precise_core.run.job import Job
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import (
     EVENTS,
     IMPRESSIONS,

@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.index.config import POPULAR
-from precise_core.sequences.config import ALL_TASK, TaskConfig
-from precise_core.sources.times import instant
+from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.tasks import events_before, task_filter
+from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
 PLACE = "_place"
@@ -71,7 +70,7 @@ def popular_candidates(
         c.USER_ID,
         F.lit(task).alias(c.TASK),
         F.lit(model_version).alias(c.MODEL_VERSION),
-        F.lit(POPULAR).alias(c.SOURCE),
+        F.lit(c.POPULAR).alias(c.SOURCE),
         c.RANK,
         F.col(c.RANK).alias(c.MERGED_RANK),
         c.ITEM_ID,

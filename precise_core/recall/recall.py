@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from precise_core.errors import ModelError
-from precise_core.index.config import RecallConfig
 from precise_core.index.index import VectorIndex
+from precise_core.recall.config import RecallConfig
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.index.config import U2I, U2I2I, RecallConfig
 from precise_core.index.index import VectorIndex
+from precise_core.recall.config import RecallConfig
 from precise_core.recall.merge import merged_ranks
 from precise_core.recall.recall import Candidates, recall_u2i, recall_u2i2i
 from precise_core.vectors.shipping import ship, shipped
@@ -22,7 +22,7 @@ from schemas import RECALL_CANDIDATES
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
-_SOURCES = (U2I, U2I2I)
+_SOURCES = (c.U2I, c.U2I2I)
 _SEEN = "_seen"
 _FOUND = [name for name in RECALL_CANDIDATES.column_names if name != c.MODEL_VERSION]
 

@@ -15,9 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from precise_core.ranking.features import TEST
+from precise_core.config.tasks import ALL_TASK
 from precise_core.report.frames import records
-from precise_core.sequences.config import ALL_TASK
 from precise_core.settings import Settings
 from precise_core.warehouse.report_tables import Tables
 from schemas import (
@@ -153,7 +152,7 @@ class Night:
             return {}
         features = self.tables.frame(RANKING_FEATURES, [c.IMPRESSION_ID, c.LABEL, c.SPLIT])
         # With the vectors of every task; what one ranking model has learned from is no test for any.
-        is_learned_from = features.loc[features[c.SPLIT] != TEST, c.IMPRESSION_ID].unique()
+        is_learned_from = features.loc[features[c.SPLIT] != c.TEST, c.IMPRESSION_ID].unique()
         tested = features[~features[c.IMPRESSION_ID].isin(is_learned_from)].drop_duplicates(c.IMPRESSION_ID)
         found = {}
         for system, version in json.loads(pointer.read_text(encoding="utf-8")).items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.report import formats, plots
 from precise_core.report.blocks import Block, Grid, Plot, Plots, Skip, Text
 from precise_core.report.data import SOURCES, Night
 from precise_core.report.frames import records
-from precise_core.sequences.config import ALL_TASK
 from schemas import ITEM_EMBEDDINGS, ITEMS, TRAINING_WINDOWS, USER_SEQUENCES, VALIDATION_RESULTS
 from schemas import columns as c
 
@@ -86,7 +86,7 @@ def sequences(night: Night) -> list[Block]:
         users = int(of_task["rows"].sum())
         median, high = (_quantile(of_task, share) for share in (0.5, 0.95))
         at_cap = int(of_task.loc[of_task[c.LENGTH] >= cap, "rows"].sum())
-        counts = [formats.count(windows.get((task, split), 0)) for split in ("train", "validation")]
+        counts = [formats.count(windows.get((task, split), 0)) for split in (c.TRAIN, c.VALIDATION)]
         rows.append(
             [task, *map(formats.count, (users, median, high)), formats.percent(formats.share(at_cap, users)), *counts]
         )

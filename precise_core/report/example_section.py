@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.report import formats
 from precise_core.report.blocks import Block, Cell, Listing, Person, Skip, Text
 from precise_core.report.data import Example, Night
-from precise_core.sequences.config import ALL_TASK
 
 _HISTORY, _CANDIDATES = 10, 8
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import PreciseError, stored_text
 from precise_core.report import (
     data_sections,
@@ -24,7 +25,6 @@ from precise_core.report import (
 from precise_core.report.blocks import Block, Section, Skip
 from precise_core.report.data import SOURCES, Night
 from precise_core.report.summary import print_summary
-from precise_core.sequences.config import ALL_TASK
 from precise_core.settings import Settings
 from schemas import EVALUATION_METRICS, EVENTS, ITEMS, RUNS, USER_SEQUENCES, VALIDATION_RESULTS
 

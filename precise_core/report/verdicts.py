@@ -17,10 +17,7 @@ from precise_core.report.frames import records
 from schemas import columns as c
 
 RETRIEVAL, RECALL, RANKING = "retrieval", "recall", "ranking"
-UNIVERSAL = "PRECISE-UT"
-UNTRAINED = "PRECISE-UT untrained"
-RECALL_PATHS = ("u2i", "u2i2i")
-PLAIN_RANKER = "DCN"
+RECALL_PATHS = (c.U2I, c.U2I2I)
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
 FILTERS = {"all": "repeats counted", "new": "new items only", "repeat": "repeats only"}
 
@@ -73,7 +70,7 @@ def judge(metrics: pd.DataFrame) -> list[Verdict]:
 
 def is_ours(question: str, system: str) -> bool:
     """Whether a system is a trained model of the platform rather than a reference."""
-    if system == UNTRAINED:
+    if system == c.PRECISE_UNTRAINED:
         return False
     if question == RECALL:
         return system in (*RECALL_PATHS, "merged") or system.startswith("PRECISE")
@@ -144,7 +141,7 @@ def _whole_catalog(metrics: pd.DataFrame, question: str) -> Iterator[Verdict]:
 
 def _one_list(question: str, task: str, where: str, name: str, ranked: list[Score]) -> Iterator[Verdict]:
     ours = [score for score in ranked if is_ours(question, score.system)]
-    references = [score for score in ranked if score not in ours and score.system != UNTRAINED]
+    references = [score for score in ranked if score not in ours and score.system != c.PRECISE_UNTRAINED]
 
     def say(text: str, outcome: Outcome, headline: bool = False) -> Verdict:
         return Verdict(question=question, task=task, outcome=outcome, text=text, headline=headline)
@@ -173,14 +170,14 @@ def _one_list(question: str, task: str, where: str, name: str, ranked: list[Scor
 def _named_pairs(ours: list[Score], ranked: list[Score], references: list[Score]) -> Iterator[tuple[Score, Score]]:
     """Comparisons everybody asks for that the one with the best reference does not answer."""
     by_name = {score.system: score for score in ranked}
-    universal = by_name.get(UNIVERSAL)
-    if universal and UNTRAINED in by_name:
-        yield universal, by_name[UNTRAINED]
+    universal = by_name.get(c.PRECISE_UT)
+    if universal and c.PRECISE_UNTRAINED in by_name:
+        yield universal, by_name[c.PRECISE_UNTRAINED]
     popular = [score for score in references[1:] if score.system.startswith("most_popular")]
     if universal and popular:
         yield universal, popular[0]
     for score in ours:
-        if universal and score.system.startswith("PRECISE") and score.system != UNIVERSAL:
+        if universal and score.system.startswith("PRECISE") and score.system != c.PRECISE_UT:
             yield score, universal
     if references and all(path in by_name for path in RECALL_PATHS):
         yield by_name["u2i2i"], by_name["u2i"]
@@ -188,7 +185,7 @@ def _named_pairs(ours: list[Score], ranked: list[Score], references: list[Score]
 
 def _cold_items(question: str, task: str, where: str, name: str, ranked: list[Score]) -> Iterator[Verdict]:
     ours = [score for score in ranked if is_ours(question, score.system)]
-    references = [score for score in ranked if score not in ours and score.system != UNTRAINED]
+    references = [score for score in ranked if score not in ours and score.system != c.PRECISE_UNTRAINED]
     if ours and references:
         text, outcome = _compare(ours[0], references[0], where, name)
         yield Verdict(question=question, task=task, outcome=outcome, text=f"{text}.", headline=False)
@@ -227,9 +224,9 @@ def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]
     worse: list[str] = []
     for metric in RANKING_METRICS:
         found = by_metric[metric]
-        if system not in found or PLAIN_RANKER not in found:
+        if system not in found or c.DCN not in found:
             continue
-        ours, plain = found[system], found[PLAIN_RANKER]
+        ours, plain = found[system], found[c.DCN]
         sign = -1 if metric in LOWER_IS_BETTER else 1
         gain = by_metric[f"{metric}_gain"].get(system)
         caveat = _chance(gain) if gain else ", intervals overlap" if ours.overlaps(plain) else ""
@@ -237,8 +234,8 @@ def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]
         side.append(f"{formats.metric_name(metric, 0)} ({formats.against(ours.value, plain.value)}{caveat})")
     if not better and not worse:
         return
-    wins = f"beats plain {PLAIN_RANKER} on {_listing(better)}" if better else ""
-    losses = f"does not beat {'it' if better else f'plain {PLAIN_RANKER}'} on {_listing(worse)}" if worse else ""
+    wins = f"beats plain {c.DCN} on {_listing(better)}" if better else ""
+    losses = f"does not beat {'it' if better else f'plain {c.DCN}'} on {_listing(worse)}" if worse else ""
     yield Verdict(
         question=RANKING,
         task=task,

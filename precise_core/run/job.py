@@ -25,10 +25,10 @@ from precise_core.run.command_line import overrides_of, parse_arguments
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import keep_stack, log_file, send_spark_log_to, true_cause
 from precise_core.settings import Settings
-from precise_core.sources.read import naming_unreadable_files
 from precise_core.warehouse.leases import Lease, reader_lease
 from precise_core.warehouse.locks import Holder, warehouse_lock
 from precise_core.warehouse.session import get_session, require_names
+from precise_core.warehouse.spark_errors import naming_unreadable_files
 from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import UpsertResult
 from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table

@@ -8,7 +8,8 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.sequences.config import ALL_TASK, SequencesConfig, TaskConfig
+from precise_core.config.tasks import ALL_TASK, TaskConfig
+from precise_core.sequences.config import SequencesConfig
 from precise_core.sequences.one_pass import last_sequences
 from precise_core.tasks import events_before, task_filters
 from schemas import USER_SEQUENCES

@@ -1,4 +1,4 @@
-"""Configuration of tasks, sequences, training windows and ranking features."""
+"""Configuration of sequences and training windows."""
 
 from __future__ import annotations
 
@@ -8,21 +8,7 @@ from pydantic import Field, model_validator
 
 from precise_core.config import Config
 
-ALL_TASK = "all"  # every event; the task of Universal Training
 LEAVE_ONE_OUT = "leave_one_out"
-
-
-class TaskConfig(Config):
-    """A filter on (scene, action); an omitted side means every value."""
-
-    scene: str | None = None
-    action: str | None = None
-
-    @model_validator(mode="after")
-    def _is_a_filter(self) -> TaskConfig:
-        if self.scene is None and self.action is None:
-            raise ValueError(f"give `scene`, `action` or both; every event is the task {ALL_TASK!r} already")
-        return self
 
 
 class SequencesConfig(Config):
@@ -83,27 +69,5 @@ class WindowsConfig(Config):
             raise ValueError(
                 f"train_includes_validation needs split {LEAVE_ONE_OUT!r}, it is {self.split!r}: by time, the other "
                 "users are trained on every event already"
-            )
-        return self
-
-
-class RankingFeaturesConfig(Config):
-    """`ranking_features`: which tasks' vectors are joined and how impressions are split by time.
-
-    The first `train_share` of the impressions' time span trains, the next `validation_share` selects, the rest tests.
-    """
-
-    tasks: tuple[str, ...] = Field((ALL_TASK,), min_length=1)
-    days: int = Field(60, ge=1, description="How far back from the newest impression the table goes.")
-    train_share: float = Field(0.6, gt=0, lt=1)
-    validation_share: float = Field(0.15, gt=0, lt=1)
-    popularity_days: int = Field(28, ge=1)
-
-    @model_validator(mode="after")
-    def _leaves_a_test_share(self) -> RankingFeaturesConfig:
-        if self.train_share + self.validation_share >= 1:
-            raise ValueError(
-                f"train_share {self.train_share} + validation_share {self.validation_share} leave nothing to test on; "
-                "their sum must be below 1"
             )
         return self

@@ -24,10 +24,9 @@ from precise_core.sequences.merge import (
     trim_sequences,
 )
 from precise_core.sequences.plan import SequencePlan, SequenceState
-from precise_core.sources.times import instant
 from precise_core.tasks import events_before
-from precise_core.text.vocabulary import UNKNOWN_INDEX
 from precise_core.warehouse.changes import Changes, net_changes
+from precise_core.warehouse.instants import instant
 from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES, Table
 from schemas import columns as c
 
@@ -136,7 +135,7 @@ class Increment:
         """Users with an event on an item whose index is new, gone or another one."""
         versions = self._last.vocabulary.version, self._now.vocabulary.version
         moved = self._changes(ITEM_VOCABULARY, *versions, (c.ITEM_ID, c.ITEM_INDEX))
-        has_unknown = F.array_contains(c.ITEM_INDICES, UNKNOWN_INDEX)
+        has_unknown = F.array_contains(c.ITEM_INDICES, c.UNKNOWN_INDEX)
         if not moved.has_removed and self._stored.where(has_unknown).isEmpty():
             return None  # the vocabulary only grew, and nobody has had an item that it lacked
         events = events_before(self._job.read(EVENTS), self._as_of)

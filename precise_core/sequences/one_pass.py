@@ -11,9 +11,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from precise_core.config.tasks import TaskConfig
 from precise_core.errors import ConfigError
 from precise_core.sequences.chunks import TASK_BITS, USER_HASH, SequencePass
-from precise_core.sequences.config import TaskConfig
 from precise_core.tasks import task_filters
 from precise_core.text.vocabulary import with_item_index
 from schemas import USER_SEQUENCES

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from precise_core.config import Config, config_hash
-from precise_core.sequences.config import ALL_TASK, SequencesConfig, TaskConfig
+from precise_core.config.tasks import ALL_TASK, TaskConfig
+from precise_core.sequences.config import SequencesConfig
 
 _FORMAT = 1  # of the stored rows; one more makes every table be rebuilt
 

@@ -16,16 +16,13 @@ from datetime import datetime, timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.sequences.config import LEAVE_ONE_OUT, TaskConfig, WindowsConfig
-from precise_core.sources.times import instant
+from precise_core.config.tasks import TaskConfig
+from precise_core.sequences.config import LEAVE_ONE_OUT, WindowsConfig
 from precise_core.tasks import events_before, task_events
-from precise_core.text.vocabulary import PADDING_INDEX, UNKNOWN_INDEX, with_item_index
+from precise_core.text.vocabulary import with_item_index
+from precise_core.warehouse.instants import instant
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
-
-TRAIN = "train"
-VALIDATION = "validation"
-TEST = "test"
 
 _HASH_SLOTS = 10_000
 _PLACE = "place"
@@ -34,7 +31,7 @@ _NUMBER = "number"
 _ENTRIES = "entries"
 _SLOT = "slot"
 _IS_TRUTH = "is_truth"
-_TRUTH_PLACES = {VALIDATION: 1, TEST: 0}  # leave-one-out, counted from the newest event
+_TRUTH_PLACES = {c.VALIDATION: 1, c.TEST: 0}  # leave-one-out, counted from the newest event
 _LEAST_EVENTS = 3  # leave-one-out: one truth each for validation and test, and something before them
 _BY_USER = (c.USER_ID, c.TASK)
 
@@ -99,19 +96,19 @@ def _train_windows(events: DataFrame, config: WindowsConfig) -> DataFrame:
     numbered = enough.withColumn(_NUMBER, F.explode(numbers))
     windows = numbered.groupBy(*_BY_USER, _NUMBER).agg(_sorted_entries().alias(_ENTRIES))
     no_targets = F.array().cast("array<int>")
-    return _window_rows(windows.where(_has_a_pair()), F.lit(TRAIN), no_targets, config)
+    return _window_rows(windows.where(_has_a_pair()), F.lit(c.TRAIN), no_targets, config)
 
 
 def _leave_one_out_windows(events: DataFrame, config: WindowsConfig) -> DataFrame:
     """All three splits in one shuffle: every event once per window that holds it, as history or as truth."""
     slots = F.concat(_train_slots(config), *[_truth_slots(split, config) for split in _TRUTH_PLACES])
     slotted = _with_total(events).withColumn(_SLOT, F.explode(slots)).select("*", f"{_SLOT}.*")
-    is_known_truth = F.col(_IS_TRUTH) & (F.col(c.ITEM_INDEX) > UNKNOWN_INDEX)
+    is_known_truth = F.col(_IS_TRUTH) & (F.col(c.ITEM_INDEX) > c.UNKNOWN_INDEX)
     windows = slotted.groupBy(*_BY_USER, c.SPLIT, _NUMBER).agg(
         _sorted_entries(~F.col(_IS_TRUTH)).alias(_ENTRIES),
         F.collect_list(F.when(is_known_truth, F.col(c.ITEM_INDEX))).alias(c.TARGET_INDICES),
     )
-    is_train = F.col(c.SPLIT) == TRAIN
+    is_train = F.col(c.SPLIT) == c.TRAIN
     has_truth = F.size(c.TARGET_INDICES) > 0
     return _window_rows(
         windows.where((is_train & _has_a_pair()) | (~is_train & has_truth)),
@@ -127,7 +124,7 @@ def _train_slots(config: WindowsConfig) -> Column:
     place, total = F.col(_PLACE) - skipped, F.col(_TOTAL) - skipped
     return F.when(
         (place >= 0) & (F.col(_TOTAL) >= config.min_events),
-        F.transform(_window_numbers(place, total, config), lambda number: _slot(TRAIN, number, F.lit(False))),
+        F.transform(_window_numbers(place, total, config), lambda number: _slot(c.TRAIN, number, F.lit(False))),
     ).otherwise(_no_slots())
 
 
@@ -155,13 +152,13 @@ def _validation_windows(events: DataFrame, is_before_cut: Column, config: Window
     histories = placed.groupBy(*_BY_USER).agg(_sorted_entries().alias(_ENTRIES))
     truths = _targets(events.where(~is_before_cut), config.max_targets)
     windows = histories.join(truths, on=list(_BY_USER), how="inner").withColumn(_NUMBER, F.lit(0))
-    return _window_rows(windows, F.lit(VALIDATION), F.col(c.TARGET_INDICES), config)
+    return _window_rows(windows, F.lit(c.VALIDATION), F.col(c.TARGET_INDICES), config)
 
 
 def _targets(events: DataFrame, max_targets: int) -> DataFrame:
     """Distinct known items per user and task, in the order of their first occurrence, at most ``max_targets``."""
     first = F.min(F.struct(c.EVENT_TS, c.EVENT_ID)).alias("first")
-    known = events.where(F.col(c.ITEM_INDEX) > UNKNOWN_INDEX)
+    known = events.where(F.col(c.ITEM_INDEX) > c.UNKNOWN_INDEX)
     items = known.groupBy(*_BY_USER, c.ITEM_INDEX).agg(first)
     order = Window.partitionBy(*_BY_USER).orderBy("first")
     kept = items.withColumn(_PLACE, F.row_number().over(order)).where(F.col(_PLACE) <= max_targets)
@@ -196,4 +193,4 @@ def _window_rows(windows: DataFrame, split: Column, targets: Column, config: Win
 
 
 def _padding(kind: str, count: Column) -> Column:
-    return F.array_repeat(F.lit(PADDING_INDEX).cast(kind), count)
+    return F.array_repeat(F.lit(c.PADDING_INDEX).cast(kind), count)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from precise_core.data_sets import amazon_sequences, amazon_titles, completejourney, movielens, synthetic
@@ -36,8 +31,6 @@ from precise_core.sources.raw import RawTables
 from precise_core.sources.typed_formats import delta_version, jdbc_label
 from schemas import columns as c
 
-_UNREADABLE = re.compile(r"error while reading file (?:file:)?/*(/\S+?)\.?\s")
-
 
 def read_source(spark: SparkSession, source: Source, batches: Mapping[str, Sequence[Batch]] | None = None) -> RawTables:
     """The rows of ``source`` in the raw shape (precise_core/sources/raw.py); of own files only ``batches``, if given.
@@ -58,24 +51,6 @@ def read_source(spark: SparkSession, source: Source, batches: Mapping[str, Seque
     if isinstance(source, MovieLensSource):
         return movielens.read_movielens(spark, source)
     return synthetic.read_synthetic(spark, source)
-
-
-@contextmanager
-def naming_unreadable_files(advice: str = "fetch the file again") -> Iterator[None]:
-    """Turn Spark's failure to read a file into an error that names it, and ends with ``advice``.
-
-    Raises:
-        DataError: A file is damaged: cut off, a page whose checksum does not hold, or gone meanwhile.
-    """
-    try:
-        yield
-    except (PySparkException, Py4JJavaError) as error:
-        told = f"{error}\n{getattr(error, '_stackTrace', '')}"
-        found = _UNREADABLE.search(told)
-        if found is None:
-            raise
-        why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged, cut off or gone"
-        raise DataError(f"{unquote(found.group(1))}: cannot be read, {why}; {advice}") from error
 
 
 def source_fingerprint(source: Source, known: Sequence[Record] = ()) -> str:

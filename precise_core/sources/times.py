@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
@@ -17,12 +15,6 @@ _FULL_DATE = r"^\d{4}-\d{2}-\d{2}([ T].*)?$"
 # Years 1 to 9999: beyond them Python cannot hold what Spark can.
 _FIRST_MICROS = -62_135_596_800_000_000
 _LAST_MICROS = 253_402_300_799_999_999
-
-
-def instant(when: datetime) -> Column:
-    """``when`` as a timestamp literal, whatever the time zone of the driver; a naive time is UTC."""
-    aware = when.replace(tzinfo=UTC) if when.tzinfo is None else when
-    return F.timestamp_micros(F.lit((aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)))
 
 
 def read_time(text: Column, reading: TimeReading) -> Column:

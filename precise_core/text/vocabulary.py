@@ -7,13 +7,9 @@ from datetime import datetime
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import ITEM_VOCABULARY
 from schemas import columns as c
-
-PADDING_INDEX = 0
-UNKNOWN_INDEX = 1
-FIRST_ITEM_INDEX = 2
 
 
 def grow_vocabulary(items: DataFrame, existing: DataFrame | None, as_of: datetime) -> DataFrame:
@@ -28,7 +24,7 @@ def grow_vocabulary(items: DataFrame, existing: DataFrame | None, as_of: datetim
         as_of: Recorded as ``first_seen``.
     """
     ids = items.select(c.ITEM_ID).distinct()
-    offset = F.lit(FIRST_ITEM_INDEX - 1)
+    offset = F.lit(c.FIRST_ITEM_INDEX - 1)
     if existing is not None:
         ids = ids.join(existing.select(c.ITEM_ID), on=c.ITEM_ID, how="left_anti")
         last = existing.agg(F.coalesce(F.max(c.ITEM_INDEX), offset).alias("last_index"))
@@ -48,4 +44,4 @@ def with_item_index(events: DataFrame, vocabulary: DataFrame) -> DataFrame:
     """``events`` with ``item_index``; an item that the vocabulary lacks gets the unknown row."""
     index = vocabulary.select(c.ITEM_ID, c.ITEM_INDEX)
     joined = events.join(index, on=c.ITEM_ID, how="left")
-    return joined.withColumn(c.ITEM_INDEX, F.coalesce(F.col(c.ITEM_INDEX), F.lit(UNKNOWN_INDEX)))
+    return joined.withColumn(c.ITEM_INDEX, F.coalesce(F.col(c.ITEM_INDEX), F.lit(c.UNKNOWN_INDEX)))

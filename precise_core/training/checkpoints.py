@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pyspark.sql import functions as F
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError, ConfigError
 from precise_core.feed.catalog import load_item_catalog
 from precise_core.models.catalog import ItemCatalog
 from precise_core.run.job import Job
-from precise_core.sequences.config import ALL_TASK
 from precise_core.training.checkpoint import Checkpoint, is_published, latest
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, Table

@@ -1,4 +1,4 @@
-"""Configuration of Universal Training, Targeted Training and the ranking model's training."""
+"""Configuration of Universal and Targeted Training."""
 
 from __future__ import annotations
 
@@ -126,15 +126,3 @@ class TargetedConfig(LoopConfig):
     warm_up_every_days: int = Field(
         1, ge=0, description="Days between two warm-ups; 1 = every night, 0 = the first night only."
     )
-
-
-class RankerConfig(Config):
-    """Training of the DCN ranking model."""
-
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(512, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
-    patience: int = Field(2, ge=1)
-    ablations: bool = Field(False, description="Also train with each injection alone, on the last of the tasks.")
-    leave_out: tuple[str, ...] = Field((), description="Features that no ranking model reads, by name.")

@@ -13,12 +13,13 @@ import torch
 from precise_core.errors import CheckpointError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.windows import WindowFeed
-from precise_core.models.catalog import FIRST_ITEM, UNKNOWN, ItemCatalog, TokenInit
+from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.fusion import ItemFusion
 from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.warehouse.snapshot import DeltaSnapshot
+from schemas import columns as c
 
 
 def newest_before(checkpoint: Checkpoint | None, as_of: datetime | None) -> Checkpoint | None:
@@ -132,11 +133,11 @@ def frequencies_since(
     """
     num_rows = len(learnt_V)
     new_V = torch.zeros(num_rows, dtype=torch.long)
-    feed = WindowFeed(windows, task, "train", batch_size=4096, seed=0, config=feed_config, since=since)
+    feed = WindowFeed(windows, task, c.TRAIN, batch_size=4096, seed=0, config=feed_config, since=since)
     for batch in feed.epoch(0):
         new_V += torch.bincount(batch.item_indices_BL[batch.event_ts_BL >= since], minlength=num_rows)
     total_V = torch.maximum(padded(known_V, num_rows) + new_V, learnt_V.clamp(max=1))
-    total_V[:FIRST_ITEM] = 0
+    total_V[: c.FIRST_ITEM_INDEX] = 0
     return total_V
 
 
@@ -150,7 +151,7 @@ def _flat(config: ModelConfig) -> dict[str, object]:
 
 def _grown_ids(old: ItemFusion, num_rows: int) -> torch.Tensor:
     table_VD = old.id_table.weight
-    return torch.cat([table_VD, table_VD[UNKNOWN].expand(num_rows - len(table_VD), -1)])
+    return torch.cat([table_VD, table_VD[c.UNKNOWN_INDEX].expand(num_rows - len(table_VD), -1)])
 
 
 def _grown_tokens(old: ItemFusion, known_W: torch.Tensor) -> torch.Tensor:

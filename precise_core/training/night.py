@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import ConfigError, NothingNewError
 from precise_core.feed.catalog import load_item_catalog, load_token_init, require_language_model
 from precise_core.feed.windows import count_windows
 from precise_core.models.config import FusionConfig
 from precise_core.run.job import Job
 from precise_core.run.progress import StepProgress
-from precise_core.sequences.config import ALL_TASK
 from precise_core.settings import Settings
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint
@@ -89,7 +89,7 @@ def checkpoint_to_go_on_from(job: Job) -> Checkpoint | None:
 def windows_offered(job: Job, parent: Checkpoint | None) -> tuple[int, int]:
     """Train windows of `all`, and how many of them a training offers in an epoch."""
     snapshot = pinned_snapshot(job, TRAINING_WINDOWS)
-    rows = snapshot.row_count({c.TASK: ALL_TASK, c.SPLIT: "train"})
+    rows = snapshot.row_count({c.TASK: ALL_TASK, c.SPLIT: c.TRAIN})
     if parent is None or parent.manifest.as_of is None:
         return rows, rows
     return rows, count_windows(snapshot, ALL_TASK, seconds_of(parent.manifest.as_of))

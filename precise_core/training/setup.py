@@ -13,7 +13,7 @@ import torch
 from precise_core.errors import TrainingError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.windows import Split, WindowFeed
-from precise_core.models.catalog import FIRST_ITEM, ItemCatalog, TokenInit
+from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.text.reduction import principal_components
@@ -22,6 +22,7 @@ from precise_core.training.checkpoint import Checkpoint, write_checkpoint
 from precise_core.training.config import LoopConfig
 from precise_core.training.resume import ResumeStore
 from precise_core.warehouse.snapshot import DeltaSnapshot
+from schemas import columns as c
 
 # Tokens that the PCA of hidden states looks at: ten times the width of a large model, within a gigabyte.
 _PCA_STATES = 16_384
@@ -38,7 +39,7 @@ def window_feed(
     since: int | None = None,
 ) -> WindowFeed:
     """This rank's share of the train windows; all other windows on every rank, whatever ``since``."""
-    if split != "train":
+    if split != c.TRAIN:
         return WindowFeed(windows, task, split, batch_size, seed, config=feed_config)
     rank, world_size = distribution.rank(), distribution.world_size()
     return WindowFeed(windows, task, split, batch_size, seed, rank, world_size, feed_config, since)
@@ -59,7 +60,7 @@ def item_frequencies(
         TrainingError: A window names an item beyond the catalog: the tables are not of the same night.
     """
     counts_V = torch.zeros(num_item_rows, dtype=torch.long)
-    feed = WindowFeed(windows, task, "train", batch_size=4096, seed=0, config=feed_config, since=since)
+    feed = WindowFeed(windows, task, c.TRAIN, batch_size=4096, seed=0, config=feed_config, since=since)
     for batch in feed.epoch(0):
         highest = int(batch.item_indices_BL.max())
         if highest >= num_item_rows:
@@ -68,7 +69,7 @@ def item_frequencies(
                 f"{num_item_rows} rows; run jobs/tokenize_items.py first"
             )
         counts_V += torch.bincount(batch.item_indices_BL.flatten(), minlength=num_item_rows)
-    counts_V[:FIRST_ITEM] = 0
+    counts_V[: c.FIRST_ITEM_INDEX] = 0
     return counts_V
 
 

@@ -82,7 +82,7 @@ def train_targeted(
     start = night_start(config, universal, previous, catalog, as_of, seed)
     _require_news(start, windows, task, config)
     feed = _feed(start, windows, task, config, seed, feed_config)
-    has_validation = windows.row_count({c.TASK: task, c.SPLIT: "validation"}) > 0
+    has_validation = windows.row_count({c.TASK: task, c.SPLIT: c.VALIDATION}) > 0
     if not has_validation and not config.warm_start:
         raise NothingToLearnError(f"task {task!r} has no validation windows: training from scratch could not be judged")
     if not has_validation and start.since is not None:
@@ -110,7 +110,7 @@ def train_targeted(
     }
     resume = resume_store(Path(out), task, described, model, feed)
     if has_validation:
-        validation = window_feed(windows, task, "validation", config.batch_size, seed, feed_config)
+        validation = window_feed(windows, task, c.VALIDATION, config.batch_size, seed, feed_config)
         result = train(
             Training(
                 description=f"targeted {task}",
@@ -239,7 +239,7 @@ def _feed(
 ) -> WindowFeed:
     """The windows to learn from; on a night that goes on, none of them is no fault."""
     try:
-        feed = window_feed(windows, task, "train", config.batch_size, seed, feed_config, start.since)
+        feed = window_feed(windows, task, c.TRAIN, config.batch_size, seed, feed_config, start.since)
         _require_examples(feed)
     except NothingToLearnError as error:
         if start.since is None:

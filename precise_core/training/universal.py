@@ -39,6 +39,7 @@ from precise_core.training.setup import (
 from precise_core.training.universal_loss import universal_loss
 from precise_core.training.validation import validate
 from precise_core.warehouse.snapshot import DeltaSnapshot
+from schemas import columns as c
 
 _FROM_SCRATCH = "run one night with universal.start=scratch"
 
@@ -176,8 +177,8 @@ def _feeds(
 ) -> tuple[WindowFeed, WindowFeed]:
     """The train and the validation windows; where a parent could stay in use, none of either is no fault."""
     try:
-        train_feed = window_feed(windows, task, "train", config.batch_size, seed, feed_config, since)
-        return train_feed, window_feed(windows, task, "validation", config.batch_size, seed, feed_config)
+        train_feed = window_feed(windows, task, c.TRAIN, config.batch_size, seed, feed_config, since)
+        return train_feed, window_feed(windows, task, c.VALIDATION, config.batch_size, seed, feed_config)
     except NothingToLearnError as error:
         if parent is None:
             raise

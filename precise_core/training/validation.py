@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from precise_core.feed.windows import WindowFeed
-from precise_core.models.catalog import FIRST_ITEM, PADDING, UNKNOWN, ItemCatalog
+from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.training.config import TargetFilter
+from schemas import columns as c
 
 NDCG = "validation_ndcg_at_50"
 RECALL = "validation_recall_at_10"
@@ -42,15 +43,15 @@ def validate(
     items_VD = model.serving_item_vectors(e_VD[: catalog.num_rows])
     ndcg, recall = [], []
     for batch in feed.epoch(0):
-        rows_BL = batch.item_indices_BL.where(batch.item_indices_BL < len(e_VD), UNKNOWN)
+        rows_BL = batch.item_indices_BL.where(batch.item_indices_BL < len(e_VD), c.UNKNOWN_INDEX)
         h_BD = model.user_embeddings(F.embedding(rows_BL, e_VD), batch.valid_mask_BL)
         users_BD = model.serving_user_vectors(h_BD)
         scores_BV = users_BD @ items_VD.T
-        scores_BV[:, :FIRST_ITEM] = float("-inf")
+        scores_BV[:, : c.FIRST_ITEM_INDEX] = float("-inf")
         truth_BM = batch.target_indices_BM
         if user_filter == "new":
             truth_BM = _without_known(scores_BV, truth_BM, batch.item_indices_BL)
-        counts_B = (truth_BM != PADDING).sum(dim=1)
+        counts_B = (truth_BM != c.PADDING_INDEX).sum(dim=1)
         has_truth_B = counts_B > 0
         hits_BK = _hits(scores_BV, truth_BM, 50)[has_truth_B]
         ndcg.append(ndcg_at_k(hits_BK, counts_B[has_truth_B], 50))
@@ -61,8 +62,8 @@ def validate(
 
 def _without_known(scores_BV: torch.Tensor, truth_BM: torch.Tensor, had_BL: torch.Tensor) -> torch.Tensor:
     """The truth without what the windows hold; ``scores_BV`` of that becomes -inf in place."""
-    scores_BV.scatter_(1, had_BL.where(had_BL < scores_BV.shape[1], PADDING), float("-inf"))
-    return truth_BM.masked_fill((truth_BM[:, :, None] == had_BL[:, None, :]).any(dim=2), PADDING)
+    scores_BV.scatter_(1, had_BL.where(had_BL < scores_BV.shape[1], c.PADDING_INDEX), float("-inf"))
+    return truth_BM.masked_fill((truth_BM[:, :, None] == had_BL[:, None, :]).any(dim=2), c.PADDING_INDEX)
 
 
 def _embeddings(model: Precise, catalog: ItemCatalog) -> torch.Tensor:

@@ -18,13 +18,15 @@ from pyspark.resource import ResourceInformation
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.errors import VersionMixError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise
-from precise_core.sources.times import instant
+from precise_core.pair_scores.scores import _WRITERS
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.encoding import encode_catalog, encode_items, encode_users, load_catalog, load_encoder
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists, float_lists, ragged_rows
+from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
@@ -158,3 +160,16 @@ def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> C
             )
 
     return apply
+
+
+def one_version(vectors: DataFrame, model_version: str, name: str) -> DataFrame:
+    """The rows of one checkpoint.
+
+    Raises:
+        VersionMixError: There are none; scoring with those of another checkpoint would be noise.
+    """
+    chosen = vectors.where(F.col(c.MODEL_VERSION) == model_version)
+    if chosen.isEmpty():
+        there = sorted(row[0] for row in vectors.select(c.MODEL_VERSION).distinct().collect())
+        raise VersionMixError(f"{name} has no rows of {model_version}; it has {there}; run jobs/{_WRITERS[name]}.py")
+    return chosen

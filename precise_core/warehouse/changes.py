@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
-from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.errors import HistoryGoneError
+from precise_core.warehouse.spark_errors import or_gone
 from precise_core.warehouse.tables import Warehouse
 from schemas import Table
 
 _SIGN = "sign"  # +1: only in the newer version, -1: only in the older one
 _REMOVED = ("delete", "update_preimage")
 _FEED = "delta.enableChangeDataFeed"
-# What Spark says where a file or a commit of an old version was cleaned up.
-_GONE = ("FILE_NOT_EXIST", "PATH_NOT_FOUND", "DELTA_MISSING_CHANGE_DATA", "DELTA_FILE_NOT_FOUND", "DELTA_VERSION_NOT")
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -121,17 +113,3 @@ def _net(raw: DataFrame, columns: Sequence[str], where: Column | None) -> Change
 def _has_removed(changes: DataFrame) -> bool:
     # Counts every row, so that all of them are read here, where a missing file is understood.
     return bool(changes.agg(F.count_if(F.col(_SIGN) < 0).alias("removed")).collect()[0]["removed"])
-
-
-def or_gone(table: Table, since: int, action: Callable[[], _T]) -> _T:
-    """What ``action`` returns, which reads version ``since`` of the table.
-
-    Raises:
-        HistoryGoneError: VACUUM or the log's retention has removed what was needed.
-    """
-    try:
-        return action()
-    except (DeltaError, PySparkException, Py4JJavaError) as error:
-        if isinstance(error, DeltaError) or any(sign in str(error) for sign in _GONE):
-            raise HistoryGoneError(f"table {table.name}: version {since} cannot be read any more") from error
-        raise

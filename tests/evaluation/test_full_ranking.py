@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from precise_core.feed.windows import WindowFeed
-from precise_core.models.catalog import FIRST_ITEM
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.training.config import TargetFilter
 from precise_core.training.validation import NDCG, RECALL, validate
 from precise_core.warehouse.snapshot import DeltaSnapshot
+from schemas import columns as c
 from tests.torch_world import ARROW, NUM_ITEMS, Window, grouped_windows, tiny_model, world_catalog, write_windows
 
 BEYOND = NUM_ITEMS + 7  # of no row of catalog or model: an item that neither knows
@@ -49,7 +49,7 @@ def test_validation_is_the_mean_over_users_ranked_one_by_one(
     found = validate(model, catalog, feed, user_filter)
     assert model.training
     model.eval()
-    items = torch.arange(FIRST_ITEM, catalog.num_rows)
+    items = torch.arange(c.FIRST_ITEM_INDEX, catalog.num_rows)
     items_ND = model.serving_item_vectors(fuse_distinct(model, catalog, items)[0])
     recalls, gains = [], []
     for history, _, asked in WINDOWS:
@@ -60,7 +60,7 @@ def test_validation_is_the_mean_over_users_ranked_one_by_one(
         e_1LD = fuse_distinct(model, catalog, torch.tensor([list(history)]))[0]
         h_1D = model.user_embeddings(e_1LD, torch.ones(1, len(history), dtype=torch.bool))
         scores_N = (model.serving_user_vectors(h_1D) @ items_ND.T)[0]
-        ranking = [int(row) + FIRST_ITEM for row in scores_N.argsort(descending=True)]
+        ranking = [int(row) + c.FIRST_ITEM_INDEX for row in scores_N.argsort(descending=True)]
         ranking = [item for item in ranking if item not in had]
         recalls.append(sum(item in truth for item in ranking[:10]) / min(10, len(truth)))
         ideal = sum(1 / math.log2(place + 2) for place in range(len(truth)))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from precise_core.errors import ConfigError
-from precise_core.evaluation.references import Scorer, TrainingLog
-from precise_core.experiments.blend import Blend, OwnHistory, choose_blend
+from precise_core.evaluation.references import OwnHistory, Scorer, TrainingLog
+from precise_core.experiments.blend import Blend, choose_blend
 
 DAY = 86_400
 

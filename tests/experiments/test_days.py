@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from precise_core.errors import CheckpointError, ConfigError, NothingNewError, NothingToLearnError
 from precise_core.experiments.days import exposure_of, nights
 from precise_core.feed.windows import WindowFeed
-from precise_core.models.catalog import UNKNOWN, ItemCatalog, TokenInit
+from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.text.vocabulary import published_before
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
@@ -179,7 +179,7 @@ def test_grown_rows_equal_the_unknown_row_and_old_rows_are_kept(world: World) ->
     checkpoint = world.universal(FIRST)
     old, model = checkpoint.load_model().fusion, grown(checkpoint, world_catalog(24)).fusion
     assert torch.equal(model.id_table.weight[:22], old.id_table.weight)
-    assert torch.equal(model.id_table.weight[22:], old.id_table.weight[UNKNOWN].expand(4, -1))
+    assert torch.equal(model.id_table.weight[22:], old.id_table.weight[c.UNKNOWN_INDEX].expand(4, -1))
     assert model.is_trained_V[22:].sum() == 0
     new_tokens = set(model.known_token_ids_W.tolist()) - set(old.known_token_ids_W.tolist())
     assert new_tokens == {42, 43, 44, 45}  # 20 + item_index

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precise_core.errors import CheckpointError, ModelError, VersionMixError
-from precise_core.index.config import IndexConfig, RecallConfig
+from precise_core.index.config import IndexConfig
 from precise_core.index.engine import choose_kind
 from precise_core.index.index import VectorIndex, _check_queries, build_index, measure_recall
+from precise_core.recall.config import RecallConfig
 from precise_core.recall.recall import Candidates, recall_u2i, recall_u2i2i
 
 VERSION = "universal-1"

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precise_core.errors import ModelError
-from precise_core.models.catalog import UNKNOWN, ItemCatalog
+from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import FusionConfig
 from precise_core.models.fusion import ItemFusion, MixtureOfExperts
 from precise_core.models.precise import Precise, Stage, fuse_distinct
+from schemas import columns as c
 from tests.torch_world import LENGTH, NUM_ITEMS, tiny_model, world_catalog
 
 MODES = ("id", "llm", "pool", "moe", "late")  # the last: moe, with an encoder for either half
@@ -102,7 +103,7 @@ def test_a_new_item_is_the_unknown_item_with_its_own_text(mode: str, stage: Stag
     model = build(mode, stage)
     catalog = world_catalog()
     tokens, counts = catalog.token_ids_VT[[5, 5]], catalog.token_counts_V[[5, 5]]
-    beyond, unknown = model.item_embeddings(torch.tensor([10_000, UNKNOWN]), tokens, counts)
+    beyond, unknown = model.item_embeddings(torch.tensor([10_000, c.UNKNOWN_INDEX]), tokens, counts)
     torch.testing.assert_close(beyond, unknown)
     if mode != "id":
         other = model.item_embeddings(torch.tensor([10_000]), catalog.token_ids_VT[[6]], catalog.token_counts_V[[6]])
@@ -116,7 +117,7 @@ def test_an_item_without_training_uses_the_unknown_row(mode: str) -> None:
     events[7] = 0
     model.fusion.set_trained_items(events)
     id_rows = model.fusion.id_table.weight
-    torch.testing.assert_close(model.fusion.id_half(torch.tensor([7, 8])), id_rows[[UNKNOWN, 8]])
+    torch.testing.assert_close(model.fusion.id_half(torch.tensor([7, 8])), id_rows[[c.UNKNOWN_INDEX, 8]])
 
 
 def test_an_item_with_too_few_events_shares_the_unknown_row_and_starts_from_it_later() -> None:
@@ -125,13 +126,16 @@ def test_an_item_with_too_few_events_shares_the_unknown_row_and_starts_from_it_l
     fusion.set_trained_items(events)
     before = fusion.id_table.weight.detach().clone()
     rows = fusion.id_half(torch.arange(2, 10))
-    torch.testing.assert_close(rows, before[[2, 3, UNKNOWN, UNKNOWN, UNKNOWN, 7, 8, 9]])
+    torch.testing.assert_close(rows, before[[2, 3, c.UNKNOWN_INDEX, c.UNKNOWN_INDEX, c.UNKNOWN_INDEX, 7, 8, 9]])
     rows.sum().backward()
     assert fusion.id_table.weight.grad is not None
-    assert fusion.id_table.weight.grad[[4, 5, 6]].abs().sum() == 0 and fusion.id_table.weight.grad[UNKNOWN].min() == 3
+    assert (
+        fusion.id_table.weight.grad[[4, 5, 6]].abs().sum() == 0
+        and fusion.id_table.weight.grad[c.UNKNOWN_INDEX].min() == 3
+    )
     events[4] = 5
     fusion.set_trained_items(events)
-    torch.testing.assert_close(fusion.id_half(torch.tensor([2, 4])), before[[2, UNKNOWN]])
+    torch.testing.assert_close(fusion.id_half(torch.tensor([2, 4])), before[[2, c.UNKNOWN_INDEX]])
     fusion.id_half(torch.tensor([4])).sum().backward()
     assert fusion.id_table.weight.grad[4].min() == 1  # a row of its own from now on
 
@@ -140,7 +144,7 @@ def test_id_dropout_replaces_a_share_of_ids_and_only_while_training() -> None:
     fusion = ItemFusion(FusionConfig(mode="id", id_width=4, id_dropout=0.3), 50, torch.tensor([], dtype=torch.long))
     items = torch.full((4000,), 9)
     torch.manual_seed(0)
-    dropped = (fusion.train().id_half(items) == fusion.id_table.weight[UNKNOWN]).all(dim=1).float().mean()
+    dropped = (fusion.train().id_half(items) == fusion.id_table.weight[c.UNKNOWN_INDEX]).all(dim=1).float().mean()
     assert 0.26 < float(dropped) < 0.34
     assert (fusion.eval().id_half(items) == fusion.id_table.weight[9]).all()
 

@@ -17,9 +17,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from precise_core.errors import NOT_KEPT, ModelError
 from precise_core.operations.traces import find_traces
+from precise_core.pair_scores.config import ScoringConfig
 from precise_core.pair_scores.scores import ScoringPlan, choose_plan, gathered_scores, score_pairs, unit
 from precise_core.training.checkpoint import latest
-from precise_core.vectors.config import ScoringConfig
 from precise_core.vectors.encoding import encode_items
 from schemas import columns as c
 from tests.night import arrow_table, copy_of, run

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import precise_core.ranking.dcn as dcn_module
-from precise_core.models.config import DCNConfig
+from precise_core.ranking.config import DCNConfig
 from precise_core.ranking.dcn import DCN, CrossNetwork, hash_feature, look_up_feature
 
 SMALL = DCNConfig(embedding_width=4, hash_buckets=50, deep_widths=(8,), dropout=0.0)

@@ -15,10 +15,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from precise_core.errors import CheckpointError, DataError, SchemaError, TrainingError, VersionMixError
-from precise_core.models.config import DCNConfig
+from precise_core.ranking.config import DCNConfig, RankerConfig
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.train import RankerCheckpoint, score, train_ranker
-from precise_core.training.config import RankerConfig
 from schemas import RANKING_FEATURES
 from schemas import columns as c
 

@@ -12,9 +12,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.consume.as_of_spark import PUBLICATION, PublishedVersion
+from precise_core.ranking.config import RankingFeaturesConfig
 from precise_core.ranking.features import build_ranking_features
-from precise_core.sequences.config import RankingFeaturesConfig
-from precise_core.sources.times import instant
+from precise_core.warehouse.instants import instant
 from schemas import IMPRESSIONS, ITEMS, RANKING_FEATURES
 from tests import oracles
 from tests.oracles import AS_OF, Event

@@ -15,7 +15,7 @@ from precise_core.evaluation.overlap import OVERLAP, UNIQUE_HIT_RATE, source_fig
 from precise_core.evaluation.protocol import EvaluationTask
 from precise_core.evaluation.references import pair_matrix
 from precise_core.experiments.recall_table import merged_lists
-from precise_core.index.config import RecallConfig
+from precise_core.recall.config import RecallConfig
 from precise_core.recall.merge import merged_ranks
 
 Lists = list[list[int]]  # items of one user by source, best first

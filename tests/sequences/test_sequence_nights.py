@@ -10,8 +10,9 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from precise_core.config.tasks import TaskConfig
 from precise_core.errors import DataError
-from precise_core.sequences.config import SequencesConfig, TaskConfig
+from precise_core.sequences.config import SequencesConfig
 from precise_core.sequences.increment import is_small
 from precise_core.sequences.night import prepare_sequences
 from precise_core.warehouse.changes import Changes, net_changes

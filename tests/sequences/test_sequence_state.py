@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
-from precise_core.sequences.config import SequencesConfig, TaskConfig
+from precise_core.config.tasks import TaskConfig
+from precise_core.sequences.config import SequencesConfig
 from precise_core.sequences.plan import SequenceState, TableVersion, plan_sequences, task_states
 from precise_core.warehouse.notes import commit_text, read_note
 

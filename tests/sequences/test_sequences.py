@@ -10,10 +10,11 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.config.tasks import TaskConfig
 from precise_core.errors import ConfigError
 from precise_core.sequences import one_pass as sequence_pass
 from precise_core.sequences.build import build_user_sequences
-from precise_core.sequences.config import SequencesConfig, TaskConfig
+from precise_core.sequences.config import SequencesConfig
 from precise_core.tasks import check_tasks
 from precise_core.text.vocabulary import grow_vocabulary
 from schemas import ITEM_VOCABULARY, USER_SEQUENCES

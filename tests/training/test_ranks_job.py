@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from precise_core.config import over
-from precise_core.sequences.config import ALL_TASK
+from precise_core.config.tasks import ALL_TASK
 from precise_core.training.checkpoint import latest
 from tests.night import ROOT, run
 
