@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 from benchmarks.record import record
 from benchmarks.similar_pairs import pair_cosines, similar_pairs
 from jobs import run_experiment
+from precise_core.command import overrides_of
 from precise_core.config import load_config
 from precise_core.experiments.experiment import experiment_folder
 from precise_core.feed.catalog import load_item_catalog
+from precise_core.intake.read import describe_source
 from precise_core.models.catalog import ItemCatalog
-from precise_core.run.job import overrides_of
 from precise_core.settings import Settings
-from precise_core.sources.read import describe_source
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.encoding import encode_catalog
 from precise_core.warehouse.snapshot import DeltaSnapshot

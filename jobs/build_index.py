@@ -4,15 +4,14 @@ Reads item_embeddings, items and, where it is there, user_embeddings (queries to
 under <warehouse>/indexes, named after what is in it; publish_models makes it the one that recall searches.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
-
+from precise_core.command import command, task_flag
 from precise_core.index.night import indexed_items, make_index
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from precise_core.training.checkpoints import latest_checkpoint, trained_tasks
 
 
-def build(job: Job) -> None:
+@command(task_flag("index"))
+def main(job: Job) -> None:
     rows_in, rows_out = 0, 0
     for task in trained_tasks(job, job.arguments.task):
         checkpoint = latest_checkpoint(job, task)
@@ -23,14 +22,6 @@ def build(job: Job) -> None:
         job.metrics[f"index_recall/{task}"] = index.recall
         job.say(f"{task}: {index.in_words}")
     job.balance("item vectors", rows_in=rows_in, rows_out=rows_out)
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--task", action="append", help="only this task's index; repeatable; all by default")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("build_index", __doc__, build, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,16 @@ Reads impressions, events, items, published_models, and user_embeddings and item
 publication. Writes ranking_features: each impression with the vectors that were the newest ones at its instant.
 """
 
-from collections.abc import Sequence
-
+from precise_core.command import command
 from precise_core.ranking.night import RankingFeatures, tell_of_missing_vectors
 from precise_core.ranking.variants import ranking_tasks
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from schemas import IMPRESSIONS, RANKING_FEATURES
 from schemas import columns as c
 
 
-def build(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     total, written, left_out = job.read(IMPRESSIONS).count(), 0, 0
     tasks = ranking_tasks(job)
     for task in tasks:
@@ -25,10 +25,6 @@ def build(job: Job) -> None:
         f"{left_out:,} lie before the first publication, or before the last {job.settings.ranking_features.days} days"
     )
     job.balance("impressions over all tasks", rows_in=total * len(tasks), rows_out=written, rows_rejected=left_out)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("build_ranking_features", __doc__, build, argv)
 
 
 if __name__ == "__main__":

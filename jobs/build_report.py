@@ -3,30 +3,22 @@
 Reads every table and the checkpoints. Writes <warehouse>/../report.html (or --out).
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
 from pathlib import Path
 
+from precise_core.command import command, flag
 from precise_core.report.page import build_report, print_summary
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from schemas import RUNS
 
 
-def report(job: Job) -> None:
+@command(flag("--out", "where to write the page; beside the warehouse by default", metavar="FILE"))
+def main(job: Job) -> None:
     out = Path(job.arguments.out) if job.arguments.out else job.folder.parent / "report.html"
     job.pin(RUNS)
     written = build_report(job.folder, job.settings, out)
     print_summary(job.folder, job.settings)
     job.say(f"report: {written}")
     job.balance("reports", rows_in=1, rows_out=1)
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="FILE", help="where to write the page; beside the warehouse by default")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("build_report", __doc__, report, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,28 @@ Reads events and item_vocabulary. Writes user_sequences: the stored sequences ar
 events since they were written, and give the same rows as a build from all events.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
 from typing import Any
 
-from precise_core.run.job import Job, run_job
+from precise_core.command import command, flag, switch
+from precise_core.run.job import Job
 from precise_core.sequences.night import check_sequences, prepare_sequences, write_sequences
 from schemas import USER_SEQUENCES
 from validation.gate import gate
 
 
-def build(job: Job) -> None:
+@command(
+    switch("--full", "build everything from all events"),
+    flag(
+        "--check",
+        "build so many buckets (1) from all events and stop where they differ",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="BUCKETS",
+    ),
+)
+def main(job: Job) -> None:
     settings, arguments = job.settings, job.arguments
     with job.watching("finding what has changed"):
         update = prepare_sequences(job, full=arguments.full)
@@ -30,23 +41,6 @@ def build(job: Job) -> None:
         outcome = gate(USER_SEQUENCES, update.rows, run_id=job.run_id, as_of=settings.as_of, **limits)
     job.check(outcome)
     write_sequences(job, update)
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--full", action="store_true", help="build everything from all events")
-    parser.add_argument(
-        "--check",
-        type=int,
-        nargs="?",
-        const=1,
-        default=0,
-        metavar="BUCKETS",
-        help="build so many buckets (1) from all events and stop where they differ",
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("build_sequences", __doc__, build, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,17 @@
 Reads events and item_vocabulary. Writes training_windows, which Petastorm reads.
 """
 
-from collections.abc import Sequence
-
 from pyspark.sql import functions as F
 
-from precise_core.run.job import Job, run_job
+from precise_core.command import command
+from precise_core.run.job import Job
 from precise_core.sequences.windows import build_training_windows
 from schemas import EVENTS, ITEM_VOCABULARY, TRAINING_WINDOWS
 from schemas import columns as c
 
 
-def build(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     settings = job.settings
     windows = build_training_windows(
         job.read(EVENTS), job.read(ITEM_VOCABULARY), settings.tasks, settings.as_of, settings.windows, settings.seed
@@ -25,10 +25,6 @@ def build(job: Job) -> None:
         job.say(f"{row[c.TASK]}/{row[c.SPLIT]}: {row['windows']:,} windows, {row['events']:,} events")
         job.metrics[f"windows/{row[c.TASK]}/{row[c.SPLIT]}"] = row["windows"]
     job.balance("windows", rows_in=rows, rows_out=int(sum(job.metrics.values())))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("build_windows", __doc__, build, argv)
 
 
 if __name__ == "__main__":

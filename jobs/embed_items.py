@@ -5,12 +5,11 @@ checkpoint encodes all. Reads items, item_tokens, item_vocabulary, text_states w
 checkpoints. Writes item_embeddings, one slice per model_version.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from precise_core.run.job import Job, run_job
+from precise_core.command import command, switch, task_flag
+from precise_core.run.job import Job
 from precise_core.training.checkpoints import (
     latest_checkpoint,
     require_tokens,
@@ -24,7 +23,8 @@ from schemas import ITEM_EMBEDDINGS
 from validation.gate import gate
 
 
-def embed(job: Job) -> None:
+@command(task_flag("checkpoint"), switch("--full", "encode every item again, whatever is stored"))
+def main(job: Job) -> None:
     rows_in, rows_out, encoded, left_out = 0, 0, 0, 0
     for task in trained_tasks(job, job.arguments.task):
         checkpoint = latest_checkpoint(job, task)
@@ -43,15 +43,6 @@ def embed(job: Job) -> None:
         rows_in, left_out = rows_in + done.wanted + textless, left_out + textless
     job.metrics["encoded"] = float(encoded)
     job.balance("items over all checkpoints", rows_in=rows_in, rows_out=rows_out, rows_rejected=left_out)
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--task", action="append", help="only this task's checkpoint; repeatable; all by default")
-    parser.add_argument("--full", action="store_true", help="encode every item again, whatever is stored")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("embed_items", __doc__, embed, argv, add_flags)
 
 
 if __name__ == "__main__":

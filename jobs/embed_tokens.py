@@ -5,13 +5,13 @@ starts: the mean hidden state of every token, or its input embedding. `contextua
 of every text; texts that are in it already are not read again.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.run.job import Job, run_job
+from precise_core.command import command
+from precise_core.run.job import Job
 from precise_core.text.language_model import hidden_size, language_model_id
 from precise_core.text.states import embed_texts, embed_token_inputs, embed_tokens
 from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS
@@ -19,7 +19,8 @@ from schemas import columns as c
 from validation.gate import gate
 
 
-def embed(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     text, mode = job.settings.text, job.settings.model.fusion.token_init
     tokens = job.read(ITEM_TOKENS)
     texts = tokens.where(F.col(c.TOKEN_COUNT) > 0).select(c.TEXT_HASH).distinct().count()
@@ -49,10 +50,6 @@ def _write_vectors(job: Job, tokens: DataFrame) -> None:
     distinct = tokens.select(F.explode(F.slice(c.TOKEN_IDS, 1, F.col(c.TOKEN_COUNT)))).distinct().count()
     embedded = job.read_written(TOKEN_EMBEDDINGS).count()
     job.balance("distinct tokens", rows_in=distinct, rows_out=embedded)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("embed_tokens", __doc__, embed, argv)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ encodes all. Reads user_sequences, item_tokens, item_vocabulary, text_states whe
 checkpoints. Writes user_embeddings, one slice per model_version.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
 from functools import partial
 
-from precise_core.run.job import Job, run_job
+from precise_core.command import command, switch, task_flag
+from precise_core.run.job import Job
 from precise_core.sequences.night import as_of_sequences
 from precise_core.training.checkpoints import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
 from precise_core.vectors.night import stored_rows, update_vectors, user_inputs
@@ -18,7 +17,8 @@ from schemas import USER_EMBEDDINGS, USER_SEQUENCES
 from validation.gate import gate
 
 
-def embed(job: Job) -> None:
+@command(task_flag("users"), switch("--full", "encode every user again, whatever is stored"))
+def main(job: Job) -> None:
     job.pin(USER_SEQUENCES)
     as_of = as_of_sequences(job)
     checkpoints = {task: latest_checkpoint(job, task) for task in trained_tasks(job, job.arguments.task)}
@@ -41,15 +41,6 @@ def embed(job: Job) -> None:
         rows_in, rows_out, encoded = rows_in + done.wanted, rows_out + stored_rows(job, inputs), encoded + done.encoded
     job.metrics["encoded"] = float(encoded)
     job.balance("users over all tasks", rows_in=rows_in, rows_out=rows_out)
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--task", action="append", help="only this task's users; repeatable; all by default")
-    parser.add_argument("--full", action="store_true", help="encode every user again, whatever is stored")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("embed_users", __doc__, embed, argv, add_flags)
 
 
 if __name__ == "__main__":

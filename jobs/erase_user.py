@@ -4,9 +4,7 @@ Writes who was erased as a salted hash, so that ingest rejects their rows (reaso
 report of every table, every file that was read, and every model that was trained with them.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
-
+from precise_core.command import command, flag, switch
 from precise_core.errors import DataError
 from precise_core.operations.erasure import (
     erase_from_tables,
@@ -20,11 +18,18 @@ from precise_core.operations.erasure import (
 )
 from precise_core.operations.maintenance import require_no_reader
 from precise_core.publication.night import publication_follows
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from precise_core.warehouse.erasure_list import ErasureList
 
 
-def erase(job: Job) -> None:
+@command(
+    flag("--user-id", "whom to erase; repeatable", action="append", metavar="ID"),
+    flag("--ids", "a file with one user id a line", metavar="FILE"),
+    switch(
+        "--purge-history", "remove older versions now, whatever tables.min_retention_hours says; never under a reader"
+    ),
+)
+def main(job: Job) -> None:
     user_ids, purge = users_asked_for(job.arguments), job.arguments.purge_history
     if purge:
         require_no_reader(job, 0)
@@ -53,20 +58,6 @@ def erase(job: Job) -> None:
             f"{left} values in older versions still name them; they go with jobs/maintain_tables.py, files after "
             "tables.retention_hours, log entries after tables.log_retention_days, or now with --purge-history"
         )
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--user-id", action="append", metavar="ID", help="whom to erase; repeatable")
-    parser.add_argument("--ids", metavar="FILE", help="a file with one user id a line")
-    parser.add_argument(
-        "--purge-history",
-        action="store_true",
-        help="remove older versions now, whatever tables.min_retention_hours says; never under a reader",
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("erase_user", __doc__, erase, argv, add_flags)
 
 
 if __name__ == "__main__":

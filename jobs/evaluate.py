@@ -3,17 +3,17 @@
 Reads every published table. Writes evaluation_metrics, where each model stands beside the simple references.
 """
 
-from collections.abc import Sequence
-
+from precise_core.command import command
 from precise_core.errors import NothingToEvaluateError
 from precise_core.evaluation.night import OfflineEvaluation
 from precise_core.evaluation.ranking_night import ranking_metrics
 from precise_core.publication.published import published_tasks
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
 
 
-def evaluate(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     evaluation, rows, done, left_out = OfflineEvaluation(job), [], 0, 0
     published, recalled = published_tasks(job), job.warehouse.exists(RECALL_CANDIDATES)
     for task in job.settings.task_names:
@@ -34,10 +34,6 @@ def evaluate(job: Job) -> None:
             job.say(f"ranking: not evaluated, {error}")
     job.write_records(EVALUATION_METRICS, rows)
     job.balance("tasks", rows_in=done + left_out, rows_out=done, rows_rejected=left_out)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("evaluate", __doc__, evaluate, argv)
 
 
 if __name__ == "__main__":

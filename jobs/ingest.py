@@ -5,20 +5,27 @@ only new ones are read, and their rows added. Fails before it writes where a fil
 columns have changed, or an expectation does not hold.
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from datetime import UTC, datetime
 from typing import Any
 
+from precise_core.command import DATA, command, switch
 from precise_core.intake.night import Ingestion
+from precise_core.intake.read import describe_source, has_impressions, source_fingerprint
 from precise_core.intake.stock import Policy
-from precise_core.run.job import Job, run_job
-from precise_core.sources.read import describe_source, has_impressions, source_fingerprint
+from precise_core.run.job import Job
 from schemas import EVENTS, IMPRESSIONS, ITEMS
 from validation.gate import gate
 
 
-def ingest(job: Job) -> None:
+@command(
+    DATA,
+    switch("--full", "read every file again; the tables become what they say"),
+    switch("--evolve", "accept a named column that is of another kind now"),
+    switch("--reread", "read files again that changed after they were taken"),
+    switch("--reassign", "accept corrections that give a row to another user"),
+)
+def main(job: Job) -> None:
     settings, flags, now = job.settings, job.arguments, datetime.now(UTC)
     job.say(describe_source(settings.source))
     ingestion = Ingestion(job, now, _policy(flags))
@@ -42,18 +49,6 @@ def ingest(job: Job) -> None:
 
 def _policy(flags: Namespace) -> Policy:
     return Policy(full=flags.full, evolve=flags.evolve, reread=flags.reread, reassign=flags.reassign)
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="FOLDER", help="folder of the source's files; short for --set source.data=")
-    parser.add_argument("--full", action="store_true", help="read every file again; the tables become what they say")
-    parser.add_argument("--evolve", action="store_true", help="accept a named column that is of another kind now")
-    parser.add_argument("--reread", action="store_true", help="read files again that changed after they were taken")
-    parser.add_argument("--reassign", action="store_true", help="accept corrections that give a row to another user")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("ingest", __doc__, ingest, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,17 @@ No row changes, and no other job takes it for news. Refuses to remove what a rea
 the night; --dry-run only says what it would do.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
-
+from precise_core.command import command, flag, switch
 from precise_core.operations.maintenance import care_for, remove_old_artefacts, require_safe_retention
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from schemas import RUNS, TABLES
 
 
-def maintain(job: Job) -> None:
+@command(
+    switch("--dry-run", "say what would be done, and do nothing"),
+    flag("--retention-hours", "in place of tables.retention_hours of the configuration", type=int, metavar="N"),
+)
+def main(job: Job) -> None:
     dry_run, asked = job.arguments.dry_run, job.arguments.retention_hours
     hours = job.settings.tables.retention_hours if asked is None else asked
     require_safe_retention(job, hours)
@@ -26,17 +28,6 @@ def maintain(job: Job) -> None:
         rows_out=with_work,
         rows_rejected=len(tables) - with_work,
     )
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument(
-        "--retention-hours", type=int, metavar="N", help="in place of tables.retention_hours of the configuration"
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("maintain_tables", __doc__, maintain, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -5,29 +5,20 @@ indexes. Writes recall_candidates, one slice per model_version. A deleted item i
 history of the task gets its most popular items.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
-
+from precise_core.command import command, flag
 from precise_core.publication.published import published_checkpoint, published_tasks
 from precise_core.recall.night import recall_task
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from precise_core.warehouse.spark_errors import raised_as_ours
 
 
-def recall(job: Job) -> None:
+@command(flag("--task", "only this task; repeatable; all by default", action="append"))
+def main(job: Job) -> None:
     tasks = published_tasks(job, job.arguments.task)
     with raised_as_ours():
         counts = [recall_task(job, task, published_checkpoint(job, task).model_version) for task in tasks]
     users, served, empty = (sum(column) for column in zip(*counts, strict=True))
     job.balance("users with candidates", rows_in=users, rows_out=served, rows_rejected=empty)
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--task", action="append", help="only this task; repeatable; all by default")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("recall", __doc__, recall, argv, add_flags)
 
 
 if __name__ == "__main__":

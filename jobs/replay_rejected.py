@@ -4,21 +4,22 @@ Reads items_rejected, events_rejected, impressions_rejected. Rows that pass now 
 quarantine; the others stay, with the reason of today.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from precise_core.command import command
 from precise_core.errors import ConfigError
 from precise_core.intake.night import REJECTED
 from precise_core.intake.replay import Replay
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.files import inputs_of
 from schemas import EVENTS, IMPRESSIONS, ITEMS
 from validation.gate import gate
 
 
-def replay_rejected(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     source, now = job.settings.source, datetime.now(UTC)
     if not isinstance(source, FilesSource):
         raise ConfigError(f"source.kind {source.kind} is read whole every night: run jobs/ingest.py instead")
@@ -32,10 +33,6 @@ def replay_rejected(job: Job) -> None:
         job.check(gate(table, replay.cleaned.accepted, run_id=job.run_id, **until))
         totals = [total + rows for total, rows in zip(totals, replay.move(), strict=True)]
     job.balance("rejected rows", rows_in=totals[0], rows_out=totals[1], rows_rejected=totals[2])
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("replay_rejected", __doc__, replay_rejected, argv)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ checkpoint and index. Where one is missing nothing is touched. A rollback that i
 command; until then no other job works on the warehouse. `runs` and `validation_results` are history and stay.
 """
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 
 from jobs import build_index
+from precise_core.command import command, flag, switch
 from precise_core.operations.rollback import (
     begin,
     end,
@@ -20,10 +20,14 @@ from precise_core.operations.rollback import (
     verify,
     whole_state,
 )
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 
 
-def roll_back(job: Job) -> None:
+@command(
+    flag("--to-run", "a run_id of the table runs", required=True, metavar="RUN_ID"),
+    switch("--dry-run", "only look whether all of that state is still there"),
+)
+def main(job: Job) -> None:
     state = interrupted(job)
     if state is None:
         state = state_after(job, job.arguments.to_run)
@@ -38,20 +42,11 @@ def roll_back(job: Job) -> None:
     changed = restore_tables(job, state)
     if removed := removed_indexes(job, state):
         job.say(f"indexes removed since, for {', '.join(removed)}: built again from the restored vectors")
-        build_index.build(Job("build_index", job.settings, Namespace(task=removed)))
+        build_index.main.body(Job("build_index", job.settings, Namespace(task=removed)))
     end(job)
     whole_state(job)
     job.balance("tables (the rest is unchanged)", rows_in=len(job.output_versions), rows_out=len(changed),
                 rows_rejected=len(job.output_versions) - len(changed))  # fmt: skip
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--to-run", required=True, metavar="RUN_ID", help="a run_id of the table runs")
-    parser.add_argument("--dry-run", action="store_true", help="only look whether all of that state is still there")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("rollback", __doc__, roll_back, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,9 @@ the policy targeted.warm_up_every_days. Then the share of exposed items that Uni
 written to training_days. Days that are there already are left out, so a killed run goes on where it stopped.
 """
 
-import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
 from datetime import date, datetime
-from types import ModuleType
 
 from jobs import (
     build_sequences,
@@ -22,51 +19,63 @@ from jobs import (
     train_targeted,
     train_universal,
 )
+from precise_core.command import DATA, Command, flag, flags_of, overrides_of
 from precise_core.config import load_config, over
 from precise_core.errors import ConfigError
 from precise_core.experiments.days import is_recorded, nights, record_day
-from precise_core.operations.chain import is_up_to_date
-from precise_core.run.command_line import flags_of, night_parser, overrides_of
-from precise_core.run.job import report, run_job
+from precise_core.operations.chain import Link, chain, chain_command
 from precise_core.run.progress import console
 from precise_core.settings import Settings
 from precise_core.training.night import text_table
-from precise_core.warehouse.locks import warehouse_lock
 
-# A job, and the parts of the configuration that decide what it writes; None = all of it, `as_of` included.
-_DAY: tuple[tuple[ModuleType, tuple[str, ...] | None], ...] = (
-    (ingest, ("source", "tasks")),
-    (tokenize_items, None),
-    (embed_tokens, ("text", "model")),
-    (build_windows, None),
-    (train_universal, None),
-    (train_targeted, None),
+_DAY = (
+    Link(ingest, ("source", "tasks")),
+    Link(tokenize_items),
+    Link(embed_tokens, ("text", "model")),
+    Link(build_windows),
+    Link(train_universal),
+    Link(train_targeted),
 )
 # No training reads sequences: those of the last day are enough to serve from it.
-_LAST_DAY = ((build_sequences, None),)
+_LAST_DAY = (Link(build_sequences),)
 # Over what the file says; --set may say otherwise.
 _DEFAULTS = ("universal.start=continue", "text.published_only=true")
+# What a day was like, as a run of its own.
+RECORD = Command("run_days", __doc__, (), record_day)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parse(argv)
+def _overrides(arguments: Namespace) -> list[str]:
+    """Those of the first day; a later one overrides `as_of` again."""
     overrides = over(_DEFAULTS, overrides_of(arguments))
     if arguments.policy is not None:
         overrides.append(f"targeted.warm_up_every_days={arguments.policy}")
-    started = time.monotonic()
-    try:
-        days = nights(_day("--from", arguments.first), _day("--to", arguments.last), arguments.step_days)
-        settings = load_config(arguments.config, Settings, [*overrides, _as_of(days[0])])
-        console.print(f"run_days: {', '.join(_DEFAULTS)}, unless --set says otherwise", markup=False)
-        with warehouse_lock(settings.warehouse):
-            for number, as_of in enumerate(days, start=1):
-                console.print(f"[{number}/{len(days)}] {as_of:%Y-%m-%d}", style="bold cyan", markup=False)
-                tonight = [*overrides, _as_of(as_of)]
-                if code := _run_day(arguments, tonight, is_last=number == len(days)):
-                    console.print(f"run_days stopped at {as_of:%Y-%m-%d}; start it again to go on", style="bold red")
-                    return code
-    except Exception as error:
-        return report("run_days", error, is_verbose=arguments.verbose)
+    return [*overrides, _as_of(_days(arguments)[0])]
+
+
+@chain_command(
+    DATA,
+    flag("--from", "first night, e.g. 2017-11-01", required=True, dest="first", metavar="DAY"),
+    flag("--to", "last night, included", required=True, dest="last", metavar="DAY"),
+    flag("--step-days", "days from one night to the next; 1", type=int, default=1, metavar="N"),
+    flag("--policy", "days between warm-ups; short for --set targeted.warm_up_every_days=", type=int, metavar="DAYS"),
+    overrides=_overrides,
+)
+def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
+    days, started = _days(arguments), time.monotonic()
+    console.print(f"run_days: {', '.join(_DEFAULTS)}, unless --set says otherwise", markup=False)
+    without = {} if text_table(settings.model.fusion) else {"embed_tokens": "the model reads no text"}
+    for number, as_of in enumerate(days, start=1):
+        console.print(f"[{number}/{len(days)}] {as_of:%Y-%m-%d}", style="bold cyan", markup=False)
+        tonight = load_config(arguments.config, Settings, [*overrides, _as_of(as_of)])
+        if is_recorded(tonight):
+            console.print("  recorded already, left out\n")
+            continue
+        flags = flags_of(arguments, [*overrides, _as_of(as_of)])
+        links = (*_DAY, *(_LAST_DAY if number == len(days) else ()))
+        stopped = chain(tonight, links, flags, left_out=without)
+        if code := stopped.code if stopped else RECORD(flags):
+            console.print(f"run_days stopped at {as_of:%Y-%m-%d}; start it again to go on", style="bold red")
+            return code
     console.print(f"run_days: {len(days)} days done in {time.monotonic() - started:.0f} s", style="bold")
     return 0
 
@@ -75,32 +84,8 @@ def _as_of(instant: datetime) -> str:
     return f"as_of={instant:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _run_day(arguments: Namespace, overrides: list[str], is_last: bool) -> int:
-    settings = load_config(arguments.config, Settings, overrides)
-    flags = flags_of(arguments, overrides)
-    if is_recorded(settings):
-        console.print("  recorded already, left out\n")
-        return 0
-    for job, parts in (*_DAY, *(_LAST_DAY if is_last else ())):
-        name = job.__name__.rsplit(".", 1)[-1]
-        if job is embed_tokens and text_table(settings.model.fusion) is None:
-            console.print(f"  {name}: not needed, left out")
-        elif is_up_to_date(settings, name, parts):
-            console.print(f"  {name}: up to date, left out")
-        elif code := job.main(flags):
-            return int(code)
-    return run_job("run_days", __doc__, record_day, flags)
-
-
-def _parse(argv: Sequence[str] | None) -> Namespace:
-    parser = night_parser("run_days", __doc__)
-    parser.add_argument("--from", required=True, dest="first", metavar="DAY", help="first night, e.g. 2017-11-01")
-    parser.add_argument("--to", required=True, dest="last", metavar="DAY", help="last night, included")
-    parser.add_argument("--step-days", type=int, default=1, metavar="N", help="days from one night to the next; 1")
-    parser.add_argument(
-        "--policy", type=int, metavar="DAYS", help="days between warm-ups; short for --set targeted.warm_up_every_days="
-    )
-    return parser.parse_args(sys.argv[1:] if argv is None else argv)
+def _days(arguments: Namespace) -> list[datetime]:
+    return nights(_day("--from", arguments.first), _day("--to", arguments.last), arguments.step_days)
 
 
 def _day(flag: str, value: str) -> date:

@@ -7,15 +7,13 @@ to come; killed and started again the job goes on with the training it was at.
 """
 
 import json
-import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
 from precise_core.artefacts import replace_file
-from precise_core.config import load_config
+from precise_core.command import DATA, flag
 from precise_core.errors import ConfigError
 from precise_core.evaluation.config import SystemConfig
 from precise_core.evaluation.protocol import EvaluationResult
@@ -27,36 +25,26 @@ from precise_core.experiments.experiment import (
     with_a_figure_per_line,
 )
 from precise_core.experiments.trainings import Trained, train_system
-from precise_core.operations.chain import is_up_to_date
-from precise_core.run.command_line import night_parser, overrides_of
-from precise_core.run.job import Job, report
+from precise_core.operations.chain import Link, chain, chain_command
+from precise_core.run.job import Job
 from precise_core.run.progress import console
 from precise_core.settings import Settings
-from precise_core.warehouse.locks import warehouse_lock
 
+# Of the first two only parts of the configuration decide what they write.
 PREPARE = {
-    "ingest": ingest,
-    "tokenize_items": tokenize_items,
-    "embed_tokens": embed_tokens,
-    "build_windows": build_windows,
+    "ingest": Link(ingest, ("source", "tasks")),
+    "tokenize_items": Link(tokenize_items, ("source", "text", "as_of")),
+    "embed_tokens": Link(embed_tokens),
+    "build_windows": Link(build_windows),
 }
-# The parts of the configuration that decide what a job writes, where not all of it does.
-PARTS = {"ingest": ("source", "tasks"), "tokenize_items": ("source", "text", "as_of")}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = night_parser("run_experiment", __doc__)
-    parser.add_argument("--results", metavar="FILE", help="JSON file to write; <warehouse>/experiment/results.json")
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    try:
-        settings = load_config(arguments.config, Settings, overrides_of(arguments))
-        if not settings.experiment.systems:
-            raise ConfigError(f"--config {arguments.config}: experiment.systems is empty; name at least one system")
-        with warehouse_lock(settings.warehouse):
-            default = experiment_folder(settings) / "results.json"
-            return _experiment(settings, Path(arguments.results) if arguments.results else default)
-    except Exception as error:
-        return report("run_experiment", error, is_verbose=arguments.verbose)
+@chain_command(DATA, flag("--results", "JSON file to write; <warehouse>/experiment/results.json", metavar="FILE"))
+def main(settings: Settings, arguments: Namespace, _overrides: list[str]) -> int:
+    if not settings.experiment.systems:
+        raise ConfigError(f"--config {arguments.config}: experiment.systems is empty; name at least one system")
+    default = experiment_folder(settings) / "results.json"
+    return _experiment(settings, Path(arguments.results) if arguments.results else default)
 
 
 def _experiment(settings: Settings, results_file: Path) -> int:
@@ -111,10 +99,9 @@ def _prepare(own: Settings, name: str, prepared: dict[str, Any]) -> int:
     file.write_text(json.dumps(own.model_dump(mode="json"), indent=1, ensure_ascii=False), encoding="utf-8")  # is YAML
     for job, part in what_jobs_read(own).items():
         if part is not None and prepared.get(job) != part:
-            if not (job not in prepared and is_up_to_date(own, job, PARTS.get(job))) and (
-                code := PREPARE[job].main(["--config", str(file)])
-            ):
-                return code
+            flags = ["--config", str(file)]
+            if stopped := chain(own, [PREPARE[job]], flags, skip=job not in prepared):
+                return stopped.code
             prepared[job] = part
     return 0
 

@@ -3,20 +3,20 @@
 Reads ranking_features and the ranker checkpoints. Writes ranking_scores, one slice per ranker_version.
 """
 
-from collections.abc import Sequence
-
+from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.night import is_in_slice, ranking_slice
 from precise_core.ranking.spark import score_impressions
 from precise_core.ranking.train import RankerCheckpoint
 from precise_core.ranking.variants import current_rankers, ranker_folder, variants
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from precise_core.warehouse.spark_errors import raised_as_ours
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
 
 
-def score(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     features, rankers = job.read(RANKING_FEATURES), current_rankers(job)
     rows_in, rows_out = 0, 0
     for variant in variants(job):
@@ -34,10 +34,6 @@ def score(job: Job) -> None:
             rows_out += job.write(RANKING_SCORES, scores, replace={c.RANKER_VERSION: ranker.ranker_version})
         rows_in += of_task.count()
     job.balance("impressions over all variants", rows_in=rows_in, rows_out=rows_out)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("score_ranking", __doc__, score, argv)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ Reads items, and item_tokens of the night before: only texts that are new or hav
 item_vocabulary (append-only) and item_tokens. With text.published_only an item waits until it is published.
 """
 
-from collections.abc import Sequence
-
-from precise_core.run.job import Job, run_job
+from precise_core.command import command
+from precise_core.run.job import Job
 from precise_core.text.language_model import tokenizer_id
 from precise_core.text.states import tokenize_items, unknown_texts
 from precise_core.text.vocabulary import grow_vocabulary, published_before
@@ -15,7 +14,8 @@ from schemas import columns as c
 from validation.gate import gate
 
 
-def tokenize(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     settings = job.settings
     job.say(f"tokenizer {tokenizer_id(settings.text.language_model)}, {settings.text.max_tokens} tokens per item")
     items = job.read(ITEMS)
@@ -34,10 +34,6 @@ def tokenize(job: Job) -> None:
     written = job.write(ITEM_TOKENS, tokens)
     unknown = items.join(vocabulary, on=c.ITEM_ID, how="left_anti").count()
     job.balance("items", rows_in=items.count(), rows_out=written, rows_rejected=unknown)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("tokenize_items", __doc__, tokenize, argv)
 
 
 if __name__ == "__main__":

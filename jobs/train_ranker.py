@@ -4,19 +4,19 @@ Reads ranking_features. Writes a checkpoint folder per variant under <warehouse>
 learn from yet is left out; the model of before, if there is one, stays in use.
 """
 
-from collections.abc import Sequence
-
+from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.night import ranking_slice, read_slice
 from precise_core.ranking.train import RankerCheckpoint, RankerProgress, train_ranker
 from precise_core.ranking.variants import Variant, publish_rankers, ranker_folder, rankers_in_use, variants
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from schemas import RANKING_FEATURES
 from schemas import columns as c
 
 
-def train(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     before, rows, used = rankers_in_use(job), 0, 0
     versions: dict[str, str] = {}
     for variant in variants(job):
@@ -55,10 +55,6 @@ def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
 
 def _teller(job: Job, system: str) -> RankerProgress:
     return lambda figures: job.say(f"{system}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("train_ranker", __doc__, train, argv)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ task and makes it the one in use for that task. On a warm-up night (targeted.war
 starts from the universal checkpoint and keeps its head; on other nights its own checkpoint goes on with new events.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
-
+from precise_core.command import command, flag
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError, NothingToLearnError
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, latest, publish_latest, unpublish
 from precise_core.training.checkpoints import (
     checkpoint_folder,
@@ -24,7 +22,8 @@ from precise_core.training.targeted import train_targeted
 from schemas import ITEM_VOCABULARY, TRAINING_WINDOWS
 
 
-def train(job: Job) -> None:
+@command(flag("--task", "train only this task; repeatable; all by default", action="append"))
+def main(job: Job) -> None:
     universal = latest_checkpoint(job, ALL_TASK)
     catalog = item_catalog(job, universal)
     job.pin(ITEM_VOCABULARY)
@@ -74,14 +73,6 @@ def how_it_started(job: Job, checkpoint: Checkpoint) -> str:
         return "trained from scratch"
     is_warm_up = checkpoint.manifest.warm_up_as_of == job.settings.as_of
     return f"{'warmed up' if is_warm_up else 'gone on'} from {checkpoint.manifest.parent}"
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--task", action="append", help="train only this task; repeatable; all by default")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("train_targeted", __doc__, train, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,17 @@ the one in use for the task `all`. Killed and started again, it goes on at the l
 checkpoint of an earlier night and learns the windows with newer events.
 """
 
-from collections.abc import Sequence
-
+from precise_core.command import command
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from precise_core.training.checkpoint import UNTRAINED, latest, publish_latest
 from precise_core.training.checkpoints import checkpoint_folder
 from precise_core.training.night import train, windows_offered
 
 
-def train_universal(job: Job) -> None:
+@command()
+def main(job: Job) -> None:
     try:
         checkpoint, parent = train(job)
     except NothingNewError as error:
@@ -32,10 +32,6 @@ def train_universal(job: Job) -> None:
     # The feed counts every epoch against the snapshot and fails on a difference.
     rows, offered = windows_offered(job, parent)
     job.balance("windows per epoch", rows_in=rows, rows_out=offered, rows_rejected=rows - offered)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("train_universal", __doc__, train_universal, argv)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@ Writes validation_results; build_report shows them. Fails after all tables are c
 `fail` does not hold.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Sequence
-
+from precise_core.command import command, flag
 from precise_core.errors import ConfigError, ValidationError
-from precise_core.run.job import Job, run_job
+from precise_core.run.job import Job
 from schemas import EVENTS, TABLES
 from validation.gate import GateResult
 from validation.volume import gate_volume
 from validation.warehouse import gates_of
 
 
-def validate(job: Job) -> None:
+@command(flag("--table", "only this table; repeatable; all by default", action="append"))
+def main(job: Job) -> None:
     names, gates = job.arguments.table or [], job.settings.gates
     unknown = sorted(set(names) - {table.name for table in TABLES})
     if unknown:
@@ -44,14 +43,6 @@ def _checked(job: Job, result: GateResult) -> list[str]:
         failures = result.with_levels(job.settings.gates.levels).failures
         return [f"table {result.table.name}: {failure}" for failure in failures]
     return []
-
-
-def add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--table", action="append", help="only this table; repeatable; all by default")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_job("validate_tables", __doc__, validate, argv, add_flags)
 
 
 if __name__ == "__main__":

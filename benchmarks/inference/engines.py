@@ -106,7 +106,7 @@ def lengths(settings: Settings, _: Namespace) -> dict[str, Any]:
 
 def _both_jobs(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {"seconds": 0.0}
-    for name, body in (("embed_items", items_job.embed), ("embed_users", users_job.embed)):
+    for name, body in (("embed_items", items_job.main.body), ("embed_users", users_job.main.body)):
         job = Job(name, settings, Namespace(task=None, full=False))
         started = time.monotonic()
         body(job)

@@ -29,11 +29,11 @@ from precise_core.experiments.recall_table import recall_figures
 from precise_core.experiments.seeds import figures_over_seeds
 from precise_core.experiments.trainings import SystemTraining, Trained
 from precise_core.intake.event_order import doubtful_order
+from precise_core.intake.read import describe_source
 from precise_core.run.code import code_version
 from precise_core.run.job import Job
 from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.settings import Settings
-from precise_core.sources.read import describe_source
 from precise_core.training.checkpoints import item_catalog
 from schemas import EVENTS
 

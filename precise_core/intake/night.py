@@ -30,13 +30,13 @@ from precise_core.intake.cleaning import (
 from precise_core.intake.erasures import hide_erased
 from precise_core.intake.event_order import doubtful_order
 from precise_core.intake.missing_words import IDS, missing_word
+from precise_core.intake.read import read_source
 from precise_core.intake.refusals import refuse_misread_times, refuse_other_users, refuse_rejections
 from precise_core.intake.stock import Arrival, Intake, Policy, take_stock, with_file_order
 from precise_core.run.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.files import inputs_of
 from precise_core.sources.manifest import read_manifest
-from precise_core.sources.read import read_source
 from precise_core.tasks import check_tasks
 from precise_core.warehouse.erasure_list import ErasureList
 from precise_core.warehouse.spark_errors import naming_unreadable_files

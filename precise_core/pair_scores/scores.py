@@ -30,12 +30,11 @@ from precise_core.index.dot_products import dot_products
 from precise_core.pair_scores.config import ScoringConfig
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists
-from schemas import PAIR_SCORES, TABLES
+from schemas import PAIR_SCORES
 from schemas import columns as c
 
 _USER, _ITEM, _ITEMS = "_user_vector", "_item_vector", "_items"
 _BUCKET, _SALT, _CHUNK = "_bucket", "_salt", "_chunk"
-_WRITERS = {table.name: table.written_by for table in TABLES}
 
 _BUCKET_MB = 64  # of item vectors that one task of the shuffle holds
 _PAIRS_PER_GROUP = 8192  # a user with more becomes several groups, so that no list grows without bound

@@ -1,40 +1,35 @@
-"""What every job has in common: arguments, pinned reads, gated writes, one row in `runs`, one line per error."""
+"""One run of one job: pinned reads, gated writes, what it says and counts, one row in `runs`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
-from precise_core.config import config_hash, load_config
-from precise_core.errors import InterruptedRollbackError, PreciseError, RowCountError, stored_text
+from precise_core.config import config_hash
+from precise_core.errors import InterruptedRollbackError, RowCountError
 from precise_core.run.code import code_version
-from precise_core.run.command_line import overrides_of, parse_arguments
 from precise_core.run.progress import StepProgress, console, spark_progress
-from precise_core.run.run_log import keep_stack, log_file, send_spark_log_to, true_cause
-from precise_core.settings import Settings
-from precise_core.warehouse.leases import Lease, reader_lease
-from precise_core.warehouse.locks import Holder, warehouse_lock
+from precise_core.run.run_log import send_spark_log_to
+from precise_core.warehouse.leases import Lease
 from precise_core.warehouse.session import get_session, require_names
-from precise_core.warehouse.spark_errors import naming_unreadable_files
 from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import UpsertResult
 from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
 
-EXIT_FAULT = 1
-EXIT_FAILED = 2
+if TYPE_CHECKING:
+    from precise_core.settings import Settings
+
 ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
 
 
@@ -267,93 +262,15 @@ class Job:
         )
 
 
-def run_job(
-    name: str,
-    doc: str | None,
-    body: Callable[[Job], None],
-    argv: Sequence[str] | None = None,
-    flags: Callable[[argparse.ArgumentParser], None] | None = None,
-) -> int:
-    """Parse the arguments, run ``body``, write the run down; returns the exit code.
-
-    Errors are printed in one line: those raised on purpose (PreciseError), and any other with its true cause and the
-    file that has the whole stack; with ``--verbose`` the stack is printed.
-    """
-    arguments = parse_arguments(name, doc, argv, flags)
-    try:
-        settings = load_config(arguments.config, Settings, overrides_of(arguments))
-        job = Job(name, settings, arguments)
-        with warehouse_lock(settings.warehouse) as stale:
-            tell_of_stale(stale)
-            require_no_rollback(job)
-            with reader_lease(settings.warehouse, name) as job.lease:
-                return _run(job, body)
-    except Exception as error:
-        return report(name, error, is_verbose=arguments.verbose)
-
-
-def tell_of_stale(stale: Holder | None) -> None:
-    """Say that the writer before this one was killed, and that nothing has to be done about it."""
-    if stale:
-        console.print(
-            f"  the last writer, {stale}, was killed; its lock is void, tables are at whole versions", markup=False
-        )
-
-
-def require_no_rollback(job: Job) -> None:
+def require_no_rollback(warehouse: str | Path) -> None:
     """Refuse to work on tables that an interrupted rollback has left between two states.
 
     Raises:
         InterruptedRollbackError: There is a journal of one; only the rollback itself may go on.
     """
-    journal = job.folder / ROLLBACK_JOURNAL
-    if job.name != "rollback" and journal.is_file():
+    journal = Path(warehouse) / ROLLBACK_JOURNAL
+    if journal.is_file():
         raise InterruptedRollbackError(
-            f"warehouse {job.folder}: a rollback to {json.loads(journal.read_text())['to_run']} was interrupted; "
+            f"warehouse {warehouse}: a rollback to {json.loads(journal.read_text())['to_run']} was interrupted; "
             "run jobs/rollback.py with the same --to-run to finish it first"
         )
-
-
-def _run(job: Job, body: Callable[[Job], None]) -> int:
-    console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
-    started_at, started = datetime.now(UTC), time.monotonic()
-    is_verbose = job.arguments.verbose
-    file = log_file(job.folder, job.run_id)
-    job.log_file = None if is_verbose else file
-    try:
-        with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
-            body(job)
-    except BaseException as error:
-        with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same
-            job.record("failed", started_at, time.monotonic() - started, stored_text(error)[:2000])
-        if isinstance(error, Exception):
-            return report(job.name, error, file, is_verbose=is_verbose)
-        raise
-    finally:
-        job.release()
-    seconds = time.monotonic() - started
-    job.record("succeeded", started_at, seconds, None)
-    file.unlink(missing_ok=True)
-    console.print(f"[bold]{job.name}[/bold]: done in {seconds:.1f} s\n")
-    return 0
-
-
-def report(name: str, error: Exception, file: Path | None = None, *, is_verbose: bool) -> int:
-    """Tell of an error in one line, and give the exit code.
-
-    Args:
-        name: Of the command.
-        error: Of one that nobody raised on purpose the true cause is told, and where the whole stack is.
-        file: Where to keep that stack.
-        is_verbose: Print it, too.
-    """
-    if isinstance(error, PreciseError):
-        told = " ".join(line.strip() for line in str(error).splitlines())
-        console.print(f"{name} failed: {told}", style="bold red", markup=False)
-        return EXIT_FAILED
-    is_kept = file is not None and keep_stack(file, error)
-    where = f"the whole stack is in {file}" if is_kept else "--verbose prints the whole stack"
-    console.print(f"{name} failed: {true_cause(error)}; {where}", style="bold red", markup=False)
-    if is_verbose:
-        traceback.print_exception(error)
-    return EXIT_FAULT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import ConfigError, NothingNewError
@@ -12,7 +12,6 @@ from precise_core.feed.windows import count_windows
 from precise_core.models.config import FusionConfig
 from precise_core.run.job import Job
 from precise_core.run.progress import StepProgress
-from precise_core.settings import Settings
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.checkpoints import checkpoint_folder, checkpoint_in_use, pinned_snapshot
@@ -23,6 +22,9 @@ from precise_core.training.universal import train_universal
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
 from schemas import columns as c
+
+if TYPE_CHECKING:
+    from precise_core.settings import Settings
 
 
 def train(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Checkpoint | None]:

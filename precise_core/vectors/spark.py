@@ -21,15 +21,16 @@ from pyspark.sql import functions as F
 from precise_core.errors import VersionMixError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise
-from precise_core.pair_scores.scores import _WRITERS
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.encoding import encode_catalog, encode_items, encode_users, load_catalog, load_encoder
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists, float_lists, ragged_rows
 from precise_core.warehouse.instants import instant
+from schemas import TABLES
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
+_WRITERS = {table.name: table.written_by for table in TABLES}
 
 
 def embed_items(

@@ -17,8 +17,8 @@ from precise_core.data_sets import amazon_sequences
 from precise_core.data_sets.known_files import KnownFile
 from precise_core.errors import DataError
 from precise_core.intake.event_order import order_finding
+from precise_core.intake.read import read_source
 from precise_core.sources.config import AmazonSequencesSource
-from precise_core.sources.read import read_source
 from tests.experiments.test_experiment import BY_ID, results, run_experiment
 from tests.ingest_world import Shop, told
 

@@ -9,7 +9,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.run.job import Job, run_job
+from precise_core.command import Command
+from precise_core.run.job import Job
 from precise_core.run.run_log import true_cause
 from tests.night import CONFIG, arrow_table
 
@@ -51,7 +52,7 @@ def test_a_fault_is_one_line_and_the_stack_is_in_a_file(
 ) -> None:  # fmt: skip
     assert spark is not None
     argv = ["--config", str(CONFIG), "--set", f"warehouse={tmp_path / 'wäre'}"]
-    assert run_job("ingest", "", lambda job: fault(job.spark), argv) == 1
+    assert Command("ingest", "", (), lambda job: fault(job.spark))(argv) == 1
     out, err = capfd.readouterr()
     shown = out + err
     (line,) = [line for line in out.splitlines() if "ingest failed" in line]
@@ -62,7 +63,7 @@ def test_a_fault_is_one_line_and_the_stack_is_in_a_file(
     error = arrow_table(tmp_path / "wäre", "runs")["error"].to_pylist()[0]
     assert error.endswith("its message is in the job's output")  # a cause may quote rows: nothing of it is kept
 
-    assert run_job("ingest", "", lambda job: fault(job.spark), [*argv, "--verbose"]) == 1
+    assert Command("ingest", "", (), lambda job: fault(job.spark))([*argv, "--verbose"]) == 1
     out, err = capfd.readouterr()
     assert cause in out and "Traceback (most recent call last)" in err
     assert len(list(log.parent.iterdir())) == 2
@@ -76,7 +77,7 @@ def test_a_run_that_succeeds_leaves_no_log(
         assert job.log_file is not None and "already cached" in job.log_file.read_text(encoding="utf-8")
 
     argv = ["--config", str(CONFIG), "--set", f"warehouse={tmp_path}"]
-    assert spark is not None and run_job("ingest", "", warns, argv) == 0
+    assert spark is not None and Command("ingest", "", (), warns)(argv) == 0
     assert list((tmp_path / "logs").iterdir()) == []
     assert "already cached" not in "".join(capfd.readouterr())
 
@@ -84,7 +85,7 @@ def test_a_run_that_succeeds_leaves_no_log(
 def test_a_warehouse_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     argv = ["--config", str(CONFIG), "--set", f"warehouse={tmp_path / 'file' / 'warehouse'}"]
-    assert run_job("ingest", "", lambda _: None, argv) == 1
+    assert Command("ingest", "", (), lambda _: None)(argv) == 1
     out, err = capsys.readouterr()
     assert "NotADirectoryError" in out and "--verbose prints the whole stack" in out and "Traceback" not in out + err
 

@@ -18,6 +18,7 @@ from precise_core.data_sets import amazon_sequences, amazon_titles, completejour
 from precise_core.data_sets.known_files import KnownFile
 from precise_core.errors import DataError
 from precise_core.intake.cleaning import clean_events, clean_impressions, clean_items
+from precise_core.intake.read import describe_source, read_source
 from precise_core.sources.config import (
     AmazonSequencesSource,
     AmazonTitlesSource,
@@ -28,7 +29,6 @@ from precise_core.sources.config import (
 )
 from precise_core.sources.listing import sha256_of
 from precise_core.sources.raw import RawTables
-from precise_core.sources.read import describe_source, read_source
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 WORLD = SyntheticSource(kind="synthetic", users=150, items=60, days=30, topics=4, share_rate=0.2)

@@ -22,10 +22,10 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import SchemaError
 from precise_core.intake.cleaning import clean_events, clean_impressions
+from precise_core.intake.read import read_source
 from precise_core.sources.cells import Need
 from precise_core.sources.config import FilesSource
 from precise_core.sources.files import read_mapped
-from precise_core.sources.read import read_source
 from precise_core.sources.text_formats import json_cells
 from schemas import columns as c
 

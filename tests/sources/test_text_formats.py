@@ -21,10 +21,10 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
 from precise_core.intake.cleaning import clean_events
+from precise_core.intake.read import read_source
 from precise_core.sources.cells import Batch, cell
 from precise_core.sources.config import FileInput, FilesSource, TimeReading
 from precise_core.sources.formats import read_cells
-from precise_core.sources.read import read_source
 from precise_core.sources.text_files import look
 from precise_core.sources.times import read_time
 from tests.ingest_world import Shop

@@ -1,0 +1,174 @@
+"""A command: its flags, its run from the configuration to the exit code, its errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deltalake.exceptions import DeltaError
+
+from precise_core.config import load_config
+from precise_core.errors import PreciseError, stored_text
+from precise_core.run.job import Job, require_no_rollback
+from precise_core.run.progress import console
+from precise_core.run.run_log import keep_stack, log_file, true_cause
+from precise_core.settings import Settings
+from precise_core.warehouse.leases import reader_lease
+from precise_core.warehouse.locks import Holder, warehouse_lock
+from precise_core.warehouse.spark_errors import naming_unreadable_files
+
+EXIT_FAULT = 1
+EXIT_FAILED = 2
+
+
+class Flag(NamedTuple):
+    """What ``ArgumentParser.add_argument`` takes."""
+
+    name: str
+    options: dict[str, Any]
+
+
+def flag(name: str, meaning: str, **options: Any) -> Flag:
+    return Flag(name, {"help": meaning, **options})
+
+
+def switch(name: str, meaning: str) -> Flag:
+    return flag(name, meaning, action="store_true")
+
+
+def task_flag(what: str) -> Flag:
+    """``--task``, of a job that can be restricted to ``what`` of single tasks."""
+    return flag("--task", f"only this task's {what}; repeatable; all by default", action="append")
+
+
+DATA = flag("--data", "folder of the source's files; short for --set source.data=", metavar="FOLDER")
+
+
+class Command:
+    """A job as a command: called with the arguments it runs, is written down in `runs`, and gives the exit code.
+
+    Errors are printed in one line: those raised on purpose (PreciseError), and any other with its true cause and the
+    file that has the whole stack; with ``--verbose`` the stack is printed.
+
+    Attributes:
+        body: What the job does; for a job that runs another in its own run.
+        parser: The flags.
+    """
+
+    def __init__(self, name: str, doc: str | None, flags: Sequence[Flag], body: Callable[[Job], None]) -> None:
+        self.name, self.body, self.parser = name, body, command_parser(name, doc, flags)
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        arguments = self.parser.parse_args(sys.argv[1:] if argv is None else argv)
+        try:
+            settings = load_config(arguments.config, Settings, overrides_of(arguments))
+            job = Job(self.name, settings, arguments)
+            with warehouse_lock(settings.warehouse) as stale:
+                warn_stale_lock(stale)
+                if self.name != "rollback":
+                    require_no_rollback(job.folder)
+                with reader_lease(settings.warehouse, self.name) as job.lease:
+                    return _run(job, self.body)
+        except Exception as error:
+            return report_error(self.name, error, is_verbose=arguments.verbose)
+
+
+def command(*flags: Flag) -> Callable[[Callable[[Job], None]], Command]:
+    """Make a function of a Job the command of its file: the file's name is the job's, its docstring the help."""
+
+    def of(body: Callable[[Job], None]) -> Command:
+        return Command(Path(inspect.getfile(body)).stem, body.__globals__["__doc__"], flags, body)
+
+    return of
+
+
+def command_parser(name: str, doc: str | None, flags: Sequence[Flag] = ()) -> argparse.ArgumentParser:
+    """The flags that every command has, and its own."""
+    parser = argparse.ArgumentParser(
+        prog=f"jobs/{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="YAML file of the environment, e.g. conf/demo.yaml"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", help="override one key of the configuration; repeatable"
+    )
+    parser.add_argument("--verbose", action="store_true", help="print Spark's own log and whole stacks as well")
+    for own in flags:
+        parser.add_argument(own.name, **own.options)
+    return parser
+
+
+def overrides_of(arguments: argparse.Namespace) -> list[str]:
+    """The ``a.b=c`` of ``--set`` and, where the command has it, ``--data``."""
+    data = getattr(arguments, "data", None)
+    quoted = json.dumps(data, ensure_ascii=False)  # the name of a folder is no YAML
+    return [*arguments.set, *([f"source.data={quoted}"] if data else [])]
+
+
+def flags_of(arguments: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
+    """The command line of a job that a command of several jobs starts."""
+    verbose = ["--verbose"] if arguments.verbose else []
+    return ["--config", arguments.config, *verbose, *(part for one in overrides for part in ("--set", one))]
+
+
+def warn_stale_lock(stale: Holder | None) -> None:
+    """Say that the writer before this one was killed, and that nothing has to be done about it."""
+    if stale:
+        console.print(
+            f"  the last writer, {stale}, was killed; its lock is void, tables are at whole versions", markup=False
+        )
+
+
+def _run(job: Job, body: Callable[[Job], None]) -> int:
+    console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
+    started_at, started = datetime.now(UTC), time.monotonic()
+    is_verbose = job.arguments.verbose
+    file = log_file(job.folder, job.run_id)
+    job.log_file = None if is_verbose else file
+    try:
+        with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
+            body(job)
+    except BaseException as error:
+        with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same
+            job.record("failed", started_at, time.monotonic() - started, stored_text(error)[:2000])
+        if isinstance(error, Exception):
+            return report_error(job.name, error, file, is_verbose=is_verbose)
+        raise
+    finally:
+        job.release()
+    seconds = time.monotonic() - started
+    job.record("succeeded", started_at, seconds, None)
+    file.unlink(missing_ok=True)
+    console.print(f"[bold]{job.name}[/bold]: done in {seconds:.1f} s\n")
+    return 0
+
+
+def report_error(name: str, error: Exception, file: Path | None = None, *, is_verbose: bool) -> int:
+    """Tell of an error in one line, and give the exit code.
+
+    Args:
+        name: Of the command.
+        error: Of one that nobody raised on purpose the true cause is told, and where the whole stack is.
+        file: Where to keep that stack.
+        is_verbose: Print it, too.
+    """
+    if isinstance(error, PreciseError):
+        told = " ".join(line.strip() for line in str(error).splitlines())
+        console.print(f"{name} failed: {told}", style="bold red", markup=False)
+        return EXIT_FAILED
+    is_kept = file is not None and keep_stack(file, error)
+    where = f"the whole stack is in {file}" if is_kept else "--verbose prints the whole stack"
+    console.print(f"{name} failed: {true_cause(error)}; {where}", style="bold red", markup=False)
+    if is_verbose:
+        traceback.print_exception(error)
+    return EXIT_FAULT
