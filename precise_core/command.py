@@ -70,25 +70,30 @@ class Command:
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         arguments = self.parser.parse_args(sys.argv[1:] if argv is None else argv)
         try:
-            settings = load_config(arguments.config, Settings, overrides_of(arguments))
-            job = Job(self.name, settings, arguments)
-            with warehouse_lock(settings.warehouse) as stale:
-                warn_stale_lock(stale)
-                if self.name != "rollback":
-                    require_no_rollback(job.folder)
-                with reader_lease(settings.warehouse, self.name) as job.lease:
-                    return _run(job, self.body)
+            return self._run(arguments)
         except Exception as error:
             return report_error(self.name, error, is_verbose=arguments.verbose)
+
+    def _run(self, arguments: argparse.Namespace) -> int:
+        settings = load_config(arguments.config, Settings, overrides_of(arguments))
+        job = Job(self.name, settings, arguments)
+        with warehouse_lock(settings.warehouse) as stale:
+            warn_stale_lock(stale)
+            if self.name != "rollback":
+                require_no_rollback(job.folder)
+            with reader_lease(settings.warehouse, self.name) as job.lease:
+                return _run(job, self.body)
 
 
 def command(*flags: Flag) -> Callable[[Callable[[Job], None]], Command]:
     """Make a function of a Job the command of its file: the file's name is the job's, its docstring the help."""
 
-    def of(body: Callable[[Job], None]) -> Command:
-        return Command(Path(inspect.getfile(body)).stem, body.__globals__["__doc__"], flags, body)
+    return lambda body: Command(*file_of(body), flags, body)
 
-    return of
+
+def file_of(body: Callable[..., Any]) -> tuple[str, str | None]:
+    """Name and docstring of the file of a function, where that file may be the program itself."""
+    return Path(inspect.getfile(body)).stem, body.__globals__["__doc__"]
 
 
 def command_parser(name: str, doc: str | None, flags: Sequence[Flag] = ()) -> argparse.ArgumentParser:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from precise_core.command import Flag, command_parser, overrides_of, report_error, warn_stale_lock
+from precise_core.command import Command, Flag, command_parser, file_of, overrides_of, warn_stale_lock
 from precise_core.config import config_hash, load_config
 from precise_core.errors import PreciseError
 from precise_core.intake.read import source_fingerprint
@@ -77,35 +75,42 @@ def chain(
     return None
 
 
-def chain_command(
-    *flags: Flag, overrides: Callable[[Namespace], list[str]] = overrides_of
-) -> Callable[[Callable[[Settings, Namespace, list[str]], int]], Callable[..., int]]:
-    """Make a function of configuration, arguments and overrides the command of its file, under the warehouse's lock.
+class ChainCommand(Command):
+    """A command that runs several jobs under one lock of the warehouse.
 
     Args:
+        name: Of the command.
+        doc: Its help.
         flags: Beside those of every command.
+        body: Gets configuration, arguments and overrides, and gives the exit code.
         overrides: What of the arguments overrides the configuration.
     """
 
-    def of(body: Callable[[Settings, Namespace, list[str]], int]) -> Callable[..., int]:
-        name = Path(inspect.getfile(body)).stem
-        parser = command_parser(name, body.__globals__["__doc__"], flags)
+    def __init__(
+        self,
+        name: str,
+        doc: str | None,
+        flags: Sequence[Flag],
+        body: Callable[[Settings, Namespace, list[str]], int],
+        overrides: Callable[[Namespace], list[str]],
+    ) -> None:
+        self.name, self.parser = name, command_parser(name, doc, flags)
+        self._body, self._overrides = body, overrides
 
-        def main(argv: Sequence[str] | None = None) -> int:
-            arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
-            try:
-                changed = overrides(arguments)
-                settings = load_config(arguments.config, Settings, changed)
-                with warehouse_lock(settings.warehouse) as stale:
-                    warn_stale_lock(stale)
-                    require_no_rollback(settings.warehouse)
-                    return body(settings, arguments, changed)
-            except Exception as error:
-                return report_error(name, error, is_verbose=arguments.verbose)
+    def _run(self, arguments: Namespace) -> int:
+        overrides = self._overrides(arguments)
+        settings = load_config(arguments.config, Settings, overrides)
+        with warehouse_lock(settings.warehouse) as stale:
+            warn_stale_lock(stale)
+            require_no_rollback(settings.warehouse)
+            return self._body(settings, arguments, overrides)
 
-        return main
 
-    return of
+def chain_command(
+    *flags: Flag, overrides: Callable[[Namespace], list[str]] = overrides_of
+) -> Callable[[Callable[[Settings, Namespace, list[str]], int]], ChainCommand]:
+    """Make a function of configuration, arguments and overrides the command of its file."""
+    return lambda body: ChainCommand(*file_of(body), flags, body, overrides)
 
 
 def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = None) -> bool:
