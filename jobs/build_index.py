@@ -1,7 +1,8 @@
 """Build one FAISS index per checkpoint and keep it only if it finds what exact search finds (section VI-A).
 
-Reads item_embeddings, items and, where it is there, user_embeddings (queries to measure with). Writes an index folder
-under <warehouse>/indexes, named after what is in it; publish_models makes it the one that recall searches.
+Reads item_embeddings, items, item_vocabulary and, where it is there, user_embeddings (queries to measure with).
+Writes a folder under <warehouse>/indexes, named after what is in it; publish_models makes it the one that recall
+searches.
 """
 
 from precise_core.command import command, task_flag

@@ -1,6 +1,6 @@
 """Render the night as one self-contained HTML page and print its tables on the terminal.
 
-Reads every table and the checkpoints. Writes <warehouse>/../report.html (or --out).
+Reads runs, every other table and the checkpoints. Writes <warehouse>/../report.html (or --out).
 """
 
 from pathlib import Path

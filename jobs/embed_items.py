@@ -1,8 +1,11 @@
 """Encode items with the newest checkpoints (Fig. 5: hourly item prediction).
 
 Only items that are new, whose text has changed, or that have no vector of the checkpoint yet are encoded; a new
-checkpoint encodes all. Reads items, item_tokens, item_vocabulary, text_states where a checkpoint is contextual, and
-checkpoints. Writes item_embeddings, one slice per model_version.
+checkpoint encodes all.
+
+Reads items, item_tokens, item_vocabulary, item_embeddings, text_states where a checkpoint is contextual,
+token_embeddings (of which language model they are), and checkpoints. Writes item_embeddings, one slice per
+model_version.
 """
 
 from datetime import UTC, datetime

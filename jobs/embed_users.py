@@ -1,8 +1,11 @@
 """Encode users of every task with the newest checkpoints (Fig. 5: daily user prediction).
 
 Only users whose sequence has changed, or that have no vector of the checkpoint yet, are encoded; a new checkpoint
-encodes all. Reads user_sequences, item_tokens, item_vocabulary, text_states where a checkpoint is contextual, and
-checkpoints. Writes user_embeddings, one slice per model_version.
+encodes all.
+
+Reads user_sequences, item_tokens, item_vocabulary, user_embeddings, text_states where a checkpoint is contextual,
+token_embeddings (of which language model they are), and checkpoints. Writes user_embeddings, one slice per
+model_version, and <warehouse>/catalogs, the item tokens as one file for the executors.
 """
 
 from functools import partial

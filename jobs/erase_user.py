@@ -1,7 +1,8 @@
 """Take users out of the warehouse: every table, and with --purge-history every older version; with proof.
 
-Writes who was erased as a salted hash, so that ingest rejects their rows (reason `erased`) if they come again, and a
-report of every table, every file that was read, and every model that was trained with them.
+Reads and writes every table with users. Writes <warehouse>/erasures/list.json: who was erased as a salted hash, so
+that ingest rejects their rows (reason `erased`) if they come again; and <warehouse>/erasures/<run_id>.json: a report of
+every table, every file that was read, and every model that was trained with them.
 """
 
 from precise_core.command import command, flag, switch

@@ -1,7 +1,9 @@
 """Care for the tables: merge small files, remove old files and log entries, and artefacts that nothing refers to.
 
-No row changes, and no other job takes it for news. Refuses to remove what a reader at work may still need. Run it after
-the night; --dry-run only says what it would do.
+No row changes, and no job that is up to date runs again for it. Refuses to remove what a reader at work may still need.
+Run it after the night; --dry-run only says what it would do.
+
+Reads and writes every table, and removes folders under <warehouse>/checkpoints, indexes, rankers and catalogs.
 """
 
 from precise_core.command import command, flag, switch

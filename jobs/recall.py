@@ -1,8 +1,9 @@
 """Recall candidates for every user: U2I by the user's vector, U2I2I by neighbours of recent items (VI-B, Fig. 6).
 
-Reads user_embeddings, user_sequences, events, items, item_vocabulary, impressions (whose users are known too) and the
-indexes. Writes recall_candidates, one slice per model_version. A deleted item is never recalled; a user without a
-history of the task gets its most popular items.
+A deleted item is never recalled; a user without a history of the task gets its most popular items.
+
+Reads published_models, user_embeddings, user_sequences, events, items, item_vocabulary, impressions (whose users are
+known too) and the published indexes. Writes recall_candidates, one slice per model_version.
 """
 
 from precise_core.command import command, flag

@@ -2,7 +2,10 @@
 
 First everything that state consists of is looked at: the files of every table's version, the SHA-256 of every
 checkpoint and index. Where one is missing nothing is touched. A rollback that is killed is finished by the same
-command; until then no other job works on the warehouse. `runs` and `validation_results` are history and stay.
+command; until then no other job works on the warehouse.
+
+Reads runs. Writes one RESTORE commit per table that differs (runs and validation_results are history and stay), and
+what is in use.
 """
 
 from argparse import Namespace

@@ -1,9 +1,11 @@
 """Train the systems of the configuration's `experiment` section and compare them on the same users.
 
 Runs ingest, tokenize_items, embed_tokens and build_windows as each system needs them, trains every system once per
-seed, ranks the whole catalog for every user, and writes one JSON file with all figures, their spread over seeds and the
-paired differences to the reference system. The file is written anew after every system and names those that are still
+seed, ranks the whole catalog for every user. The file is written anew after every system and names those that are still
 to come; killed and started again the job goes on with the training it was at.
+
+Reads the source. Writes tables of its own warehouse, <warehouse>/experiment, and one JSON file with all figures, their
+spread over seeds and the paired differences to the reference system.
 """
 
 import json

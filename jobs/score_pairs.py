@@ -1,8 +1,10 @@
 """Score candidate pairs by their vectors: recall candidates, impressions, and lists of your own.
 
-Reads recall_candidates and impressions (as configured, whichever exist), lists of pairs, user_embeddings,
-item_embeddings, and items where items without a vector are scored by text. Writes pair_scores, one slice per
-model_version. Pairs without one of the vectors are counted and left out.
+Pairs without one of the vectors are counted and left out.
+
+Reads published_models, recall_candidates and impressions (as configured, whichever exist), lists of pairs,
+user_embeddings, item_embeddings, and items, item_tokens and item_vocabulary where items without a vector are scored by
+text. Writes pair_scores, one slice per model_version.
 """
 
 from precise_core.command import command, flag, task_flag

@@ -1,6 +1,6 @@
 """Apply the ranking models in use to every impression.
 
-Reads ranking_features and the ranker checkpoints. Writes ranking_scores, one slice per ranker_version.
+Reads ranking_features, published_models and the ranking models. Writes ranking_scores, one slice per ranker_version.
 """
 
 from precise_core.command import command

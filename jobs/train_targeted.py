@@ -1,8 +1,11 @@
-"""Targeted Training: from the universal checkpoint to one model per task (section IV-D, eq. 6).
+"""Targeted Training: from the universal checkpoint to one model per task (section IV-D, eq. 6, Fig. 3).
 
-Reads training_windows (through Petastorm), item_tokens and the universal checkpoint. Writes a checkpoint folder per
-task and makes it the one in use for that task. On a warm-up night (targeted.warm_up_every_days, section IV-E1) a task
-starts from the universal checkpoint and keeps its head; on other nights its own checkpoint goes on with new events.
+On a warm-up night (targeted.warm_up_every_days, section IV-E1) a task starts from the universal checkpoint and keeps
+its head; on other nights its own checkpoint goes on with new events.
+
+Reads training_windows (through Petastorm), item_vocabulary, item_tokens, text_states where the checkpoint is
+contextual, and the universal checkpoint. Writes a folder per task under <warehouse>/checkpoints and makes it the one in
+use for that task.
 """
 
 from precise_core.command import command, flag

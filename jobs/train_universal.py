@@ -1,9 +1,11 @@
 """Universal Training: a causal next-item model over the sequences of all scenes (section IV-C, eq. 5).
 
-Reads training_windows (through Petastorm), item_tokens and token_embeddings. Writes a checkpoint folder and makes it
-the one in use for the task `all`. Killed and started again, it goes on at the last saved step. With
---set universal.ranks=2 it runs on two processes of the Spark cluster. With universal.start=continue it goes on from the
-checkpoint of an earlier night and learns the windows with newer events.
+Killed and started again, it goes on at the last saved step. With universal.ranks above 1 it runs on as many processes;
+with universal.start=continue it goes on from the checkpoint of an earlier night and learns the windows with newer
+events.
+
+Reads training_windows (through Petastorm), item_vocabulary, item_tokens, and token_embeddings or text_states. Writes a
+folder under <warehouse>/checkpoints and makes it the one in use for the task `all`.
 """
 
 from precise_core.command import command

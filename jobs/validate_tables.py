@@ -1,7 +1,8 @@
-"""Check every table of the warehouse as it stands, one pass per table, and across tables.
+"""Check every table of the warehouse as it is, one pass per table, and across tables.
 
-Writes validation_results; build_report shows them. Fails after all tables are checked where an expectation of level
-`fail` does not hold.
+Fails after all tables are checked where an expectation of level `fail` does not hold.
+
+Reads every table. Writes validation_results, which build_report shows.
 """
 
 from precise_core.command import command, flag
