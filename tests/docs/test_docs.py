@@ -94,7 +94,8 @@ def test_a_bad_night_names_tests_that_exist() -> None:
 
 def test_the_findings_name_recorded_figures_only() -> None:
     findings = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
-    recorded = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("results.md", "figures.md"))
+    pages = [ROOT / "docs" / "figures.md", *(ROOT / "docs" / "results").glob("*.md")]
+    recorded = "".join(page.read_text(encoding="utf-8") for page in pages)
     figures = set(re.findall(r"(?<![\d.])0?(\.\d{3,4})(?!\d)", findings))
     assert len(figures) > 30
     assert {figure for figure in figures if figure not in recorded} == set()
