@@ -141,7 +141,7 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     file = log_file(job.folder, job.run_id)
     job.log_file = None if is_verbose else file
     try:
-        with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
+        with naming_unreadable_files("docs/operations.md says how to get a table's file back"):
             body(job)
     except BaseException as error:
         with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same
