@@ -178,7 +178,7 @@ source:
   items: {{ path: {folder}/items.csv, item: item_id, title: title }}
   impressions:
     {{ path: {folder}/impressions.csv, impression_id: impression_id, user: user_id, item: item_id,
-      scene: {{ column: scene }}, time: time, label: label }}
+      time: time, label: label }}
 tasks:
   home_click: {{ scene: home, action: click }}
 spark: {{ master: "local[2]", driver_memory: 1g, shuffle_partitions: 2 }}

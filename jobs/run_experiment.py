@@ -41,10 +41,17 @@ PREPARE = {
 }
 
 
-@chain_command(DATA, flag("--results", "JSON file to write; <warehouse>/experiment/results.json", metavar="FILE"))
-def main(settings: Settings, arguments: Namespace, _overrides: list[str]) -> int:
+def _require_systems(settings: Settings, arguments: Namespace) -> None:
     if not settings.experiment.systems:
         raise ConfigError(f"--config {arguments.config}: experiment.systems is empty; name at least one system")
+
+
+@chain_command(
+    DATA,
+    flag("--results", "JSON file to write; <warehouse>/experiment/results.json", metavar="FILE"),
+    check=_require_systems,
+)
+def main(settings: Settings, arguments: Namespace, _overrides: list[str]) -> int:
     default = experiment_folder(settings) / "results.json"
     return _experiment(settings, Path(arguments.results) if arguments.results else default)
 

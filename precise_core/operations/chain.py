@@ -84,6 +84,7 @@ class ChainCommand(Command):
         flags: Beside those of every command.
         body: Gets configuration, arguments and overrides, and gives the exit code.
         overrides: What of the arguments overrides the configuration.
+        check: Refuses a configuration before anything is locked or written.
     """
 
     def __init__(
@@ -93,13 +94,15 @@ class ChainCommand(Command):
         flags: Sequence[Flag],
         body: Callable[[Settings, Namespace, list[str]], int],
         overrides: Callable[[Namespace], list[str]],
+        check: Callable[[Settings, Namespace], None],
     ) -> None:
         self.name, self.parser = name, command_parser(name, doc, flags)
-        self._body, self._overrides = body, overrides
+        self._body, self._overrides, self._check = body, overrides, check
 
     def _run(self, arguments: Namespace) -> int:
         overrides = self._overrides(arguments)
         settings = load_config(arguments.config, Settings, overrides)
+        self._check(settings, arguments)
         with warehouse_lock(settings.warehouse) as stale:
             warn_stale_lock(stale)
             require_no_rollback(settings.warehouse)
@@ -107,10 +110,12 @@ class ChainCommand(Command):
 
 
 def chain_command(
-    *flags: Flag, overrides: Callable[[Namespace], list[str]] = overrides_of
+    *flags: Flag,
+    overrides: Callable[[Namespace], list[str]] = overrides_of,
+    check: Callable[[Settings, Namespace], None] = lambda settings, arguments: None,
 ) -> Callable[[Callable[[Settings, Namespace, list[str]], int]], ChainCommand]:
     """Make a function of configuration, arguments and overrides the command of its file."""
-    return lambda body: ChainCommand(*file_of(body), flags, body, overrides)
+    return lambda body: ChainCommand(*file_of(body), flags, body, overrides, check)
 
 
 def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = None) -> bool:

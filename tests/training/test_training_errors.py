@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from precise_core.command import EXIT_FAILED
 from precise_core.config import load_config
 from precise_core.errors import NOT_KEPT, CheckpointError, ConfigError, NothingToLearnError, TrainingError
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
-from precise_core.run.job import EXIT_FAILED
 from precise_core.settings import Settings
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from precise_core.training.loop import BatchLoss, Training, train
