@@ -112,7 +112,7 @@ class ChainCommand(Command):
 def chain_command(
     *flags: Flag,
     overrides: Callable[[Namespace], list[str]] = overrides_of,
-    check: Callable[[Settings, Namespace], None] = lambda settings, arguments: None,
+    check: Callable[[Settings, Namespace], None] = lambda *_: None,
 ) -> Callable[[Callable[[Settings, Namespace, list[str]], int]], ChainCommand]:
     """Make a function of configuration, arguments and overrides the command of its file."""
     return lambda body: ChainCommand(*file_of(body), flags, body, overrides, check)
