@@ -20,7 +20,7 @@ from precise_core.run.job import Job
 from precise_core.run.run_log import remove_logs
 from precise_core.warehouse.care import forget_history
 from precise_core.warehouse.erasure_list import FOLDER, ErasureList
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import RANKING_FEATURES, RANKING_SCORES, TABLES, TRAINING_WINDOWS, Table
 from schemas import columns as c
 

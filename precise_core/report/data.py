@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from precise_core.config.tasks import ALL_TASK
 from precise_core.report.frames import records
 from precise_core.settings import Settings
-from precise_core.warehouse.report_tables import Tables
+from precise_core.warehouse.reader import TableReader
 from schemas import (
     EVALUATION_METRICS,
     EVENTS,
@@ -78,7 +78,7 @@ class Night:
 
     def __init__(self, warehouse: Path, settings: Settings) -> None:
         self.settings = settings
-        self.tables = Tables(warehouse)
+        self.tables = TableReader(warehouse)
         self.checkpoints = warehouse / "checkpoints"
 
     @property

@@ -13,7 +13,7 @@ from precise_core.feed.catalog import load_item_catalog
 from precise_core.models.catalog import ItemCatalog
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, is_published, latest
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, Table
 from schemas import columns as c
 

@@ -23,7 +23,7 @@ from precise_core.training.progress import NullProgress
 from precise_core.training.resume import ResumeStore
 from precise_core.training.targeted import train_targeted
 from precise_core.training.validation import NDCG
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import RUNS
 from tests import vector_world
 from tests.night import CONFIG, copy_of, run, said
