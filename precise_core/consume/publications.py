@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from precise_core.artefacts import CHECKPOINTS, checkpoint_manifest
 from precise_core.errors import CheckpointError, HistoryGoneError
 from precise_core.warehouse.reader import TableReader
 from schemas import PUBLISHED_MODELS
@@ -122,6 +122,4 @@ def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
 
 def vector_space(warehouse: str | Path, model_version: str) -> str:
     """The space of a checkpoint's vectors, named in its manifest; a checkpoint whose folder is gone has its own."""
-    manifest = Path(warehouse) / "checkpoints" / model_version / "manifest.json"
-    described = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    return str(described.get("space") or model_version)
+    return str(checkpoint_manifest(Path(warehouse) / CHECKPOINTS, model_version).get("space") or model_version)

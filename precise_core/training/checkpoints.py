@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pyspark.sql import functions as F
 
+from precise_core.artefacts import CATALOGS
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError, ConfigError
 from precise_core.feed.catalog import load_item_catalog
@@ -151,7 +152,7 @@ def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:
     """The catalog as one file that executors read; named after the versions of the tables it holds."""
     catalog = item_catalog(job, *checkpoints)
     with_states = f"-states-v{job.pin(TEXT_STATES)}" if catalog.states else ""
-    folder = job.folder / "catalogs" / f"v{job.pin(ITEM_TOKENS)}{with_states}"
+    folder = job.folder / CATALOGS / f"v{job.pin(ITEM_TOKENS)}{with_states}"
     folder.mkdir(parents=True, exist_ok=True)
     catalog.save(folder / CATALOG_FILE)
     return folder / CATALOG_FILE
