@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 from precise_core.consume.keys import AT, INSTANT, ITEM, USER, keys_of
 from precise_core.consume.publications import publication_history, published, vector_space
 from precise_core.errors import VersionMixError
+from precise_core.warehouse.arrow_lists import fixed_lists
 from precise_core.warehouse.reader import TableReader
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
@@ -192,7 +193,6 @@ def _dot(left: pa.Array, right: pa.Array) -> pa.Array:
     scores = np.zeros(len(both), np.float32)
     known = both.to_numpy(zero_copy_only=False)
     if known.any():
-        rows = int(known.sum())
-        lefts, rights = (side.filter(both).flatten().to_numpy().reshape(rows, -1) for side in (left, right))
+        lefts, rights = (fixed_lists(side.filter(both)) for side in (left, right))
         scores[known] = np.einsum("rd,rd->r", lefts, rights, dtype=np.float64)
     return pa.array(scores, mask=~known)

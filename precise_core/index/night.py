@@ -114,4 +114,4 @@ def _queries(job: Job, task: str, checkpoint: Checkpoint) -> np.ndarray | None:
 
 
 def _vectors(table: pa.Table, width: int) -> np.ndarray:
-    return fixed_lists(table[c.EMBEDDING].combine_chunks(), width).astype(np.float32)
+    return fixed_lists(table[c.EMBEDDING], width).astype(np.float32)
