@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deltalake.exceptions import DeltaError
-
 from precise_core.artefacts import CHECKPOINTS, ERASURES, MANIFEST_FILE, RANKERS, REPORT
 from precise_core.errors import ConfigError, DataError
 from precise_core.operations.erase import Erased, erase, erases, impressions_of
@@ -123,7 +121,7 @@ def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], u
     try:
         files = DeltaSnapshot(job.warehouse.path(table), version).files(where)
         counts = [values_in(Path(file.removeprefix("file://")), user_ids)["theirs"] for file in files]
-    except (DataError, DeltaError, OSError):
+    except (DataError, OSError):
         return _UNKNOWN
     return _YES if sum(counts) else _NO
 
