@@ -22,7 +22,7 @@ from precise_core.errors import InterruptedRollbackError, RowCountError
 from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
-from precise_core.warehouse.leases import Lease
+from precise_core.warehouse.locks import Lease
 from precise_core.warehouse.session import get_session, require_names
 from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import UpsertResult
