@@ -32,7 +32,7 @@ def task_events(events: DataFrame, tasks: Mapping[str, TaskConfig], only: Collec
     Args:
         events: ``schemas.EVENTS``, or at least its scene and action.
         tasks: Declared tasks; `all` is added.
-        only: Names of the tasks wanted; every task by default.
+        only: Names of the tasks needed; every task by default.
     """
     names = [F.when(is_task, F.lit(name)) for name, is_task in task_filters(tasks, only).items()]
     return events.select("*", F.explode(F.array_compact(F.array(*names))).alias(c.TASK))
