@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from schemas import columns as c
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql.types import DataType, StructType
@@ -98,14 +100,26 @@ class Table:
         from pyspark.sql.types import StructField, StructType
 
         return StructType(
-            [StructField(c.name, _spark_type(c.type), c.nullable, {"comment": c.doc}) for c in self.columns]
+            [
+                StructField(column.name, _spark_type(column.type), column.nullable, {"comment": column.doc})
+                for column in self.columns
+            ]
         )
 
     def arrow_schema(self) -> pa.Schema:
         """The schema as pyarrow sees the same rows (timestamps in microseconds, UTC)."""
         import pyarrow as pa
 
-        return pa.schema([pa.field(c.name, _arrow_type(c.type), nullable=c.nullable) for c in self.columns])
+        return pa.schema(
+            [pa.field(column.name, _arrow_type(column.type), nullable=column.nullable) for column in self.columns]
+        )
+
+
+# Columns that several tables have.
+EVENT_TASK = Column(name=c.TASK, type="string", doc="`all` for every event, otherwise a task of the configuration.")
+MODEL_TASK = Column(name=c.TASK, type="string", doc="`all` (Universal Training) or the targeted task.")
+MODEL_VERSION = Column(name=c.MODEL_VERSION, type="string", doc="Checkpoint the numbers come from; never mix two.")
+AS_OF = Column(name=c.AS_OF, type="timestamp", doc="The instant the row knows the world up to (exclusive), UTC.")
 
 
 def _spark_type(name: str) -> DataType:
