@@ -113,9 +113,9 @@ def one_of(column: str, allowed: Iterable[Any], says: str | None = None, *, leve
     return Check(gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values), says, level)
 
 
-def holds(column: str, says: str) -> Check:
-    """A column of ``validation.derived`` that is true on every row."""
-    return one_of(column, [True], says)
+def holds(column: str, says: str, *, level: Level = "fail") -> Check:
+    """A derived column that is true on every row."""
+    return one_of(column, [True], says, level=level)
 
 
 def in_time(column: str, latest: datetime | None) -> Check:
