@@ -31,29 +31,45 @@ from precise_core.warehouse.config import SparkConfig, TablesConfig
 class Settings(Config):
     """Everything a night needs to know. docs/configuration.md explains each key."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    warehouse: str
-    as_of: Instant
-    seed: int = 17
-    source: Source
-    tasks: dict[str, TaskConfig] = Field(default_factory=dict)
-    spark: SparkConfig = SparkConfig()
-    tables: TablesConfig = TablesConfig()
-    text: TextConfig = TextConfig()
-    sequences: SequencesConfig = SequencesConfig()
-    windows: WindowsConfig = WindowsConfig()
-    feed: FeedConfig = FeedConfig()
-    model: ModelConfig = ModelConfig()
-    universal: UniversalConfig = UniversalConfig()
-    targeted: TargetedConfig = TargetedConfig()
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-]+$", description="Name of the environment, shown in logs and in the report."
+    )
+    warehouse: str = Field(
+        description="Folder of all tables, checkpoints and indexes; relative to where the job is started."
+    )
+    as_of: Instant = Field(
+        description="The night learns from what lies strictly before this instant; without a time zone it is UTC."
+    )
+    seed: int = Field(17, description="Of every draw: weights, order, negatives, held-out users, bootstrap.")
+    source: Source = Field(description="Where the raw rows come from; `kind` chooses one of the source classes below.")
+    tasks: dict[str, TaskConfig] = Field(
+        default_factory=dict, description="Target tasks by name (letters, digits, `_`); `all` is always there."
+    )
+    spark: SparkConfig = Field(SparkConfig(), description="How Spark is started.")
+    tables: TablesConfig = Field(
+        TablesConfig(), description="How long what is kept, and what is compacted (`maintain_tables`)."
+    )
+    text: TextConfig = Field(TextConfig(), description="Item text and the language model that reads it.")
+    sequences: SequencesConfig = Field(SequencesConfig(), description="Length and partitions of `user_sequences`.")
+    windows: WindowsConfig = Field(
+        WindowsConfig(), description="Training windows and the users held out for validation."
+    )
+    feed: FeedConfig = Field(FeedConfig(), description="How training reads its windows.")
+    model: ModelConfig = Field(
+        ModelConfig(), description="Sizes of PRECISE, and the switches where it departs from the paper."
+    )
+    universal: UniversalConfig = Field(UniversalConfig(), description="Universal Training.")
+    targeted: TargetedConfig = Field(TargetedConfig(), description="Targeted Training, the same for every task.")
     encoding: EncodingConfig = Field(EncodingConfig(), description="Batch encoding of items and users.")
-    index: IndexConfig = IndexConfig()
-    recall: RecallConfig = RecallConfig()
+    index: IndexConfig = Field(IndexConfig(), description="The FAISS index.")
+    recall: RecallConfig = Field(RecallConfig(), description="U2I and U2I2I candidates.")
     scoring: ScoringConfig = Field(ScoringConfig(), description="Scores of candidate pairs.")
-    ranking_features: RankingFeaturesConfig = RankingFeaturesConfig()
-    dcn: DCNConfig = DCNConfig()
-    ranker: RankerConfig = RankerConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    ranking_features: RankingFeaturesConfig = Field(
+        RankingFeaturesConfig(), description="Impressions with features and vectors."
+    )
+    dcn: DCNConfig = Field(DCNConfig(), description="Sizes of the ranking model, and which injections are on.")
+    ranker: RankerConfig = Field(RankerConfig(), description="Training of the ranking model.")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The offline evaluation.")
     gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
     lightgcn: LightGCNConfig = Field(LightGCNConfig(), description="The graph system of experiments (`stage: graph`).")
     experiment: ExperimentConfig = Field(ExperimentConfig(), description="Systems that `run_experiment` compares.")
