@@ -5,7 +5,7 @@ from schemas.table import EVENT_TASK, Column, Table
 
 USER_SEQUENCES = Table(
     name="user_sequences",
-    # `as_of` is one value for the whole table and stands in its commits: as a column it would change every row nightly.
+    # `as_of` is one value for the whole table and is in its commits: as a column it would change every row nightly.
     doc="The last N events of one user for one task, oldest first (S_u and S'_u of the paper).",
     key=(c.USER_ID, c.TASK),
     written_by="build_sequences",

@@ -1,4 +1,4 @@
-"""What a suite is: the checks of one table beyond its declaration, and the columns they need."""
+"""What a suite is: the checks of one table beyond its declaration, and the columns they read."""
 
 from __future__ import annotations
 

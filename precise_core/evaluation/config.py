@@ -11,7 +11,7 @@ from precise_core.evaluation.names import ALWAYS_ASKED, with_history
 
 
 class EvaluationConfig(Config):
-    """Truth = the set of items of the `test_days` after `as_of` (section 5 of the evaluation protocol in docs)."""
+    """Truth = the set of items of the `test_days` after `as_of`."""
 
     test_days: int = Field(28, ge=1, description="Days after `as_of` whose items are the truth.")
     ks: tuple[int, ...] = Field((10, 30, 50), description="Cuts of the ranking.")

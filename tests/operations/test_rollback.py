@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from precise_core.index.index import VectorIndex
-from precise_core.operations.old_artefacts import pointers
+from precise_core.operations.maintenance import pointers
 from precise_core.publication.published import published_now
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.tables import Warehouse
