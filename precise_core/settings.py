@@ -99,12 +99,14 @@ class Settings(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        unknown = sorted(set(self.ranking_features.tasks) - set(self.task_names))
-        if unknown:
-            raise ValueError(f"ranking_features.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
-        unknown = sorted(set(self.sequences.max_lengths) - set(self.task_names))
-        if unknown:
-            raise ValueError(f"sequences.max_lengths: unknown task {unknown}; declared are {list(self.task_names)}")
+        named = {
+            "ranking_features.tasks": self.ranking_features.tasks,
+            "sequences.max_lengths": self.sequences.max_lengths,
+            "experiment.tasks": self.experiment.tasks,
+        }
+        for key, tasks in named.items():
+            if unknown := sorted(set(tasks) - set(self.task_names)):
+                raise ValueError(f"{key}: unknown task {unknown}; declared are {list(self.task_names)}")
         if self.windows.length > self.model.encoder.max_length:
             raise ValueError(
                 f"windows.length {self.windows.length} is above "
@@ -127,28 +129,21 @@ class Settings(Config):
 
     @model_validator(mode="after")
     def _systems_are_possible(self) -> Settings:
-        unknown = sorted(set(self.experiment.tasks) - set(self.task_names))
-        if unknown:
-            raise ValueError(f"experiment.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
-        for name in self.experiment.systems:
+        for name, system in self.experiment.systems.items():
             try:
                 own = self.of_system(name)
             except ConfigError as error:
                 raise ValueError(f"experiment.systems.{name}: {error}") from error
-            if self.experiment.systems[name].blend.weights and self.windows.split == LEAVE_ONE_OUT:
+            if system.blend.weights and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}.blend: needs windows.split: time to choose on")
-            if self.experiment.systems[name].stage == "graph" and self.windows.split == LEAVE_ONE_OUT:
+            if system.stage == "graph" and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}: stage graph needs windows.split: time, to be selected on")
             if own.windows.split != self.windows.split:
                 raise ValueError(f"experiment.systems.{name}.changes.windows.split: every system needs the same split")
         return self
 
     def of_system(self, name: str) -> Settings:
-        """The configuration of one system of the experiment, without the experiment itself.
-
-        Raises:
-            ConfigError: Its changes do not fit.
-        """
+        """The configuration of one system of the experiment, without the experiment itself."""
         own = self.model_dump(mode="json", exclude={"experiment"})
         return validated(Settings, _merged(own, self.experiment.systems[name].changes))
 

@@ -60,7 +60,6 @@ def chain(
 
     Args:
         settings: The configuration, the same as of ``flags``.
-        links: The jobs.
         flags: The command line of every job.
         skip: Leave out a job whose output is still current.
         left_out: Jobs that do not run anyway: name and reason.
@@ -83,7 +82,6 @@ def chain_command(
     """Make a function of configuration, arguments and overrides the command of its file, under the warehouse's lock.
 
     Args:
-        flags: Beside those of every command.
         overrides: What of the arguments overrides the configuration.
     """
 
@@ -115,8 +113,6 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
     content, and the checkpoints in use are the ones it used.
 
     Args:
-        settings: The configuration of tonight.
-        job: Name of the job.
         parts: The parts of the configuration (`source`, `text`) that decide what the job writes; all by default.
     """
     warehouse = Warehouse(settings.warehouse)

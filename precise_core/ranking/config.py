@@ -9,10 +9,7 @@ from precise_core.config.tasks import ALL_TASK
 
 
 class RankingFeaturesConfig(Config):
-    """`ranking_features`: which tasks' vectors are joined and how impressions are split by time.
-
-    The first `train_share` of the impressions' time span trains, the next `validation_share` selects, the rest tests.
-    """
+    """`ranking_features`: which tasks' vectors are joined and how impressions are split by time."""
 
     tasks: tuple[str, ...] = Field(
         (ALL_TASK,),

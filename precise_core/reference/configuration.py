@@ -9,13 +9,12 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 from precise_core.config import Config
 from precise_core.settings import Settings
@@ -161,7 +160,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    if value is PydanticUndefined or value is None:
+    if value is None:
         return "none"
     if isinstance(value, Config):
         differing = value.model_dump(mode="json", exclude_unset=True, exclude_defaults=True)
@@ -183,7 +182,7 @@ def _allowed(field: FieldInfo) -> str:
 
 def _choices(annotation: Any) -> Iterator[Any]:
     if get_origin(annotation) is Literal:
-        yield from (choice.value if isinstance(choice, Enum) else choice for choice in get_args(annotation))
+        yield from get_args(annotation)
         return
     for part in get_args(annotation):
         yield from _choices(part)

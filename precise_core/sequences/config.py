@@ -12,10 +12,7 @@ LEAVE_ONE_OUT = "leave_one_out"
 
 
 class SequencesConfig(Config):
-    """`user_sequences`: the last `max_length` events per user and task, in `buckets` partitions.
-
-    `max_lengths` (task: number) shortens single tasks; none may be longer than `max_length`.
-    """
+    """`user_sequences`: the last `max_length` events per user and task, in `buckets` partitions."""
 
     max_length: int = Field(200, ge=1, description="Newest events kept per user and task; no task keeps more.")
     max_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(

