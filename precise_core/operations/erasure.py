@@ -157,7 +157,7 @@ def write_report(
         "at": datetime.now(UTC).isoformat(),
         "users": [erased.hash_of(user_id) for user_id in user_ids],
         "history_removed": is_purged,
-        "tables": {name: asdict(rows) | traces[name].as_dict() for name, rows in done.items()},
+        "tables": {name: asdict(rows) | asdict(traces[name]) for name, rows in done.items()},
         "indexes": "hold items only",
         "trained_with_them": trained,
         "values_left": sum(found.left for found in traces.values()),

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -48,9 +48,6 @@ class Traces:
     def left(self) -> int:
         """Values that still name a user, or may."""
         return self.live_values + self.older_values + self.log_values + self.unreadable_files
-
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
 
 
 def find_traces(path: str, user_ids: Sequence[str]) -> Traces:
