@@ -10,14 +10,10 @@ PAIR_SCORES = Table(
     written_by="score_pairs",
     partition_by=(c.MODEL_VERSION,),
     columns=(
-        Column(name=c.USER_ID, type="string", doc="External key of the user."),
-        Column(name=c.ITEM_ID, type="string", doc="External key of the item."),
+        Column(c.USER_ID, "string", "External key of the user."),
+        Column(c.ITEM_ID, "string", "External key of the item."),
         MODEL_VERSION,
-        Column(
-            name=c.SCORE,
-            type="float",
-            doc="Dot product, or cosine where `scoring.similarity` says so; higher is better.",
-        ),
+        Column(c.SCORE, "float", "Dot product, or cosine where `scoring.similarity` says so; higher is better."),
         AS_OF,
     ),
 )
@@ -34,22 +30,20 @@ RECALL_CANDIDATES = Table(
     written_by="recall",
     partition_by=(c.MODEL_VERSION,),
     columns=(
-        Column(name=c.USER_ID, type="string", doc="External key of the user."),
+        Column(c.USER_ID, "string", "External key of the user."),
         MODEL_TASK,
         MODEL_VERSION,
-        Column(name=c.SOURCE, type="string", doc=_SOURCES),
-        Column(name=c.RANK, type="int", doc="1 = best, within user and source."),
+        Column(c.SOURCE, "string", _SOURCES),
+        Column(c.RANK, "int", "1 = best, within user and source."),
         Column(
-            name=c.MERGED_RANK,
-            type="int",
+            c.MERGED_RANK,
+            "int",
+            "Place in the user's one list over all sources (`recall.quotas`), 1 = first; null = not in it.",
             nullable=True,
-            doc="Place in the user's one list over all sources (`recall.quotas`), 1 = first; null = not in it.",
         ),
-        Column(name=c.ITEM_ID, type="string", doc="The recalled item."),
-        Column(name=c.SCORE, type="float", doc="What it was ranked by: similarity; recent events (`popular`)."),
-        Column(
-            name=c.SEED_ITEM_ID, type="string", nullable=True, doc="The recent item it is a neighbour of (`u2i2i`)."
-        ),
+        Column(c.ITEM_ID, "string", "The recalled item."),
+        Column(c.SCORE, "float", "What it was ranked by: similarity; recent events (`popular`)."),
+        Column(c.SEED_ITEM_ID, "string", "The recent item it is a neighbour of (`u2i2i`).", nullable=True),
         AS_OF,
     ),
 )

@@ -11,14 +11,14 @@ USER_SEQUENCES = Table(
     written_by="build_sequences",
     partition_by=(c.TASK, c.BUCKET),
     columns=(
-        Column(name=c.USER_ID, type="string", doc="Whose sequence it is."),
+        Column(c.USER_ID, "string", "Whose sequence it is."),
         EVENT_TASK,
-        Column(name=c.ITEM_INDICES, type="array<int>", doc="Vocabulary rows, oldest first, at most N."),
-        Column(name=c.SCENES, type="array<string>", doc="Scene of each event, parallel to `item_indices`."),
-        Column(name=c.EVENT_TS, type="array<timestamp>", doc="Time of each event, parallel, never decreasing, UTC."),
-        Column(name=c.LENGTH, type="int", doc="Length of the three arrays, at least 1."),
-        Column(name=c.LAST_EVENT_TS, type="timestamp", doc="Time of the newest event, before `as_of`, UTC."),
-        Column(name=c.BUCKET, type="int", doc="pmod(xxhash64(user_id), buckets)."),
+        Column(c.ITEM_INDICES, "array<int>", "Vocabulary rows, oldest first, at most N."),
+        Column(c.SCENES, "array<string>", "Scene of each event, parallel to `item_indices`."),
+        Column(c.EVENT_TS, "array<timestamp>", "Time of each event, parallel, never decreasing, UTC."),
+        Column(c.LENGTH, "int", "Length of the three arrays, at least 1."),
+        Column(c.LAST_EVENT_TS, "timestamp", "Time of the newest event, before `as_of`, UTC."),
+        Column(c.BUCKET, "int", "pmod(xxhash64(user_id), buckets)."),
     ),
 )
 
@@ -29,19 +29,13 @@ TRAINING_WINDOWS = Table(
     written_by="build_windows",
     partition_by=(c.TASK, c.SPLIT),
     columns=(
-        Column(name=c.WINDOW_ID, type="string", doc="task/split/user_id/number of the slice."),
+        Column(c.WINDOW_ID, "string", "task/split/user_id/number of the slice."),
         EVENT_TASK,
-        Column(
-            name=c.SPLIT,
-            type="string",
-            doc="`train`; `validation`, or `test` (leave-one-out): a history and its truth.",
-        ),
-        Column(name=c.ITEM_INDICES, type="array<int>", doc="Vocabulary rows, oldest first, left-padded with 0."),
-        Column(name=c.EVENT_TS, type="array<bigint>", doc="Epoch seconds of each event, left-padded with 0."),
-        Column(name=c.LENGTH, type="int", doc="Real positions, at the right end of the arrays."),
-        Column(
-            name=c.TARGET_INDICES, type="array<int>", doc="Truth of a validation or test window, right-padded with 0."
-        ),
-        Column(name=c.TARGET_COUNT, type="int", doc="Real entries of `target_indices`; 0 in the train split."),
+        Column(c.SPLIT, "string", "`train`; `validation`, or `test` (leave-one-out): a history and its truth."),
+        Column(c.ITEM_INDICES, "array<int>", "Vocabulary rows, oldest first, left-padded with 0."),
+        Column(c.EVENT_TS, "array<bigint>", "Epoch seconds of each event, left-padded with 0."),
+        Column(c.LENGTH, "int", "Real positions, at the right end of the arrays."),
+        Column(c.TARGET_INDICES, "array<int>", "Truth of a validation or test window, right-padded with 0."),
+        Column(c.TARGET_COUNT, "int", "Real entries of `target_indices`; 0 in the train split."),
     ),
 )

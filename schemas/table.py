@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from schemas import columns as c
@@ -31,7 +31,7 @@ ColumnType = Literal[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """One column: its name, its type in Spark SQL's spelling, and a sentence for the people who read the table.
 
@@ -42,6 +42,7 @@ class Column:
     name: str
     type: ColumnType
     doc: str
+    _: KW_ONLY
     nullable: bool = False
     volatile: bool = False
 
@@ -116,10 +117,10 @@ class Table:
 
 
 # Columns that several tables have.
-EVENT_TASK = Column(name=c.TASK, type="string", doc="`all` for every event, otherwise a task of the configuration.")
-MODEL_TASK = Column(name=c.TASK, type="string", doc="`all` (Universal Training) or the targeted task.")
-MODEL_VERSION = Column(name=c.MODEL_VERSION, type="string", doc="Checkpoint the numbers come from; never mix two.")
-AS_OF = Column(name=c.AS_OF, type="timestamp", doc="The instant the row knows the world up to (exclusive), UTC.")
+EVENT_TASK = Column(c.TASK, "string", "`all` for every event, otherwise a task of the configuration.")
+MODEL_TASK = Column(c.TASK, "string", "`all` (Universal Training) or the targeted task.")
+MODEL_VERSION = Column(c.MODEL_VERSION, "string", "Checkpoint the numbers come from; never mix two.")
+AS_OF = Column(c.AS_OF, "timestamp", "The instant the row knows the world up to (exclusive), UTC.")
 
 
 def _spark_type(name: str) -> DataType:

@@ -9,9 +9,9 @@ ITEM_VOCABULARY = Table(
     key=(c.ITEM_ID,),
     written_by="tokenize_items",
     columns=(
-        Column(name=c.ITEM_ID, type="string", doc="External key of the item."),
-        Column(name=c.ITEM_INDEX, type="int", doc="Row of the id table: 0 padding, 1 unknown, items from 2."),
-        Column(name=c.FIRST_SEEN, type="timestamp", doc="`as_of` of the night that added the item, UTC."),
+        Column(c.ITEM_ID, "string", "External key of the item."),
+        Column(c.ITEM_INDEX, "int", "Row of the id table: 0 padding, 1 unknown, items from 2."),
+        Column(c.FIRST_SEEN, "timestamp", "`as_of` of the night that added the item, UTC."),
     ),
 )
 
@@ -21,12 +21,12 @@ ITEM_TOKENS = Table(
     key=(c.ITEM_ID,),
     written_by="tokenize_items",
     columns=(
-        Column(name=c.ITEM_ID, type="string", doc="External key of the item."),
-        Column(name=c.ITEM_INDEX, type="int", doc="Its row in the vocabulary."),
-        Column(name=c.TOKEN_IDS, type="array<int>", doc="Token ids of the language model, right-padded to T."),
-        Column(name=c.TOKEN_COUNT, type="int", doc="How many of them are real; 0 = the item has no text."),
-        Column(name=c.TEXT_HASH, type="string", doc="SHA-256 of the text that was tokenized."),
-        Column(name=c.TOKENIZER_ID, type="string", doc="Name and content hash of the tokenizer."),
+        Column(c.ITEM_ID, "string", "External key of the item."),
+        Column(c.ITEM_INDEX, "int", "Its row in the vocabulary."),
+        Column(c.TOKEN_IDS, "array<int>", "Token ids of the language model, right-padded to T."),
+        Column(c.TOKEN_COUNT, "int", "How many of them are real; 0 = the item has no text."),
+        Column(c.TEXT_HASH, "string", "SHA-256 of the text that was tokenized."),
+        Column(c.TOKENIZER_ID, "string", "Name and content hash of the tokenizer."),
     ),
 )
 
@@ -36,13 +36,13 @@ TOKEN_EMBEDDINGS = Table(
     key=(c.TOKEN_ID,),
     written_by="embed_tokens",
     columns=(
-        Column(name=c.TOKEN_ID, type="int", doc="Token id of the language model."),
-        Column(name=c.VECTOR, type="array<float>", doc="Mean state or input embedding, of the model's own width."),
-        Column(name=c.COUNT, type="bigint", doc="Occurrences in distinct item texts."),
+        Column(c.TOKEN_ID, "int", "Token id of the language model."),
+        Column(c.VECTOR, "array<float>", "Mean state or input embedding, of the model's own width."),
+        Column(c.COUNT, "bigint", "Occurrences in distinct item texts."),
         Column(
-            name=c.LANGUAGE_MODEL,
-            type="string",
-            doc="Name and content hash of the language model; ends in `#input` where vectors are input embeddings.",
+            c.LANGUAGE_MODEL,
+            "string",
+            "Name and content hash of the language model; ends in `#input` where vectors are input embeddings.",
         ),
     ),
 )
@@ -55,10 +55,10 @@ TEXT_STATES = Table(
     key=(c.TEXT_HASH,),
     written_by="embed_tokens",
     columns=(
-        Column(name=c.TEXT_HASH, type="string", doc="SHA-256 of the text."),
-        Column(name=c.STATES, type="array<float>", doc="A state per token, one after the other: token_count x width."),
-        Column(name=c.TOKEN_COUNT, type="int", doc="Tokens of the text, at least 1."),
-        Column(name=c.TOKENIZER_ID, type="string", doc="Name and content hash of the tokenizer."),
-        Column(name=c.LANGUAGE_MODEL, type="string", doc="Name and content hash of the language model."),
+        Column(c.TEXT_HASH, "string", "SHA-256 of the text."),
+        Column(c.STATES, "array<float>", "A state per token, one after the other: token_count x width."),
+        Column(c.TOKEN_COUNT, "int", "Tokens of the text, at least 1."),
+        Column(c.TOKENIZER_ID, "string", "Name and content hash of the tokenizer."),
+        Column(c.LANGUAGE_MODEL, "string", "Name and content hash of the language model."),
     ),
 )

@@ -10,13 +10,13 @@ ITEM_EMBEDDINGS = Table(
     written_by="embed_items",
     partition_by=(c.MODEL_VERSION,),
     columns=(
-        Column(name=c.ITEM_ID, type="string", doc="External key of the item."),
-        Column(name=c.ITEM_INDEX, type="int", doc="Its row in the vocabulary."),
+        Column(c.ITEM_ID, "string", "External key of the item."),
+        Column(c.ITEM_INDEX, "int", "Its row in the vocabulary."),
         MODEL_VERSION,
-        Column(name=c.EMBEDDING, type="array<float>", doc="The vector; finite and never all zero."),
-        Column(name=c.EMBEDDED_AT, type="timestamp", volatile=True, doc="When it was computed, UTC."),
-        Column(name=c.IS_COLD, type="boolean", doc="True = no training event; the vector comes from text alone."),
-        Column(name=c.TEXT_HASH, type="string", doc="SHA-256 of the text it was made from, as in `item_tokens`."),
+        Column(c.EMBEDDING, "array<float>", "The vector; finite and never all zero."),
+        Column(c.EMBEDDED_AT, "timestamp", "When it was computed, UTC.", volatile=True),
+        Column(c.IS_COLD, "boolean", "True = no training event; the vector comes from text alone."),
+        Column(c.TEXT_HASH, "string", "SHA-256 of the text it was made from, as in `item_tokens`."),
     ),
 )
 
@@ -27,11 +27,11 @@ USER_EMBEDDINGS = Table(
     written_by="embed_users",
     partition_by=(c.MODEL_VERSION,),
     columns=(
-        Column(name=c.USER_ID, type="string", doc="External key of the user."),
+        Column(c.USER_ID, "string", "External key of the user."),
         MODEL_TASK,
         MODEL_VERSION,
-        Column(name=c.EMBEDDING, type="array<float>", doc="The vector; finite and never all zero."),
+        Column(c.EMBEDDING, "array<float>", "The vector; finite and never all zero."),
         AS_OF,
-        Column(name=c.SEQUENCE_HASH, type="bigint", doc="Hash of the items it was made from; another one = stale."),
+        Column(c.SEQUENCE_HASH, "bigint", "Hash of the items it was made from; another one = stale."),
     ),
 )
