@@ -23,8 +23,8 @@ from precise_core.training.launch import run_on_ranks
 from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.universal import train_universal
 from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.session import get_session
-from precise_core.warehouse.snapshot import DeltaSnapshot
 from tests.torch_world import LENGTH, tiny_model, tiny_universal, world_catalog
 
 ARROW = FeedConfig(reader="arrow")

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from precise_core.errors import DataError
 from precise_core.feed.readers import Rows, without_first
-from precise_core.warehouse.parquet import open_parquet
+from precise_core.warehouse.reader import open_parquet
 
 _ROWS_PER_PORTION = 8192  # fits a cache; larger ones decode slower, and a row group may hold millions
 

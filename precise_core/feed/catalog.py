@@ -14,7 +14,7 @@ from precise_core.errors import ConfigError, DataError
 from precise_core.models.catalog import ItemCatalog, TextStates, TokenInit
 from precise_core.text.language_model import INPUT_SUFFIX, language_model_id
 from precise_core.text.reduction import principal_components
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 

@@ -15,15 +15,16 @@ from deltalake.exceptions import DeltaError
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from precise_core.artefacts import CHECKPOINTS, ERASURES, MANIFEST_FILE, RANKERS, REPORT
 from precise_core.errors import ConfigError, DataError
 from precise_core.operations.maintenance import require_no_reader
 from precise_core.operations.traces import MESSAGE, WINDOW_USER, Traces, find_traces, values_in
 from precise_core.run.job import Job
 from precise_core.run.run_log import remove_logs
 from precise_core.warehouse.care import forget_history
-from precise_core.warehouse.erasure_list import FOLDER, ErasureList
+from precise_core.warehouse.erasure_list import ErasureList
 from precise_core.warehouse.id_words import message_pattern, phrase_of, phrases, words_of
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.tables import Warehouse
 from schemas import IMPRESSIONS, RANKING_FEATURES, RANKING_SCORES, RUNS, TABLES, TRAINING_WINDOWS, Table
 from schemas import columns as c
@@ -103,7 +104,7 @@ def trained_with(job: Job, user_ids: Sequence[str]) -> dict[str, str]:
 
 def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
     answers: dict[tuple[int, str], str] = {}
-    for manifest in _manifests(job.folder / "checkpoints", "manifest.json"):
+    for manifest in _manifests(job.folder / CHECKPOINTS, MANIFEST_FILE):
         version, task = manifest["input_versions"].get(TRAINING_WINDOWS.name), manifest["task"]
         if version is None:
             continue
@@ -114,7 +115,7 @@ def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]
 
 
 def _rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for manifest in _manifests(job.folder / "rankers", "ranker.json"):
+    for manifest in _manifests(job.folder / RANKERS, "ranker.json"):
         version = manifest["parent"].get(RANKING_FEATURES.name)
         yield manifest["ranker_version"], _is_in(job, RANKING_FEATURES, version, {}, user_ids)
 
@@ -135,7 +136,7 @@ def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], u
 
 def remove_report(job: Job) -> None:
     """The page beside the warehouse shows users as examples; `build_report` makes it again without them."""
-    page = job.folder.parent / "report.html"
+    page = job.folder.parent / REPORT
     if page.is_file():
         page.unlink()
         job.say("report.html: removed, it may show them as an example; run jobs/build_report.py")
@@ -162,7 +163,7 @@ def write_report(
         "trained_with_them": trained,
         "values_left": sum(found.left for found in traces.values()),
     }
-    file = job.folder / FOLDER / f"{job.run_id}.json"
+    file = job.folder / ERASURES / f"{job.run_id}.json"
     file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return file
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from pyspark.sql import functions as F
 
+from precise_core.artefacts import CATALOGS
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError, ConfigError
 from precise_core.feed.catalog import load_item_catalog
 from precise_core.models.catalog import ItemCatalog
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, is_published, latest
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, Table
 from schemas import columns as c
 
@@ -151,7 +152,7 @@ def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:
     """The catalog as one file that executors read; named after the versions of the tables it holds."""
     catalog = item_catalog(job, *checkpoints)
     with_states = f"-states-v{job.pin(TEXT_STATES)}" if catalog.states else ""
-    folder = job.folder / "catalogs" / f"v{job.pin(ITEM_TOKENS)}{with_states}"
+    folder = job.folder / CATALOGS / f"v{job.pin(ITEM_TOKENS)}{with_states}"
     folder.mkdir(parents=True, exist_ok=True)
     catalog.save(folder / CATALOG_FILE)
     return folder / CATALOG_FILE

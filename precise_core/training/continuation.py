@@ -18,7 +18,7 @@ from precise_core.models.config import ModelConfig
 from precise_core.models.fusion import ItemFusion
 from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 

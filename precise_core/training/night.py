@@ -19,7 +19,7 @@ from precise_core.training.continuation import newest_before, seconds_of
 from precise_core.training.launch import run_on_ranks
 from precise_core.training.progress import Progress
 from precise_core.training.universal import train_universal
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
 from schemas import columns as c
 

@@ -21,7 +21,7 @@ from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, write_checkpoint
 from precise_core.training.config import LoopConfig
 from precise_core.training.resume import ResumeStore
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 # Tokens that the PCA of hidden states looks at: ten times the width of a large model, within a gigabyte.

@@ -26,7 +26,7 @@ from precise_core.training.setup import item_frequencies, log_folder, resume_sto
 from precise_core.training.universal_loss import balance_penalty
 from precise_core.training.validation import validate
 from precise_core.training.warm_up import Start, night_start
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 

@@ -38,7 +38,7 @@ from precise_core.training.setup import (
 )
 from precise_core.training.universal_loss import universal_loss
 from precise_core.training.validation import validate
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 _FROM_SCRATCH = "run one night with universal.start=scratch"

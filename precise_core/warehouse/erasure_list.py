@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,9 +20,8 @@ from pathlib import Path
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from precise_core.artefacts import ERASURES, replace_file
 from precise_core.warehouse.id_words import phrase_of, words_of
-
-FOLDER = "erasures"
 
 
 @dataclass
@@ -43,7 +41,7 @@ class ErasureList:
     @classmethod
     def of(cls, warehouse: str | Path) -> ErasureList:
         """The list of a warehouse; an empty one where nobody was erased."""
-        file = Path(warehouse) / FOLDER / "list.json"
+        file = Path(warehouse) / ERASURES / "list.json"
         if not file.is_file():
             return cls(file, secrets.token_hex(16))
         described = json.loads(file.read_text(encoding="utf-8"))
@@ -63,14 +61,8 @@ class ErasureList:
         self.users = {self.hash_of(user_id): now for user_id in ids} | self.users
         others = [user_id for user_id in ids if words_of(user_id) not in ([], [user_id])]
         self.phrases |= {self.hash_of(phrase_of(user_id)): len(words_of(user_id)) for user_id in others}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_suffix(".writing")
-        draft.touch(mode=0o600)
-        with draft.open("w", encoding="utf-8") as handle:
-            json.dump({"salt": self.salt, "users": self.users, "phrases": self.phrases}, handle, indent=2)
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.replace(self.file)
+        content = {"salt": self.salt, "users": self.users, "phrases": self.phrases}
+        replace_file(self.file, json.dumps(content, indent=2), mode=0o600)
 
     def holds(self, user_id: Column) -> Column:
         """True where ``user_id`` is of an erased user; null where it is null."""

@@ -19,7 +19,8 @@ from typing import IO, Any
 
 from deltalake import DeltaTable
 
-_FOLDER = "readers"
+from precise_core.artefacts import READERS
+
 _BEGINNING_SECONDS = 60  # a lease is written within moments of its file; longer, and its writer was killed
 
 
@@ -66,7 +67,7 @@ def reader_lease(root: str | Path, name: str, pinned: Mapping[str, int] | None =
         name: What reads, for the message that whoever wants to clean up will see.
         pinned: Table -> version, where an older version than the newest is read.
     """
-    folder = Path(root) / _FOLDER
+    folder = Path(root) / READERS
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{uuid.uuid4().hex}.json"
     with file.open("x", encoding="utf-8") as handle:
@@ -87,7 +88,7 @@ def leases(root: str | Path) -> tuple[list[Lease], list[Lease]]:
     """
     living: list[Lease] = []
     stale: list[Lease] = []
-    for file in sorted((Path(root) / _FOLDER).glob("*.json")):
+    for file in sorted((Path(root) / READERS).glob("*.json")):
         try:
             with file.open(encoding="utf-8") as handle:
                 lease, is_vouched_for = _read(handle, file)
