@@ -17,8 +17,8 @@ from schemas import RUNS, TABLES
     flag("--retention-hours", "in place of tables.retention_hours of the configuration", type=int, metavar="N"),
 )
 def main(job: Job) -> None:
-    dry_run, asked = job.arguments.dry_run, job.arguments.retention_hours
-    hours = job.settings.tables.retention_hours if asked is None else asked
+    dry_run, given = job.arguments.dry_run, job.arguments.retention_hours
+    hours = job.settings.tables.retention_hours if given is None else given
     require_safe_retention(job, hours)
     tables = [table for table in TABLES if job.warehouse.exists(table)]
     with_work = sum(care_for(job, table, hours, dry_run) for table in tables)

@@ -11,7 +11,7 @@ from precise_core.command import command, switch, task_flag
 from precise_core.publication.drift_night import drift_facts
 from precise_core.publication.night import complete_candidates, publish
 from precise_core.run.job import Job
-from validation.drift import FAIL, WARN, gate_drift
+from validation.publication import FAIL, WARN, gate_drift
 
 
 @command(switch("--accept-drift", "publish what is beyond a limit of gates.drift"), task_flag("model"))

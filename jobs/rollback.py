@@ -16,8 +16,8 @@ from precise_core.operations.rollback import (
     begin,
     end,
     interrupted,
-    point_back,
     removed_indexes,
+    restore_pointers,
     restore_tables,
     state_after,
     verify,
@@ -41,7 +41,7 @@ def main(job: Job) -> None:
         job.balance("tables", rows_in=len(state.tables), rows_out=len(state.tables))
         return
     begin(job, state)
-    point_back(job, state)
+    restore_pointers(job, state)
     changed = restore_tables(job, state)
     if removed := removed_indexes(job, state):
         job.say(f"indexes removed since, for {', '.join(removed)}: built again from the restored vectors")

@@ -59,7 +59,6 @@ def chain(
 
     Args:
         settings: The configuration, the same as of ``flags``.
-        links: The jobs.
         flags: The command line of every job.
         skip: Leave out a job whose output is still current.
         left_out: Jobs that do not run anyway: name and reason.
@@ -80,9 +79,6 @@ class ChainCommand(Command):
     """A command that runs several jobs under one lock of the warehouse.
 
     Args:
-        name: Of the command.
-        doc: Its help.
-        flags: Beside those of every command.
         body: Gets configuration, arguments and overrides, and gives the exit code.
         overrides: What of the arguments overrides the configuration.
         check: Refuses a configuration before anything is locked or written.
@@ -126,8 +122,6 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
     content, and the checkpoints in use are the ones it used.
 
     Args:
-        settings: The configuration of tonight.
-        job: Name of the job.
         parts: The parts of the configuration (`source`, `text`) that decide what the job writes; all by default.
     """
     warehouse = Warehouse(settings.warehouse)

@@ -16,7 +16,7 @@ import pytest
 from precise_core.artefacts import artefacts_in_use
 from precise_core.index.config import IndexConfig
 from precise_core.index.index import build_index
-from precise_core.operations.old_artefacts import unused_artefacts
+from precise_core.operations.maintenance import unused_artefacts
 from precise_core.operations.rollback import begin, state_after, whole_state
 from precise_core.publication.published import published_now
 from precise_core.run.job import Job

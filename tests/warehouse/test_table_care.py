@@ -18,7 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.operations.old_artefacts import unused_artefacts
+from precise_core.operations.maintenance import unused_artefacts
 from precise_core.warehouse.care import (
     compact,
     content_changed,

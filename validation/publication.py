@@ -19,14 +19,11 @@ WARN: Level = "warn"
 def gate_drift(
     spark: SparkSession, facts: Mapping[str, float], *, run_id: str, task: str, limits: DriftConfig, level: Level
 ) -> GateResult:
-    """Compare the figures of one task (``runtime.drift``) with their limits.
+    """Compare the figures of one task (``precise_core.publication.drift``) with their limits.
 
     Args:
-        spark: The session.
         facts: Figure -> value; a figure that is not there is not judged.
-        run_id: The run that checks.
         task: Whose model is to be published.
-        limits: `gates.drift` of the configuration.
         level: `warn` where a person has looked and accepts what there is.
     """
     checks = [_check(name, limits, level) for name in sorted(facts)]
