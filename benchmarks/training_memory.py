@@ -23,9 +23,8 @@ from benchmarks.record import record
 from precise_core.feed.config import FeedConfig
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog
-from precise_core.training.allocator import keep_freed_memory
 from precise_core.training.config import UniversalConfig
-from precise_core.training.optimizer import Optimizer
+from precise_core.training.optimizer import Optimizer, keep_freed_memory
 from precise_core.training.setup import build_model, item_frequencies
 from precise_core.training.universal_loss import universal_loss
 from precise_core.warehouse.snapshot import DeltaSnapshot

@@ -20,8 +20,8 @@ from precise_core.feed.config import FeedConfig
 from precise_core.models.config import ModelConfig
 from precise_core.training import collectives as distribution
 from precise_core.training.launch import run_on_ranks
-from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.universal import train_universal
+from precise_core.training.watching import NullProgress, Progress
 from precise_core.warehouse.config import SparkConfig
 from precise_core.warehouse.session import get_session
 from precise_core.warehouse.snapshot import DeltaSnapshot

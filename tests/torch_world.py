@@ -19,8 +19,8 @@ from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
-from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.universal import train_universal
+from precise_core.training.watching import NullProgress, Progress
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c

@@ -13,18 +13,15 @@ from typing import Any
 import torch
 
 from precise_core.errors import NothingToLearnError, TrainingError
-from precise_core.feed.lookup import window_ids
-from precise_core.feed.windows import SequenceBatch, WindowFeed
+from precise_core.feed.windows import SequenceBatch, WindowFeed, window_ids
 from precise_core.models.precise import Precise
 from precise_core.training import alternate
 from precise_core.training import collectives as distribution
-from precise_core.training.allocator import keep_freed_memory
 from precise_core.training.config import AlternateConfig, LoopConfig
-from precise_core.training.optimizer import Optimizer, learning_rate_at
-from precise_core.training.progress import Progress
+from precise_core.training.optimizer import Optimizer, keep_freed_memory, learning_rate_at
 from precise_core.training.resume import Counters, ResumeStore
 from precise_core.training.validation import NDCG
-from precise_core.training.watching import MetricsLog
+from precise_core.training.watching import MetricsLog, Progress
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.checkpoints import checkpoint_folder, checkpoint_in_use, pinned_snapshot
 from precise_core.training.continuation import newest_before, seconds_of
 from precise_core.training.launch import run_on_ranks
-from precise_core.training.progress import Progress
 from precise_core.training.universal import train_universal
+from precise_core.training.watching import Progress
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
 from schemas import columns as c

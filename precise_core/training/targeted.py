@@ -21,11 +21,11 @@ from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig
 from precise_core.training.continuation import newest_before, require_same_text, seconds_of
 from precise_core.training.loop import BatchLoss, LossFunction, Training, TrainingResult, train
-from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.setup import item_frequencies, log_folder, resume_store, window_feed, write_on_first_rank
 from precise_core.training.universal_loss import balance_penalty
 from precise_core.training.validation import validate
 from precise_core.training.warm_up import Start, night_start
+from precise_core.training.watching import NullProgress, Progress
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import columns as c
 

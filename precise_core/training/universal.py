@@ -26,7 +26,6 @@ from precise_core.training.continuation import (
     seconds_of,
 )
 from precise_core.training.loop import Training, train
-from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.setup import (
     build_model,
     item_frequencies,
@@ -38,6 +37,7 @@ from precise_core.training.setup import (
 )
 from precise_core.training.universal_loss import universal_loss
 from precise_core.training.validation import validate
+from precise_core.training.watching import NullProgress, Progress
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import columns as c
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -48,3 +48,29 @@ class MetricsLog:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+class Progress(Protocol):
+    """A progress bar, or anything else that wants to know."""
+
+    def start(self, total_steps: int, description: str) -> None:
+        """A training of so many steps begins."""
+
+    def advance(self, n: int, **info: float) -> None:
+        """``n`` more steps are done; ``info`` holds the latest figures, ``units`` among them how many sequences."""
+
+    def finish(self) -> None:
+        """The training is over."""
+
+
+class NullProgress:
+    """Says nothing."""
+
+    def start(self, total_steps: int, description: str) -> None:
+        pass
+
+    def advance(self, n: int, **info: float) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass

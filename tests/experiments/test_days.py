@@ -18,10 +18,10 @@ from precise_core.text.vocabulary import published_before
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
 from precise_core.training.continuation import grown, newest_before
-from precise_core.training.progress import Progress
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.warm_up import is_warm_up_night, night_start
+from precise_core.training.watching import Progress
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import columns as c
 from tests.torch_world import (

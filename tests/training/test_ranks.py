@@ -25,10 +25,10 @@ from precise_core.training.config import OptimizerConfig
 from precise_core.training.launch import run_on_ranks
 from precise_core.training.loop import BatchLoss, Training, train
 from precise_core.training.optimizer import Optimizer
-from precise_core.training.progress import NullProgress
 from precise_core.training.resume import ResumeStore
 from precise_core.training.setup import window_feed
 from precise_core.training.validation import NDCG, RECALL
+from precise_core.training.watching import NullProgress
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from tests import dying_rank
 from tests.night import ROOT

@@ -15,10 +15,10 @@ from precise_core.models.precise import fuse_distinct
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.config import OptimizerConfig, TargetedConfig, UniversalConfig
 from precise_core.training.optimizer import learning_rate_at
-from precise_core.training.progress import Progress
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG, ndcg_at_k, recall_at_k
+from precise_core.training.watching import Progress
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from tests.torch_world import (
     NUM_ITEMS,

@@ -19,10 +19,10 @@ from precise_core.run.job import EXIT_FAILED
 from precise_core.settings import Settings
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from precise_core.training.loop import BatchLoss, Training, train
-from precise_core.training.progress import NullProgress
 from precise_core.training.resume import ResumeStore
 from precise_core.training.targeted import train_targeted
 from precise_core.training.validation import NDCG
+from precise_core.training.watching import NullProgress
 from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import RUNS
 from tests import vector_world
