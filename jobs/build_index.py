@@ -7,7 +7,7 @@ under <warehouse>/indexes, named after what is in it; publish_models makes it th
 from precise_core.command import command, task_flag
 from precise_core.index.night import indexed_items, make_index
 from precise_core.run.job import Job
-from precise_core.training.checkpoints import latest_checkpoint, trained_tasks
+from precise_core.training.night import latest_checkpoint, trained_tasks
 
 
 @command(task_flag("index"))
