@@ -97,8 +97,7 @@ class _Run:
     def __init__(self, training: Training) -> None:
         self.training, self.model, self.config = training, training.model, training.config
         self.at = Counters()  # where the training is
-        self.updates_per_epoch = -(-training.feed.num_steps // self.config.accumulate_batches)
-        self.total_steps = self.config.epochs * self.updates_per_epoch
+        self.total_steps = self.config.epochs * -(-training.feed.num_steps // self.config.accumulate_batches)
         self.optimizer = Optimizer(self.model, self.config.optimizer)
         self.best: dict[str, torch.Tensor] = {}
         self.ids_before = torch.empty(0)

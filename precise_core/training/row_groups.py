@@ -92,5 +92,5 @@ def _states_at(
         h_BQD = model.position_states(e_BLD, valid_mask_BL, at_BQ)
     else:
         h_BQD, slots_P = model.position_states(e_BLD, valid_mask_BL), positions_P
-    # By one index: the gradient of two is dearer.
+    # By one index: the gradient of two is more expensive.
     return h_BQD.flatten(0, 1).index_select(0, rows_P * h_BQD.shape[1] + slots_P)
