@@ -30,7 +30,7 @@ from precise_core.models.precise import Precise
 from precise_core.training.config import UniversalConfig
 from precise_core.training.setup import TrainingInputs, item_frequencies
 from precise_core.training.universal import universal_loss
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 

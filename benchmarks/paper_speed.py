@@ -31,7 +31,7 @@ from precise_core.text.language_model import tokenize, tokenizer_id
 from precise_core.training.config import UniversalConfig
 from precise_core.training.setup import TrainingInputs
 from precise_core.training.universal import train_universal
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 

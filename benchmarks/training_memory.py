@@ -26,7 +26,7 @@ from precise_core.training.config import UniversalConfig
 from precise_core.training.optimizer import Optimizer, keep_freed_memory
 from precise_core.training.setup import TrainingInputs, build_model, item_frequencies
 from precise_core.training.universal_loss import universal_loss
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 
 ROOT = Path(__file__).resolve().parents[1]

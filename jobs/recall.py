@@ -9,13 +9,13 @@ from precise_core.command import command, flag
 from precise_core.publication.published import published_checkpoint, published_tasks
 from precise_core.recall.night import recall_task
 from precise_core.run.job import Job
-from precise_core.warehouse.spark_errors import raised_as_ours
+from precise_core.warehouse.spark_errors import worker_errors
 
 
 @command(flag("--task", "only this task; repeatable; all by default", action="append"))
 def main(job: Job) -> None:
     tasks = published_tasks(job, job.arguments.task)
-    with raised_as_ours():
+    with worker_errors():
         counts = [recall_task(job, task, published_checkpoint(job, task).model_version) for task in tasks]
     users, served, empty = (sum(column) for column in zip(*counts, strict=True))
     job.balance("users with candidates", rows_in=users, rows_out=served, rows_rejected=empty)

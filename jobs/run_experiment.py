@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
-from precise_core.artefacts import replace_file
+from precise_core.artefacts import CHECKPOINTS, replace_file
 from precise_core.command import DATA, flag
 from precise_core.errors import ConfigError
 from precise_core.evaluation.config import SystemConfig
@@ -89,7 +89,7 @@ def _answers(
 
 
 def _job(settings: Settings) -> Job:
-    return Job("run_experiment", settings, Namespace(), experiment_folder(settings) / "checkpoints")
+    return Job("run_experiment", settings, Namespace(), experiment_folder(settings) / CHECKPOINTS)
 
 
 def _prepare(own: Settings, name: str, prepared: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from precise_core.command import command, flag, task_flag
 from precise_core.pair_scores.night import pair_sources, score_task
 from precise_core.publication.published import published_checkpoint, published_tasks
 from precise_core.run.job import Job
-from precise_core.warehouse.spark_errors import raised_as_ours
+from precise_core.warehouse.spark_errors import worker_errors
 
 
 @command(
@@ -25,7 +25,7 @@ from precise_core.warehouse.spark_errors import raised_as_ours
 def main(job: Job) -> None:
     sources = pair_sources(job, job.arguments.pairs)
     tasks = published_tasks(job, job.arguments.task)
-    with raised_as_ours():
+    with worker_errors():
         counts = [score_task(job, task, published_checkpoint(job, task), sources) for task in tasks]
     pairs_in, scored, without_vector = (sum(column) for column in zip(*counts, strict=True))
     job.balance("pairs", rows_in=pairs_in, rows_out=scored, rows_rejected=without_vector)

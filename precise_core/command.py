@@ -22,9 +22,8 @@ from precise_core.run.job import Job, require_no_rollback
 from precise_core.run.progress import console
 from precise_core.run.run_log import keep_stack, log_file, true_cause
 from precise_core.settings import Settings
-from precise_core.warehouse.leases import reader_lease
-from precise_core.warehouse.locks import Holder, warehouse_lock
-from precise_core.warehouse.spark_errors import naming_unreadable_files
+from precise_core.warehouse.locks import Holder, reader_lease, warehouse_lock
+from precise_core.warehouse.spark_errors import unreadable_files
 
 EXIT_FAULT = 1
 EXIT_FAILED = 2
@@ -136,7 +135,7 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     file = log_file(job.folder, job.run_id)
     job.log_file = None if is_verbose else file
     try:
-        with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
+        with unreadable_files("docs/bad_night.md says how to get a table's file back"):
             body(job)
     except BaseException as error:
         with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same

@@ -24,8 +24,8 @@ from precise_core.training.setup import TrainingInputs
 from precise_core.training.universal import train_universal
 from precise_core.training.watching import NullProgress, Progress
 from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.session import get_session
-from precise_core.warehouse.snapshot import DeltaSnapshot
 from tests.torch_world import LENGTH, tiny_model, tiny_universal, world_catalog
 
 ARROW = FeedConfig(reader="arrow")

@@ -22,7 +22,7 @@ from precise_core.training.config import TargetedConfig, UniversalConfig
 from precise_core.training.setup import TrainingInputs
 from precise_core.training.universal import train_universal
 from precise_core.training.watching import NullProgress, Progress
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 

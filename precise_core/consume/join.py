@@ -17,7 +17,8 @@ import pyarrow.dataset as ds
 from precise_core.consume.keys import AT, INSTANT, ITEM, USER, keys_of
 from precise_core.consume.publications import publication_history, published, vector_space
 from precise_core.errors import VersionMixError
-from precise_core.warehouse.newest import read
+from precise_core.warehouse.arrow_lists import fixed_lists
+from precise_core.warehouse.reader import TableReader
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
@@ -104,10 +105,10 @@ class _Checkpoint:
         instants = self.users([c.AS_OF])[c.AS_OF]
         if not len(instants):
             of_task = ds.field(c.TASK) == self.task
-            there = read(self.warehouse, USER_EMBEDDINGS, [c.MODEL_VERSION], of_task)[c.MODEL_VERSION].unique()
+            rows = TableReader(self.warehouse).read(USER_EMBEDDINGS, [c.MODEL_VERSION], of_task)
             raise VersionMixError(
                 f"user_embeddings has no vectors of {self.model_version!r} for task {self.task!r}; it has those of "
-                f"{sorted(there.to_pylist())}"
+                f"{sorted(rows[c.MODEL_VERSION].unique().to_pylist())}"
             )
         return pc.min(instants).as_py()
 
@@ -117,7 +118,7 @@ class _Checkpoint:
         where = ds.field(c.MODEL_VERSION) == self.model_version
         where = where if also is None else where & also
         where = where if ids is None else where & ds.field(key).isin(ids)
-        return read(self.warehouse, table, columns, where, self.versions.get(table.name))
+        return TableReader(self.warehouse).read(table, columns, where, self.versions.get(table.name))
 
 
 def _at_each_publication(keys: pa.Table, warehouse: str | Path, task: str) -> pa.Table:
@@ -192,7 +193,6 @@ def _dot(left: pa.Array, right: pa.Array) -> pa.Array:
     scores = np.zeros(len(both), np.float32)
     known = both.to_numpy(zero_copy_only=False)
     if known.any():
-        rows = int(known.sum())
-        lefts, rights = (side.filter(both).flatten().to_numpy().reshape(rows, -1) for side in (left, right))
+        lefts, rights = (fixed_lists(side.filter(both)) for side in (left, right))
         scores[known] = np.einsum("rd,rd->r", lefts, rights, dtype=np.float64)
     return pa.array(scores, mask=~known)

@@ -335,7 +335,7 @@ class OfflineEvaluation:
 
 
 def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    return fixed_lists(column.combine_chunks(), width).astype(np.float32)
+    return fixed_lists(column, width).astype(np.float32)
 
 
 def _lists(

@@ -14,7 +14,8 @@ from precise_core.errors import ConfigError, DataError
 from precise_core.models.catalog import ItemCatalog, TextStates, TokenInit
 from precise_core.text.language_model import INPUT_SUFFIX, language_model_id
 from precise_core.text.reduction import principal_components
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 
@@ -160,12 +161,10 @@ def _label(snapshot: DeltaSnapshot) -> str:
 
 def _matrix(column: pa.ChunkedArray, label: str) -> np.ndarray:
     """A list column as a matrix; all lists must be of one length, without nulls."""
-    lists = column.combine_chunks()
-    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-    lengths = np.unique(lists.value_lengths().to_numpy(zero_copy_only=False))
-    if len(lengths) != 1 or lists.null_count or not lengths[0] > 0:
-        raise DataError(f"{label}: lists of one length above 0 are needed, found lengths {lengths[:5].tolist()}")
-    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1)
+    lengths = list_lengths(column)
+    if len(lengths) != 1 or column.null_count or not lengths[0]:
+        raise DataError(f"{label}: lists of one length above 0 are needed, found lengths {lengths[:5]}")
+    return fixed_lists(column)
 
 
 def _only_value(column: pa.ChunkedArray, label: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from precise_core.errors import DataError
-from precise_core.warehouse.parquet import open_parquet
+from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
+from precise_core.warehouse.reader import open_parquet
 from schemas import columns as c
 
 _ROWS_PER_PORTION = 8192  # fits a cache; larger ones decode slower, and a row group may hold millions
@@ -119,7 +120,6 @@ def _values(column: pa.Array, name: str) -> np.ndarray:
     """Numbers as a vector, lists of one length as a matrix."""
     if not pa.types.is_list(column.type):
         return column.to_numpy(zero_copy_only=False)
-    lengths = np.diff(column.offsets.to_numpy())
-    if len(lengths) and (lengths != lengths[0]).any():
-        raise DataError(f"column {name}: lists of one length are needed, found {np.unique(lengths)[:5].tolist()}")
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    if len(lengths := list_lengths(column)) > 1:
+        raise DataError(f"column {name}: lists of one length are needed, found {lengths[:5]}")
+    return fixed_lists(column)

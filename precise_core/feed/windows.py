@@ -22,8 +22,7 @@ from precise_core.errors import DataError, NothingToLearnError, RowCountError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig, Reader
 from precise_core.feed.prefetch import prefetched
 from precise_core.feed.readers import RowReader, Rows, newest_since, pools, read_arrow_rows, row_count, without_first
-from precise_core.warehouse.parquet import values_per_row
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot, values_per_row
 from schemas import columns as c
 
 Split = Literal["train", "validation", "test"]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
+from precise_core.artefacts import CHECKPOINTS, artefact_folder
 from precise_core.command import Flag, command_parser, overrides_of, report_error, warn_stale_lock
 from precise_core.config import config_hash, load_config
 from precise_core.errors import PreciseError
@@ -126,7 +127,8 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
     if not _is_configured_alike(last, settings, parts) or last["code_version"] != code_version():
         return False
     seen = {**dict(last["input_versions"]), **dict(last["output_versions"])}
-    if not all(_artefact(settings, key, value).is_dir() for key, value in dict(last["artefacts"]).items() if value):
+    made = [artefact_folder(settings.warehouse, *item) for item in dict(last["artefacts"]).items() if item[1]]
+    if not all(folder.is_dir() for folder in made):
         return False
     fingerprints, ids = json.loads(last["input_fingerprint"] or "{}"), dict(last["table_ids"] or {})
     try:
@@ -160,12 +162,6 @@ def _last_run(warehouse: Warehouse, job: str) -> dict[str, Any] | None:
     return of_job.slice(0, 1).to_pylist()[0] if of_job.num_rows else None
 
 
-def _artefact(settings: Settings, key: str, value: str) -> Path:
-    """The folder of something a run made: `checkpoint:<task>`, `index:<task>` or `ranker:<system>`."""
-    folder = {"checkpoint": "checkpoints", "index": "indexes", "ranker": "rankers"}[key.partition(":")[0]]
-    return Path(settings.warehouse) / folder / value
-
-
 def _current_fingerprint(settings: Settings, name: str) -> str:
     kind, _, key = name.partition(":")
     if kind == "source":
@@ -175,4 +171,4 @@ def _current_fingerprint(settings: Settings, name: str) -> str:
 
     if kind != "checkpoint":
         return ""
-    return latest(Path(settings.warehouse) / "checkpoints", key).model_version
+    return latest(Path(settings.warehouse) / CHECKPOINTS, key).model_version

@@ -9,7 +9,7 @@ from delta.tables import DeltaTable as SparkDeltaTable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.warehouse.id_words import message_pattern, phrase_of, phrases, words_of
+from precise_core.warehouse.erasure_list import message_pattern, phrase_of, phrases, words_of
 from precise_core.warehouse.tables import Warehouse
 from schemas import IMPRESSIONS, RANKING_FEATURES, RANKING_SCORES, RUNS, TRAINING_WINDOWS, Table
 from schemas import columns as c

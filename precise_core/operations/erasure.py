@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deltalake.exceptions import DeltaError
-
+from precise_core.artefacts import CHECKPOINTS, ERASURES, MANIFEST_FILE, RANKERS, REPORT
 from precise_core.errors import ConfigError, DataError
 from precise_core.operations.erase import Erased, erase, erases, impressions_of
 from precise_core.operations.maintenance import require_no_reader
@@ -19,8 +18,8 @@ from precise_core.operations.traces import Traces, find_traces, values_in
 from precise_core.run.job import Job
 from precise_core.run.run_log import remove_logs
 from precise_core.warehouse.care import forget_history
-from precise_core.warehouse.erasure_list import FOLDER, ErasureList
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.erasure_list import ErasureList
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import RANKING_FEATURES, RANKING_SCORES, TABLES, TRAINING_WINDOWS, Table
 from schemas import columns as c
 
@@ -97,7 +96,7 @@ def trained_with(job: Job, user_ids: Sequence[str]) -> dict[str, str]:
 
 def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
     answers: dict[tuple[int, str], str] = {}
-    for manifest in _manifests(job.folder / "checkpoints", "manifest.json"):
+    for manifest in _manifests(job.folder / CHECKPOINTS, MANIFEST_FILE):
         version, task = manifest["input_versions"].get(TRAINING_WINDOWS.name), manifest["task"]
         if version is None:
             continue
@@ -108,7 +107,7 @@ def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]
 
 
 def _rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for manifest in _manifests(job.folder / "rankers", "ranker.json"):
+    for manifest in _manifests(job.folder / RANKERS, "ranker.json"):
         version = manifest["parent"].get(RANKING_FEATURES.name)
         yield manifest["ranker_version"], _is_in(job, RANKING_FEATURES, version, {}, user_ids)
 
@@ -122,14 +121,14 @@ def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], u
     try:
         files = DeltaSnapshot(job.warehouse.path(table), version).files(where)
         counts = [values_in(Path(file.removeprefix("file://")), user_ids)["theirs"] for file in files]
-    except (DataError, DeltaError, OSError):
+    except (DataError, OSError):
         return _UNKNOWN
     return _YES if sum(counts) else _NO
 
 
 def remove_report(job: Job) -> None:
     """The page beside the warehouse shows users as examples; `build_report` makes it again without them."""
-    page = job.folder.parent / "report.html"
+    page = job.folder.parent / REPORT
     if page.is_file():
         page.unlink()
         job.say("report.html: removed, it may show them as an example; run jobs/build_report.py")
@@ -156,6 +155,6 @@ def write_report(
         "trained_with_them": trained,
         "values_left": sum(found.left for found in traces.values()),
     }
-    file = job.folder / FOLDER / f"{job.run_id}.json"
+    file = job.folder / ERASURES / f"{job.run_id}.json"
     file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return file

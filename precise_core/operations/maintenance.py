@@ -21,7 +21,7 @@ from precise_core.warehouse.care import (
     trim_log,
     vacuum,
 )
-from precise_core.warehouse.leases import leases, needed_since
+from precise_core.warehouse.locks import leases, needed_since
 from schemas import ITEM_EMBEDDINGS, RUNS, TRAINING_WINDOWS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -14,12 +13,19 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from precise_core.artefacts import verify_sums
+from precise_core.artefacts import (
+    CHECKPOINTS,
+    ROLLBACK_JOURNAL,
+    artefact_folder,
+    artefacts_in_use,
+    ranker_pointer,
+    replace_file,
+    verify_sums,
+)
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
-from precise_core.operations.old_artefacts import FOLDERS, pointers
 from precise_core.publication.published import publications, published_now
 from precise_core.ranking.variants import publish_rankers
-from precise_core.run.job import ROLLBACK_JOURNAL, Job
+from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.erasure_list import ErasureList
@@ -110,7 +116,7 @@ def whole_state(job: Job) -> None:
     existing = [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
     job.output_versions = {table.name: job.warehouse.version(table) for table in existing}
     indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.warehouse).items()}
-    job.artefacts = pointers(job.folder) | indexes
+    job.artefacts = artefacts_in_use(job.folder) | indexes
 
 
 def verify(job: Job, state: State) -> list[str]:
@@ -127,7 +133,7 @@ def verify(job: Job, state: State) -> list[str]:
             files = _verify_table(job.warehouse.path(table), table.name, state.tables[table.name])
             seen.append(f"{table.name} version {state.tables[table.name]}: {files} files are there")
     for key, version in sorted(state.artefacts.items()):
-        folder = job.folder / FOLDERS[key.partition(":")[0]] / version
+        folder = artefact_folder(job.folder, key, version)
         if key.startswith("index:") and not folder.is_dir():
             seen.append(f"{key} {version}: removed since, it will be built again")
             continue
@@ -135,7 +141,7 @@ def verify(job: Job, state: State) -> list[str]:
         seen.append(f"{key} {version}: SHA-256 as written")
     if PUBLISHED_MODELS.name in state.tables:
         for task, row in publications(job.warehouse, state.tables[PUBLISHED_MODELS.name]).items():
-            Checkpoint.open(job.folder / FOLDERS["checkpoint"] / row[c.MODEL_VERSION])
+            Checkpoint.open(job.folder / CHECKPOINTS / row[c.MODEL_VERSION])
             seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
     return seen
 
@@ -171,13 +177,7 @@ def _verify_table(path: str, name: str, version: int) -> int:
 
 def begin(job: Job, state: State) -> None:
     """Leave the journal: from here on no other job works on the warehouse until the rollback is finished."""
-    journal = job.folder / ROLLBACK_JOURNAL
-    draft = journal.with_suffix(".writing")
-    with draft.open("w", encoding="utf-8") as handle:
-        json.dump(asdict(state), handle, indent=2)
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.replace(journal)
+    replace_file(job.folder / ROLLBACK_JOURNAL, json.dumps(asdict(state), indent=2))
 
 
 def interrupted(job: Job) -> State | None:
@@ -199,9 +199,9 @@ def interrupted(job: Job) -> State | None:
 
 def point_back(job: Job, state: State) -> None:
     """Checkpoints and ranking models in use; first, since the vectors they made are still in the tables."""
-    checkpoints, rankers = job.folder / FOLDERS["checkpoint"], job.folder / FOLDERS["ranker"] / "latest.json"
+    checkpoints = job.folder / CHECKPOINTS
     wanted = {key: version for key, version in state.artefacts.items() if not key.startswith("index:")}
-    for key in sorted(pointers(job.folder).keys() - wanted.keys()):
+    for key in sorted(artefacts_in_use(job.folder).keys() - wanted.keys()):
         if key.startswith("checkpoint:"):
             unpublish(checkpoints, key.partition(":")[2])
             job.say(f"{key}: none in use, as then")
@@ -210,7 +210,7 @@ def point_back(job: Job, state: State) -> None:
             publish_latest(checkpoints, key.partition(":")[2], Checkpoint.open(checkpoints / version))
             job.say(f"{key}: {version}")
     systems = {key.partition(":")[2]: version for key, version in wanted.items() if key.startswith("ranker:")}
-    if systems or rankers.is_file():
+    if systems or ranker_pointer(job.folder).is_file():
         publish_rankers(job, systems)
 
 
@@ -264,4 +264,4 @@ def _tables(job: Job) -> list[Table]:
 def removed_indexes(job: Job, state: State) -> list[str]:
     """Tasks whose index was removed since; what is in one never changes."""
     indexes = {key.partition(":")[2]: name for key, name in state.artefacts.items() if key.startswith("index:")}
-    return sorted(task for task, name in indexes.items() if not (job.folder / FOLDERS["index"] / name).is_dir())
+    return sorted(task for task, name in indexes.items() if not artefact_folder(job.folder, "index", name).is_dir())

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from precise_core.operations.erase import MESSAGE, WINDOW_USER
 from precise_core.warehouse.care import live_files
-from precise_core.warehouse.id_words import BETWEEN, message_pattern, phrase_pattern, words_of
+from precise_core.warehouse.erasure_list import BETWEEN, message_pattern, phrase_pattern, words_of
 from schemas import columns as c
 
 _KEPT_CHARS = 32  # of a text in the statistics of a table's log; a mark may follow

@@ -86,8 +86,7 @@ def _sampled(old: DataFrame, new: DataFrame, key: str, size: int) -> tuple[np.nd
     table = both.orderBy(key).toArrow()
     if not table.num_rows:
         return np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
-    columns = (table[name].combine_chunks() for name in (_OLD, _NEW))
-    old_SD, new_SD = (fixed_lists(column, len(column[0])).astype(np.float64) for column in columns)
+    old_SD, new_SD = (fixed_lists(table[name]).astype(np.float64) for name in (_OLD, _NEW))
     return old_SD, new_SD
 
 

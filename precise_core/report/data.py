@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from precise_core.artefacts import CHECKPOINTS, checkpoint_manifest, checkpoints_in_use, rankers_in_use
 from precise_core.config.tasks import ALL_TASK
 from precise_core.report.frames import records
 from precise_core.settings import Settings
-from precise_core.warehouse.report_tables import Tables
+from precise_core.warehouse.reader import TableReader
 from schemas import (
     EVALUATION_METRICS,
     EVENTS,
@@ -49,7 +50,7 @@ SOURCES: tuple[tuple[Table, Table], ...] = (
 
 # They write down what a night left behind, or look after it; their seconds are not a step of it.
 _NO_STEP_OF_A_NIGHT = ("run_night", "maintain_tables", "erase_user", "rollback")
-_UNTRAINED = "latest-untrained"  # kept for comparison only: nothing was trained, nothing is served from it
+_UNTRAINED = "untrained"  # kept for comparison only: nothing was trained, nothing is served from it
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Night:
 
     def __init__(self, warehouse: Path, settings: Settings) -> None:
         self.settings = settings
-        self.tables = Tables(warehouse)
-        self.checkpoints = warehouse / "checkpoints"
+        self.tables = TableReader(warehouse)
+        self.checkpoints = warehouse / CHECKPOINTS
 
     @property
     def before_as_of(self) -> pc.Expression:
@@ -147,15 +148,15 @@ class Night:
 
     def scored_impressions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Labels and probabilities of the test impressions, by ranking model in use."""
-        pointer = self.tables.root / "rankers" / "latest.json"
-        if not pointer.is_file() or not self.tables.rows_if_any(RANKING_SCORES):
+        rankers = rankers_in_use(self.tables.root)
+        if not rankers or not self.tables.rows_if_any(RANKING_SCORES):
             return {}
         features = self.tables.frame(RANKING_FEATURES, [c.IMPRESSION_ID, c.LABEL, c.SPLIT])
         # With the vectors of every task; what one ranking model has learned from is no test for any.
         is_learned_from = features.loc[features[c.SPLIT] != c.TEST, c.IMPRESSION_ID].unique()
         tested = features[~features[c.IMPRESSION_ID].isin(is_learned_from)].drop_duplicates(c.IMPRESSION_ID)
         found = {}
-        for system, version in json.loads(pointer.read_text(encoding="utf-8")).items():
+        for system, version in rankers.items():
             of_version = pc.field(c.RANKER_VERSION) == version
             scores = self.tables.frame(RANKING_SCORES, [c.IMPRESSION_ID, c.SCORE], of_version)
             rows = scores.merge(tested, on=c.IMPRESSION_ID).sort_values(c.IMPRESSION_ID)
@@ -177,20 +178,17 @@ class Night:
     @cached_property
     def trainings(self) -> list[Training]:
         """The newest checkpoint of each task: Universal Training first, then by name."""
-        pointers = [path for path in self.checkpoints.glob("latest-*.json") if path.stem != _UNTRAINED]
-        pointers.sort(key=lambda path: (path.stem != f"latest-{ALL_TASK}", path.stem))
-        return [self._training(pointer) for pointer in pointers]
-
-    def _training(self, pointer: Path) -> Training:
-        version = str(json.loads(pointer.read_text(encoding="utf-8"))[c.MODEL_VERSION])
-        folder = self.checkpoints / version
-        manifest = folder / "manifest.json"
-        return Training(
-            name=pointer.stem.removeprefix("latest-"),
-            model_version=version,
-            manifest=json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {},
-            log=read_metric_log(folder / "metrics.jsonl"),
-        )
+        in_use = checkpoints_in_use(self.checkpoints)
+        names = sorted(in_use.keys() - {_UNTRAINED}, key=lambda name: (name != ALL_TASK, name))
+        return [
+            Training(
+                name=name,
+                model_version=in_use[name],
+                manifest=checkpoint_manifest(self.checkpoints, in_use[name]),
+                log=read_metric_log(self.checkpoints / in_use[name] / "metrics.jsonl"),
+            )
+            for name in names
+        ]
 
     @cached_property
     def published(self) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import PreciseError, stored_text
 from precise_core.report import (
@@ -65,10 +66,7 @@ def build_report(warehouse: Path, settings: Settings, out: Path) -> Path:
     """
     night = Night(warehouse, settings)
     html = _render(night)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    unfinished.write_text(html, encoding="utf-8")
-    unfinished.replace(out)
+    replace_file(out, html)
     return out
 
 

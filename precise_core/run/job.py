@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
+from precise_core.artefacts import CHECKPOINTS, ROLLBACK_JOURNAL
 from precise_core.config import config_hash
 from precise_core.errors import InterruptedRollbackError, RowCountError
 from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
-from precise_core.warehouse.leases import Lease
+from precise_core.warehouse.locks import Lease
 from precise_core.warehouse.session import get_session, require_names
 from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import UpsertResult
@@ -29,8 +30,6 @@ from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
 
 if TYPE_CHECKING:
     from precise_core.settings import Settings
-
-ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
 
 
 class GateOutcome(Protocol):
@@ -67,7 +66,7 @@ class Job:
         self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Path | None = None
     ) -> None:
         self.name = name
-        self.checkpoints = checkpoints or Path(settings.warehouse) / "checkpoints"
+        self.checkpoints = checkpoints or Path(settings.warehouse) / CHECKPOINTS
         self.settings = settings
         self.arguments = arguments
         self.warehouse = Warehouse(settings.warehouse)

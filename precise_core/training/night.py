@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pyspark.sql import functions as F
 
+from precise_core.artefacts import CATALOGS
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError, ConfigError, NothingNewError, NothingToLearnError
 from precise_core.feed.catalog import load_item_catalog, load_token_init, require_language_model
@@ -25,7 +26,7 @@ from precise_core.training.setup import TrainingInputs
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.watching import NullProgress, Progress
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS, TRAINING_WINDOWS, Table
 from schemas import columns as c
 
@@ -311,7 +312,7 @@ def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:
     """The catalog as one file that executors read; named after the versions of the tables it holds."""
     catalog = item_catalog(job, *checkpoints)
     with_states = f"-states-v{job.pin(TEXT_STATES)}" if catalog.states else ""
-    folder = job.folder / "catalogs" / f"v{job.pin(ITEM_TOKENS)}{with_states}"
+    folder = job.folder / CATALOGS / f"v{job.pin(ITEM_TOKENS)}{with_states}"
     folder.mkdir(parents=True, exist_ok=True)
     catalog.save(folder / CATALOG_FILE)
     return folder / CATALOG_FILE

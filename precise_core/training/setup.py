@@ -28,7 +28,7 @@ from precise_core.training.loop import LossFunction, Training, TrainingResult, r
 from precise_core.training.resume import ResumeStore
 from precise_core.training.validation import validate
 from precise_core.training.watching import NullProgress, Progress
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 # Tokens that the PCA of hidden states looks at: ten times the width of a large model, within a gigabyte.

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from precise_core.run.job import GateOutcome, Job
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.spark import sequence_hash
-from precise_core.warehouse.spark_errors import raised_as_ours
+from precise_core.warehouse.spark_errors import worker_errors
 from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, ITEMS, USER_EMBEDDINGS, USER_SEQUENCES, Table
 from schemas import columns as c
 
@@ -172,7 +172,7 @@ def update_vectors(
     encoded = counts["new"] + counts["changed"]
     done = Encoded(wanted, encoded, wanted - encoded, counts["gone"])
     job.say(f"{what}: {done.in_words}")
-    with raised_as_ours():
+    with worker_errors():
         if counts["changed"] or counts["gone"]:
             _replace(job, inputs, stale, wanted, encode(_spread_out(job, inputs, todo)), check, what)
         elif counts["new"] or not job.warehouse.exists(inputs.table):

@@ -25,7 +25,7 @@ from pyspark.sql.types import ArrayType, DataType, MapType
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import DataError, MissingTableError, SchemaError
 from precise_core.warehouse.notes import Note, commit_text, read_note
-from precise_core.warehouse.reader import arrow_dataset
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
@@ -88,8 +88,7 @@ class Warehouse:
             columns: Only these; all by default.
             where: Partition column -> value or values.
         """
-        snapshot = DeltaTable(self.path(table), version=version)
-        dataset = arrow_dataset(self.path(table), table, snapshot)
+        dataset = DeltaSnapshot(self.path(table), version).dataset(table)
         conditions = [ds.field(name).isin(_listed(value)) for name, value in (where or {}).items()]
         chosen = reduce(lambda left, right: left & right, conditions) if conditions else None
         return dataset.to_table(columns=list(columns or table.column_names), filter=chosen)

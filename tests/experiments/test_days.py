@@ -23,7 +23,7 @@ from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.warm_up import is_warm_up_night, night_start
 from precise_core.training.watching import NullProgress, Progress
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 from tests.torch_world import (
     grouped_windows,

@@ -25,7 +25,7 @@ from precise_core.feed.config import FeedConfig
 from precise_core.feed.prefetch import prefetched
 from precise_core.feed.readers import RowReader, read_arrow_rows, row_count
 from precise_core.feed.windows import SequenceBatch, WindowFeed
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 from tests.night import ROOT
 from tests.torch_world import LENGTH, grouped_windows, write_windows
@@ -165,7 +165,7 @@ def test_the_arrow_reader_never_imports_petastorm(windows: DeltaSnapshot) -> Non
     code = (
         "import sys; from precise_core.feed.windows import WindowFeed; "
         "from precise_core.feed.config import FeedConfig; "
-        "from precise_core.warehouse.snapshot import DeltaSnapshot; import precise_core.training.universal; "
+        "from precise_core.warehouse.reader import DeltaSnapshot; import precise_core.training.universal; "
         "feed = WindowFeed(DeltaSnapshot(sys.argv[1]), 'all', 'train', 16, 0, config=FeedConfig(reader='arrow')); "
         "print(len(list(feed.epoch(1))), 'petastorm' in sys.modules)"
     )

@@ -19,7 +19,7 @@ from precise_core.operations.erase import erase, erases
 from precise_core.operations.traces import find_traces
 from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json
 from precise_core.warehouse.erasure_list import ErasureList
-from precise_core.warehouse.leases import reader_lease
+from precise_core.warehouse.locks import reader_lease
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS_REJECTED, RUNS, TABLES
 from schemas import columns as c

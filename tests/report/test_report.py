@@ -24,7 +24,7 @@ from precise_core.report.data import read_metric_log
 from precise_core.report.page import build_report
 from precise_core.report.summary import print_summary
 from precise_core.report.verdicts import verdicts
-from precise_core.warehouse.report_tables import Tables
+from precise_core.warehouse.reader import TableReader
 from schemas import columns as c
 from tests.fake_warehouse import (
     AS_OF,
@@ -212,7 +212,7 @@ def test_a_pinned_table_ignores_files_the_log_does_not_list(tmp_path: Path) -> N
     root = tmp_path / "ware house é"
     rows = events(np.random.default_rng(1))[:40]
     put(root, schemas.EVENTS, rows)
-    tables = Tables(root)
+    tables = TableReader(root)
     for file in (root / "tables" / "events").rglob("*.parquet"):
         pq.write_table(pq.read_table(file, partitioning=None), file, use_deprecated_int96_timestamps=True)
         pq.write_table(pq.read_table(file, partitioning=None), file.with_name("stray.parquet"))

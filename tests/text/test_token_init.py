@@ -24,7 +24,7 @@ from precise_core.training.setup import TrainingInputs, build_model
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.vectors.encoding import encode_catalog, encode_users
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import ITEM_TOKENS, TEXT_STATES
 from schemas import columns as c
 from tests.language_models import bert_folder, write_vectors

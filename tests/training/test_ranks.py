@@ -29,7 +29,7 @@ from precise_core.training.resume import ResumeStore
 from precise_core.training.setup import TrainingInputs
 from precise_core.training.validation import NDCG, RECALL
 from precise_core.training.watching import NullProgress
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from tests import dying_rank
 from tests.night import ROOT
 from tests.torch_world import ARROW, tiny_universal, world_catalog, world_snapshot

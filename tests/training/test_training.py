@@ -20,7 +20,7 @@ from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG, ndcg_at_k, recall_at_k
 from precise_core.training.watching import NullProgress, Progress
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from tests.torch_world import (
     NUM_ITEMS,
     StopAt,

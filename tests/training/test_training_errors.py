@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from precise_core.artefacts import write_sums
+from precise_core.command import EXIT_FAILED
 from precise_core.config import load_config
 from precise_core.errors import NOT_KEPT, CheckpointError, ConfigError, NothingToLearnError, TrainingError
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
-from precise_core.run.job import EXIT_FAILED
 from precise_core.settings import Settings
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from precise_core.training.loop import BatchLoss, Training, run_training
@@ -24,7 +24,7 @@ from precise_core.training.setup import TrainingInputs
 from precise_core.training.targeted import train_targeted
 from precise_core.training.validation import NDCG
 from precise_core.training.watching import NullProgress
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import RUNS
 from tests import vector_world
 from tests.night import CONFIG, copy_of, run, said
@@ -211,13 +211,11 @@ def test_more_active_experts_than_experts() -> None:
 def test_a_checkpoint_of_another_format(windows: DeltaSnapshot, tmp_path: Path) -> None:
     checkpoint = universal_training(windows, tmp_path, epochs=0)
     manifest = checkpoint.folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 1'))
+    manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 1'))
     with pytest.raises(CheckpointError, match=r"manifest\.json: changed since it was written"):
         Checkpoint.open(checkpoint.folder)
-    sums = checkpoint.folder / "sums.json"
-    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    sums.write_text(json.dumps(json.loads(sums.read_text()) | {"manifest.json": digest}))
-    with pytest.raises(CheckpointError, match="has format 1, this version reads format 2; train again"):
+    write_sums(checkpoint.folder)
+    with pytest.raises(CheckpointError, match="has format 1, this version reads format 3; train again"):
         Checkpoint.open(checkpoint.folder)
 
 
