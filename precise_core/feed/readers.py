@@ -53,7 +53,7 @@ def pools(portions: Iterable[Rows], size: int) -> Iterator[Rows]:
     """The same rows as int64, ``size`` at a time; the last pool may be smaller.
 
     One set of buffers is filled again and again, which spares the memory and the page faults of new ones: a pool is
-    valid until the next one is asked for.
+    valid until the next one is requested.
 
     Raises:
         DataError: A column holds nulls, or lists of another length than before.

@@ -176,7 +176,7 @@ class WindowFeed:
         read, columns = _reader(self.config.reader), _COLUMNS[self._split]
         if self._since is None:
             return read(files, columns, first_row)
-        # How many of a file's rows are new stands in no footer: all files are read from their start.
+        # How many of a file's rows are new is in no footer: all files are read from their start.
         return without_first(newest_since(read(files, columns, 0), self._since), first_row)
 
     @cached_property
@@ -247,9 +247,9 @@ def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split =
 def window_ids(feed: WindowFeed, batches: Iterable[SequenceBatch]) -> list[str]:
     """``window_id`` of every window of ``feed`` that equals a row of the batches, sorted.
 
-    Ids travel with no batch, because nothing but an error asks for them: the table is read for them here.
+    Ids travel with no batch, because nothing but an error needs them: the table is read for them here.
     """
-    wanted = {
+    searched = {
         _content(*row)
         for batch in batches
         for row in zip(batch.item_indices_BL.numpy(), batch.event_ts_BL.numpy(), batch.lengths_B.numpy(), strict=True)
@@ -259,7 +259,7 @@ def window_ids(feed: WindowFeed, batches: Iterable[SequenceBatch]) -> list[str]:
         str(window_id)
         for rows in read_arrow_rows(feed.files, columns, first_row=0)
         for *row, window_id in zip(*(rows[name] for name in columns), strict=True)
-        if _content(*row) in wanted
+        if _content(*row) in searched
     )
 
 

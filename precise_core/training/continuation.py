@@ -1,4 +1,4 @@
-"""Going on from an earlier night's checkpoint: which one, grown to tonight's items, and on which windows.
+"""Continuing an earlier night's checkpoint: which one, grown to tonight's items, and on which windows.
 
 V vocabulary rows, W known tokens, K tokens of the language model, D width.
 """
@@ -41,12 +41,10 @@ def seconds_of(as_of: datetime) -> int:
 
 
 def require_same_model(checkpoint: Checkpoint, expected: ModelConfig, whose: str, advice: str) -> None:
-    """Refuse to go on with a model of other sizes.
+    """Refuse to continue a model of other sizes than ``expected``.
 
     Args:
-        checkpoint: To go on from.
-        expected: The sizes it must have.
-        whose: Where they come from, for the message.
+        whose: Where the expected sizes come from, for the message.
         advice: What to do instead.
 
     Raises:
@@ -62,11 +60,7 @@ def require_same_model(checkpoint: Checkpoint, expected: ModelConfig, whose: str
 
 
 def require_same_text(checkpoint: Checkpoint, catalog: ItemCatalog, advice: str) -> None:
-    """Refuse a catalog of another tokenizer, another text length or, for a contextual model, another language model.
-
-    Raises:
-        CheckpointError: The message names both.
-    """
+    """Refuse a catalog of another tokenizer, another text length or, for a contextual model, another language model."""
     checkpoint.require_fit(catalog, advice)
     manifest = checkpoint.manifest
     if manifest.max_token_length != catalog.max_token_length:
@@ -117,8 +111,8 @@ def frequencies_since(
     An older event counts where none did so far: it was in no train window yet.
 
     Args:
-        known_V: Of the checkpoint that goes on.
-        learnt_V: Events of tonight's windows, older ones included (`item_frequencies`); one for each row.
+        known_V: Of the checkpoint that is continued.
+        learnt_V: Events of tonight's windows, older ones included (`item_frequencies`).
         since: Epoch seconds from which an event is new.
     """
     num_rows = len(learnt_V)

@@ -78,8 +78,8 @@ def run_training(training: Training) -> TrainingResult:
     """Train until the epochs are used up or validation has not improved for ``patience`` epochs.
 
     Raises:
-        TrainingError: A loss or a gradient is not finite, and the message names the batch and its windows; or the ranks
-            do not find the same state to continue from.
+        TrainingError: A loss or a gradient is not finite (the message names the batch and its windows), or the ranks
+            find different states to continue from.
         NothingToLearnError: No batch of an epoch has a loss.
     """
     keep_freed_memory()
@@ -113,7 +113,7 @@ class _Run:
             self.saved_step = self.at.step
             self.training.progress.advance(self.at.step, units=0)
         self._require_same_step(resumed is not None)
-        if resumed is None and alternate.is_wanted(self.training.alternate, self.model):
+        if resumed is None and alternate.is_enabled(self.training.alternate, self.model):
             self.at.phase = 1
         self.log = MetricsLog(self.training.logs if distribution.rank() == 0 else None, self.at.log)
         if resumed is None:
@@ -236,7 +236,7 @@ class _Run:
         # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
         # the draws of candidates, and have dropout of their own.
         place = (self.training.seed, self.at.epoch, self.at.batch_in_epoch)
-        # The generator of the CPU alone: torch.manual_seed asks every other kind of device too.
+        # The generator of the CPU alone: torch.manual_seed seeds every other kind of device too.
         torch.default_generator.manual_seed(hash((*place, distribution.rank())) % 2**63)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
             return self.training.loss(batch, torch.Generator().manual_seed(hash(place) % 2**63))

@@ -1,4 +1,4 @@
-"""AdamW over a model, with a sparse variant for large embedding tables, and its learning rate."""
+"""AdamW over a model, with a sparse variant for large embedding tables, its learning rate, and its memory."""
 
 from __future__ import annotations
 

@@ -66,13 +66,10 @@ def states_by_groups(
     """States of the last layer at some positions of a batch, P x D.
 
     Args:
-        model: Whose encoder to ask, once for each group.
-        groups: The batch taken apart.
         e_parts: Item vectors of each group.
         valid_mask_BL: True = real position of the batch.
-        masked_BL: True = the mask vector stands there instead; None = nowhere.
-        rows_P: Row of each position, in ascending order.
-        positions_P: Its column.
+        masked_BL: True = the mask vector is there instead; None = nowhere.
+        rows_P, positions_P: Row of each position, in ascending order, and its column.
     """
     h_parts = []
     for group, e_BLD in zip(groups, e_parts, strict=True):

@@ -226,7 +226,7 @@ def _set_token_vectors(model: Precise, token_init: TokenInit | None) -> None:
 def _projection(states_SH: torch.Tensor, width: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """``(mean_H, components_HD)`` so that a projected token has length 1 on average, as a row of a token table has.
 
-    The PCA stands in the checkpoint, as the projection it became: later texts go through the same one. States narrower
+    The PCA is kept in the checkpoint, as the projection it became: later texts go through the same one. States narrower
     than ``width`` get random directions beside their components.
     """
     sample_SH = states_SH[:: -(-len(states_SH) // _PCA_STATES)].double().numpy()

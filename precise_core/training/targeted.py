@@ -21,11 +21,11 @@ def train_targeted(
 ) -> Checkpoint:
     """Train on the windows of the task from where the night starts; write the epoch with the best validation NDCG@50.
 
-    On a warm-up night (``warm_up``) that is the universal checkpoint, with the head of ``previous``, and all windows
+    On a warm-up night that is the universal checkpoint, with the head of ``previous``, and all windows
     are learnt. Epoch 0 is the warm start itself, without the mask: a task too sparse to improve on it keeps it, and the
     manifest says so. A task without validation windows keeps it too, because nothing could tell better from worse.
 
-    On any other night ``previous`` goes on with the windows that hold events since its own ``as_of``.
+    On any other night ``previous`` is continued with the windows that hold events since its own ``as_of``.
 
     The optimizer starts anew every night: no moments are carried over, of reloaded parameters or of others.
 
@@ -33,12 +33,12 @@ def train_targeted(
         config: How to train; the model's sizes are those of ``universal``.
         universal: The universal checkpoint in use; the catalog may have grown since.
         previous: The task's checkpoint in use, if any. Where it is of ``as_of`` itself or later, the night is run again
-            and starts from the one before.
+            and starts where it started the first time.
 
     Raises:
         NothingToLearnError: The task has no windows, no two instants in any, or nothing to judge a training from
             scratch by.
-        NothingNewError: ``previous`` would go on but nothing new was learnt: it should stay in use.
+        NothingNewError: ``previous`` would be continued but nothing new was learnt: it should stay in use.
     """
     task, catalog = inputs.task, inputs.catalog
     require_same_text(universal, catalog, "run jobs/train_universal.py first")
@@ -102,7 +102,7 @@ def _space(start: Start, task: str) -> str | None:
 
 
 def _feed(start: Start, inputs: TrainingInputs, config: TargetedConfig) -> WindowFeed:
-    """The windows to learn from; on a night that goes on, none of them is no fault."""
+    """The windows to learn from; on a night that continues, having none is no error."""
     try:
         feed = inputs.window_feed(c.TRAIN, config.batch_size, start.since)
         _require_examples(feed)

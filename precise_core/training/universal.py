@@ -48,12 +48,12 @@ def train_universal(
     evaluation can show what was learned. The trained one is not published: that is the caller's decision. Called again
     after a kill, with the same arguments, it continues at the last saved step.
 
-    With ``parent`` that model goes on instead: it gets rows for the catalog's new items and tokens, and learns the
+    With ``parent`` that model is continued instead: it gets rows for the catalog's new items and tokens, and learns the
     windows whose newest event is not older than the parent's ``as_of``. No untrained model is written then.
 
     Args:
         token_init: Initial token rows from the language model; needed for ``token_init: vocab`` and ``input``.
-        parent: The checkpoint to go on from, with an ``as_of``; None = from scratch.
+        parent: The checkpoint to continue; None = from scratch.
 
     Raises:
         NothingNewError: ``parent`` learnt nothing new, because no window is new or validation never improved.
@@ -94,10 +94,10 @@ def train_universal(
 
 
 def new_since(parent: Checkpoint, model_config: ModelConfig, catalog: ItemCatalog) -> int:
-    """Epoch seconds from which events are new to ``parent``.
+    """Epoch seconds from which events are new to ``parent``, which must fit the configuration and the catalog.
 
     Raises:
-        CheckpointError: It does not say what it has learnt, or does not fit the configuration or the catalog.
+        CheckpointError: It does not say what it has learnt.
     """
     if parent.manifest.as_of is None:
         raise CheckpointError(

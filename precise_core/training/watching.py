@@ -1,4 +1,4 @@
-"""Where the figures of a running training can be watched: JSON lines, and TensorBoard's event files."""
+"""Watching a training that runs: its figures as JSON lines and TensorBoard's event files, and its progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MetricsLog:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if not known:  # another training: its curves are not to be mixed with those of the one before
+        if not known:  # another training: its curves are not to be mixed with the previous one's
             for events in folder.glob("events.out.tfevents.*"):
                 events.unlink()
         self._file = folder / "metrics.jsonl"
@@ -51,7 +51,7 @@ class MetricsLog:
 
 
 class Progress(Protocol):
-    """A progress bar, or anything else that wants to know."""
+    """A progress bar, or anything else that follows a training."""
 
     def start(self, total_steps: int, description: str) -> None:
         """A training of so many steps begins."""
@@ -64,7 +64,7 @@ class Progress(Protocol):
 
 
 class NullProgress:
-    """Says nothing."""
+    """Shows nothing."""
 
     def start(self, total_steps: int, description: str) -> None:
         pass
