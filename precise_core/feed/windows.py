@@ -131,12 +131,10 @@ class WindowFeed:
         """All windows once, in the order of epoch ``n``.
 
         Args:
-            n: Number of the epoch.
             first_step: Batches to leave out at the start; those of whole pools are not even read.
 
         Raises:
             RowCountError: The reader delivered another number of rows than were counted; raised after the last row.
-            DataError: A file cannot be read.
         """
         return prefetched(self._epoch(n, first_step), self.config.prefetch_batches)
 
@@ -232,7 +230,6 @@ def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split =
 
     Raises:
         RowCountError: The files hold another number of rows than the snapshot says.
-        DataError: A file cannot be read.
     """
     partition = {c.TASK: task, c.SPLIT: split}
     rows = newer = 0

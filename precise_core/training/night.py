@@ -44,11 +44,9 @@ class UniversalInputs:
     """What every rank needs, as plain values that travel to its process.
 
     Attributes:
-        settings: The whole configuration.
         tables: (path, version) of the pinned tables, by name.
         out: Folder of all checkpoints.
-        parent: The checkpoint to go on from; None = from scratch.
-        task: Whose windows.
+        parent: The checkpoint to continue; None = from scratch.
     """
 
     settings: Settings
@@ -63,7 +61,7 @@ class UniversalInputs:
 
 
 def universal_night(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Checkpoint | None]:
-    """The new checkpoint, unpublished, and the one it goes on from (None = scratch).
+    """The new checkpoint, unpublished, and the one it continues (None = scratch).
 
     ``task`` other than `all` is for experiments: a model of one task's windows alone, in this process, from scratch.
     With `universal.ranks` above 1 it trains through TorchDistributor.
@@ -102,7 +100,7 @@ def universal_inputs(job: Job, task: str) -> UniversalInputs:
             settings = _by_id_alone(settings)
     needed.append(ITEM_VOCABULARY)  # not read here: its version says what the rows of the model mean
     tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
-    parent = checkpoint_to_go_on_from(job) if task == ALL_TASK else None
+    parent = checkpoint_to_continue(job) if task == ALL_TASK else None
     return UniversalInputs(settings=settings, tables=tables, out=job.checkpoints.resolve(), parent=parent, task=task)
 
 
@@ -141,7 +139,7 @@ def _on_each_rank(inputs: UniversalInputs) -> str:
         return str(inputs.parent.folder)
 
 
-def checkpoint_to_go_on_from(job: Job) -> Checkpoint | None:
+def checkpoint_to_continue(job: Job) -> Checkpoint | None:
     """The newest universal checkpoint from before this night; None = train from scratch."""
     if job.settings.universal.start == "scratch":
         return None

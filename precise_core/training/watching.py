@@ -63,14 +63,5 @@ class Progress(Protocol):
         """The training is over."""
 
 
-class NullProgress:
+class NullProgress(Progress):
     """Shows nothing."""
-
-    def start(self, total_steps: int, description: str) -> None:
-        pass
-
-    def advance(self, n: int, **info: float) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
