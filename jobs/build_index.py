@@ -8,7 +8,7 @@ searches.
 from precise_core.command import command, task_flag
 from precise_core.index.night import indexed_items, make_index
 from precise_core.run.job import Job
-from precise_core.training.checkpoints import latest_checkpoint, trained_tasks
+from precise_core.training.night import latest_checkpoint, trained_tasks
 
 
 @command(task_flag("index"))

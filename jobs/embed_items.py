@@ -13,7 +13,7 @@ from functools import partial
 
 from precise_core.command import command, switch, task_flag
 from precise_core.run.job import Job
-from precise_core.training.checkpoints import (
+from precise_core.training.night import (
     latest_checkpoint,
     require_tokens,
     require_vocabulary,

@@ -13,7 +13,7 @@ from functools import partial
 from precise_core.command import command, switch, task_flag
 from precise_core.run.job import Job
 from precise_core.sequences.night import as_of_sequences
-from precise_core.training.checkpoints import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
+from precise_core.training.night import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
 from precise_core.vectors.night import stored_rows, update_vectors, user_inputs
 from precise_core.vectors.spark import embed_users
 from schemas import USER_EMBEDDINGS, USER_SEQUENCES

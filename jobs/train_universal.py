@@ -13,21 +13,20 @@ from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import UNTRAINED, latest, publish_latest
-from precise_core.training.checkpoints import checkpoint_folder
-from precise_core.training.night import train, windows_offered
+from precise_core.training.night import universal_night, windows_offered
 
 
 @command()
 def main(job: Job) -> None:
     try:
-        checkpoint, parent = train(job)
+        checkpoint, parent = universal_night(job)
     except NothingNewError as error:
         job.say(str(error))
-        job.describe_checkpoint(ALL_TASK, latest(checkpoint_folder(job), ALL_TASK))
+        job.describe_checkpoint(ALL_TASK, latest(job.checkpoints, ALL_TASK))
         rows, _ = windows_offered(job, None)
         job.balance("windows per epoch", rows_in=rows, rows_out=0, rows_rejected=rows)
         return
-    publish_latest(checkpoint_folder(job), ALL_TASK, checkpoint)
+    publish_latest(job.checkpoints, ALL_TASK, checkpoint)
     job.describe_checkpoint(ALL_TASK, checkpoint)
     if parent is None:  # from scratch: the untrained model was published beside it
         job.artefacts[f"checkpoint:{UNTRAINED}"] = str(checkpoint.manifest.parent)

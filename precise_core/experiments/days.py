@@ -17,7 +17,7 @@ from precise_core.run.job import Job
 from precise_core.settings import Settings
 from precise_core.tasks import task_filter
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.checkpoints import checkpoint_in_use
+from precise_core.training.night import checkpoint_in_use
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, IMPRESSIONS, ITEM_VOCABULARY, TRAINING_DAYS
 from schemas import columns as c

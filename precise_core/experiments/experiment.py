@@ -34,7 +34,7 @@ from precise_core.run.code import code_version
 from precise_core.run.job import Job
 from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.settings import Settings
-from precise_core.training.checkpoints import item_catalog
+from precise_core.training.night import item_catalog
 from schemas import EVENTS
 
 

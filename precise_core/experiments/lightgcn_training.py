@@ -14,7 +14,7 @@ from scipy import sparse
 from precise_core.errors import NothingToLearnError, TrainingError
 from precise_core.evaluation.config import LightGCNConfig
 from precise_core.experiments.lightgcn_model import LightGCN, adjacency
-from precise_core.training.progress import NullProgress, Progress
+from precise_core.training.watching import NullProgress, Progress
 
 Quality = Callable[[np.ndarray, np.ndarray], float]
 

@@ -7,7 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingToLearnError
 from precise_core.run.job import Job
-from precise_core.training import night as universal
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.checkpoints import item_catalog, pinned_snapshot
+from precise_core.training.night import targeted_inputs, universal_night
 from precise_core.training.targeted import train_targeted
 from schemas import ITEM_TOKENS, TRAINING_WINDOWS, Table
 
@@ -117,7 +116,7 @@ def train_universal_once(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Tr
         **what_trainings_read(job),
     }
     key = "universal" if task == ALL_TASK else f"task-{task}"
-    return _once(job, f"{key}-{digest(identity)}", task, lambda: universal.train(job, task)[0])
+    return _once(job, f"{key}-{digest(identity)}", task, lambda: universal_night(job, task)[0])
 
 
 def train_targeted_once(job: Job, universal_checkpoint: Checkpoint, task: str) -> tuple[Checkpoint, Trained]:
@@ -137,19 +136,8 @@ def train_targeted_once(job: Job, universal_checkpoint: Checkpoint, task: str) -
     }
 
     def train() -> Checkpoint:
-        return train_targeted(
-            config=settings.targeted,
-            universal=universal_checkpoint,
-            windows=pinned_snapshot(job, TRAINING_WINDOWS),
-            catalog=item_catalog(job, universal_checkpoint),
-            task=task,
-            out=job.checkpoints,
-            seed=settings.seed,
-            parent_versions=job.input_versions,
-            as_of=settings.as_of,
-            progress=job.progress("windows"),
-            feed_config=settings.feed,
-        )
+        inputs = replace(targeted_inputs(job, universal_checkpoint), task=task)
+        return train_targeted(inputs, settings.targeted, universal_checkpoint)
 
     return _once(job, f"targeted-{task}-{digest(identity)}", task, train)
 

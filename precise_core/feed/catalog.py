@@ -20,11 +20,7 @@ from schemas import columns as c
 
 
 def load_item_catalog(item_tokens: DeltaSnapshot, text_states: DeltaSnapshot | None = None) -> ItemCatalog:
-    """The token ids of every vocabulary row, from a snapshot of ``item_tokens``.
-
-    Args:
-        item_tokens: The table.
-        text_states: Hidden states of every text, for models with ``token_init: contextual``.
+    """The token ids of every vocabulary row; with ``text_states`` for models with ``token_init: contextual``.
 
     Raises:
         DataError: The table is empty, holds one ``item_index`` twice, token lists of several lengths, or two
@@ -127,7 +123,7 @@ def require_language_model(table: DeltaSnapshot, name: str) -> None:
     machine that only trains need not have the model: its name has to do there.
 
     Args:
-        table: A snapshot of ``token_embeddings`` or ``text_states``.
+        table: `token_embeddings` or `text_states`.
         name: The configured language model.
 
     Raises:
@@ -137,12 +133,12 @@ def require_language_model(table: DeltaSnapshot, name: str) -> None:
     written = _only_value(table.read([c.LANGUAGE_MODEL])[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
     found = written.removesuffix(INPUT_SUFFIX)
     try:
-        asked = language_model_id(name)
+        configured = language_model_id(name)
     except ConfigError:
-        asked, found = Path(name).name, found.rpartition("@")[0]
-    if found != asked:
+        configured, found = Path(name).name, found.rpartition("@")[0]
+    if found != configured:
         raise DataError(
-            f"{label}: written by language model {written}, text.language_model is {asked}; "
+            f"{label}: written by language model {written}, text.language_model is {configured}; "
             f"run jobs/embed_tokens.py first"
         )
 

@@ -14,7 +14,7 @@ from precise_core.publication.published import published_now
 from precise_core.run.job import Job
 from precise_core.sequences.night import as_of_sequences
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.checkpoints import latest_checkpoint, require_tokens, require_vocabulary, trained_tasks
+from precise_core.training.night import latest_checkpoint, require_tokens, require_vocabulary, trained_tasks
 from precise_core.vectors.night import VectorInputs, differences, item_inputs, user_inputs
 from precise_core.warehouse.care import content_changed
 from schemas import (

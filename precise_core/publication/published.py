@@ -14,7 +14,7 @@ from precise_core.index.index import VectorIndex
 from precise_core.index.night import index_folder
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.checkpoints import checkpoint_folder, select_tasks
+from precise_core.training.night import select_tasks
 from precise_core.vectors.spark import one_version
 from precise_core.warehouse.care import is_readable
 from precise_core.warehouse.tables import Warehouse
@@ -44,7 +44,7 @@ def published_checkpoint(job: Job, task: str) -> Checkpoint:
         MissingTableError: Nothing was ever published.
         CheckpointError: Nothing is published for the task, or the checkpoint's files were changed.
     """
-    return Checkpoint.open(checkpoint_folder(job) / _published(job, task)[c.MODEL_VERSION])
+    return Checkpoint.open(job.checkpoints / _published(job, task)[c.MODEL_VERSION])
 
 
 def published_version(job: Job, task: str, table: Table) -> int:

@@ -15,7 +15,7 @@ from precise_core.publication.drift_night import drift_facts
 from precise_core.publication.night import publication_follows, valid_from
 from precise_core.publication.published import published_checkpoint, published_index, published_tasks, published_vectors
 from precise_core.run.job import Job
-from precise_core.training.checkpoints import latest_checkpoint
+from precise_core.training.night import latest_checkpoint
 from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, PUBLISHED_MODELS, USER_EMBEDDINGS, VALIDATION_RESULTS, Table
 from schemas import columns as c

@@ -18,11 +18,12 @@ from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
 from precise_core.settings import Settings
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
-from precise_core.training.loop import BatchLoss, Training, train
-from precise_core.training.progress import NullProgress
+from precise_core.training.loop import BatchLoss, Training, run_training
 from precise_core.training.resume import ResumeStore
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.targeted import train_targeted
 from precise_core.training.validation import NDCG
+from precise_core.training.watching import NullProgress
 from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import RUNS
 from tests import vector_world
@@ -137,7 +138,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_names_its_windows(
     )
     message = r"gradient is not finite: fusion\.id_table\.weight; at epoch 1, batch 1 to 2 \(step 1\), windows \['all/"
     with pytest.raises(TrainingError, match=message):
-        train(training)
+        run_training(training)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -189,14 +190,16 @@ def test_a_task_whose_windows_have_nothing_to_predict(windows: DeltaSnapshot, tm
     write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], "click", "validation")
     with pytest.raises(NothingToLearnError, match="task 'click', train: .*nothing to predict"):
         train_targeted(
+            TrainingInputs(
+                windows=DeltaSnapshot(tmp_path / "training_windows"),
+                catalog=world_catalog(),
+                task="click",
+                out=tmp_path / "out",
+                seed=5,
+                versions={},
+            ),
             config=tiny_targeted(),
             universal=universal,
-            windows=DeltaSnapshot(tmp_path / "training_windows"),
-            catalog=world_catalog(),
-            task="click",
-            out=tmp_path / "out",
-            seed=5,
-            parent_versions={},
         )
 
 
