@@ -21,8 +21,7 @@ from precise_core.operations.traces import MESSAGE, WINDOW_USER, Traces, find_tr
 from precise_core.run.job import Job
 from precise_core.run.run_log import remove_logs
 from precise_core.warehouse.care import forget_history
-from precise_core.warehouse.erasure_list import ErasureList
-from precise_core.warehouse.id_words import message_pattern, phrase_of, phrases, words_of
+from precise_core.warehouse.erasure_list import ErasureList, message_pattern, phrase_of, phrases, words_of
 from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.tables import Warehouse
 from schemas import IMPRESSIONS, RANKING_FEATURES, RANKING_SCORES, RUNS, TABLES, TRAINING_WINDOWS, Table
