@@ -24,7 +24,7 @@ from precise_core.experiments.experiment import (
     what_jobs_read,
     with_a_figure_per_line,
 )
-from precise_core.experiments.trainings import Trained, train_system
+from precise_core.experiments.training_cache import Trained, train_system
 from precise_core.operations.chain import Link, chain, chain_command
 from precise_core.run.job import Job
 from precise_core.run.progress import console

@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import ConfigError
-from precise_core.experiments.exposures import EXPOSURES, exposures_per_item
 from precise_core.run.job import Job
 from precise_core.settings import Settings
 from precise_core.tasks import task_filter
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.checkpoints import checkpoint_in_use
+from precise_core.warehouse.instants import instant
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, IMPRESSIONS, ITEM_VOCABULARY, TRAINING_DAYS
 from schemas import columns as c
+
+EXPOSURES = "exposures"
 
 _ONE_DAY = timedelta(days=1)
 
@@ -164,3 +167,9 @@ def _recorded(warehouse: Warehouse) -> list[dict[str, Any]]:
         return []
     rows: list[dict[str, Any]] = warehouse.read_arrow(TRAINING_DAYS, warehouse.version(TRAINING_DAYS)).to_pylist()
     return rows
+
+
+def exposures_per_item(rows: DataFrame, time_column: str, start: datetime, end: datetime) -> DataFrame:
+    """``item_id`` and its number of ``rows`` (impressions or events) from ``start`` to before ``end``."""
+    in_time = (F.col(time_column) >= instant(start)) & (F.col(time_column) < instant(end))
+    return rows.where(in_time).groupBy(c.ITEM_ID).agg(F.count(F.lit(1)).alias(EXPOSURES)).select(c.ITEM_ID, EXPOSURES)

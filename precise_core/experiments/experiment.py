@@ -21,13 +21,12 @@ from precise_core.evaluation.protocol import (
     evaluate_ranking,
 )
 from precise_core.evaluation.references import Scorer
-from precise_core.experiments.blend import Blend
-from precise_core.experiments.blending import Blending
+from precise_core.experiments.blend import Blend, Blending
 from precise_core.experiments.lightgcn import graph_system
 from precise_core.experiments.machine import machine
 from precise_core.experiments.recall_table import recall_figures
 from precise_core.experiments.seeds import figures_over_seeds
-from precise_core.experiments.trainings import SystemTraining, Trained
+from precise_core.experiments.training_cache import SystemTraining, Trained
 from precise_core.intake.event_order import doubtful_order
 from precise_core.intake.read import describe_source
 from precise_core.run.code import code_version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from precise_core.config.tasks import ALL_TASK
-from precise_core.report.frames import records
 from precise_core.settings import Settings
 from precise_core.warehouse.report_tables import Tables
 from schemas import (
@@ -296,3 +295,8 @@ def _candidate_lists(rows: pd.DataFrame) -> dict[tuple[str, str], list[tuple[str
     for row in records(rows.sort_values([c.TASK, c.SOURCE, c.RANK])):
         lists.setdefault((row.task, row.source), []).append((row.item_id, row.seed_item_id))
     return lists
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """Named tuples, one per row; untyped, because the columns of a frame are known only when it is read."""
+    return iter(frame.itertuples(index=False))

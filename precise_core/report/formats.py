@@ -73,9 +73,9 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.1f}".removesuffix(".0") + " %"
 
 
-def share(part: int, whole: int) -> float | None:
-    """``part / whole``; None, which is written as a dash, where there is no whole."""
-    return part / whole if whole else None
+def percent_of(part: float, whole: float) -> str:
+    """``part / whole`` as a percentage; a dash where there is no whole."""
+    return percent(part / whole if whole else None)
 
 
 def duration(seconds: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 import pandas as pd
 
 from precise_core.report import formats
-from precise_core.report.frames import records
+from precise_core.report.data import records
 from schemas import columns as c
 
 RETRIEVAL, RECALL, RANKING = "retrieval", "recall", "ranking"
@@ -54,17 +54,8 @@ class Score:
         return self.low <= other.high and other.low <= self.high  # type: ignore[operator]
 
 
-def verdicts(metrics: pd.DataFrame) -> list[str]:
-    """Sentences on who wins per question, task and filter.
-
-    Args:
-        metrics: Rows of `evaluation_metrics` (schemas.EVALUATION_METRICS) of one `as_of`.
-    """
-    return [verdict.text for verdict in judge(metrics)]
-
-
 def judge(metrics: pd.DataFrame) -> list[Verdict]:
-    """The sentences with what they are about, in the order of `verdicts`."""
+    """Who wins per question, task and filter, from the rows of `evaluation_metrics` of one `as_of`."""
     return [*_whole_catalog(metrics, RETRIEVAL), *_whole_catalog(metrics, RECALL), *_ranking(metrics)]
 
 
