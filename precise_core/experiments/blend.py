@@ -1,7 +1,4 @@
-"""The user's own history as a source of candidates beside a model, blended by a weight chosen on validation.
-
-B users of one block, N items, E events.
-"""
+"""The user's own history as a source of candidates beside a model, blended by a weight chosen on validation."""
 
 from __future__ import annotations
 
@@ -70,9 +67,9 @@ class Blending:
         task: The question.
 
     Attributes:
+        cut: The instant where validation begins.
         at_cut: The evaluation whose `as_of` is the cut; its events end where the test period begins.
-        cut: The instant.
-        held_out: Rows of the held-out users in it.
+        held_out: Rows of the held-out users in ``at_cut``.
     """
 
     def __init__(self, job: Job, task: str) -> None:
@@ -85,14 +82,7 @@ class Blending:
         self._question = self._of_held_out_users(job)
 
     def choose(self, config: BlendConfig, checkpoint: Checkpoint, catalog: ItemCatalog, history_task: str) -> Choice:
-        """The best blend.
-
-        Args:
-            config: What to choose from.
-            checkpoint: The model.
-            catalog: Its items' texts.
-            history_task: The task whose events are the model's input.
-        """
+        """The best blend with a model that reads the users' events of ``history_task``."""
         popular = self.at_cut.most_popular(self._task)
         model = self.at_cut.encoded(checkpoint, catalog, history_task, popular)
         found = []

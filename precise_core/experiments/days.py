@@ -23,8 +23,6 @@ from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, IMPRESSIONS, ITEM_VOCABULARY, TRAINING_DAYS
 from schemas import columns as c
 
-EXPOSURES = "exposures"
-
 _ONE_DAY = timedelta(days=1)
 
 
@@ -95,20 +93,18 @@ def record_day(job: Job) -> None:
 
 
 def exposure_of(exposed: DataFrame, checkpoint: Checkpoint) -> Exposure:
-    """Count what Universal Training had not trained at the checkpoint's last warm-up.
+    """Count what Universal Training had not trained at the last warm-up of the checkpoint in use.
 
-    Args:
-        exposed: ``item_index`` (null = not in the vocabulary) and ``exposures`` per item.
-        checkpoint: The model in use.
+    ``exposed`` has ``item_index`` (null = not in the vocabulary) and ``exposures`` per item.
     """
-    counted = exposed.select(c.ITEM_INDEX, EXPOSURES).toPandas()
+    counted = exposed.select(c.ITEM_INDEX, "exposures").toPandas()
     index = counted[c.ITEM_INDEX].fillna(0).to_numpy(np.int64)  # the padding row is never trained
-    exposures = counted[EXPOSURES].to_numpy(np.int64)
-    is_untrained = ~is_trained(checkpoint.is_universal_trained(), index)
+    exposures = counted["exposures"].to_numpy(np.int64)
+    is_untrained = ~_is_trained(checkpoint.is_universal_trained(), index)
     return Exposure(len(index), int(is_untrained.sum()), int(exposures.sum()), int(exposures[is_untrained].sum()))
 
 
-def is_trained(is_trained_V: torch.Tensor, index: np.ndarray) -> np.ndarray:
+def _is_trained(is_trained_V: torch.Tensor, index: np.ndarray) -> np.ndarray:
     """Of some ``item_index``; False for items that are newer than ``is_trained_V``."""
     inside = index < len(is_trained_V)
     return inside & is_trained_V.numpy()[np.where(inside, index, 0)]
@@ -144,13 +140,21 @@ def _exposed(job: Job, task: str) -> tuple[str, DataFrame]:
     vocabulary = job.read(ITEM_VOCABULARY).select(c.ITEM_ID, c.ITEM_INDEX)
     impressions = job.read_optional(IMPRESSIONS)
     if impressions is not None:
-        shown = exposures_per_item(impressions, c.IMPRESSION_TS, start, end)
+        shown = _exposures_per_item(impressions, c.IMPRESSION_TS, start, end)
         if not shown.isEmpty():
             return "impressions", shown.join(vocabulary, on=c.ITEM_ID, how="left")
     events = job.read(EVENTS)
     if task != ALL_TASK:
         events = events.where(task_filter(job.settings.tasks[task]))
-    return "events", exposures_per_item(events, c.EVENT_TS, start, end).join(vocabulary, on=c.ITEM_ID, how="left")
+    return "events", _exposures_per_item(events, c.EVENT_TS, start, end).join(vocabulary, on=c.ITEM_ID, how="left")
+
+
+def _exposures_per_item(rows: DataFrame, time_column: str, start: datetime, end: datetime) -> DataFrame:
+    """``item_id`` and its number of ``rows`` (impressions or events) from ``start`` to before ``end``."""
+    in_time = (F.col(time_column) >= instant(start)) & (F.col(time_column) < instant(end))
+    return (
+        rows.where(in_time).groupBy(c.ITEM_ID).agg(F.count(F.lit(1)).alias("exposures")).select(c.ITEM_ID, "exposures")
+    )
 
 
 def _in_words(row: dict[str, Any]) -> str:
@@ -167,9 +171,3 @@ def _recorded(warehouse: Warehouse) -> list[dict[str, Any]]:
         return []
     rows: list[dict[str, Any]] = warehouse.read_arrow(TRAINING_DAYS, warehouse.version(TRAINING_DAYS)).to_pylist()
     return rows
-
-
-def exposures_per_item(rows: DataFrame, time_column: str, start: datetime, end: datetime) -> DataFrame:
-    """``item_id`` and its number of ``rows`` (impressions or events) from ``start`` to before ``end``."""
-    in_time = (F.col(time_column) >= instant(start)) & (F.col(time_column) < instant(end))
-    return rows.where(in_time).groupBy(c.ITEM_ID).agg(F.count(F.lit(1)).alias(EXPOSURES)).select(c.ITEM_ID, EXPOSURES)

@@ -1,4 +1,8 @@
-"""LightGCN as a system of an experiment: trained on the users and items of one task, selected as every model is."""
+"""LightGCN (He et al. 2020, https://arxiv.org/abs/2002.02126): the graph neural network that recall is compared with.
+
+The model, its training by BPR over the pairs of a graph, and the system of an experiment.
+U users, N items, V = U + N vertices (users first), P pairs, D width.
+"""
 
 from __future__ import annotations
 
@@ -21,70 +25,13 @@ from precise_core.evaluation.config import LightGCNConfig
 from precise_core.evaluation.night import OfflineEvaluation
 from precise_core.evaluation.protocol import EmbeddingScorer
 from precise_core.experiments.blend import Blending
-from precise_core.experiments.training_cache import Trained, digest, note_of, read_note, what_trainings_read, write_note
+from precise_core.experiments.training_cache import Trained, load_trained, save_trained, trained_file, training_key
 from precise_core.run.job import Job
 from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.validation import NDCG
 
 Quality = Callable[[np.ndarray, np.ndarray], float]
 _INITIAL_STD = 0.1
-
-
-def graph_system(
-    job: Job, evaluation: OfflineEvaluation, validation: Blending, task: str
-) -> tuple[EmbeddingScorer, Trained]:
-    """LightGCN of one task, and what its training was like; trained unless an earlier run of it left one.
-
-    It learns from what every model learns from: the events before `as_of` without those of held-out users after the
-    cut. Users are served from all of them, held-out or not, as the histories of the other models are. Users and items
-    that are not in the graph have no vector: the former get what is popular, the latter are never ranked.
-
-    Args:
-        job: Of the system.
-        evaluation: The question.
-        validation: The validation question of the task.
-        task: Whose events are the graph.
-
-    Raises:
-        NothingToLearnError: The task has no event.
-    """
-    config, seed = job.settings.lightgcn, job.settings.seed
-    identity = {"lightgcn": config.model_dump(mode="json"), "task": task, **what_trainings_read(job)}
-    key = f"lightgcn-{task}-{digest(identity)}"
-    note, file = note_of(job, key), job.checkpoints / f"{key}.safetensors"
-    at_cut = validation.at_cut
-    known_UN = at_cut.pairs(task, np.zeros(0, np.int64), since=validation.cut)
-    if not note.is_file():
-        started = time.monotonic()
-        train_UN = at_cut.pairs(task, validation.held_out, since=validation.cut)
-        quality, progress = _quality(validation, task, train_UN), job.progress("pairs")
-        vectors = train_lightgcn(train_UN, known_UN, config, seed, quality, progress)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"users": vectors.users_UD, "items": vectors.items_ND}, file)
-        write_note(note, _described(key, vectors, task, seed, time.monotonic() - started))
-    tensors = load_file(file)
-    items, users = (np.flatnonzero(known_UN.getnnz(axis=axis)) for axis in (0, 1))
-    user_rows = evaluation.rows_of([at_cut.user_ids[row] for row in users])
-    popular = evaluation.most_popular(task)
-    scorer = evaluation.scorer(items, tensors["items"][items], user_rows, tensors["users"][users], popular)
-    return scorer, read_note(note)
-
-
-def _quality(validation: Blending, task: str, train_UN: sparse.csr_matrix) -> Quality:
-    """NDCG@50 for the held-out users, who are served from what they did before the cut."""
-    items, users = (np.flatnonzero(train_UN.getnnz(axis=axis)) for axis in (0, 1))
-    at_cut = validation.at_cut
-    popular = at_cut.most_popular(task)
-
-    def quality(users_UD: np.ndarray, items_ND: np.ndarray) -> float:
-        return validation.quality(at_cut.scorer(items, items_ND[items], users, users_UD[users], popular))
-
-    return quality
-
-
-def _described(key: str, vectors: GraphVectors, task: str, seed: int, seconds: float) -> Trained:
-    metrics = {NDCG: vectors.quality} if np.isfinite(vectors.quality) else {}
-    return Trained(key, seed, task, round(seconds, 1), None, vectors.best_epoch, metrics)
 
 
 class LightGCN(nn.Module):
@@ -146,19 +93,12 @@ def adjacency(pairs_UN: sparse.csr_matrix) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class GraphVectors:
-    """What is left of a training.
+    """What a training found, of the epoch that was kept."""
 
-    Attributes:
-        users_UD: One vector per user; that of a user without a pair says nothing.
-        items_ND: One vector per item.
-        best_epoch: The epoch that was kept.
-        quality: On the validation question; NaN without one.
-    """
-
-    users_UD: np.ndarray
+    users_UD: np.ndarray  # the vector of a user without a pair says nothing
     items_ND: np.ndarray
     best_epoch: int
-    quality: float
+    quality: float  # on the validation question; NaN without one
 
 
 def train_lightgcn(
@@ -174,15 +114,12 @@ def train_lightgcn(
     Args:
         train_UN: Who had what, bool CSR; the loss and, while it trains, the graph.
         known_UN: The graph that users are served from; it may know more.
-        config: Sizes and rates.
         seed: Of the embeddings, the order and the negatives.
         quality: Of (users_UD, items_ND) on a validation question; the best epoch is kept, and training stops when
             ``patience`` epochs were no better. None = the last epoch.
-        progress: Told of every step.
 
     Raises:
         NothingToLearnError: There is no pair.
-        TrainingError: The loss is not finite.
     """
     if train_UN.nnz == 0:
         raise NothingToLearnError("the graph has no pair of a user and an item to learn from")
@@ -204,7 +141,11 @@ def train_lightgcn(
 def _epochs(
     model: LightGCN, train_UN: sparse.csr_matrix, config: LightGCNConfig, seed: int, progress: Progress
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields (epoch, graph) after every epoch."""
+    """Yields (epoch, graph) after every epoch.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
     rng, graph = np.random.default_rng(seed), adjacency(train_UN)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     users_P, items_P = (part.astype(np.int64) for part in train_UN.nonzero())
@@ -257,3 +198,47 @@ def _loss(
 def _vectors(model: LightGCN, graph: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     users_UD, items_ND = model(graph)
     return users_UD.numpy(), items_ND.numpy()
+
+
+def graph_system(
+    job: Job, evaluation: OfflineEvaluation, validation: Blending, task: str
+) -> tuple[EmbeddingScorer, Trained]:
+    """LightGCN of one task, and what its training was like; trained unless an earlier run of it left one.
+
+    It learns from what every model learns from: the events before `as_of` without those of held-out users after the
+    cut. Users are served from all of them, held-out or not, as the histories of the other models are. Users and items
+    that are not in the graph have no vector: the former get what is popular, the latter are never ranked.
+    """
+    config, seed = job.settings.lightgcn, job.settings.seed
+    key = training_key(job, f"lightgcn-{task}", {"lightgcn": config.model_dump(mode="json"), "task": task})
+    done, vectors_file = trained_file(job, key), job.checkpoints / f"{key}.safetensors"
+    at_cut = validation.at_cut
+    known_UN = at_cut.pairs(task, np.zeros(0, np.int64), since=validation.cut)
+    if not done.is_file():
+        started = time.monotonic()
+        train_UN = at_cut.pairs(task, validation.held_out, since=validation.cut)
+        quality, progress = _quality(validation, task, train_UN), job.progress("pairs")
+        vectors = train_lightgcn(train_UN, known_UN, config, seed, quality, progress)
+        vectors_file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"users": vectors.users_UD, "items": vectors.items_ND}, vectors_file)
+        seconds = round(time.monotonic() - started, 1)
+        metrics = {NDCG: vectors.quality} if np.isfinite(vectors.quality) else {}
+        save_trained(done, Trained(key, seed, task, seconds, None, vectors.best_epoch, metrics))
+    tensors = load_file(vectors_file)
+    items, users = (np.flatnonzero(known_UN.getnnz(axis=axis)) for axis in (0, 1))
+    user_rows = evaluation.rows_of([at_cut.user_ids[row] for row in users])
+    popular = evaluation.most_popular(task)
+    scorer = evaluation.scorer(items, tensors["items"][items], user_rows, tensors["users"][users], popular)
+    return scorer, load_trained(done)
+
+
+def _quality(validation: Blending, task: str, train_UN: sparse.csr_matrix) -> Quality:
+    """NDCG@50 for the held-out users, who are served from what they did before the cut."""
+    items, users = (np.flatnonzero(train_UN.getnnz(axis=axis)) for axis in (0, 1))
+    at_cut = validation.at_cut
+    popular = at_cut.most_popular(task)
+
+    def quality(users_UD: np.ndarray, items_ND: np.ndarray) -> float:
+        return validation.quality(at_cut.scorer(items, items_ND[items], users, users_UD[users], popular))
+
+    return quality
