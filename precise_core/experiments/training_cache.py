@@ -29,40 +29,24 @@ WHY_NOT_ALL = "a targeted system has models of single tasks; Universal Training 
 
 @dataclass(frozen=True)
 class Trained:
-    """One training of one system.
-
-    Attributes:
-        model_version: Its checkpoint.
-        seed: Of the training.
-        task: What it was trained for.
-        seconds: Wall time, validation included.
-        sequences_per_second: Median over the training's log; None for a graph, which has no sequences.
-        best_epoch: The epoch that was kept.
-        validation: Figures of that epoch.
-    """
+    """One training of one system: its checkpoint, and figures of the epoch that was kept."""
 
     model_version: str
     seed: int
     task: str
-    seconds: float
-    sequences_per_second: float | None
+    seconds: float  # wall time, validation included
+    sequences_per_second: float | None  # median over the training's log; None for a graph, which has no sequences
     best_epoch: int
     validation: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class SystemTraining:
-    """The models of one system with one seed.
+    """The models of one system with one seed."""
 
-    Attributes:
-        checkpoints: By task; a universal one is under `all`.
-        trained: What each training was like.
-        not_asked: Tasks the system has no model of, and why.
-    """
-
-    checkpoints: Mapping[str, Checkpoint]
+    checkpoints: Mapping[str, Checkpoint]  # by task; a universal one is under `all`
     trained: Sequence[Trained]
-    not_asked: Mapping[str, str]
+    not_asked: Mapping[str, str]  # tasks the system has no model of, and why
 
 
 def train_system(job: Job, stage: str, tasks: Sequence[str]) -> SystemTraining:

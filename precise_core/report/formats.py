@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+from schemas import columns as c
+
 _SYSTEM_NAMES = {
     "personal_frequency": "personal frequency",
     "item_knn": "item-kNN",
     "last_item_knn": "last item's neighbours",
     "user_knn": "user-kNN",
-    "u2i": "U2I",
-    "u2i2i": "U2I2I",
+    c.U2I: "U2I",
+    c.U2I2I: "U2I2I",
     "merged": "merged by quota",
 }
 _METRIC_NAMES = {
