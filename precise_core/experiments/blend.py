@@ -49,7 +49,7 @@ def choose_blend(
 
 
 @dataclass(frozen=True)
-class Choice:
+class BlendChoice:
     """The blend of the highest validation NDCG@50: how long an event lasts, and how much the history counts."""
 
     days: float
@@ -57,14 +57,11 @@ class Choice:
     validation_ndcg_at_50: float
 
 
-class Blending:
-    """The validation question of a task: the last ``validation_days`` before ``as_of``, for the held-out users.
+class ValidationQuestion:
+    """A task's question for choosing: the last ``validation_days`` before ``as_of``, for the held-out users.
 
-    The test period is not looked at: events, candidates and histories all end at the cut.
-
-    Args:
-        job: Of the experiment, with `windows.split: time`.
-        task: The question.
+    The test period is not looked at: events, candidates and histories all end at the cut. ``job`` is the experiment's,
+    with `windows.split: time`.
 
     Attributes:
         cut: The instant where validation begins.
@@ -81,7 +78,9 @@ class Blending:
         self._task = task
         self._question = self._of_held_out_users(job)
 
-    def choose(self, config: BlendConfig, checkpoint: Checkpoint, catalog: ItemCatalog, history_task: str) -> Choice:
+    def choose(
+        self, config: BlendConfig, checkpoint: Checkpoint, catalog: ItemCatalog, history_task: str
+    ) -> BlendChoice:
         """The best blend with a model that reads the users' events of ``history_task``."""
         popular = self.at_cut.most_popular(self._task)
         model = self.at_cut.encoded(checkpoint, catalog, history_task, popular)
@@ -89,7 +88,7 @@ class Blending:
         for days in config.days:
             history = self.at_cut.own_history(self._task, days)
             blend, measured = choose_blend([Blend(model, history, weight) for weight in config.weights], self.quality)
-            found.append(Choice(days, blend.weight, max(quality for _, quality in measured)))
+            found.append(BlendChoice(days, blend.weight, max(quality for _, quality in measured)))
         return max(found, key=lambda choice: choice.validation_ndcg_at_50)
 
     def quality(self, system: Scorer) -> float:

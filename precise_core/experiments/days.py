@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -30,7 +30,7 @@ _ONE_DAY = timedelta(days=1)
 class Exposure:
     """Distinct items and exposures of a day, and those of items that Universal Training has not trained."""
 
-    items: int
+    exposed_items: int
     untrained_items: int
     exposures: int
     untrained_exposures: int
@@ -40,7 +40,7 @@ class Exposure:
         """The untrained share of the items and of the exposures; None without any."""
         if not self.exposures:
             return None, None
-        return self.untrained_items / self.items, self.untrained_exposures / self.exposures
+        return self.untrained_items / self.exposed_items, self.untrained_exposures / self.exposures
 
 
 def nights(first: date, last: date, step_days: int) -> list[datetime]:
@@ -125,10 +125,7 @@ def day_row(
         "universal_version": checkpoint.model_version if is_universal else manifest.universal,
         "warm_up_as_of": manifest.as_of if is_universal else manifest.warm_up_as_of,
         "exposed_by": exposed_by,
-        "exposed_items": exposure.items,
-        "untrained_items": exposure.untrained_items,
-        "exposures": exposure.exposures,
-        "untrained_exposures": exposure.untrained_exposures,
+        **asdict(exposure),
         "untrained_item_rate": item_rate,
         "untrained_exposure_rate": exposure_rate,
     }
@@ -152,9 +149,7 @@ def _exposed(job: Job, task: str) -> tuple[str, DataFrame]:
 def _exposures_per_item(rows: DataFrame, time_column: str, start: datetime, end: datetime) -> DataFrame:
     """``item_id`` and its number of ``rows`` (impressions or events) from ``start`` to before ``end``."""
     in_time = (F.col(time_column) >= instant(start)) & (F.col(time_column) < instant(end))
-    return (
-        rows.where(in_time).groupBy(c.ITEM_ID).agg(F.count(F.lit(1)).alias("exposures")).select(c.ITEM_ID, "exposures")
-    )
+    return rows.where(in_time).groupBy(c.ITEM_ID).agg(F.count(F.lit(1)).alias("exposures"))
 
 
 def _in_words(row: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from precise_core.evaluation.protocol import (
     evaluate_ranking,
 )
 from precise_core.evaluation.references import Scorer
-from precise_core.experiments.blend import Blend, Blending
+from precise_core.experiments.blend import Blend, ValidationQuestion
 from precise_core.experiments.lightgcn import graph_system
 from precise_core.experiments.machine import machine
 from precise_core.experiments.recall_table import recall_figures
@@ -95,7 +95,7 @@ class Questions:
     def __init__(self, job: Job) -> None:
         self._job, self._evaluation = job, OfflineEvaluation(job)
         self._experiment = job.settings.experiment
-        self._blendings: dict[str, Blending] = {}
+        self._validations: dict[str, ValidationQuestion] = {}
         self.result = ExperimentResult()
         self._scorers: dict[tuple[int, str], dict[str, EmbeddingScorer]] = {}  # by seed and task, then by name
         # Published leave-one-out figures come in two readings: nothing filtered, and seen items filtered.
@@ -163,7 +163,7 @@ class Questions:
             systems: dict[str, Scorer] = {name: scorer}
             self._scorers.setdefault((job.settings.seed, task), {})[name] = scorer
             if blend.weights:
-                choice = self._blending(task).choose(blend, checkpoint, catalog, history)
+                choice = self._validation(task).choose(blend, checkpoint, catalog, history)
                 own = self._evaluation.own_history(task, choice.days)
                 systems[with_history(name)] = Blend(scorer, own, choice.weight)
                 self.result.blends.append({"system": name, "task": task, "seed": job.settings.seed, **asdict(choice)})
@@ -175,7 +175,7 @@ class Questions:
         results, trainings = {}, []
         for task in self._experiment.tasks:
             try:
-                scorer, trained = graph_system(job, self._evaluation, self._blending(task), task)
+                scorer, trained = graph_system(job, self._evaluation, self._validation(task), task)
             except (NothingToLearnError, NothingToEvaluateError) as error:
                 self._leave_out(name, task, str(error))
                 continue
@@ -190,11 +190,11 @@ class Questions:
         if note not in self.result.not_asked:  # every seed says the same
             self.result.not_asked.append(note)
 
-    def _blending(self, task: str) -> Blending:
+    def _validation(self, task: str) -> ValidationQuestion:
         """The validation question of a task, the same for every system and seed."""
-        if task not in self._blendings:
-            self._blendings[task] = Blending(self._job, task)
-        return self._blendings[task]
+        if task not in self._validations:
+            self._validations[task] = ValidationQuestion(self._job, task)
+        return self._validations[task]
 
     def _ask(self, task: str, systems: Mapping[str, Scorer]) -> EvaluationResult:
         return evaluate_ranking(systems, self._evaluation.question(task), user_filters=self._filters)

@@ -24,7 +24,7 @@ from precise_core.errors import NothingToLearnError, TrainingError
 from precise_core.evaluation.config import LightGCNConfig
 from precise_core.evaluation.night import OfflineEvaluation
 from precise_core.evaluation.protocol import EmbeddingScorer
-from precise_core.experiments.blend import Blending
+from precise_core.experiments.blend import ValidationQuestion
 from precise_core.experiments.training_cache import Trained, load_trained, save_trained, trained_file, training_key
 from precise_core.run.job import Job
 from precise_core.training.progress import NullProgress, Progress
@@ -201,7 +201,7 @@ def _vectors(model: LightGCN, graph: torch.Tensor) -> tuple[np.ndarray, np.ndarr
 
 
 def graph_system(
-    job: Job, evaluation: OfflineEvaluation, validation: Blending, task: str
+    job: Job, evaluation: OfflineEvaluation, validation: ValidationQuestion, task: str
 ) -> tuple[EmbeddingScorer, Trained]:
     """LightGCN of one task, and what its training was like; trained unless an earlier run of it left one.
 
@@ -232,7 +232,7 @@ def graph_system(
     return scorer, load_trained(done)
 
 
-def _quality(validation: Blending, task: str, train_UN: sparse.csr_matrix) -> Quality:
+def _quality(validation: ValidationQuestion, task: str, train_UN: sparse.csr_matrix) -> Quality:
     """NDCG@50 for the held-out users, who are served from what they did before the cut."""
     items, users = (np.flatnonzero(train_UN.getnnz(axis=axis)) for axis in (0, 1))
     at_cut = validation.at_cut

@@ -147,10 +147,9 @@ def _calibration(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[Bl
     """Per ranking model, the share that was taken beside the probability it was given."""
     figures = []
     for number, (system, (labels, probabilities)) in enumerate(scored.items()):
-        found = calibration(labels, probabilities)
         error = formats.figure(calibration_error(labels, probabilities))
         caption = f"{formats.system_name(system)}: {formats.count(len(labels))} test impressions, error {error}."
-        points = [(part.predicted, part.observed) for part in found]
+        points = [(part.predicted, part.observed) for part in calibration(labels, probabilities)]
         figures.append(Plot(plots.calibration(f"calibration-{number}", points, f"Calibration of {caption}"), caption))
     if not figures:
         return []
