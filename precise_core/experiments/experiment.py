@@ -129,7 +129,7 @@ class Questions:
             answers, trained = self._ask_graph(job, name)
         else:
             training = train_system(job, system.stage, self._experiment.tasks)
-            answers, trained = self._ask_models(job, name, training, system.blend), training.trained
+            answers, trained = self._ask_models(job, name, training, system.blend), list(training.trained)
         self.result.trained.setdefault(name, []).extend(trained)
         self.result.add(seed_number, answers)
 

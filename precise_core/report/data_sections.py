@@ -210,8 +210,8 @@ def jobs(night: Night) -> list[Block]:
     header = ("job", "a row is", "time", "rows in", "rows out", "rejected", "rows in per second")
     grids = [Grid("The latest run of every job", header, rows, text_columns=2)]
     if figures:
-        header = ("job", "figure", "value")
-        grids.append(Grid("Figures the jobs reported", header, figures, text_columns=2, folded=True))
+        columns = ("job", "figure", "value")
+        grids.append(Grid("Figures the jobs reported", columns, figures, text_columns=2, folded=True))
     return [Plots([Plot(seconds, text), Plot(pace, pace_text)]), *failed, *grids]
 
 
