@@ -34,7 +34,7 @@ def head(job: str) -> str:
         for action in module.main.parser._actions
         if action.option_strings and not _EVERYWHERE & set(action.option_strings)
     ]
-    paragraphs = [_CODE.sub(r"`\1`", part) for part in module.__doc__.strip().split("\n\n")]
+    paragraphs = [_CODE.sub(r"`\1`", part) for part in (module.__doc__ or "").strip().split("\n\n")]
     told = "\n\n".join(_TABLE.sub(r"`\1`", part) if part.startswith("Reads") else part for part in paragraphs)
     own = f"**Flags** beside [those of every job](README.md#flags): {'; '.join(flags)}\n" if flags else ""
     return f"<!-- head of {job} -->\n\n{told}\n\n{own}\n".rstrip("\n") + "\n\n<!-- end of the head -->\n"

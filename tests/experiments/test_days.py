@@ -345,7 +345,7 @@ def test_exposure_by_brute_force(spark: SparkSession, world: World) -> None:
     frame = spark.createDataFrame([*rows, (None, 4)], "item_index int, exposures long")
     exposure = exposure_of(frame, checkpoint)
     untrained = [(index, count) for index, count in [*rows, (None, 4)] if index not in trained]
-    assert (exposure.items, exposure.untrained_items) == (26, len(untrained))
+    assert (exposure.exposed_items, exposure.untrained_items) == (26, len(untrained))
     assert exposure.untrained_exposures == sum(count for _, count in untrained)
     assert exposure.exposures == sum(count for _, count in rows) + 4
     assert exposure.rates == (len(untrained) / 26, exposure.untrained_exposures / exposure.exposures)

@@ -1,4 +1,7 @@
-"""The trainings of an experiment: each is done once, whoever asks and however often the experiment is started."""
+"""The trainings of an experiment, each done once: by whichever system needs it first, however often it is started.
+
+Experiments take hours: one that was killed goes on with the system it was at.
+"""
 
 from __future__ import annotations
 
@@ -25,44 +28,28 @@ WHY_NOT_ALL = "a targeted system has models of single tasks; Universal Training 
 
 @dataclass(frozen=True)
 class Trained:
-    """One training of one system.
-
-    Attributes:
-        model_version: Its checkpoint.
-        seed: Of the training.
-        task: What it was trained for.
-        seconds: Wall time, validation included.
-        sequences_per_second: Median over the training's log; None for a graph, which has no sequences.
-        best_epoch: The epoch that was kept.
-        validation: Figures of that epoch.
-    """
+    """One training of one system: its checkpoint, and figures of the epoch that was kept."""
 
     model_version: str
     seed: int
     task: str
-    seconds: float
-    sequences_per_second: float | None
+    seconds: float  # wall time, validation included
+    sequences_per_second: float | None  # median over the training's log; None for a graph, which has no sequences
     best_epoch: int
     validation: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class SystemTraining:
-    """What is left of the training of one system with one seed.
+    """The models of one system with one seed."""
 
-    Attributes:
-        checkpoints: By task; a universal one stands under `all`.
-        trained: What each training was like.
-        not_asked: Tasks the system has no model of, and why.
-    """
-
-    checkpoints: Mapping[str, Checkpoint]
+    checkpoints: Mapping[str, Checkpoint]  # by task; a universal one is under `all`
     trained: Sequence[Trained]
-    not_asked: Mapping[str, str]
+    not_asked: Mapping[str, str]  # tasks the system has no model of, and why
 
 
 def train_system(job: Job, stage: str, tasks: Sequence[str]) -> SystemTraining:
-    """Train one system.
+    """Train one system with the seed of the job's configuration.
 
     Args:
         job: Of the system.
@@ -102,51 +89,35 @@ def _of_each_task(
 
 
 def train_universal_once(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Trained]:
-    """The universal checkpoint of a job's configuration; trained unless an earlier run of it left one.
-
-    ``task`` other than `all`: of that task's windows alone.
-
-    Experiments take hours: one that was killed goes on with the system it was at.
-    """
+    """The universal checkpoint of a job's configuration; a ``task`` other than `all`: of its windows alone."""
     settings = job.settings
-    identity = {
-        "model": settings.model.model_dump(mode="json"),
-        "universal": settings.universal.model_dump(mode="json"),
-        "text": settings.text.model_dump(mode="json"),
-        **what_trainings_read(job),
-    }
-    key = "universal" if task == ALL_TASK else f"task-{task}"
-    return _once(job, f"{key}-{digest(identity)}", task, lambda: universal_night(job, task)[0])
+    sections = {name: getattr(settings, name).model_dump(mode="json") for name in ("model", "universal", "text")}
+    key = training_key(job, "universal" if task == ALL_TASK else f"task-{task}", sections)
+    return _once(job, key, task, lambda: universal_night(job, task)[0])
 
 
 def train_targeted_once(job: Job, universal_checkpoint: Checkpoint, task: str) -> tuple[Checkpoint, Trained]:
-    """The checkpoint of a task that starts from a system's universal one; trained unless an earlier run left it.
+    """The checkpoint of a task that starts from a system's universal one.
 
     With `targeted.warm_start: false` it starts from the untrained parent instead (PRECISE-TT of Table VII).
-
-    Raises:
-        NothingToLearnError: The task has no windows, or none to judge a training from scratch by.
     """
     settings = job.settings
-    identity = {
-        "universal": universal_checkpoint.model_version,
-        "targeted": settings.targeted.model_dump(mode="json"),
-        "task": task,
-        **what_trainings_read(job),
-    }
+    identity = {"targeted": settings.targeted.model_dump(mode="json"), "task": task}
+    identity |= {"universal": universal_checkpoint.model_version}
 
     def train() -> Checkpoint:
         inputs = replace(targeted_inputs(job, universal_checkpoint), task=task)
         return train_targeted(inputs, settings.targeted, universal_checkpoint)
 
-    return _once(job, f"targeted-{task}-{digest(identity)}", task, train)
+    return _once(job, training_key(job, f"targeted-{task}", identity), task, train)
 
 
-def what_trainings_read(job: Job) -> dict[str, Any]:
-    """What every training of an experiment depends on."""
-    # By content: versions grow each time that systems with windows or texts of their own take turns in one table.
+def training_key(job: Job, name: str, identity: Mapping[str, Any]) -> str:
+    """``name`` and a digest of everything the training depends on: ``identity``, and what all trainings depend on."""
+    # Tables by content: versions grow each time that systems with windows or texts of their own take turns in one.
     tables = {table.name: _content(job, table) for table in (TRAINING_WINDOWS, ITEM_TOKENS)}
-    return {"seed": job.settings.seed, "feed": job.settings.feed.bucket_batches, **tables}
+    everything = {**identity, "seed": job.settings.seed, "feed": job.settings.feed.bucket_batches, **tables}
+    return f"{name}-{hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 def _content(job: Job, table: Table) -> str:
@@ -159,41 +130,35 @@ def _content(job: Job, table: Table) -> str:
 
 
 def _once(job: Job, key: str, task: str, train: Callable[[], Checkpoint]) -> tuple[Checkpoint, Trained]:
-    note = note_of(job, key)
-    if note.is_file():
-        trained = read_note(note)
+    file = trained_file(job, key)
+    if file.is_file():
+        trained = load_trained(file)
         return Checkpoint.open(job.checkpoints / trained.model_version), trained
     started = time.monotonic()
     checkpoint = train()
     seconds = time.monotonic() - started
     rates = [line["sequences_per_second"] for line in checkpoint.metrics_log() if "sequences_per_second" in line]
-    manifest = checkpoint.manifest
     trained = Trained(
         model_version=checkpoint.model_version,
         seed=job.settings.seed,
         task=task,
         seconds=round(seconds, 3),
         sequences_per_second=round(statistics.median(rates), 1) if rates else 0.0,
-        best_epoch=manifest.best_epoch,
-        validation=manifest.metrics,
+        best_epoch=checkpoint.manifest.best_epoch,
+        validation=checkpoint.manifest.metrics,
     )
-    write_note(note, trained)
+    save_trained(file, trained)
     return checkpoint, trained
 
 
-def note_of(job: Job, key: str) -> Path:
+def trained_file(job: Job, key: str) -> Path:
     """The file that says that a training is done, and what it was like."""
     return job.checkpoints / f"trained-{key}.json"
 
 
-def read_note(note: Path) -> Trained:
-    return Trained(**json.loads(note.read_text(encoding="utf-8")))
+def load_trained(file: Path) -> Trained:
+    return Trained(**json.loads(file.read_text(encoding="utf-8")))
 
 
-def write_note(note: Path, trained: Trained) -> None:
-    replace_file(note, json.dumps(asdict(trained), indent=2))
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """Of everything that a training depends on."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+def save_trained(file: Path, trained: Trained) -> None:
+    replace_file(file, json.dumps(asdict(trained), indent=2))
