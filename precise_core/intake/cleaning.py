@@ -10,17 +10,48 @@ An unknown item is asked for before its scene: where the scene comes from the ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.sources.raw import FILE_ORDER, INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM
+from precise_core.sources.raw import FILE_ORDER, INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM, RawTables
+from precise_core.warehouse.erasure_list import ErasureList
+from precise_core.warehouse.id_words import phrases
 from precise_core.warehouse.instants import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
 from schemas import columns as c
+
+# Compared without case and without blanks around them.
+MISSING_WORDS = (
+    *(
+        "null",
+        "(null)",
+        "[null]",
+        "<null>",
+        "nil",
+        "none",
+        "(none)",
+        "<none>",
+        "nan",
+        "-nan",
+        "na",
+        "n/a",
+        "n.a.",
+        "#n/a",
+    ),
+    *("<na>", "nat", "\\n", "undefined", "missing", "empty", "(empty)", "(blank)", "blank", "unknown", "anonymous"),
+    *("-", "--", "?", ".", "_", '""', "''", "{}", "[]", "-1", "00000000-0000-0000-0000-000000000000"),
+)
+IDS: Mapping[str, tuple[str, ...]] = {
+    EVENTS.name: (c.USER_ID, c.ITEM_ID),
+    ITEMS.name: (c.ITEM_ID,),
+    IMPRESSIONS.name: (c.USER_ID, c.ITEM_ID),
+}
+
+ERASED = "erased"
 
 MAX_ID_CHARS = 512
 MAX_TEXT_CHARS = 10_000
@@ -242,3 +273,45 @@ def _clean_map(texts: Column) -> Column:
     filled = F.map_filter(texts, lambda _, text: text.isNotNull())
     cleaned = F.transform_values(filled, lambda _, text: _clean_text(text))
     return F.coalesce(cleaned, F.create_map().cast("map<string,string>"))
+
+
+def hide_erased(tables: RawTables, erased: ErasureList) -> RawTables:
+    """The same rows; one of an erased user has the problem ``erased`` and shows nothing of what came."""
+    events = None if tables.events is None else hide_erased_rows(tables.events, erased)
+    impressions = None if tables.impressions is None else hide_erased_rows(tables.impressions, erased)
+    return replace(tables, events=events, impressions=impressions)
+
+
+def hide_erased_rows(raw: DataFrame, erased: ErasureList) -> DataFrame:
+    """``hide_erased`` for the raw rows of one table."""
+    if not erased.users:
+        return raw
+    is_theirs = F.coalesce(erased.holds(F.col(c.USER_ID)), F.lit(False))
+    # In a row that could not be read, whose it is may stand anywhere.
+    is_unreadable = F.col(PROBLEM).isNotNull() | F.col(c.USER_ID).isNull()
+    names_them = F.exists(phrases(F.col(c.RAW), erased.phrase_sizes), erased.holds_phrase)
+    is_erased = is_theirs | (is_unreadable & F.coalesce(names_them, F.lit(False)))
+    hidden = {
+        PROBLEM: F.when(is_erased, F.lit(ERASED)).otherwise(F.col(PROBLEM)),
+        c.RAW: F.when(is_erased, F.lit("")).otherwise(F.col(c.RAW)),
+    }
+    return raw.withColumns(hidden)
+
+
+def missing_word(name: str) -> Column:
+    """The id of an accepted row, as it is, where it is such a word; else null."""
+    is_word = F.col(c.REASON).isNull() & F.lower(F.trim(name)).isin(*MISSING_WORDS)
+    return F.when(is_word, F.col(name)).alias(name)
+
+
+def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
+    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
+
+    Args:
+        raw: Rows in the raw shape.
+        sequences: Path -> order of taking; a file that is not here comes before all others.
+    """
+    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
+    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
+    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
+    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))

@@ -21,25 +21,27 @@ from precise_core.errors import DataError
 from precise_core.intake.cleaning import (
     DUPLICATES,
     ID_OF_ANOTHER_USER,
+    IDS,
     Cleaned,
     clean_events,
     clean_impressions,
     clean_items,
     count_changed_texts,
+    hide_erased,
+    missing_word,
+    with_file_order,
 )
-from precise_core.intake.erasures import hide_erased
 from precise_core.intake.event_order import doubtful_order
-from precise_core.intake.missing_words import IDS, missing_word
 from precise_core.intake.read import read_source
 from precise_core.intake.refusals import refuse_misread_times, refuse_other_users, refuse_rejections
-from precise_core.intake.stock import Arrival, Intake, Policy, take_stock, with_file_order
+from precise_core.intake.stock import Arrival, Intake, Policy, take_stock
 from precise_core.run.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.files import inputs_of
-from precise_core.sources.manifest import read_manifest
 from precise_core.tasks import check_tasks
 from precise_core.warehouse.erasure_list import ErasureList
 from precise_core.warehouse.spark_errors import naming_unreadable_files
+from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import REASSIGNED, STATE, UpsertPlan, plan_upsert, replace_values
 from schemas import (
     EVENTS,
@@ -351,3 +353,12 @@ def _ids(items: DataFrame) -> DataFrame:
 def stamped(rejected: DataFrame, run_id: str, now: datetime) -> DataFrame:
     """Rejected rows as rows of their table."""
     return rejected.withColumns({c.RUN_ID: F.lit(run_id), c.REJECTED_AT: F.lit(now)})
+
+
+def read_manifest(warehouse: Warehouse, version: int | None = None) -> list[dict[str, Any]]:
+    """The rows of one version, the newest by default; none where nothing was ever taken."""
+    if not warehouse.exists(SOURCE_FILES):
+        return []
+    version = warehouse.version(SOURCE_FILES) if version is None else version
+    records = warehouse.read_arrow(SOURCE_FILES, version).to_pylist()
+    return [{**record, "columns": dict(record["columns"])} for record in records]

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from precise_core.data_sets import amazon_sequences, amazon_titles, completejourney, movielens, synthetic
 from precise_core.errors import DataError
+from precise_core.intake.stock import Record, checksum_of
 from precise_core.sources.cells import Batch
 from precise_core.sources.config import (
     AmazonSequencesSource,
@@ -26,7 +27,6 @@ from precise_core.sources.config import (
 from precise_core.sources.files import inputs_of, read_files
 from precise_core.sources.formats import format_in_use
 from precise_core.sources.listing import fingerprint_files, list_files
-from precise_core.sources.manifest import Record, checksum_of
 from precise_core.sources.raw import RawTables
 from precise_core.sources.typed_formats import delta_version, jdbc_label
 from schemas import columns as c

@@ -15,8 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
-from precise_core.intake.cleaning import DUPLICATES, UNKNOWN_ITEM
-from precise_core.intake.erasures import ERASED
+from precise_core.intake.cleaning import DUPLICATES, ERASED, UNKNOWN_ITEM
 from precise_core.sources.config import EventsInput, FileInput, ImpressionsInput, TimeReading
 from precise_core.sources.raw import INVALID_TIME
 from schemas import Table

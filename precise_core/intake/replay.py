@@ -11,11 +11,18 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.intake.cleaning import ID_OF_ANOTHER_USER, Cleaned, clean_events, clean_impressions, clean_items
-from precise_core.intake.erasures import ERASED, hide_erased_rows
+from precise_core.intake.cleaning import (
+    ERASED,
+    ID_OF_ANOTHER_USER,
+    Cleaned,
+    clean_events,
+    clean_impressions,
+    clean_items,
+    hide_erased_rows,
+    with_file_order,
+)
 from precise_core.intake.night import NEWEST_BY, REJECTED, stamped
 from precise_core.intake.replay_order import file_sequences, outdated_keys
-from precise_core.intake.stock import with_file_order
 from precise_core.run.job import Job
 from precise_core.sources.cells import Need
 from precise_core.sources.config import FileInput

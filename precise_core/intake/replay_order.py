@@ -14,8 +14,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import HistoryGoneError
+from precise_core.intake.night import read_manifest
 from precise_core.run.job import Job
-from precise_core.sources.manifest import read_manifest
 from precise_core.warehouse.spark_errors import or_gone
 from precise_core.warehouse.upsert import KEPT, STATE, compare
 from schemas import RUNS, Table

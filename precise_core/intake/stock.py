@@ -6,14 +6,13 @@ one is compared by its SHA-256. Where the table it was taken into is gone, or wa
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 from precise_core.errors import DataError, SchemaError
 from precise_core.sources.cells import Batch
@@ -22,11 +21,13 @@ from precise_core.sources.config import FileInput, FilesSource
 from precise_core.sources.files import inputs_of, needs_of
 from precise_core.sources.formats import batches_of, columns_of, format_in_use, warnings_of, why_without_rows
 from precise_core.sources.listing import look_up, no_such_file, sha256_of
-from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
-from precise_core.sources.raw import FILE_ORDER
 from precise_core.sources.typed_formats import delta_version, jdbc_label
 from precise_core.warehouse.session import require_names
 from schemas import columns as c
+
+Record = Mapping[str, Any]  # a row of `source_files`
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMED = 10  # files that a message names; of more it gives the number
 
 
 @dataclass(frozen=True)
@@ -139,19 +140,6 @@ def take_stock(
         intake.said.extend(f"{name}: {line}" for line in [*said, *accepted])
         intake.said.append(f"{name}: {len(arrivals)} to read, {skipped} taken before")
     return intake
-
-
-def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
-    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
-
-    Args:
-        raw: Rows in the raw shape.
-        sequences: Path -> order of taking; a file that is not here comes before all others.
-    """
-    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
-    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
-    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
-    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
 
 
 def _arrivals(
@@ -285,3 +273,46 @@ def _batches(spec: FileInput, arrivals: Sequence[Arrival]) -> list[Batch]:
     if format_in_use(spec) == "delta":
         return [Batch((one.file,), one.version) for one in arrivals if one.file]
     return batches_of(spec, [one.file for one in arrivals if one.file])
+
+
+def _look(file: Path) -> tuple[int, datetime]:
+    return file.stat().st_size, modified_at(file)
+
+
+def modified_at(file: Path) -> datetime:
+    return NO_TIME + timedelta(microseconds=file.stat().st_mtime_ns // 1000)
+
+
+def checksum_of(file: Path, record: Record | None) -> str:
+    """SHA-256 of a file; a file of the size and time that ``record`` knows is trusted, and not read for it."""
+    if record is not None and _look(file) == (record["size_bytes"], record["modified_at"]):
+        return str(record["checksum"])
+    return sha256_of(file)
+
+
+def lost_files(own: Mapping[str, Record], table_id: str | None) -> set[str]:
+    """Paths whose rows went with the table they were taken into.
+
+    Args:
+        own: The records of one table, by path.
+        table_id: The identity of the table that is there now; None where there is none.
+    """
+    if table_id is None:
+        return set(own)
+    return {path for path, record in own.items() if record["table_id"] not in (None, table_id)}
+
+
+def require_lost_files(table_name: str, lost: Iterable[str], read_again: Iterable[str]) -> None:
+    """Refuse to go on without the rows of files that can no longer be read.
+
+    Raises:
+        DataError: A lost file is not among those read again; the message names it, and says what to do.
+    """
+    missing: Sequence[str] = sorted(set(lost) - set(read_again))
+    if missing:
+        more = f", and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise DataError(
+            f"table {table_name}: it is gone or was made anew since these files were taken, and they are not in the "
+            f"source any more (or are empty): {', '.join(missing[:_NAMED])}{more}; put them back, or accept that their "
+            "rows are lost: --full makes the tables what the files there say"
+        )

@@ -20,9 +20,8 @@ from pyspark.sql import functions as F
 from precise_core.errors import SchemaError
 from precise_core.intake.read import read_source
 from precise_core.intake.stock import Intake, Policy, take_stock
-from precise_core.sources.column_drift import differences, kept_in_mind
+from precise_core.sources.column_drift import differences, is_same_kind, kept_in_mind
 from precise_core.sources.config import FilesSource
-from precise_core.sources.kinds import is_same_kind
 from tests.ingest_world import Shop, told
 
 NOON = 1_709_294_400_000_000  # 1 March 2024, in microseconds
