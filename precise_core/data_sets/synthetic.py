@@ -21,6 +21,7 @@ partitioning, and nothing is held in the driver.
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -59,9 +60,24 @@ CANDIDATES = 6  # draws until an item is found that exists already
 _SECONDS_PER_DAY = 86_400
 
 
-def read_synthetic(spark: SparkSession, source: SyntheticSource) -> RawTables:
-    """Events, items and impressions of the world; impressions are None where none are asked for."""
-    impressions = _impressions(spark, source) if source.impressions_per_user else None
+def input_files(_source: SyntheticSource) -> list[Path]:
+    return []
+
+
+def has_impressions(source: SyntheticSource) -> bool:
+    return source.impressions_per_user > 0
+
+
+def describe(source: SyntheticSource) -> str:
+    return (
+        f"A synthetic world of {source.users} users, {source.items} items and {source.topics} topics over "
+        f"{source.days} days, seed {source.seed}; no real people or items."
+    )
+
+
+def read(spark: SparkSession, source: SyntheticSource) -> RawTables:
+    """Events, items and impressions of the world; impressions are None where there are to be none."""
+    impressions = _impressions(spark, source) if has_impressions(source) else None
     return RawTables(events=_events(spark, source), items=_items(spark, source), impressions=impressions)
 
 

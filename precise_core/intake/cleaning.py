@@ -24,54 +24,39 @@ from precise_core.warehouse.instants import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
 from schemas import columns as c
 
-# Compared without case and without blanks around them.
-MISSING_WORDS = (
-    *(
-        "null",
-        "(null)",
-        "[null]",
-        "<null>",
-        "nil",
-        "none",
-        "(none)",
-        "<none>",
-        "nan",
-        "-nan",
-        "na",
-        "n/a",
-        "n.a.",
-        "#n/a",
-    ),
-    *("<na>", "nat", "\\n", "undefined", "missing", "empty", "(empty)", "(blank)", "blank", "unknown", "anonymous"),
-    *("-", "--", "?", ".", "_", '""', "''", "{}", "[]", "-1", "00000000-0000-0000-0000-000000000000"),
-)
-IDS: Mapping[str, tuple[str, ...]] = {
-    EVENTS.name: (c.USER_ID, c.ITEM_ID),
-    ITEMS.name: (c.ITEM_ID,),
-    IMPRESSIONS.name: (c.USER_ID, c.ITEM_ID),
-}
-
-ERASED = "erased"
-
 MAX_ID_CHARS = 512
 MAX_TEXT_CHARS = 10_000
 MAX_RAW_CHARS = 100_000
 MAX_CATEGORIES = 100
 
+ERASED = "erased"
 UNKNOWN_ITEM = "unknown_item"
 ID_OF_ANOTHER_USER = "id_of_another_user"
-DUPLICATES = ("duplicate_event", "duplicate_item", "duplicate_impression")
+DUPLICATE: Mapping[str, str] = {
+    EVENTS.name: "duplicate_event",
+    ITEMS.name: "duplicate_item",
+    IMPRESSIONS.name: "duplicate_impression",
+}
+# Of two versions of an item the one that was updated last stays, whichever file says so, where both say when.
+NEWEST_BY: Mapping[str, str] = {ITEMS.name: c.UPDATED_TS}
+
+# What programs write where an id is missing; as ids they would be one user, or one item, of very many rows.
+# Compared without case and without blanks around them.
+MISSING_WORDS = (
+    *("null", "(null)", "[null]", "<null>", "nil", "none", "(none)", "<none>", "nan", "-nan", "na", "n/a", "n.a."),
+    *("#n/a", "<na>", "nat", "\\n", "undefined", "missing", "empty", "(empty)", "(blank)", "blank", "unknown"),
+    *("anonymous", "-", "--", "?", ".", "_", '""', "''", "{}", "[]", "-1", "00000000-0000-0000-0000-000000000000"),
+)
 
 _IS_KNOWN = "is_known_item"
 _UNDATED = "undated_so_far"
 _NUL = "\u0000"
-
-# Control characters and line ends, which no id has, the mark of a file's beginning, and what decoding leaves of bytes
-# that did not fit: two ids with one are not known to be the same.
+_REPLACED = "\ufffd"
 # Blanks of every script, and characters that nobody sees.
 _BLANK = r"^[\s\p{Z}\u00ad\u200b-\u200d\u2060]*$"
+# Control characters and line ends, which no id has, the mark of a file's beginning, and what decoding leaves of bytes
+# that did not fit: two ids with one are not known to be the same.
 _NO_ID = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]"
-_REPLACED = "\ufffd"
 
 Rule = tuple[str, Column]
 
@@ -91,6 +76,58 @@ class Cleaned:
     checked: DataFrame
 
 
+def hide_erased(tables: RawTables, erased: ErasureList) -> RawTables:
+    """The same rows; one of an erased user has the problem ``erased`` and shows nothing of what came."""
+    events = None if tables.events is None else hide_erased_rows(tables.events, erased)
+    impressions = None if tables.impressions is None else hide_erased_rows(tables.impressions, erased)
+    return replace(tables, events=events, impressions=impressions)
+
+
+def hide_erased_rows(raw: DataFrame, erased: ErasureList) -> DataFrame:
+    """``hide_erased`` for the raw rows of one table."""
+    if not erased.users:
+        return raw
+    is_theirs = F.coalesce(erased.holds(F.col(c.USER_ID)), F.lit(False))
+    # In a row that could not be read, whose it is may stand anywhere.
+    is_unreadable = F.col(PROBLEM).isNotNull() | F.col(c.USER_ID).isNull()
+    names_them = F.exists(phrases(F.col(c.RAW), erased.phrase_sizes), erased.holds_phrase)
+    is_erased = is_theirs | (is_unreadable & F.coalesce(names_them, F.lit(False)))
+    hidden = {
+        PROBLEM: F.when(is_erased, F.lit(ERASED)).otherwise(F.col(PROBLEM)),
+        c.RAW: F.when(is_erased, F.lit("")).otherwise(F.col(c.RAW)),
+    }
+    return raw.withColumns(hidden)
+
+
+def missing_word(name: str) -> Column:
+    """The id of an accepted row, as it is, where it is such a word; else null."""
+    is_word = F.col(c.REASON).isNull() & F.lower(F.trim(name)).isin(*MISSING_WORDS)
+    return F.when(is_word, F.col(name)).alias(name)
+
+
+def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
+    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
+
+    Args:
+        raw: Rows in the raw shape.
+        sequences: Path -> order of taking; a file that is not here comes before all others.
+    """
+    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
+    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
+    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
+    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
+
+
+def clean(
+    table: Table, raw: DataFrame, items: DataFrame | None, *, not_after: datetime, may_reassign: bool = False
+) -> Cleaned:
+    """The rows of ``table`` by the function of it below; ``items`` is None where they are the catalog themselves."""
+    if items is None:
+        return clean_items(raw)
+    of_table = clean_events if table is EVENTS else clean_impressions
+    return of_table(raw, items, not_after=not_after, may_reassign=may_reassign)
+
+
 def clean_items(raw: DataFrame) -> Cleaned:
     """Raw items to ``schemas.ITEMS``; of several rows of one item the latest updated is kept.
 
@@ -102,7 +139,7 @@ def clean_items(raw: DataFrame) -> Cleaned:
     if FILE_ORDER in raw.columns:
         checked, order = checked.withColumn(_UNDATED, _undated_so_far()), [F.col(_UNDATED).desc(), *order]
     order += [F.col(c.PUBLISHED_TS).desc_nulls_last(), F.col(c.RAW)]
-    checked = _mark_duplicates(checked, c.ITEM_ID, order, "duplicate_item")
+    checked = _mark_duplicates(checked, c.ITEM_ID, order, DUPLICATE[ITEMS.name])
     columns = {
         c.TITLE: _clean_text(F.col(c.TITLE)),
         c.DESCRIPTION: _clean_text(F.col(c.DESCRIPTION)),
@@ -151,7 +188,7 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_r
     ]
     checked = _check(_with_known_items(_with_id(raw, c.EVENT_ID, said), items), rules)
     order, has_owner = _stable_order(raw, c.EVENT_TS), not may_reassign
-    checked = _mark_duplicates(checked, c.EVENT_ID, order, "duplicate_event", has_owner=has_owner)
+    checked = _mark_duplicates(checked, c.EVENT_ID, order, DUPLICATE[EVENTS.name], has_owner=has_owner)
     return _split(checked, EVENTS, {c.EVENT_DATE: F.to_date(c.EVENT_TS)})
 
 
@@ -169,7 +206,7 @@ def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime, 
     ]
     checked = _check(_with_known_items(_with_id(raw, c.IMPRESSION_ID, said), items), rules)
     order, has_owner = _stable_order(raw, c.IMPRESSION_TS), not may_reassign
-    checked = _mark_duplicates(checked, c.IMPRESSION_ID, order, "duplicate_impression", has_owner=has_owner)
+    checked = _mark_duplicates(checked, c.IMPRESSION_ID, order, DUPLICATE[IMPRESSIONS.name], has_owner=has_owner)
     return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
 
 
@@ -273,45 +310,3 @@ def _clean_map(texts: Column) -> Column:
     filled = F.map_filter(texts, lambda _, text: text.isNotNull())
     cleaned = F.transform_values(filled, lambda _, text: _clean_text(text))
     return F.coalesce(cleaned, F.create_map().cast("map<string,string>"))
-
-
-def hide_erased(tables: RawTables, erased: ErasureList) -> RawTables:
-    """The same rows; one of an erased user has the problem ``erased`` and shows nothing of what came."""
-    events = None if tables.events is None else hide_erased_rows(tables.events, erased)
-    impressions = None if tables.impressions is None else hide_erased_rows(tables.impressions, erased)
-    return replace(tables, events=events, impressions=impressions)
-
-
-def hide_erased_rows(raw: DataFrame, erased: ErasureList) -> DataFrame:
-    """``hide_erased`` for the raw rows of one table."""
-    if not erased.users:
-        return raw
-    is_theirs = F.coalesce(erased.holds(F.col(c.USER_ID)), F.lit(False))
-    # In a row that could not be read, whose it is may stand anywhere.
-    is_unreadable = F.col(PROBLEM).isNotNull() | F.col(c.USER_ID).isNull()
-    names_them = F.exists(phrases(F.col(c.RAW), erased.phrase_sizes), erased.holds_phrase)
-    is_erased = is_theirs | (is_unreadable & F.coalesce(names_them, F.lit(False)))
-    hidden = {
-        PROBLEM: F.when(is_erased, F.lit(ERASED)).otherwise(F.col(PROBLEM)),
-        c.RAW: F.when(is_erased, F.lit("")).otherwise(F.col(c.RAW)),
-    }
-    return raw.withColumns(hidden)
-
-
-def missing_word(name: str) -> Column:
-    """The id of an accepted row, as it is, where it is such a word; else null."""
-    is_word = F.col(c.REASON).isNull() & F.lower(F.trim(name)).isin(*MISSING_WORDS)
-    return F.when(is_word, F.col(name)).alias(name)
-
-
-def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
-    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
-
-    Args:
-        raw: Rows in the raw shape.
-        sequences: Path -> order of taking; a file that is not here comes before all others.
-    """
-    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
-    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
-    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
-    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))

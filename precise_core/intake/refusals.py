@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
-from precise_core.intake.cleaning import DUPLICATES, ERASED, UNKNOWN_ITEM
+from precise_core.intake.cleaning import DUPLICATE, ERASED, UNKNOWN_ITEM
 from precise_core.sources.config import EventsInput, FileInput, ImpressionsInput, TimeReading
 from precise_core.sources.raw import INVALID_TIME
 from schemas import Table
@@ -60,7 +60,7 @@ def refuse_rejections(
     Raises:
         DataError: More than that share is rejected.
     """
-    harmless = {None, ERASED, *DUPLICATES}
+    harmless = {None, ERASED, *DUPLICATE.values()}
     broken = {reason: rows for reason, rows in reasons.items() if reason not in harmless}
     rejected = sum(broken.values())
     judged = reasons.get(None, 0) + rejected

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import reduce
+from pathlib import Path
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, TimestampType
 
-from precise_core.errors import ConfigError
+from precise_core.errors import ConfigError, DataError
 from precise_core.sources.cells import Batch, Need, Role, cell, cell_name, quoted
 from precise_core.sources.config import (
     ColumnOrConstant,
@@ -21,7 +23,8 @@ from precise_core.sources.config import (
     ItemsInput,
     TimeReading,
 )
-from precise_core.sources.formats import has_types, read_cells, whole
+from precise_core.sources.formats import format_in_use, has_types, read_cells, whole
+from precise_core.sources.listing import list_files
 from precise_core.sources.raw import (
     INVALID_FLAG,
     INVALID_TIME,
@@ -34,6 +37,7 @@ from precise_core.sources.raw import (
     items_of_events,
     raw_frame,
 )
+from precise_core.sources.typed_formats import delta_version, jdbc_label
 from schemas import columns as c
 
 _MICROS_PER_UNIT = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
@@ -51,20 +55,54 @@ _FALSE = ("false", "0", "no", "f", "n", "0.0")
 ReadCells = Callable[[Sequence[Need]], DataFrame]
 
 
-def read_files(
-    spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequence[Batch]] | None = None
-) -> RawTables:
+def inputs_of(source: FilesSource) -> dict[str, EventsInput | ItemsInput | ImpressionsInput]:
+    """What the configuration names, by the table it goes into."""
+    named = {"events": source.events, "items": source.items, "impressions": source.impressions}
+    return {name: spec for name, spec in named.items() if spec is not None}
+
+
+def input_files(source: FilesSource) -> list[Path]:
+    """The files that are there; those that were taken may be archived, which is judged where they are read."""
+    specs = inputs_of(source).values()
+    paths = [spec.path for spec in specs if spec.path is not None and format_in_use(spec) != "delta"]
+    return [file for path in paths for file in _files_there(path)]
+
+
+def _files_there(path: str) -> list[Path]:
+    try:
+        return list_files(path)
+    except DataError:
+        return []
+
+
+def state_of_tables(source: FilesSource) -> str:
+    """What the content of Delta and database tables is told by."""
+    return "".join(map(_state_of_table, inputs_of(source).values()))
+
+
+def _state_of_table(spec: FileInput) -> str:
+    if spec.jdbc is not None:
+        return datetime.now(UTC).isoformat()  # what a database holds is only known by a query: never up to date
+    is_delta = spec.path is not None and format_in_use(spec) == "delta"
+    return f"{spec.path} version {delta_version(Path(str(spec.path)))}" if is_delta else ""
+
+
+def has_impressions(source: FilesSource) -> bool:
+    return source.impressions is not None
+
+
+def describe(source: FilesSource) -> str:
+    names = [jdbc_label(s.jdbc) if s.jdbc else Path(str(s.path)).name for s in inputs_of(source).values()]
+    return f"Own data from {', '.join(names)}."
+
+
+def read(spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequence[Batch]] | None = None) -> RawTables:
     """The rows of ``source`` in the raw shape; the catalog is derived from the events where there is none.
 
     Args:
         spark: The session.
         source: What is where, and which column is what.
         batches: Only these, by table name; a table without any has no rows. Everything by default.
-
-    Raises:
-        DataError: No file matches, or a file is empty or truncated.
-        SchemaError: A named column is not there, or cannot be read as what it is needed for.
-        ConfigError: A time pattern is not one.
     """
     frames: dict[str, DataFrame | None] = dict.fromkeys(inputs_of(source))
     for name, spec in inputs_of(source).items():
@@ -77,12 +115,6 @@ def read_files(
     if source.items is None and events is not None:
         items = items_of_events(events)
     return RawTables(events=events, items=items, impressions=frames.get("impressions"))
-
-
-def inputs_of(source: FilesSource) -> dict[str, EventsInput | ItemsInput | ImpressionsInput]:
-    """What the configuration names, by the table it goes into."""
-    named = {"events": source.events, "items": source.items, "impressions": source.impressions}
-    return {name: spec for name, spec in named.items() if spec is not None}
 
 
 def needs_of(spec: FileInput) -> list[Need]:

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import ConfigError, DataError, SchemaError
 from precise_core.intake.cleaning import clean_events
-from precise_core.intake.night import Part
+from precise_core.intake.parts import Part
 from precise_core.intake.read import read_source
 from precise_core.intake.stock import Arrival, Intake, Policy, take_stock
 from precise_core.sources.config import FilesSource
