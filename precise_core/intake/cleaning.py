@@ -109,7 +109,6 @@ def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
     """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
 
     Args:
-        raw: Rows in the raw shape.
         sequences: Path -> order of taking; a file that is not here comes before all others.
     """
     types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"

@@ -64,9 +64,6 @@ class Inputs:
     """What a night starts from.
 
     Args:
-        now: Rows later than this are rejected.
-        policy: What the command line says about files.
-        records: The rows of `source_files`.
         intake: Which files are read; none of a source that is read whole.
         raw: What was read, erased users hidden.
         is_increment: Whether tonight only adds to what is stored.
@@ -151,12 +148,7 @@ def judged_parts(job: Job, inputs: Inputs) -> list[Part]:
 
 
 def store(job: Job, inputs: Inputs, parts: Sequence[Part]) -> tuple[int, int, int]:
-    """Put the rows away, and write down which files were taken; returns rows in, accepted, rejected.
-
-    Raises:
-        DataError: A full reading has no acceptable row for a table that has some, or rows have the ids of other
-            users' rows; nothing was written.
-    """
+    """Put the rows away, and write down which files were taken; returns rows in, accepted, rejected."""
     plans: list[UpsertPlan | None]
     if inputs.is_increment:
         plans = [_plan(job, inputs, part) for part in parts]  # all of them before the first is written

@@ -119,11 +119,7 @@ def clean_parts(
     """Items, events, impressions: those of which something was read, each row checked once and kept.
 
     Args:
-        raw: What was read.
         items: The stored catalog that new items are added to; None where there is none.
-        arrivals: The files that were read, by table name.
-        not_after: Rows later than this are rejected.
-        may_reassign: A correction may give a row to another user.
 
     Raises:
         DataError: There is no catalog, neither read nor stored.
@@ -158,12 +154,7 @@ def judge(
     """What a person should know of the rows that are taken all the same.
 
     Args:
-        part: The rows.
         spec: How own files are read; None of another source.
-        largest_rejected_share: Of the rows; more, and the night is refused.
-
-    Raises:
-        DataError: Rows are missing, nearly all are rejected, times are misread, or ids belong to others.
     """
     table, checked, reasons = part.table, part.cleaned.checked, part.reasons
     part.require_rows_of_every_file()

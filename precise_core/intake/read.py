@@ -65,7 +65,6 @@ def source_fingerprint(source: Source, known: Sequence[Record] = ()) -> str:
     """SHA-256 over the source's configuration and its files' names, sizes and contents: equal input, equal hash.
 
     Args:
-        source: The source.
         known: The rows of `source_files`: a file of the size and time they know is not read to hash it.
     """
     content = synthetic.GENERATOR if isinstance(source, SyntheticSource) else _files_fingerprint(source, known)

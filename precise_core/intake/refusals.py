@@ -50,7 +50,6 @@ def refuse_rejections(
     """Refuse a night of which (nearly) no row can be used: the configuration or the delivery is wrong, not the rows.
 
     Args:
-        table: The table.
         checked: Its rows of tonight with their reasons.
         reasons: Rows by reason; None = accepted.
         largest_share: Of the rows; repeated ones and those of erased users are as they should be.
@@ -87,7 +86,6 @@ def refuse_misread_times(table: Table, first: int, last: int, spec: FileInput | 
     """Refuse a night whose times all lie in the first days of 1970: numbers of another unit than they were read in.
 
     Args:
-        table: The table.
         first: Earliest accepted time, in microseconds since 1970.
         last: Latest.
         spec: How own files are read; other sources know their times.
@@ -115,9 +113,7 @@ def refuse_other_users(table: Table, rows: DataFrame, number: int, where: str) -
     """Refuse rows under the id of a row of somebody else, which they would replace.
 
     Args:
-        table: The table.
         rows: Those rows, or more than those where ``number`` is 0.
-        number: How many there are.
         where: Where the other row is.
 
     Raises:

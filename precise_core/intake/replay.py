@@ -49,7 +49,6 @@ class Quarantine:
 
     Args:
         spec: How its rows are read, as configured today.
-        rejected: The rows.
         stored: The rows of the table; None where it does not exist.
         items: The catalog; None where the rows are the catalog themselves.
         sequences: Path -> order of taking, of the files taken into the table.
@@ -103,10 +102,7 @@ def versions_before_files(
     tables, which hold old and new versions of a row side by side.
 
     Args:
-        records: The rows of `source_files`.
         runs: run_id and input_versions of the rows of `runs`.
-        table: The table.
-        table_id: Delta's identity of the table that is there.
     """
     found = {run[c.RUN_ID]: dict(run["input_versions"]).get(table.name) for run in runs}
     files = [one for one in records if one[c.TABLE_NAME] == table.name and one["table_id"] == table_id]
@@ -147,9 +143,6 @@ def judged_beside_stored(
     """``cleaned``, but a row that is stored in a newer version is a duplicate, and one with another user's key stays.
 
     Args:
-        quarantine: What was judged.
-        cleaned: How it was judged by itself.
-        stored: The rows of the table.
         newer: Keys under which something is stored that came after the quarantined row, or may have.
     """
     table, key = quarantine.table, list(quarantine.table.key)

@@ -54,12 +54,8 @@ class Arrival:
     Args:
         path: The real path, or what stands for the database table; `source_files` and rejected rows have it.
         file: The file as the configuration reaches it, for messages; None for a database table.
-        size_bytes: Of the file.
-        modified_at: Of the file.
         checksum: Of the content, or the version of a Delta table.
-        columns: Name -> type.
         sequence: Place in the order of taking.
-        version: Of a Delta table.
     """
 
     path: str
@@ -112,16 +108,7 @@ def take_stock(
     """Decide what of ``source`` is read tonight.
 
     Args:
-        spark: The session, for the columns of Delta and database tables.
-        source: What the configuration names.
-        known: The rows of `source_files`.
         table_ids: Identity of every table there is, by name.
-        policy: What the command line asks for.
-
-    Raises:
-        DataError: No file matches and none ever has, all of them are empty, a file changed since it was taken, or the
-            table that it was taken into is gone and the file is, too.
-        SchemaError: A named column is of another kind than before, and ``policy.evolve`` is off.
     """
     intake = Intake()
     for name, spec in inputs_of(source).items():
@@ -294,7 +281,6 @@ def lost_files(own: Mapping[str, Record], table_id: str | None) -> set[str]:
     """Paths whose rows went with the table they were taken into.
 
     Args:
-        own: The records of one table, by path.
         table_id: The identity of the table that is there now; None where there is none.
     """
     if table_id is None:

@@ -36,8 +36,6 @@ def differences(
 
     Args:
         before: Column -> type of the file before, in any spelling that ``kind_of`` knows.
-        now: The same of this file.
-        needs: What the configuration names.
         is_open: Whether a row may leave a column out.
     """
     named = set(names_of(needs))

@@ -100,8 +100,6 @@ def read(spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequenc
     """The rows of ``source`` in the raw shape; the catalog is derived from the events where there is none.
 
     Args:
-        spark: The session.
-        source: What is where, and which column is what.
         batches: Only these, by table name; a table without any has no rows. Everything by default.
     """
     frames: dict[str, DataFrame | None] = dict.fromkeys(inputs_of(source))
@@ -142,12 +140,7 @@ def needs_of(spec: FileInput) -> list[Need]:
 
 
 def read_mapped(spark: SparkSession, spec: FileInput, read: ReadCells) -> DataFrame:
-    """Cells in the raw shape of the table that ``spec`` describes.
-
-    Raises:
-        ConfigError: A time pattern is not one.
-        SchemaError: A named column is not there, or cannot be read as what it is needed for.
-    """
+    """Cells in the raw shape of the table that ``spec`` describes."""
     if isinstance(spec, EventsInput):
         return _map_events(spark, spec, read)
     if isinstance(spec, ItemsInput):

@@ -45,15 +45,8 @@ def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequ
     """The requested columns of ``batch`` as cells (precise_core/sources/cells.py).
 
     Args:
-        spark: The session.
-        source: Format and how it is written, or the database.
-        batch: The files, or the version of the Delta table.
         needs: (column name, role) pairs; every named column must exist in every file (JSON Lines: in some line), or
             be the name of a folder on the way to it (`scene=home/`).
-
-    Raises:
-        DataError: A file is empty or truncated, or the database cannot be read.
-        SchemaError: A column is missing, twice in the header, or of a type that its role cannot have.
     """
     if source.jdbc is not None:
         return read_jdbc(spark, source.jdbc, needs)
@@ -83,11 +76,7 @@ def _read_files(spark: SparkSession, source: FileInput, files: Sequence[Path], n
 
 
 def why_without_rows(source: FileInput, file: Path) -> str | None:
-    """What is to say of a file of which no row can come; None where one must.
-
-    Raises:
-        DataError: The file is damaged or cut off, or not what its format says.
-    """
+    """What is to say of a file of which no row can come; None where one must."""
     if not file.stat().st_size:
         return "the file is empty"
     kind = format_in_use(source)
@@ -99,11 +88,7 @@ def why_without_rows(source: FileInput, file: Path) -> str | None:
 
 
 def whole(source: FileInput) -> list[Batch]:
-    """Everything that ``source`` names.
-
-    Raises:
-        DataError: No file matches, or a file is empty or cut off.
-    """
+    """Everything that ``source`` names."""
     if source.path is None:
         return [Batch()]
     if format_in_use(source) == "delta":
@@ -112,11 +97,7 @@ def whole(source: FileInput) -> list[Batch]:
 
 
 def batches_of(source: FileInput, files: Sequence[Path]) -> list[Batch]:
-    """Files that are read together: Parquet of one storage; other formats sort that out themselves.
-
-    Raises:
-        DataError: A Parquet file is not one, or was cut off.
-    """
+    """Files that are read together: Parquet of one storage; other formats sort that out themselves."""
     groups: dict[Any, list[Path]] = {}
     for file in files:
         storage = parquet_storage(file) if format_in_use(source) == "parquet" else None

@@ -67,21 +67,13 @@ def jsonl_keys(file: Path, source: FileInput) -> set[str]:
 
 
 def csv_has_rows(file: Path, source: FileInput) -> bool:
-    """Whether anything but blank lines follows the header.
-
-    Raises:
-        DataError: As ``text_files.look``.
-    """
+    """Whether anything but blank lines follows the header."""
     look(file, source, "csv")
     return next(islice(csv_rows(file, source), 1, None), None) is not None
 
 
 def jsonl_has_rows(file: Path, source: FileInput) -> bool:
-    """Whether some line is not blank.
-
-    Raises:
-        DataError: As ``text_files.look``.
-    """
+    """Whether some line is not blank."""
     look(file, source, "jsonl")
     return any(line.strip() for line in lines_of(file, source.encoding))
 

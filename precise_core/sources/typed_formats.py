@@ -39,12 +39,7 @@ from schemas import columns as c
 
 
 def read_parquet(spark: SparkSession, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:
-    """The needed columns of Parquet files of one storage (``parquet_storage``).
-
-    Raises:
-        DataError: A file is not Parquet, or was cut off.
-        SchemaError: A column is missing, or of a type that its role cannot have.
-    """
+    """The needed columns of Parquet files of one storage (``parquet_storage``)."""
     for file in reversed(files):
         schema = parquet_schema(file)
         types = dict(zip(schema.names, schema.types, strict=True))
@@ -193,9 +188,6 @@ def parquet_storage(file: Path) -> frozenset[tuple[str, str, str]]:
     """How a file stores its columns: Spark reads files together only where they are alike in it.
 
     Arrow's types do not tell: a timestamp[ns] may be stored in two ways, of which Spark reads one as a number.
-
-    Raises:
-        DataError: The file is not Parquet or was cut off; the message names it.
     """
     parquet_schema(file)
     schema = pq.read_metadata(file).schema
@@ -204,11 +196,7 @@ def parquet_storage(file: Path) -> frozenset[tuple[str, str, str]]:
 
 
 def parquet_has_rows(file: Path) -> bool:
-    """Whether the footer counts any.
-
-    Raises:
-        DataError: The file is not Parquet or was cut off.
-    """
+    """Whether the footer counts any."""
     parquet_schema(file)
     return bool(pq.read_metadata(file).num_rows)
 
