@@ -19,7 +19,7 @@ from precise_core.sources.cells import Batch
 from precise_core.sources.column_drift import differences, kept_in_mind
 from precise_core.sources.config import FileInput, FilesSource
 from precise_core.sources.files import inputs_of, needs_of
-from precise_core.sources.formats import batches_of, columns_of, format_in_use, warnings_of, why_without_rows
+from precise_core.sources.formats import batches_of, columns_of, warnings_of, why_without_rows
 from precise_core.sources.listing import look_up, no_such_file, sha256_of
 from precise_core.sources.typed_formats import delta_version, jdbc_label
 from precise_core.warehouse.session import require_names
@@ -138,7 +138,7 @@ def _arrivals(
         label = jdbc_label(spec.jdbc)
         sequence = known[label]["sequence"] if label in known else first
         return [Arrival(path=label, columns=columns_of(spark, spec, None), sequence=sequence)], []
-    if format_in_use(spec) == "delta":
+    if spec.format_in_use == "delta":
         return _delta_arrivals(spark, spec, known, lost, first, policy), []
     arrivals = []
     listing = look_up(str(spec.path))
@@ -224,7 +224,7 @@ def _with_checked_columns(
     Raises:
         SchemaError: A column that the configuration names is of another kind, and ``evolve`` is off.
     """
-    needs = needs_of(spec)
+    needs, is_open = needs_of(spec), spec.format_in_use == "jsonl"
     with_rows = [record for record in known.values() if record["rows"]]
     last = max(with_rows, key=lambda record: record["sequence"], default=None)
     before = None if last is None else dict(last["columns"])
@@ -235,29 +235,24 @@ def _with_checked_columns(
             checked.append(replace(arrival, columns=record["columns"]))  # looked at when it was taken
             continue
         if before is not None:
-            retyped, harmless = differences(before, arrival.columns, needs, is_open=_is_open(spec))
+            retyped, harmless = differences(before, arrival.columns, needs, is_open=is_open)
             if retyped and not evolve:
                 raise SchemaError(
                     f"{arrival.file or arrival.path}: its columns differ from those taken before: "
-                    f"{'; '.join(retyped)}; "
-                    "correct the file, or accept them with --evolve"
+                    f"{'; '.join(retyped)}; correct the file, or accept them with --evolve"
                 )
             name = Path(arrival.path).name
             said += [f"{name}: {difference}, accepted" for difference in retyped]
             said += [f"warning: {name}: {difference}" for difference in harmless]
-        before = kept_in_mind(before or {}, arrival.columns, is_open=_is_open(spec))
+        before = kept_in_mind(before or {}, arrival.columns, is_open=is_open)
         checked.append(replace(arrival, columns=before))
     return checked, said
-
-
-def _is_open(spec: FileInput) -> bool:
-    return format_in_use(spec) == "jsonl"
 
 
 def _batches(spec: FileInput, arrivals: Sequence[Arrival]) -> list[Batch]:
     if spec.jdbc is not None:
         return [Batch() for _ in arrivals]
-    if format_in_use(spec) == "delta":
+    if spec.format_in_use == "delta":
         return [Batch((one.file,), one.version) for one in arrivals if one.file]
     return batches_of(spec, [one.file for one in arrivals if one.file])
 

@@ -23,7 +23,7 @@ from precise_core.sources.config import (
     ItemsInput,
     TimeReading,
 )
-from precise_core.sources.formats import format_in_use, has_types, read_cells, whole
+from precise_core.sources.formats import read_cells, whole
 from precise_core.sources.listing import list_files
 from precise_core.sources.raw import (
     INVALID_FLAG,
@@ -64,7 +64,7 @@ def inputs_of(source: FilesSource) -> dict[str, EventsInput | ItemsInput | Impre
 def input_files(source: FilesSource) -> list[Path]:
     """The files that are there; those that were taken may be archived, which is judged where they are read."""
     specs = inputs_of(source).values()
-    paths = [spec.path for spec in specs if spec.path is not None and format_in_use(spec) != "delta"]
+    paths = [spec.path for spec in specs if spec.path is not None and spec.format_in_use != "delta"]
     return [file for path in paths for file in _files_there(path)]
 
 
@@ -83,7 +83,7 @@ def state_of_tables(source: FilesSource) -> str:
 def _state_of_table(spec: FileInput) -> str:
     if spec.jdbc is not None:
         return datetime.now(UTC).isoformat()  # what a database holds is only known by a query: never up to date
-    is_delta = spec.path is not None and format_in_use(spec) == "delta"
+    is_delta = spec.path is not None and spec.format_in_use == "delta"
     return f"{spec.path} version {delta_version(Path(str(spec.path)))}" if is_delta else ""
 
 
@@ -240,7 +240,7 @@ def _time(cells: DataFrame, name: str, spec: EventsInput | ItemsInput | Impressi
         return cell(name)
     text = read_time(cell(name), spec.time_reading)
     # A row that was rejected shows the time of a typed column in ISO 8601, whatever the reading says.
-    return F.coalesce(text, read_time(cell(name), TimeReading())) if has_types(spec) else text
+    return F.coalesce(text, read_time(cell(name), TimeReading())) if spec.has_types else text
 
 
 def _number(name: str) -> Column:
