@@ -34,22 +34,11 @@ REDEEM = "redeem"
 
 _COLUMNS = {
     "transactions": (
-        "household_id",
-        "store_id",
-        "basket_id",
-        "product_id",
-        "quantity",
-        "sales_value",
-        "week",
+        *("household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "week"),
         "transaction_timestamp",
     ),
     "products": (
-        "product_id",
-        "manufacturer_id",
-        "department",
-        "brand",
-        "product_category",
-        "product_type",
+        *("product_id", "manufacturer_id", "department", "brand", "product_category", "product_type"),
         "package_size",
     ),
     "coupons": ("coupon_upc", "product_id", "campaign_id"),

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from schemas import EVENTS, IMPRESSIONS, ITEMS
 from schemas import columns as c
 
 PROBLEM = "problem"
@@ -29,33 +30,9 @@ INVALID_TIME = "invalid_time"
 INVALID_VALUE = "invalid_value"
 INVALID_FLAG = "invalid_flag"
 
-RAW_EVENT_TYPES: dict[str, str] = {
-    c.EVENT_ID: "string",
-    c.USER_ID: "string",
-    c.ITEM_ID: "string",
-    c.SCENE: "string",
-    c.ACTION: "string",
-    c.EVENT_TS: "timestamp",
-    c.VALUE: "double",
-}
-RAW_ITEM_TYPES: dict[str, str] = {
-    c.ITEM_ID: "string",
-    c.TITLE: "string",
-    c.DESCRIPTION: "string",
-    c.CATEGORIES: "array<string>",
-    c.ATTRIBUTES: "map<string,string>",
-    c.PUBLISHED_TS: "timestamp",
-    c.UPDATED_TS: "timestamp",
-    c.IS_DELETED: "boolean",
-}
-RAW_IMPRESSION_TYPES: dict[str, str] = {
-    c.IMPRESSION_ID: "string",
-    c.USER_ID: "string",
-    c.ITEM_ID: "string",
-    c.IMPRESSION_TS: "timestamp",
-    c.LABEL: "int",
-    c.CONTEXT: "map<string,string>",
-}
+RAW_EVENT_TYPES = {column.name: column.type for column in EVENTS.columns if column.name != c.EVENT_DATE}
+RAW_ITEM_TYPES = {column.name: column.type for column in ITEMS.columns}
+RAW_IMPRESSION_TYPES = {column.name: column.type for column in IMPRESSIONS.columns}
 
 
 @dataclass(frozen=True, kw_only=True)
