@@ -1,11 +1,11 @@
 """Raw rows to canonical tables. Every row is accepted or rejected with the first rule it broke; none is dropped.
 
-Reasons, in the order in which the rules are asked: what the reader knew (malformed_row, invalid_id, invalid_time,
+Reasons, in the order in which the rules apply: what the reader knew (malformed_row, invalid_id, invalid_time,
 invalid_value, invalid_flag), missing_user_id, missing_item_id, invalid_id, unknown_item, missing_scene,
 missing_action, invalid_time, future_time, invalid_value, invalid_label, and last id_of_another_user, duplicate_event,
 duplicate_item, duplicate_impression.
 
-An unknown item is asked for before its scene: where the scene comes from the catalog, the unknown item is the cause.
+The item is looked up before the scene: where the scene comes from the catalog, the unknown item is the cause.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def hide_erased_rows(raw: DataFrame, erased: ErasureList) -> DataFrame:
     if not erased.users:
         return raw
     is_theirs = F.coalesce(erased.holds(F.col(c.USER_ID)), F.lit(False))
-    # In a row that could not be read, whose it is may stand anywhere.
+    # In a row that could not be read, its user may be named anywhere.
     is_unreadable = F.col(PROBLEM).isNotNull() | F.col(c.USER_ID).isNull()
     names_them = F.exists(phrases(F.col(c.RAW), erased.phrase_sizes), erased.holds_phrase)
     is_erased = is_theirs | (is_unreadable & F.coalesce(names_them, F.lit(False)))
@@ -170,8 +170,8 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_r
 
     An event without an id gets the SHA-256 of what it says, so that exact duplicates collapse.
     """
-    said = [F.col(name) for name in (c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)]
-    said += [F.unix_micros(c.EVENT_TS).cast("string"), F.col(c.VALUE).cast("string")]
+    content = [F.col(name) for name in (c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)]
+    content += [F.unix_micros(c.EVENT_TS).cast("string"), F.col(c.VALUE).cast("string")]
     rules = [
         ("missing_user_id", _is_blank(c.USER_ID)),
         ("missing_item_id", _is_blank(c.ITEM_ID)),
@@ -185,7 +185,7 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_r
             F.col(c.VALUE).isin(*[F.lit(text).cast("double") for text in ("NaN", "Infinity", "-Infinity")]),
         ),
     ]
-    checked = _check(_with_known_items(_with_id(raw, c.EVENT_ID, said), items), rules)
+    checked = _check(_with_known_items(_with_id(raw, c.EVENT_ID, content), items), rules)
     order, has_owner = _stable_order(raw, c.EVENT_TS), not may_reassign
     checked = _mark_duplicates(checked, c.EVENT_ID, order, DUPLICATE[EVENTS.name], has_owner=has_owner)
     return _split(checked, EVENTS, {c.EVENT_DATE: F.to_date(c.EVENT_TS)})
@@ -193,8 +193,8 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_r
 
 def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_reassign: bool = False) -> Cleaned:
     """Raw impressions to ``schemas.IMPRESSIONS``; arguments as in ``clean_events``."""
-    said = [F.col(c.USER_ID), F.col(c.ITEM_ID), F.unix_micros(c.IMPRESSION_TS).cast("string")]
-    said += [F.col(c.LABEL).cast("string"), F.to_json(c.CONTEXT)]
+    content = [F.col(c.USER_ID), F.col(c.ITEM_ID), F.unix_micros(c.IMPRESSION_TS).cast("string")]
+    content += [F.col(c.LABEL).cast("string"), F.to_json(c.CONTEXT)]
     rules = [
         ("missing_user_id", _is_blank(c.USER_ID)),
         ("missing_item_id", _is_blank(c.ITEM_ID)),
@@ -203,7 +203,7 @@ def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime, 
         *_time_rules(c.IMPRESSION_TS, not_after),
         ("invalid_label", F.col(c.LABEL).isNull() | ~F.col(c.LABEL).isin(0, 1)),
     ]
-    checked = _check(_with_known_items(_with_id(raw, c.IMPRESSION_ID, said), items), rules)
+    checked = _check(_with_known_items(_with_id(raw, c.IMPRESSION_ID, content), items), rules)
     order, has_owner = _stable_order(raw, c.IMPRESSION_TS), not may_reassign
     checked = _mark_duplicates(checked, c.IMPRESSION_ID, order, DUPLICATE[IMPRESSIONS.name], has_owner=has_owner)
     return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
@@ -223,11 +223,11 @@ def _mark_duplicates(
     # Rejected rows are spread by what they are: their keys may all be the same null.
     group = F.when(is_valid, F.col(key)).otherwise(F.col(c.RAW))
     of_key = Window.partitionBy(is_valid, group).orderBy(*order)
-    told = F.lit(reason)
+    why = F.lit(reason)
     if has_owner:
-        told = F.when(F.first(c.USER_ID).over(of_key) != F.col(c.USER_ID), ID_OF_ANOTHER_USER).otherwise(told)
+        why = F.when(F.first(c.USER_ID).over(of_key) != F.col(c.USER_ID), ID_OF_ANOTHER_USER).otherwise(why)
     is_later = is_valid & (F.row_number().over(of_key) > 1)
-    marked = checked.withColumn(c.REASON, F.when(is_later, told).otherwise(F.col(c.REASON)))
+    marked = checked.withColumn(c.REASON, F.when(is_later, why).otherwise(F.col(c.REASON)))
     # Only a rejected row has to show what came; without it a persisted `checked` is a fraction of the size.
     return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW)))
 
@@ -268,9 +268,9 @@ def _with_known_items(raw: DataFrame, items: DataFrame) -> DataFrame:
     return raw.join(items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN)), on=c.ITEM_ID, how="left")
 
 
-def _with_id(raw: DataFrame, name: str, said: Sequence[Column]) -> DataFrame:
+def _with_id(raw: DataFrame, name: str, content: Sequence[Column]) -> DataFrame:
     # NUL cannot occur in an accepted cell, so no two different rows are joined to the same text.
-    text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in said])
+    text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in content])
     return raw.withColumn(name, F.when(_is_blank(name), F.sha2(text, 256)).otherwise(F.col(name)))
 
 

@@ -29,9 +29,9 @@ from precise_core.intake.replay import (
     keys_by_version,
     versions_before_files,
 )
-from precise_core.intake.stock import Intake, Policy, take_stock
+from precise_core.intake.stock import Intake, Policy, decide_what_to_read
 from precise_core.run.job import Job
-from precise_core.sources.config import FileInput, FilesSource
+from precise_core.sources.config import FilesSource, TableInput
 from precise_core.sources.files import inputs_of
 from precise_core.sources.raw import RawTables
 from precise_core.tasks import check_tasks
@@ -86,7 +86,7 @@ def gather(job: Job, now: datetime, policy: Policy) -> Inputs:
     source, intake = job.settings.source, Intake()
     records = read_manifest(job.warehouse, job.pin(SOURCE_FILES) if job.warehouse.exists(SOURCE_FILES) else None)
     if isinstance(source, FilesSource):
-        intake = take_stock(job.spark, source, records, _table_ids(job, source), policy)
+        intake = decide_what_to_read(job.spark, source, records, _table_ids(job, source), policy)
         for line in intake.said:
             job.say(line)
     job.input_fingerprints["source"] = source_fingerprint(source, records)
@@ -235,7 +235,7 @@ def _stamped(rejected: DataFrame, job: Job, now: datetime) -> DataFrame:
     return rejected.withColumns({c.RUN_ID: F.lit(job.run_id), c.REJECTED_AT: F.lit(now)})
 
 
-def gather_quarantine(job: Job, table: Table, spec: FileInput, now: datetime) -> Quarantine:
+def gather_quarantine(job: Job, table: Table, spec: TableInput, now: datetime) -> Quarantine:
     """What was rejected of a table, and what it is judged by: the catalog as this run has left it."""
     rejected = job.read(REJECTED[table.name])
     records = [one for one in read_manifest(job.warehouse) if one[c.TABLE_NAME] == table.name]

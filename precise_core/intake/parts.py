@@ -25,7 +25,7 @@ from precise_core.intake.cleaning import (
 from precise_core.intake.event_order import doubtful_order
 from precise_core.intake.refusals import refuse_misread_times, refuse_other_users, refuse_rejections
 from precise_core.intake.stock import Arrival
-from precise_core.sources.config import EventsInput, ImpressionsInput, ItemsInput
+from precise_core.sources.config import TableInput
 from precise_core.sources.raw import RawTables
 from precise_core.warehouse.spark_errors import naming_unreadable_files
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
@@ -148,9 +148,7 @@ def _ids(items: DataFrame) -> DataFrame:
     return items.select(c.ITEM_ID)
 
 
-def judge(
-    part: Part, spec: EventsInput | ItemsInput | ImpressionsInput | None, largest_rejected_share: float
-) -> Iterator[str]:
+def judge(part: Part, spec: TableInput | None, largest_rejected_share: float) -> Iterator[str]:
     """What a person should know of the rows that are taken all the same.
 
     Args:

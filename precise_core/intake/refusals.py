@@ -149,13 +149,13 @@ def time_hint(values: Sequence[str], reading: TimeReading) -> str:
 
 def _about_items(unknown: DataFrame, items: DataFrame) -> tuple[str, str]:
     """What keeps the ids of a log and those of the catalog apart, and a few of both."""
-    wanted = unknown.select(F.col(c.ITEM_ID).alias("wanted")).distinct()
+    of_log = unknown.select(F.col(c.ITEM_ID).alias("of_log")).distinct()
     known = items.select(F.col(c.ITEM_ID).alias("known")).distinct()
-    nearly_meet = _plain(F.col("wanted")) == _plain(F.col("known"))
-    pairs = wanted.join(known, on=nearly_meet, how="inner").limit(_PAIRS).collect()
+    nearly_meet = _plain(F.col("of_log")) == _plain(F.col("known"))
+    pairs = of_log.join(known, on=nearly_meet, how="inner").limit(_PAIRS).collect()
     if not pairs:
         hint = "are these the items of this log?"
-        sides = [[row[0] for row in side.limit(_EXAMPLES).collect()] for side in (wanted, known)]
+        sides = [[row[0] for row in side.limit(_EXAMPLES).collect()] for side in (of_log, known)]
     else:
         hint = f"the ids of log and catalog differ by {' and '.join(_differences(pairs))}: write them alike"
         sides = [list(side)[:_EXAMPLES] for side in zip(*pairs, strict=True)]

@@ -30,7 +30,7 @@ from precise_core.intake.cleaning import (
 )
 from precise_core.intake.stock import Record
 from precise_core.sources.cells import Need
-from precise_core.sources.config import FileInput
+from precise_core.sources.config import TableInput
 from precise_core.sources.files import read_mapped
 from precise_core.sources.raw import MALFORMED_ROW, PROBLEM
 from precise_core.sources.text_formats import json_cells
@@ -57,7 +57,7 @@ class Quarantine:
     """
 
     table: Table
-    spec: FileInput
+    spec: TableInput
     rejected: DataFrame
     stored: DataFrame | None
     items: DataFrame | None

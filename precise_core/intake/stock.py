@@ -1,4 +1,4 @@
-"""What of an own source is taken tonight, whether its columns have drifted, and what is kept in mind of it.
+"""What of an own source is taken tonight, whether its columns have drifted, and what is remembered of it.
 
 A file is taken once. What was taken is a row of `source_files`; a file of the same size and time is trusted, any other
 one is compared by its SHA-256. Where the table it was taken into is gone, or was made anew, it is read again.
@@ -16,8 +16,8 @@ from pyspark.sql import SparkSession
 
 from precise_core.errors import DataError, SchemaError
 from precise_core.sources.cells import Batch
-from precise_core.sources.column_drift import differences, kept_in_mind
-from precise_core.sources.config import FileInput, FilesSource
+from precise_core.sources.column_drift import columns_to_remember, differences
+from precise_core.sources.config import FilesSource, TableInput
 from precise_core.sources.files import inputs_of, needs_of
 from precise_core.sources.formats import batches_of, columns_of, warnings_of, why_without_rows
 from precise_core.sources.listing import look_up, no_such_file, sha256_of
@@ -98,7 +98,7 @@ class Intake:
     said: list[str] = field(default_factory=list)
 
 
-def take_stock(
+def decide_what_to_read(
     spark: SparkSession,
     source: FilesSource,
     known: Sequence[Record],
@@ -130,7 +130,7 @@ def take_stock(
 
 
 def _arrivals(
-    spark: SparkSession, spec: FileInput, known: Mapping[str, Record], lost: Container[str], policy: Policy
+    spark: SparkSession, spec: TableInput, known: Mapping[str, Record], lost: Container[str], policy: Policy
 ) -> tuple[list[Arrival], list[str]]:
     """What is read, in the order of taking: what was taken keeps its place, what is new comes after it, by path."""
     first = max((record["sequence"] for record in known.values()), default=0) + 1
@@ -175,7 +175,7 @@ def _require_no_loss(file: Path, record: Record | None, policy: Policy) -> None:
         raise DataError(f"{file}: empty now, and was not when it was taken; --full would lose its rows")
 
 
-def _require_permission(file: Path, record: Record, spec: FileInput, policy: Policy) -> None:
+def _require_permission(file: Path, record: Record, spec: TableInput, policy: Policy) -> None:
     if not (policy.full or policy.reread or spec.changed_files == "read_again"):
         raise DataError(
             f"{file}: has changed since run {record[c.RUN_ID]} took it; a file is taken once: put what is new into "
@@ -183,13 +183,13 @@ def _require_permission(file: Path, record: Record, spec: FileInput, policy: Pol
         )
 
 
-def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int) -> Arrival:
-    status = file.stat()
+def _arrival_of(spark: SparkSession, spec: TableInput, file: Path, sequence: int) -> Arrival:
+    size_bytes, modified = _look(file)
     return Arrival(
         path=str(file.resolve()),
         file=file,
-        size_bytes=status.st_size,
-        modified_at=modified_at(file),
+        size_bytes=size_bytes,
+        modified_at=modified,
         checksum=sha256_of(file),
         columns=columns_of(spark, spec, file),
         sequence=sequence,
@@ -198,7 +198,7 @@ def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int)
 
 def _delta_arrivals(
     spark: SparkSession,
-    spec: FileInput,
+    spec: TableInput,
     known: Mapping[str, Record],
     lost: Container[str],
     sequence: int,
@@ -210,16 +210,14 @@ def _delta_arrivals(
     is_taken = str(folder) in known and known[str(folder)]["checksum"] == checksum
     if is_taken and not policy.full and str(folder) not in lost:
         return []
-    columns = columns_of(spark, spec, folder)
-    return [
-        Arrival(path=str(folder), file=folder, checksum=checksum, columns=columns, sequence=sequence, version=version)
-    ]
+    columns, path = columns_of(spark, spec, folder), str(folder)
+    return [Arrival(path=path, file=folder, checksum=checksum, columns=columns, sequence=sequence, version=version)]
 
 
 def _with_checked_columns(
-    spec: FileInput, known: Mapping[str, Record], arrivals: Sequence[Arrival], evolve: bool
+    spec: TableInput, known: Mapping[str, Record], arrivals: Sequence[Arrival], evolve: bool
 ) -> tuple[list[Arrival], list[str]]:
-    """The arrivals with the columns to keep in mind, and what differs from those of the file before it.
+    """The arrivals with the columns to remember, and what differs from those of the file before it.
 
     Raises:
         SchemaError: A column that the configuration names is of another kind, and ``evolve`` is off.
@@ -244,12 +242,12 @@ def _with_checked_columns(
             name = Path(arrival.path).name
             said += [f"{name}: {difference}, accepted" for difference in retyped]
             said += [f"warning: {name}: {difference}" for difference in harmless]
-        before = kept_in_mind(before or {}, arrival.columns, is_open=is_open)
+        before = columns_to_remember(before or {}, arrival.columns, is_open=is_open)
         checked.append(replace(arrival, columns=before))
     return checked, said
 
 
-def _batches(spec: FileInput, arrivals: Sequence[Arrival]) -> list[Batch]:
+def _batches(spec: TableInput, arrivals: Sequence[Arrival]) -> list[Batch]:
     if spec.jdbc is not None:
         return [Batch() for _ in arrivals]
     if spec.format_in_use == "delta":

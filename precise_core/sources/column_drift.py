@@ -32,7 +32,7 @@ def differences(
 ) -> tuple[list[str], list[str]]:
     """Columns that the configuration names and that are of another kind now; and what is only worth a warning.
 
-    That a named column is gone is said where it is needed.
+    That a named column is gone is found where it is read.
 
     Args:
         before: Column -> type of the file before, in any spelling that ``kind_of`` knows.
@@ -45,7 +45,7 @@ def differences(
     unnamed = [f"column {name!r} is new" for name in now if name not in before and name not in named]
     unnamed += [f"column {name!r} is gone" for name in gone if name not in named]
     unnamed += [both[name] for name in other_kind if name not in named]
-    warnings = [f"{told}; the configuration does not name it" for told in unnamed]
+    warnings = [f"{difference}; the configuration does not name it" for difference in unnamed]
     shown_otherwise = [name for name in both if {kind_of(before[name]), kind_of(now[name])} == {WHOLE, NUMBER}]
     as_text = {name for name, role in needs if role in _TEXT_ROLES}
     # For a model, another text is another category.
@@ -53,7 +53,7 @@ def differences(
     return [both[name] for name in other_kind if name in named], warnings
 
 
-def kept_in_mind(before: Mapping[str, str], now: Mapping[str, str], *, is_open: bool) -> dict[str, str]:
+def columns_to_remember(before: Mapping[str, str], now: Mapping[str, str], *, is_open: bool) -> dict[str, str]:
     """The columns that the next file is compared with; one that is null now stays what it was before."""
     columns = {name: before.get(name, kind) if kind_of(kind) == ANY else kind for name, kind in now.items()}
     # A JSON object may leave a key out: what was seen once belongs to the source from then on.

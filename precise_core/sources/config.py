@@ -184,6 +184,9 @@ class ImpressionsInput(FileInput):
     impression_id: str | None = None
 
 
+TableInput = EventsInput | ItemsInput | ImpressionsInput
+
+
 class FilesSource(Config):
     """Own data: CSV, JSON Lines, Parquet, Delta or a database, with any column names (docs/your_data.md)."""
 

@@ -21,6 +21,7 @@ from precise_core.sources.config import (
     FilesSource,
     ImpressionsInput,
     ItemsInput,
+    TableInput,
     TimeReading,
 )
 from precise_core.sources.formats import read_cells, whole
@@ -55,7 +56,7 @@ _FALSE = ("false", "0", "no", "f", "n", "0.0")
 ReadCells = Callable[[Sequence[Need]], DataFrame]
 
 
-def inputs_of(source: FilesSource) -> dict[str, EventsInput | ItemsInput | ImpressionsInput]:
+def inputs_of(source: FilesSource) -> dict[str, TableInput]:
     """What the configuration names, by the table it goes into."""
     named = {"events": source.events, "items": source.items, "impressions": source.impressions}
     return {name: spec for name, spec in named.items() if spec is not None}
@@ -76,7 +77,7 @@ def _files_there(path: str) -> list[Path]:
 
 
 def state_of_tables(source: FilesSource) -> str:
-    """What the content of Delta and database tables is told by."""
+    """What tells one content of the Delta and database tables from another."""
     return "".join(map(_state_of_table, inputs_of(source).values()))
 
 
@@ -115,7 +116,7 @@ def read(spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequenc
     return RawTables(events=events, items=items, impressions=frames.get("impressions"))
 
 
-def needs_of(spec: FileInput) -> list[Need]:
+def needs_of(spec: TableInput) -> list[Need]:
     """Every column that the configuration names, and what for."""
     if isinstance(spec, EventsInput):
         return [
@@ -130,7 +131,6 @@ def needs_of(spec: FileInput) -> list[Need]:
             *_needs("texts", *spec.categories),
             *_needs("time", spec.published, spec.updated),
         ]
-    assert isinstance(spec, ImpressionsInput)
     return [
         *_needs("id", spec.user, spec.item, spec.impression_id),
         *_needs("time", spec.time),
@@ -139,14 +139,13 @@ def needs_of(spec: FileInput) -> list[Need]:
     ]
 
 
-def read_mapped(spark: SparkSession, spec: FileInput, read: ReadCells) -> DataFrame:
+def read_mapped(spark: SparkSession, spec: TableInput, read: ReadCells) -> DataFrame:
     """Cells in the raw shape of the table that ``spec`` describes."""
+    check_time_reading(spark, spec.time_reading)
+    cells = _without_missing(read(needs_of(spec)), spec)
     if isinstance(spec, EventsInput):
-        return _map_events(spark, spec, read)
-    if isinstance(spec, ItemsInput):
-        return _map_items(spark, spec, read)
-    assert isinstance(spec, ImpressionsInput)
-    return _map_impressions(spark, spec, read)
+        return _map_events(spec, cells)
+    return _map_items(spec, cells) if isinstance(spec, ItemsInput) else _map_impressions(spec, cells)
 
 
 def _reader(spark: SparkSession, spec: FileInput, batch: Batch) -> ReadCells:
@@ -164,9 +163,7 @@ def _without_missing(cells: DataFrame, spec: FileInput) -> DataFrame:
     )
 
 
-def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> DataFrame:
-    check_time_reading(spark, spec.time_reading)
-    cells = _without_missing(read(needs_of(spec)), spec)
+def _map_events(spec: EventsInput, cells: DataFrame) -> DataFrame:
     value = None if spec.value is None else _number(spec.value)
     columns = {
         c.EVENT_ID: _optional(spec.event_id),
@@ -181,9 +178,7 @@ def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> Data
     return _to_raw(cells, RAW_EVENT_TYPES, columns, problems)
 
 
-def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFrame:
-    check_time_reading(spark, spec.time_reading)
-    cells = _without_missing(read(needs_of(spec)), spec)
+def _map_items(spec: ItemsInput, cells: DataFrame) -> DataFrame:
     times = {name: _time(cells, name, spec) for name in (spec.published, spec.updated) if name is not None}
     deleted = None if spec.deleted is None else _flag(spec.deleted)
     columns = {
@@ -202,9 +197,7 @@ def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFr
     return _to_raw(cells, RAW_ITEM_TYPES, columns, problems)
 
 
-def _map_impressions(spark: SparkSession, spec: ImpressionsInput, read: ReadCells) -> DataFrame:
-    check_time_reading(spark, spec.time_reading)
-    cells = _without_missing(read(needs_of(spec)), spec)
+def _map_impressions(spec: ImpressionsInput, cells: DataFrame) -> DataFrame:
     columns = {
         c.IMPRESSION_ID: _optional(spec.impression_id),
         c.USER_ID: cell(spec.user),
@@ -235,7 +228,7 @@ def _cell_or_constant(spec: ColumnOrConstant) -> Column:
     return F.lit(spec.constant) if spec.column is None else cell(spec.column)
 
 
-def _time(cells: DataFrame, name: str, spec: EventsInput | ItemsInput | ImpressionsInput) -> Column:
+def _time(cells: DataFrame, name: str, spec: TableInput) -> Column:
     if isinstance(cells.select(cell(name)).schema[0].dataType, TimestampType):
         return cell(name)
     text = read_time(cell(name), spec.time_reading)

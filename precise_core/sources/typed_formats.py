@@ -80,12 +80,12 @@ def jdbc_frame(spark: SparkSession, source: JdbcTable) -> DataFrame:
         ConfigError: An environment variable is not set.
         DataError: The database cannot be reached or refuses the question.
     """
-    asked = {"dbtable": source.table} if source.table is not None else {"query": source.query}
+    content = {"dbtable": source.table} if source.table is not None else {"query": source.query}
     # A time without a zone is UTC; read the usual way it would be in the zone of the JVM.
     options: dict[str, Any] = {"url": source.url, "driver": source.driver, "preferTimestampNTZ": True}
     options["fetchsize"] = source.fetch_rows
     try:
-        return spark.read.format("jdbc").options(**options, **asked, **_credentials(source)).load()
+        return spark.read.format("jdbc").options(**options, **content, **_credentials(source)).load()
     except (PySparkException, Py4JJavaError) as error:
         raise DataError(f"{jdbc_label(source)}: {_cause(error)}") from error
 

@@ -19,8 +19,8 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import SchemaError
 from precise_core.intake.read import read_source
-from precise_core.intake.stock import Intake, Policy, take_stock
-from precise_core.sources.column_drift import differences, is_same_kind, kept_in_mind
+from precise_core.intake.stock import Intake, Policy, decide_what_to_read
+from precise_core.sources.column_drift import columns_to_remember, differences, is_same_kind
 from precise_core.sources.config import FilesSource
 from tests.ingest_world import Shop, told
 
@@ -60,10 +60,10 @@ def test_a_kind_is_one_in_every_spelling() -> None:
 
 
 def test_a_column_that_is_null_tonight_stays_what_it_was() -> None:
-    kept = kept_in_mind({"u": "string", "x": "int64"}, {"u": "null", "x": "null", "y": "null"}, is_open=False)
+    kept = columns_to_remember({"u": "string", "x": "int64"}, {"u": "null", "x": "null", "y": "null"}, is_open=False)
     assert kept == {"u": "string", "x": "int64", "y": "null"}
     assert differences(kept, {"u": "int64"}, [("u", "id")], is_open=False)[0] == ["column 'u' was string and is int64"]
-    assert kept_in_mind(kept, {"y": "double"}, is_open=False) == {"y": "double"}
+    assert columns_to_remember(kept, {"y": "double"}, is_open=False) == {"y": "double"}
 
 
 def test_only_text_shows_that_whole_numbers_have_become_doubles() -> None:
@@ -95,7 +95,7 @@ class Manifest:
     def night(self, *numbers: int, rows: int = 1, evolve: bool = False) -> Intake:
         for number in numbers:
             pq.write_table(log(id=[str(number)], **NIGHTS[number - 1]), self.folder / f"{number}.parquet")
-        intake = take_stock(self.spark, self.source, self.records, {"events": "t"}, Policy(evolve=evolve))
+        intake = decide_what_to_read(self.spark, self.source, self.records, {"events": "t"}, Policy(evolve=evolve))
         for arrival in intake.arrivals["events"]:
             self.records.append(arrival.record("events", "t", rows, "run", datetime.now(UTC)))
         return intake

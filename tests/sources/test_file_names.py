@@ -20,7 +20,7 @@ from precise_core.errors import ConfigError, DataError, SchemaError
 from precise_core.intake.cleaning import clean_events
 from precise_core.intake.parts import Part
 from precise_core.intake.read import read_source
-from precise_core.intake.stock import Arrival, Intake, Policy, take_stock
+from precise_core.intake.stock import Arrival, Intake, Policy, decide_what_to_read
 from precise_core.sources.config import FilesSource
 from precise_core.warehouse.spark_errors import naming_unreadable_files
 from schemas import EVENTS
@@ -49,7 +49,7 @@ def write(file: Path, *users: str, **more: str) -> Path:
 
 
 def stock(spark: SparkSession, source: FilesSource, known: list[dict[str, Any]] | None = None, **flags: bool) -> Intake:
-    return take_stock(spark, source, known or [], {"events": "its id"}, Policy(**flags))
+    return decide_what_to_read(spark, source, known or [], {"events": "its id"}, Policy(**flags))
 
 
 def known_of(*arrivals: Arrival) -> list[dict[str, Any]]:
