@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from precise_core.data_sets.known_files import KnownFile, known_content, plain_or_compressed
 from precise_core.sources.config import AmazonSequencesSource
-from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
+from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame
 from schemas import columns as c
 
 ACTION = "review"
@@ -86,7 +86,6 @@ def _events(spark: SparkSession, lines: list[str], file: str) -> DataFrame:
             c.ACTION: F.lit(ACTION),
             c.EVENT_TS: F.timestamp_seconds(F.lit(int(START.timestamp())) + F.col(_POSITION)),
         },
-        raw=row_as_json(*[F.col(name) for name in rows.columns]),
         source_file=F.lit(file),
     )
 
@@ -99,6 +98,5 @@ def _items(spark: SparkSession, lines: list[str], file: str) -> DataFrame:
         spark.createDataFrame(rows),
         RAW_ITEM_TYPES,
         {c.ITEM_ID: F.col(c.ITEM_ID), c.TITLE: F.col(c.TITLE)},
-        raw=row_as_json(F.col(c.ITEM_ID), F.col(c.TITLE)),
         source_file=F.lit(file),
     )

@@ -87,7 +87,6 @@ def _events(spark: SparkSession, file: Path, order_in_day: OrderInDay) -> DataFr
             c.ACTION: F.lit(ACTION),
             c.EVENT_TS: F.timestamp_seconds(F.unix_seconds(parquet_time(rows, c.EVENT_TS)) + second),
         },
-        raw=row_as_json(*[F.col(name) for name in rows.columns]),
         source_file=F.lit(file.name),
     )
 

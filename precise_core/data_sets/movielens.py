@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from precise_core.data_sets.known_files import KnownFile, known_content, plain_or_compressed
 from precise_core.sources.config import MovieLensSource
-from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
+from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame
 from schemas import columns as c
 
 ACTION = "rating"
@@ -70,7 +70,6 @@ def _events(spark: SparkSession, ratings: pd.DataFrame) -> DataFrame:
             c.EVENT_TS: F.timestamp_seconds(F.col("timestamp").cast("bigint")),
             c.VALUE: F.col("rating"),
         },
-        raw=row_as_json(*[F.col(name) for name in ratings.columns]),
         source_file=F.lit("ratings.csv"),
     )
 
@@ -87,7 +86,6 @@ def _items(spark: SparkSession, movies: pd.DataFrame) -> DataFrame:
             c.CATEGORIES: genres,
             c.ATTRIBUTES: F.create_map(F.lit("year"), F.nullif(year, F.lit(""))),
         },
-        raw=row_as_json(*[F.col(name) for name in movies.columns]),
         source_file=F.lit("movies.csv"),
     )
 

@@ -27,14 +27,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.sources.config import SyntheticSource
-from precise_core.sources.raw import (
-    RAW_EVENT_TYPES,
-    RAW_IMPRESSION_TYPES,
-    RAW_ITEM_TYPES,
-    RawTables,
-    raw_frame,
-    row_as_json,
-)
+from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_IMPRESSION_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame
 from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
@@ -314,4 +307,4 @@ def _impressions(spark: SparkSession, source: SyntheticSource) -> DataFrame:
 
 def _as_raw(rows: DataFrame, types: dict[str, str]) -> DataFrame:
     columns = {name: F.col(name) for name in rows.columns}
-    return raw_frame(rows, types, columns, raw=row_as_json(*columns.values()), source_file=F.lit(GENERATOR))
+    return raw_frame(rows, types, columns, source_file=F.lit(GENERATOR))

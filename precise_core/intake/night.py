@@ -127,11 +127,7 @@ def judged_parts(job: Job, inputs: Inputs) -> list[Part]:
     settings = job.settings
     specs = inputs_of(settings.source) if isinstance(settings.source, FilesSource) else {}
     parts = clean_parts(
-        inputs.raw,
-        inputs.items,
-        inputs.intake.arrivals,
-        not_after=inputs.now,
-        may_reassign=inputs.policy.reassign,
+        inputs.raw, inputs.items, inputs.intake.arrivals, not_after=inputs.now, may_reassign=inputs.policy.reassign
     )
     for part in parts:
         with job.watching(f"reading {part.table.name}"):

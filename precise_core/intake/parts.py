@@ -14,14 +14,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
-from precise_core.intake.cleaning import (
-    DUPLICATE,
-    ID_OF_ANOTHER_USER,
-    Cleaned,
-    clean,
-    missing_word,
-    with_file_order,
-)
+from precise_core.intake.cleaning import DUPLICATE, ID_OF_ANOTHER_USER, Cleaned, clean, missing_word, with_file_order
 from precise_core.intake.event_order import doubtful_order
 from precise_core.intake.refusals import refuse_misread_times, refuse_other_users, refuse_rejections
 from precise_core.intake.stock import Arrival

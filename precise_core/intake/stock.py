@@ -99,11 +99,7 @@ class Intake:
 
 
 def decide_what_to_read(
-    spark: SparkSession,
-    source: FilesSource,
-    known: Sequence[Record],
-    table_ids: Mapping[str, str],
-    policy: Policy,
+    spark: SparkSession, source: FilesSource, known: Sequence[Record], table_ids: Mapping[str, str], policy: Policy
 ) -> Intake:
     """Decide what of ``source`` is read tonight.
 

@@ -219,8 +219,7 @@ class AmazonTitlesSource(Config):
     data: str
     domain: Literal["beauty", "toys", "books_sample"]
     order_in_day: OrderInDay = Field(
-        "published",
-        description="Inside a day: as published, by item id; by a hash; or one instant for all.",
+        "published", description="Inside a day: as published, by item id; by a hash; or one instant for all."
     )
 
 

@@ -57,11 +57,15 @@ def raw_frame(
     types: Mapping[str, str],
     columns: Mapping[str, Column],
     *,
-    raw: Column,
     source_file: Column,
+    raw: Column | None = None,
     problem: Column | None = None,
 ) -> DataFrame:
-    """``frame`` in the raw shape ``types``; a canonical column that ``columns`` does not name is null."""
+    """``frame`` in the raw shape ``types``; a canonical column that ``columns`` does not name is null.
+
+    Args:
+        raw: The original row; by default all columns of ``frame``.
+    """
     unknown = sorted(set(columns) - set(types))
     if unknown:
         raise KeyError(f"not columns of this raw shape: {unknown}; it has {list(types)}")
@@ -69,7 +73,7 @@ def raw_frame(
     return frame.select(
         *[columns.get(name, missing).cast(type_name).alias(name) for name, type_name in types.items()],
         (missing if problem is None else problem).cast("string").alias(PROBLEM),
-        raw.alias(c.RAW),
+        (row_as_json(*map(F.col, frame.columns)) if raw is None else raw).alias(c.RAW),
         source_file.alias(c.SOURCE_FILE),
     )
 
@@ -83,10 +87,4 @@ def row_as_json(*columns: Column) -> Column:
 def items_of_events(events: DataFrame) -> DataFrame:
     """A catalog without text: the distinct item ids of raw ``events``, for sources that have no catalog."""
     ids = events.select(c.ITEM_ID).where(F.trim(c.ITEM_ID) != "").distinct()
-    return raw_frame(
-        ids,
-        RAW_ITEM_TYPES,
-        {c.ITEM_ID: F.col(c.ITEM_ID)},
-        raw=row_as_json(F.col(c.ITEM_ID)),
-        source_file=F.lit("item ids of the events"),
-    )
+    return raw_frame(ids, RAW_ITEM_TYPES, {c.ITEM_ID: F.col(c.ITEM_ID)}, source_file=F.lit("item ids of the events"))
