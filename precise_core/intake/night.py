@@ -87,7 +87,7 @@ def gather(job: Job, now: datetime, policy: Policy) -> Inputs:
     records = read_manifest(job.warehouse, job.pin(SOURCE_FILES) if job.warehouse.exists(SOURCE_FILES) else None)
     if isinstance(source, FilesSource):
         intake = decide_what_to_read(job.spark, source, records, _table_ids(job, source), policy)
-        for line in intake.said:
+        for line in intake.messages:
             job.say(line)
     job.input_fingerprints["source"] = source_fingerprint(source, records)
     read = read_source(job.spark, source, intake.batches if isinstance(source, FilesSource) else None)

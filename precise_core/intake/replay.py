@@ -125,10 +125,8 @@ def keys_by_version(quarantine: Quarantine, corrected: DataFrame) -> dict[int | 
     files: dict[int | None, list[str]] = defaultdict(list)
     for row in corrected.select(c.SOURCE_FILE).distinct().collect():
         files[quarantine.versions.get(row[c.SOURCE_FILE])].append(row[c.SOURCE_FILE])
-    keys = corrected.select(*quarantine.table.key, c.SOURCE_FILE)
-    return {
-        version: keys.where(F.col(c.SOURCE_FILE).isin(paths)).drop(c.SOURCE_FILE) for version, paths in files.items()
-    }
+    key = quarantine.table.key
+    return {version: corrected.where(F.col(c.SOURCE_FILE).isin(of)).select(*key) for version, of in files.items()}
 
 
 def changed_keys(before: DataFrame, stored: DataFrame, keys: DataFrame, table: Table) -> DataFrame:

@@ -95,7 +95,7 @@ class Intake:
 
     arrivals: dict[str, list[Arrival]] = field(default_factory=dict)
     batches: dict[str, list[Batch]] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
 def decide_what_to_read(
@@ -110,18 +110,20 @@ def decide_what_to_read(
     for name, spec in inputs_of(source).items():
         own = {record[c.PATH]: record for record in known if record[c.TABLE_NAME] == name}
         lost = lost_files(own, table_ids.get(name))
-        arrivals, said = _arrivals(spark, spec, own, lost, policy)
+        arrivals, messages = _arrivals(spark, spec, own, lost, policy)
         if lost and not policy.full:
             require_lost_files(name, lost, [arrival.path for arrival in arrivals])
-            said.append(f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again")
+            messages.append(
+                f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again"
+            )
         require_names(spark, [arrival.path for arrival in arrivals if arrival.file])
         batches = _batches(spec, arrivals)
         arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
         skipped = len(own.keys() - {arrival.path for arrival in arrivals})
         intake.arrivals[name] = arrivals
         intake.batches[name] = batches
-        intake.said.extend(f"{name}: {line}" for line in [*said, *accepted])
-        intake.said.append(f"{name}: {len(arrivals)} to read, {skipped} taken before")
+        intake.messages.extend(f"{name}: {line}" for line in [*messages, *accepted])
+        intake.messages.append(f"{name}: {len(arrivals)} to read, {skipped} taken before")
     return intake
 
 
@@ -138,7 +140,7 @@ def _arrivals(
         return _delta_arrivals(spark, spec, known, lost, first, policy), []
     arrivals = []
     listing = look_up(str(spec.path))
-    said, empty = [f"warning: {note}" for note in listing.notes], []
+    messages, empty = [f"warning: {note}" for note in listing.notes], []
     for file in listing.files:
         record, is_lost = known.get(str(file.resolve())), str(file.resolve()) in lost
         is_changed = record is not None and checksum_of(file, record) != record["checksum"]
@@ -151,7 +153,7 @@ def _arrivals(
         if record is not None and is_changed:
             if not is_lost:
                 _require_permission(file, record, spec, policy)
-            said.append(f"{file.name} has changed since it was taken and is read again")
+            messages.append(f"{file.name} has changed since it was taken and is read again")
         if record is None or is_changed:
             arrivals.append(_arrival_of(spark, spec, file, first))
             first += 1
@@ -161,9 +163,9 @@ def _arrivals(
     is_archive = known and not policy.full and not any(Path(path).exists() for path in known)
     if len(empty) == len(listing.files) and not is_archive:
         raise DataError(empty[0] if empty else no_such_file(str(spec.path)))
-    said += [f"warning: {line}; it is left out tonight" for line in empty]
-    said += [line for arrival in arrivals if arrival.file for line in warnings_of(spec, arrival.file)]
-    return sorted(arrivals, key=lambda arrival: arrival.sequence), said
+    messages += [f"warning: {line}; it is left out tonight" for line in empty]
+    messages += [line for arrival in arrivals if arrival.file for line in warnings_of(spec, arrival.file)]
+    return sorted(arrivals, key=lambda arrival: arrival.sequence), messages
 
 
 def _require_no_loss(file: Path, record: Record | None, policy: Policy) -> None:
@@ -222,7 +224,7 @@ def _with_checked_columns(
     with_rows = [record for record in known.values() if record["rows"]]
     last = max(with_rows, key=lambda record: record["sequence"], default=None)
     before = None if last is None else dict(last["columns"])
-    checked, said = [], []
+    checked, messages = [], []
     for arrival in arrivals:
         record = known.get(arrival.path)
         if record is not None and arrival.checksum and arrival.checksum == record["checksum"]:
@@ -236,11 +238,11 @@ def _with_checked_columns(
                     f"{'; '.join(retyped)}; correct the file, or accept them with --evolve"
                 )
             name = Path(arrival.path).name
-            said += [f"{name}: {difference}, accepted" for difference in retyped]
-            said += [f"warning: {name}: {difference}" for difference in harmless]
+            messages += [f"{name}: {difference}, accepted" for difference in retyped]
+            messages += [f"warning: {name}: {difference}" for difference in harmless]
         before = columns_to_remember(before or {}, arrival.columns, is_open=is_open)
         checked.append(replace(arrival, columns=before))
-    return checked, said
+    return checked, messages
 
 
 def _batches(spec: TableInput, arrivals: Sequence[Arrival]) -> list[Batch]:

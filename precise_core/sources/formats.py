@@ -130,17 +130,17 @@ def _folder_columns(file: Path, source: FileInput, needs: Sequence[Need]) -> tup
 
 
 def _with_folder_cells(cells: DataFrame, files: Sequence[Path], names: Sequence[str]) -> DataFrame:
-    """``cells`` with those that the folders of ``files`` say; they are shown in ``raw`` as well."""
+    """``cells`` with those that the folders of ``files`` name; they are shown in ``raw`` as well."""
     if not names:
         return cells
     fields = [StructField(name, StringType()) for name in (c.SOURCE_FILE, *map(cell_name, names))]
     rows = [(str(file.resolve()), *map(_folder_values(file).get, names)) for file in files]
     values = cells.sparkSession.createDataFrame(rows, StructType(fields))
     joined = cells.join(F.broadcast(values), on=c.SOURCE_FILE, how="left")
-    said = row_as_json(*[cell(name).alias(name) for name in names])
-    # A rejected row is read again from `raw`: what the folders said must be there. A malformed one stays as it came.
+    named = row_as_json(*[cell(name).alias(name) for name in names])
+    # A rejected row is read again from `raw`: what the folders name must be there. A malformed one stays as it came.
     body = F.regexp_replace(c.RAW, r"\}\s*$", "")
-    merged = F.concat(body, F.when(F.trim(body) == "{", "").otherwise(","), F.substr(said, F.lit(2)))
+    merged = F.concat(body, F.when(F.trim(body) == "{", "").otherwise(","), F.substr(named, F.lit(2)))
     is_malformed = F.coalesce(F.col(PROBLEM) == MALFORMED_ROW, F.lit(False))
     return joined.withColumn(c.RAW, F.when(is_malformed, F.col(c.RAW)).otherwise(merged))
 

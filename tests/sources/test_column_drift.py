@@ -117,14 +117,14 @@ NIGHTS: list[dict[str, Any]] = [
 def test_files_of_another_storage_are_one_source(spark: SparkSession, tmp_path: Path) -> None:
     nights = Manifest(spark, tmp_path)
     first = nights.night(1, 2, 3)
-    assert not [line for line in first.said if "column" in line]
+    assert not [line for line in first.messages if "column" in line]
     # An earlier version wrote down how the last file was stored.
     older = {"string": "large_string", "timestamp[us]": "timestamp[ns]"}
     for record in nights.records:
         record["columns"] = {name: older.get(kind, kind) for name, kind in record["columns"].items()}
-    assert not [line for line in nights.night(4).said if "column" in line]
+    assert not [line for line in nights.night(4).messages if "column" in line]
     unread = "; the configuration does not name it"
-    assert [line for line in nights.night(5, 6).said if "column" in line] == [
+    assert [line for line in nights.night(5, 6).messages if "column" in line] == [
         f"events: warning: 5.parquet: column 'more' was double and is string{unread}",
         f"events: warning: 6.parquet: column 'other' is new{unread}",
         f"events: warning: 6.parquet: column 'more' is gone{unread}",
@@ -141,7 +141,7 @@ def test_a_file_without_rows_says_nothing_about_columns(spark: SparkSession, tmp
     nights = Manifest(spark, tmp_path)
     nights.night(1)
     nights.night(7, rows=0, evolve=True)
-    assert not [line for line in nights.night(8).said if "column 'who'" in line]
+    assert not [line for line in nights.night(8).messages if "column 'who'" in line]
 
 
 @pytest.mark.faults

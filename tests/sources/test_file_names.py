@@ -146,7 +146,7 @@ def test_a_file_without_rows_is_left_out_and_never_sets_columns(spark: SparkSess
         for known, taken in (([], [good, day / f"3.{kind}"]), (known_of(*first), [day / f"3.{kind}"])):
             intake = stock(spark, source_of(day, format=kind), known)
             assert [arrival.file for arrival in intake.arrivals["events"]] == taken
-            assert sum("it is left out tonight" in line for line in intake.said) == 2
+            assert sum("it is left out tonight" in line for line in intake.messages) == 2
         (day / f"3.{kind}").unlink()
         assert stock(spark, source_of(day, format=kind), known_of(*first)).arrivals["events"] == []
 
@@ -156,7 +156,7 @@ def test_a_taken_file_that_has_no_rows_any_more(spark: SparkSession, tmp_path: P
     source = source_of(tmp_path / "*.csv")
     known = known_of(*stock(spark, source).arrivals["events"])
     (tmp_path / "2.csv").write_text("u,i,t\n", encoding="utf-8")
-    assert any("2.csv: the file has no rows" in line for line in stock(spark, source, known).said)
+    assert any("2.csv: the file has no rows" in line for line in stock(spark, source, known).messages)
     with pytest.raises(DataError, match=r"2\.csv: empty now, and was not when it was taken; --full would lose"):
         stock(spark, source, known, full=True)
 
