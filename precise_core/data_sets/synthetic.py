@@ -20,6 +20,7 @@ partitioning, and nothing is held in the driver.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
@@ -305,6 +306,6 @@ def _impressions(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     return _as_raw(rows, RAW_IMPRESSION_TYPES)
 
 
-def _as_raw(rows: DataFrame, types: dict[str, str]) -> DataFrame:
+def _as_raw(rows: DataFrame, types: Mapping[str, str]) -> DataFrame:
     columns = {name: F.col(name) for name in rows.columns}
     return raw_frame(rows, types, columns, source_file=F.lit(GENERATOR))

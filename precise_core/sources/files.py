@@ -210,7 +210,7 @@ def _map_impressions(spec: ImpressionsInput, cells: DataFrame) -> DataFrame:
 
 
 def _to_raw(
-    cells: DataFrame, types: dict[str, str], columns: dict[str, Column], problems: Sequence[Column]
+    cells: DataFrame, types: Mapping[str, str], columns: dict[str, Column], problems: Sequence[Column]
 ) -> DataFrame:
     problem = F.coalesce(F.col(PROBLEM), *problems)
     return raw_frame(cells, types, columns, raw=F.col(c.RAW), source_file=F.col(c.SOURCE_FILE), problem=problem)

@@ -30,9 +30,11 @@ INVALID_TIME = "invalid_time"
 INVALID_VALUE = "invalid_value"
 INVALID_FLAG = "invalid_flag"
 
-RAW_EVENT_TYPES = {column.name: column.type for column in EVENTS.columns if column.name != c.EVENT_DATE}
-RAW_ITEM_TYPES = {column.name: column.type for column in ITEMS.columns}
-RAW_IMPRESSION_TYPES = {column.name: column.type for column in IMPRESSIONS.columns}
+RAW_EVENT_TYPES: Mapping[str, str] = {
+    column.name: column.type for column in EVENTS.columns if column.name != c.EVENT_DATE
+}
+RAW_ITEM_TYPES: Mapping[str, str] = {column.name: column.type for column in ITEMS.columns}
+RAW_IMPRESSION_TYPES: Mapping[str, str] = {column.name: column.type for column in IMPRESSIONS.columns}
 
 
 @dataclass(frozen=True, kw_only=True)
