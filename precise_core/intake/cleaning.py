@@ -172,22 +172,14 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_r
     """
     content = [F.col(name) for name in (c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)]
     content += [F.unix_micros(c.EVENT_TS).cast("string"), F.col(c.VALUE).cast("string")]
+    no_numbers = [F.lit(text).cast("double") for text in ("NaN", "Infinity", "-Infinity")]
     rules = [
-        ("missing_user_id", _is_blank(c.USER_ID)),
-        ("missing_item_id", _is_blank(c.ITEM_ID)),
-        (INVALID_ID, _any_hostile(c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)),
-        (UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull()),
         ("missing_scene", _is_blank(c.SCENE)),
         ("missing_action", _is_blank(c.ACTION)),
         *_time_rules(c.EVENT_TS, not_after),
-        (
-            INVALID_VALUE,
-            F.col(c.VALUE).isin(*[F.lit(text).cast("double") for text in ("NaN", "Infinity", "-Infinity")]),
-        ),
+        (INVALID_VALUE, F.col(c.VALUE).isin(*no_numbers)),
     ]
-    checked = _check(_with_known_items(_with_id(raw, c.EVENT_ID, content), items), rules)
-    order, has_owner = _stable_order(raw, c.EVENT_TS), not may_reassign
-    checked = _mark_duplicates(checked, c.EVENT_ID, order, DUPLICATE[EVENTS.name], has_owner=has_owner)
+    checked = _check_log(EVENTS, raw, items, content, rules, time=c.EVENT_TS, has_owner=not may_reassign)
     return _split(checked, EVENTS, {c.EVENT_DATE: F.to_date(c.EVENT_TS)})
 
 
@@ -195,18 +187,39 @@ def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime, 
     """Raw impressions to ``schemas.IMPRESSIONS``; arguments as in ``clean_events``."""
     content = [F.col(c.USER_ID), F.col(c.ITEM_ID), F.unix_micros(c.IMPRESSION_TS).cast("string")]
     content += [F.col(c.LABEL).cast("string"), F.to_json(c.CONTEXT)]
+    is_no_label = F.col(c.LABEL).isNull() | ~F.col(c.LABEL).isin(0, 1)
+    rules = [*_time_rules(c.IMPRESSION_TS, not_after), ("invalid_label", is_no_label)]
+    checked = _check_log(IMPRESSIONS, raw, items, content, rules, time=c.IMPRESSION_TS, has_owner=not may_reassign)
+    return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
+
+
+def _check_log(
+    table: Table,
+    raw: DataFrame,
+    items: DataFrame,
+    content: Sequence[Column],
+    rules: Sequence[Rule],
+    *,
+    time: str,
+    has_owner: bool,
+) -> DataFrame:
+    """Rows of users and items with their reason; those without an id get one of their ``content``."""
+    key = table.key[0]
+    ids = [name for name in (key, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION) if name in table.column_names]
     rules = [
         ("missing_user_id", _is_blank(c.USER_ID)),
         ("missing_item_id", _is_blank(c.ITEM_ID)),
-        (INVALID_ID, _any_hostile(c.IMPRESSION_ID, c.USER_ID, c.ITEM_ID)),
+        (INVALID_ID, F.array_contains(F.array(*map(_is_hostile, ids)), True)),
         (UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull()),
-        *_time_rules(c.IMPRESSION_TS, not_after),
-        ("invalid_label", F.col(c.LABEL).isNull() | ~F.col(c.LABEL).isin(0, 1)),
+        *rules,
     ]
-    checked = _check(_with_known_items(_with_id(raw, c.IMPRESSION_ID, content), items), rules)
-    order, has_owner = _stable_order(raw, c.IMPRESSION_TS), not may_reassign
-    checked = _mark_duplicates(checked, c.IMPRESSION_ID, order, DUPLICATE[IMPRESSIONS.name], has_owner=has_owner)
-    return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
+    # NUL cannot occur in an accepted cell, so no two different rows are joined to the same text.
+    text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in content])
+    with_id = raw.withColumn(key, F.when(_is_blank(key), F.sha2(text, 256)).otherwise(F.col(key)))
+    known = items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN))
+    checked = _check(with_id.join(known, on=c.ITEM_ID, how="left"), rules)
+    order = [*_newest_file(raw), F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
+    return _mark_duplicates(checked, key, order, DUPLICATE[table.name], has_owner=has_owner)
 
 
 def _check(raw: DataFrame, rules: Sequence[Rule]) -> DataFrame:
@@ -241,10 +254,6 @@ def _undated_so_far() -> Column:
     return F.sum(F.col(c.UPDATED_TS).isNull().cast("int")).over(of_item)
 
 
-def _stable_order(raw: DataFrame, time: str) -> list[Column]:
-    return [*_newest_file(raw), F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
-
-
 def _newest_file(raw: DataFrame) -> list[Column]:
     return [F.col(FILE_ORDER).desc()] if FILE_ORDER in raw.columns else []
 
@@ -264,16 +273,6 @@ def _split(checked: DataFrame, table: Table, columns: dict[str, Column]) -> Clea
     )
 
 
-def _with_known_items(raw: DataFrame, items: DataFrame) -> DataFrame:
-    return raw.join(items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN)), on=c.ITEM_ID, how="left")
-
-
-def _with_id(raw: DataFrame, name: str, content: Sequence[Column]) -> DataFrame:
-    # NUL cannot occur in an accepted cell, so no two different rows are joined to the same text.
-    text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in content])
-    return raw.withColumn(name, F.when(_is_blank(name), F.sha2(text, 256)).otherwise(F.col(name)))
-
-
 def _is_blank(name: str) -> Column:
     return F.coalesce(F.col(name), F.lit("")).rlike(_BLANK)
 
@@ -283,10 +282,6 @@ def _is_hostile(name: str) -> Column:
     column = F.col(name)
     is_broken = ~F.is_valid_utf8(column) | column.rlike(_NO_ID) | (F.length(column) > MAX_ID_CHARS)
     return F.coalesce(is_broken, F.lit(False))
-
-
-def _any_hostile(*names: str) -> Column:
-    return F.array_contains(F.array(*[_is_hostile(name) for name in names]), True)
 
 
 def _time_rules(name: str, not_after: datetime) -> list[Rule]:
