@@ -96,11 +96,10 @@ def refuse_misread_times(table: Table, first: int, last: int, spec: FileInput | 
     if not isinstance(spec, EventsInput | ImpressionsInput):
         return
     used = spec.time_reading.unit or "nanoseconds"
-    for unit, per_second in _PER_SECOND.items():
-        factor = _PER_SECOND[used] // per_second
+    for unit in _usual_units(*(micros * _PER_SECOND[used] / 10**6 for micros in (first, last))):
+        factor = _PER_SECOND[used] // _PER_SECOND[unit]
         is_counted = first % 10**6 == last % 10**6 == 0 and factor == 10**9  # 1, 2, 3 s: an order, not a clock
-        is_usual = first * factor / 10**6 >= _FIRST and last * factor / 10**6 <= _LAST
-        if factor > 1 and is_usual and not is_counted:
+        if factor > 1 and not is_counted:
             times = [f"{_EPOCH + timedelta(microseconds=micros):%Y-%m-%d %H:%M:%S}" for micros in (first, last)]
             how = f"set `time_reading: {{unit: {unit}}}`" if spec.time_reading.unit else "correct how they were made"
             raise DataError(
@@ -137,14 +136,20 @@ def time_hint(values: Sequence[str], reading: TimeReading) -> str:
     if not numbers or len(numbers) < len(values):
         is_default = reading.unit is None and reading.format is None
         return "times are read as ISO 8601 where `time_reading` does not say otherwise" if values and is_default else ""
-    for unit, per_second in _PER_SECOND.items():
-        seconds = [number / per_second for number in numbers]
-        if min(seconds) >= _FIRST and max(seconds) <= _LAST and unit != reading.unit:
-            if unit == "nanoseconds":
-                return "they look like nanoseconds, which are not read: divide them by 1,000"
-            said = f", not {reading.unit}" if reading.unit else ""
-            return f"they look like {unit}{said}: set `time_reading: {{unit: {unit}}}`"
+    for unit in _usual_units(min(numbers), max(numbers)):
+        if unit == "nanoseconds":
+            return "they look like nanoseconds, which are not read: divide them by 1,000"
+        if unit != reading.unit:
+            instead = f", not {reading.unit}" if reading.unit else ""
+            return f"they look like {unit}{instead}: set `time_reading: {{unit: {unit}}}`"
     return ""
+
+
+def _usual_units(first: float, last: float) -> list[str]:
+    """The units in which these numbers are times of the years that logs are from."""
+    return [
+        unit for unit, per_second in _PER_SECOND.items() if _FIRST <= first / per_second <= last / per_second <= _LAST
+    ]
 
 
 def _about_items(unknown: DataFrame, items: DataFrame) -> tuple[str, str]:
