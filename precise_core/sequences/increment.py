@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any
 
 from pyspark import StorageLevel
@@ -21,7 +21,6 @@ from pyspark.sql import functions as F
 from precise_core.sequences.build import EVENTS_OF_SEQUENCES, SequenceInputs, events_per_sequence, length_limit
 from precise_core.sequences.config import SequencesConfig
 from precise_core.sequences.plan import SequencePlan, SequenceState
-from precise_core.tasks import events_before
 from precise_core.warehouse.changes import Changes
 from precise_core.warehouse.instants import instant
 from schemas import USER_SEQUENCES
@@ -109,123 +108,89 @@ def bring_forward(
     inputs: SequenceInputs, changes: SequenceChanges, plan: SequencePlan, state: SequenceState
 ) -> SequenceUpdate | None:
     """The update from the stored rows to those of ``state``; None where no row changes."""
-    increment = _Increment(inputs, changes, plan)
-    partitions = increment.partitions()
+    columns, kept = USER_SEQUENCES.column_names, plan.kept
+    stored = changes.stored.where(F.col(c.TASK).isin(*kept))
+    if plan.trimmed:
+        stored = _trimmed(stored, inputs.config)
+    added = _on_disk(_added_events(inputs, changes))
+    unsettled = _unsettled_users(inputs, changes, stored)
+    # Sequences of the new events alone; then the stored ones with these merged in, whether or not they may be used.
+    fresh = _on_disk(inputs.sequences(_without_users(added, unsettled), kept))
+    touched = _on_disk(_merged(stored, _sent(fresh), inputs.config))
+    anew = _users_anew(unsettled, touched)
+    from_events: list[tuple[DataFrame, Sequence[str]]] = []  # events, and the tasks that are built from them
+    if anew is not None:
+        from_events.append((inputs.visible_events.join(anew, on=c.USER_ID, how="left_semi"), kept))
+    if plan.rebuilt:
+        from_events.append((inputs.visible_events, tuple(plan.rebuilt)))
+
+    changed = _without_users(touched, anew).where(_IS_CHANGED).select(*columns)
+    new = _without_users(fresh.join(touched.select(*_KEY), on=_KEY, how="left_anti"), anew)
+    built = _union(new, *(inputs.sequences(events, tasks) for events, tasks in from_events))
+    # Changed rows lie together as their old files do; the others would become a file per task and partition.
+    rows = _on_disk(changed.unionByName(built.repartition(*USER_SEQUENCES.partition_by)))
+    partitions = _partitions(plan, rows, stored, anew)
     if not partitions:
         return None
-    content, counted = increment.content(partitions), increment.counted()
-    return SequenceUpdate(rows=increment.rows, content=content, partitions=partitions, counted=counted, state=state)
+
+    replaced = rows.where(F.col(c.TASK).isin(*kept)).select(*_KEY)
+    unchanged = stored.where(_is_in_partitions(partitions)).join(_sent(replaced), on=_KEY, how="left_anti")
+    content = _without_users(unchanged, anew).select(*columns).unionByName(rows)
+    of_added = _without_users(events_per_sequence(added, inputs.tasks, kept), anew)
+    total = F.col(c.COUNT) + F.coalesce(F.col(_STORED_LENGTH), F.lit(0))
+    merged = of_added.join(touched.select(*_KEY, _STORED_LENGTH), on=_KEY, how="left").select(
+        *_KEY, total.alias(c.COUNT)
+    )
+    counted = _union(merged, *(events_per_sequence(events, inputs.tasks, tasks) for events, tasks in from_events))
+    return SequenceUpdate(rows=rows, content=content, partitions=partitions, counted=counted, state=state)
 
 
-@dataclass(frozen=True)
-class _Increment:
-    """The frames of one night's change, each computed once."""
+def _added_events(inputs: SequenceInputs, changes: SequenceChanges) -> DataFrame:
+    """Late events, and all events since the last night's ``as_of``, whenever they came into the table."""
+    since, until = changes.stored_as_of, inputs.as_of
+    is_recent = F.col(c.EVENT_DATE).between(since.date(), until.date())  # prunes partitions
+    recent = inputs.visible_events.where(is_recent & (F.col(c.EVENT_TS) >= instant(since)))
+    return changes.late.added.unionByName(recent.select(*EVENTS_OF_SEQUENCES))
 
-    inputs: SequenceInputs
-    changes: SequenceChanges
-    plan: SequencePlan
 
-    @cached_property
-    def rows(self) -> DataFrame:
-        """New and altered rows of every task."""
-        changed = self._settled(self._touched).where(_IS_CHANGED).select(*USER_SEQUENCES.column_names)
-        built = self._settled(self._fresh.join(self._touched.select(*_KEY), on=_KEY, how="left_anti"))
-        if self._users_anew is not None:
-            built = built.unionByName(self.inputs.sequences(self._events_of(self._users_anew), self.plan.kept))
-        if self.plan.rebuilt:
-            built = built.unionByName(self.inputs.sequences(self.inputs.events, tuple(self.plan.rebuilt)))
-        # Changed rows lie together as their old files do; the others would become a file per task and partition.
-        return _on_disk(changed.unionByName(built.repartition(*USER_SEQUENCES.partition_by)))
+def _unsettled_users(inputs: SequenceInputs, changes: SequenceChanges, stored: DataFrame) -> DataFrame | None:
+    """Users whose stored sequences cannot be continued; None where there is no reason to look for any."""
+    late, foreign = changes.late, changes.foreign
+    sources = [
+        late.removed.select(c.USER_ID) if late.has_removed else None,
+        _users_of_moved_items(inputs, changes.items, stored),
+        foreign.frame.select(c.USER_ID) if foreign else None,
+    ]
+    found = [users for users in sources if users is not None]
+    return _on_disk(_union(*found).distinct()) if found else None
 
-    def partitions(self) -> list[Partition]:
-        """What has to be rewritten: whole tasks, and single buckets of the others; empty where nothing changed."""
-        whole = {*self.plan.rebuilt, *self.plan.trimmed, *self.plan.dropped}
-        touched = self.rows.select(c.TASK, c.BUCKET)
-        if self._users_anew is not None:
-            leaving = self._stored.join(self._users_anew, on=c.USER_ID, how="left_semi")
-            touched = touched.unionByName(leaving.select(c.TASK, c.BUCKET))
-        found = sorted((row[c.TASK], row[c.BUCKET]) for row in touched.distinct().collect())
-        single: list[Partition] = [{c.TASK: task, c.BUCKET: bucket} for task, bucket in found if task not in whole]
-        return [*({c.TASK: task} for task in sorted(whole)), *single]
 
-    def content(self, partitions: Sequence[Partition]) -> DataFrame:
-        """All rows of ``partitions`` after tonight."""
-        stored = self._stored.where(_is_in_partitions(partitions))
-        replaced = self.rows.where(F.col(c.TASK).isin(*self.plan.kept)).select(*_KEY)
-        kept = self._settled(stored.join(_sent(replaced), on=_KEY, how="left_anti"))
-        return kept.select(*USER_SEQUENCES.column_names).unionByName(self.rows)
+def _users_of_moved_items(inputs: SequenceInputs, moved: Changes | None, stored: DataFrame) -> DataFrame | None:
+    """Users with an event on an item whose index is new, gone or another one."""
+    has_unknown = F.array_contains(c.ITEM_INDICES, c.UNKNOWN_INDEX)
+    if moved is None or (not moved.has_removed and stored.where(has_unknown).isEmpty()):
+        return None  # the vocabulary at most grew, and nobody has had an item that it lacked
+    items = moved.frame.select(c.ITEM_ID).distinct()
+    return inputs.visible_events.join(items, on=c.ITEM_ID, how="left_semi").select(c.USER_ID)
 
-    def counted(self) -> DataFrame:
-        """user_id, task and ``count``: stored and new events of each sequence that was touched or built anew."""
-        tasks, kept = self.inputs.tasks, self.plan.kept
-        new = self._settled(events_per_sequence(self._added, tasks, kept))
-        total = F.col(c.COUNT) + F.coalesce(F.col(_STORED_LENGTH), F.lit(0))
-        before = self._touched.select(*_KEY, _STORED_LENGTH)
-        counted = new.join(before, on=_KEY, how="left").select(*_KEY, total.alias(c.COUNT))
-        if self._users_anew is not None:
-            counted = counted.unionByName(events_per_sequence(self._events_of(self._users_anew), tasks, kept))
-        if self.plan.rebuilt:
-            rebuilt = events_per_sequence(self.inputs.visible_events, tasks, tuple(self.plan.rebuilt))
-            counted = counted.unionByName(rebuilt)
-        return counted
 
-    @cached_property
-    def _stored(self) -> DataFrame:
-        stored = self.changes.stored.where(F.col(c.TASK).isin(*self.plan.kept))
-        return _trimmed(stored, self.inputs.config) if self.plan.trimmed else stored
+def _users_anew(unsettled: DataFrame | None, touched: DataFrame) -> DataFrame | None:
+    """Users that are built anew from all their events; None on a night without any."""
+    tied = touched.where(_IS_TIED).select(c.USER_ID)
+    users = tied if unsettled is None else unsettled.unionByName(tied)
+    return None if users.isEmpty() else _on_disk(users.distinct())
 
-    @cached_property
-    def _added(self) -> DataFrame:
-        """Late events, and all events since the last night's ``as_of``, whenever they came into the table."""
-        since, until = self.changes.stored_as_of, self.inputs.as_of
-        is_recent = F.col(c.EVENT_DATE).between(since.date(), until.date())  # prunes partitions
-        recent = self.inputs.events.where(is_recent & (F.col(c.EVENT_TS) >= instant(since)))
-        return _on_disk(self.changes.late.added.unionByName(events_before(recent, until).select(*EVENTS_OF_SEQUENCES)))
 
-    @cached_property
-    def _unsettled_users(self) -> DataFrame | None:
-        """Users whose stored sequences cannot be continued; None where there is no reason to look for any."""
-        late, foreign = self.changes.late, self.changes.foreign
-        sources = [
-            late.removed.select(c.USER_ID) if late.has_removed else None,
-            self._users_of_moved_items(),
-            foreign.frame.select(c.USER_ID) if foreign else None,
-        ]
-        found = [users for users in sources if users is not None]
-        return _on_disk(reduce(DataFrame.unionByName, found).distinct()) if found else None
-
-    def _users_of_moved_items(self) -> DataFrame | None:
-        """Users with an event on an item whose index is new, gone or another one."""
-        moved, has_unknown = self.changes.items, F.array_contains(c.ITEM_INDICES, c.UNKNOWN_INDEX)
-        if moved is None or (not moved.has_removed and self._stored.where(has_unknown).isEmpty()):
-            return None  # the vocabulary at most grew, and nobody has had an item that it lacked
-        items = moved.frame.select(c.ITEM_ID).distinct()
-        return self.inputs.visible_events.join(items, on=c.ITEM_ID, how="left_semi").select(c.USER_ID)
-
-    @cached_property
-    def _fresh(self) -> DataFrame:
-        """Sequences of the new events alone."""
-        events = _without_users(self._added, self._unsettled_users)
-        return _on_disk(self.inputs.sequences(events, self.plan.kept))
-
-    @cached_property
-    def _touched(self) -> DataFrame:
-        """Stored sequences with the new events merged in, whether or not they may be used."""
-        return _on_disk(_merged(self._stored, _sent(self._fresh), self.inputs.config))
-
-    @cached_property
-    def _users_anew(self) -> DataFrame | None:
-        """Users that are built anew from all their events; None on a night without any."""
-        unsettled, tied = self._unsettled_users, self._touched.where(_IS_TIED).select(c.USER_ID)
-        users = tied if unsettled is None else unsettled.unionByName(tied)
-        return None if users.isEmpty() else _on_disk(users.distinct())
-
-    def _events_of(self, users: DataFrame) -> DataFrame:
-        return self.inputs.visible_events.join(users, on=c.USER_ID, how="left_semi")
-
-    def _settled(self, frame: DataFrame) -> DataFrame:
-        """Rows of users that are not built anew."""
-        return _without_users(frame, self._users_anew)
+def _partitions(plan: SequencePlan, rows: DataFrame, stored: DataFrame, anew: DataFrame | None) -> list[Partition]:
+    """What has to be rewritten: whole tasks, and single buckets of the others; empty where nothing changed."""
+    whole = {*plan.rebuilt, *plan.trimmed, *plan.dropped}
+    touched = rows.select(c.TASK, c.BUCKET)
+    if anew is not None:
+        leaving = stored.join(anew, on=c.USER_ID, how="left_semi")
+        touched = touched.unionByName(leaving.select(c.TASK, c.BUCKET))
+    found = sorted((row[c.TASK], row[c.BUCKET]) for row in touched.distinct().collect())
+    single: list[Partition] = [{c.TASK: task, c.BUCKET: bucket} for task, bucket in found if task not in whole]
+    return [*({c.TASK: task} for task in sorted(whole)), *single]
 
 
 def is_small(frame: DataFrame) -> bool:
@@ -241,6 +206,10 @@ def _sent(frame: DataFrame) -> DataFrame:
 
 def _on_disk(frame: DataFrame) -> DataFrame:
     return frame.persist(StorageLevel.DISK_ONLY)  # a partition of sequences may be larger than the heap
+
+
+def _union(*frames: DataFrame) -> DataFrame:
+    return reduce(DataFrame.unionByName, frames)
 
 
 def _without_users(frame: DataFrame, users: DataFrame | None) -> DataFrame:

@@ -148,10 +148,9 @@ def check_language_model(name: str, max_tokens: int) -> None:
 
 
 def tokenize(name: str, texts: list[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of texts, without special tokens (they carry no content of the item).
+    """``(token_ids_NT int32, token_counts_N int32)`` of texts, right-padded with 0 to T = ``max_tokens``.
 
-    Returns:
-        ``(token_ids_NT int32, token_counts_N int32)``, right-padded with 0 to T = ``max_tokens``.
+    Without special tokens: they carry no content of the item.
     """
     rows = _content_tokens(load_tokenizer(name), texts, max_tokens) if texts else []
     token_counts_N = np.fromiter(map(len, rows), np.int32, len(rows))
@@ -173,7 +172,7 @@ def _content_tokens(tokenizer: Any, texts: list[str], max_tokens: int) -> list[l
 
 
 def hidden_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Last hidden state of every real token, text after text.
+    """Last hidden state of every real token, text after text: ``(token_ids_S int32, states_SH float32)``.
 
     The texts are read with the model's special tokens around them, whose own states are left out.
 
@@ -181,9 +180,6 @@ def hidden_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarra
         name: As in ``language_model_folder``.
         token_ids_NT: Right-padded token ids.
         token_counts_N: S real tokens in all texts together.
-
-    Returns:
-        ``(token_ids_S int32, states_SH float32)``.
     """
     import torch
 

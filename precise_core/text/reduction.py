@@ -11,7 +11,7 @@ def principal_components(vectors_NH: np.ndarray, weights_N: np.ndarray, width: i
     Args:
         vectors_NH: float64 rows.
         weights_N: How much each row counts.
-        width: Components wanted.
+        width: Number of components.
 
     Returns:
         ``(mean_H, components_HD)``, D = ``width``, or H where the vectors are narrower.

@@ -115,18 +115,23 @@ def _named_vectors(vectors: DataFrame, config: TextConfig, is_input: bool) -> Da
     return vectors.select(c.TOKEN_ID, c.VECTOR, c.COUNT, F.lit(name).alias(c.LANGUAGE_MODEL))
 
 
-def _sum_states(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBatch]:
+def _parts(config: TextConfig, batches: _Batches) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray, np.ndarray]]:
+    """What the model reads at once: its place in the partition, the rows, token ids [N, T] and token counts [N]."""
     for number, batch in enumerate(batches):
-        ids_NT = fixed_lists(batch.column(c.TOKEN_IDS), config.max_tokens)
-        counts_N = batch.column(c.TOKEN_COUNT).to_numpy()
-        for start in range(0, len(counts_N), config.batch_size):
-            rows = slice(start, start + config.batch_size)
-            token_ids_K, sums_KH, counts_K = token_state_sums(config.language_model, ids_NT[rows], counts_N[rows])
-            place = np.full(len(token_ids_K), number * 1000 + start // config.batch_size, dtype=np.int32)
-            yield pa.RecordBatch.from_arrays(
-                [pa.array(token_ids_K), pa.array(place), float_lists(sums_KH), pa.array(counts_K)],
-                names=[c.TOKEN_ID, _PARTIAL, c.VECTOR, c.COUNT],
-            )
+        for start in range(0, batch.num_rows, config.batch_size):
+            rows = batch.slice(start, config.batch_size)
+            ids_NT = fixed_lists(rows.column(c.TOKEN_IDS), config.max_tokens)
+            yield number * 1000 + start // config.batch_size, rows, ids_NT, rows.column(c.TOKEN_COUNT).to_numpy()
+
+
+def _sum_states(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBatch]:
+    for place, _, ids_NT, counts_N in _parts(config, batches):
+        token_ids_K, sums_KH, counts_K = token_state_sums(config.language_model, ids_NT, counts_N)
+        places_K = np.full(len(token_ids_K), place, dtype=np.int32)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(token_ids_K), pa.array(places_K), float_lists(sums_KH), pa.array(counts_K)],
+            names=[c.TOKEN_ID, _PARTIAL, c.VECTOR, c.COUNT],
+        )
 
 
 def _read_inputs(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBatch]:
@@ -139,19 +144,15 @@ def _read_inputs(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBat
 
 
 def _read_states(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for start in range(0, batch.num_rows, config.batch_size):
-            part = batch.slice(start, config.batch_size)
-            counts_N = part.column(c.TOKEN_COUNT).to_numpy()
-            ids_NT = fixed_lists(part.column(c.TOKEN_IDS), config.max_tokens)
-            _, states_SH = hidden_states(config.language_model, ids_NT, counts_N)
-            ends_N = np.cumsum(counts_N, dtype=np.int64) * states_SH.shape[1]
-            offsets = pa.array(np.concatenate([[0], ends_N]).astype(np.int32))
-            states = pa.ListArray.from_arrays(offsets, pa.array(states_SH.reshape(-1)))
-            yield pa.RecordBatch.from_arrays(
-                [part.column(c.TEXT_HASH), states, part.column(c.TOKEN_COUNT), part.column(c.TOKENIZER_ID)],
-                names=[c.TEXT_HASH, c.STATES, c.TOKEN_COUNT, c.TOKENIZER_ID],
-            )
+    for _, rows, ids_NT, counts_N in _parts(config, batches):
+        _, states_SH = hidden_states(config.language_model, ids_NT, counts_N)
+        ends_N = np.cumsum(counts_N, dtype=np.int64) * states_SH.shape[1]
+        offsets = pa.array(np.concatenate([[0], ends_N]).astype(np.int32))
+        states = pa.ListArray.from_arrays(offsets, pa.array(states_SH.reshape(-1)))
+        yield pa.RecordBatch.from_arrays(
+            [rows.column(c.TEXT_HASH), states, rows.column(c.TOKEN_COUNT), rows.column(c.TOKENIZER_ID)],
+            names=[c.TEXT_HASH, c.STATES, c.TOKEN_COUNT, c.TOKENIZER_ID],
+        )
 
 
 def _mean_vectors(batches: _Batches) -> Iterator[pa.RecordBatch]:
