@@ -48,7 +48,6 @@ class SequenceInputs:
         return events_before(self.events, self.as_of)
 
     def sequences(self, events: DataFrame, only: Collection[str] | None = None) -> DataFrame:
-        """``build_user_sequences`` of these ``events`` alone."""
         return build_user_sequences(events, self.vocabulary, self.tasks, self.as_of, self.config, only)
 
 
@@ -68,8 +67,6 @@ def build_user_sequences(
         events: ``schemas.EVENTS``.
         vocabulary: ``schemas.ITEM_VOCABULARY``; an item it lacks gets the unknown row.
         tasks: Declared tasks; `all` is added.
-        as_of: The instant up to which the sequences know the world, exclusive.
-        config: N of every task, and the number of buckets.
         only: Names of the tasks to build; every task by default.
 
     Raises:

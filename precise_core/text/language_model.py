@@ -177,7 +177,6 @@ def hidden_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarra
     The texts are read with the model's special tokens around them, whose own states are left out.
 
     Args:
-        name: As in ``language_model_folder``.
         token_ids_NT: Right-padded token ids.
         token_counts_N: S real tokens in all texts together.
     """

@@ -63,7 +63,6 @@ def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextCon
     Args:
         item_tokens: Texts without a token are left out.
         known: The table of an earlier night; its states are kept, and the model reads only texts that are not in it.
-        config: The language model.
         partitions: Of the new texts.
     """
     _require_fit(item_tokens, config)

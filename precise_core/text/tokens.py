@@ -38,7 +38,6 @@ def tokenize_items(
     Args:
         items: ``schemas.ITEMS``.
         vocabulary: ``schemas.ITEM_VOCABULARY``; items that it lacks are left out.
-        config: The tokenizer, and which fields make the text.
         known: `item_tokens` of an earlier night; a text in it that this tokenizer cut is not tokenized again.
     """
     language_model_folder(config.language_model)  # a wrong name fails here, not in a worker
