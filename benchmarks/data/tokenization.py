@@ -23,9 +23,8 @@ from benchmarks.data.world import session, source_of, vocabulary_of
 from benchmarks.record import record
 from precise_core.data_sets import synthetic
 from precise_core.text.config import TextConfig
-from precise_core.text.item_text import item_text
 from precise_core.text.language_model import load_tokenizer
-from precise_core.text.states import tokenize_items, tokenize_texts, unknown_texts
+from precise_core.text.tokens import item_text, tokenize_items, tokenize_texts, unknown_texts
 from schemas import ITEM_VOCABULARY, ITEMS
 
 RESULTS = ROOT / "benchmarks" / "results" / "data_tokenization.jsonl"

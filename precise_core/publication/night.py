@@ -12,7 +12,7 @@ from precise_core.errors import DataError
 from precise_core.index.night import require_index
 from precise_core.publication.published import published_now
 from precise_core.run.job import Job
-from precise_core.sequences.night import as_of_sequences
+from precise_core.sequences.plan import as_of_sequences
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.night import latest_checkpoint, require_tokens, require_vocabulary, trained_tasks
 from precise_core.vectors.night import VectorInputs, differences, item_inputs, user_inputs
@@ -96,7 +96,8 @@ def publish(job: Job, candidates: dict[str, Candidate], *, only_these: bool) -> 
 def _row(job: Job, task: str, candidate: Candidate, before: dict[str, Any] | None) -> dict[str, Any]:
     """What is published from now on; the row of ``before`` where it says the same."""
     checkpoint, version = candidate.checkpoint, candidate.checkpoint.model_version
-    was, now, as_of = before[c.MODEL_VERSION] if before else None, datetime.now(UTC), as_of_sequences(job)
+    was, now = before[c.MODEL_VERSION] if before else None, datetime.now(UTC)
+    as_of = as_of_sequences(job.warehouse.note(USER_SEQUENCES, job.pin(USER_SEQUENCES)), job.settings.as_of)
     row = {
         c.TASK: task,
         c.MODEL_VERSION: version,
