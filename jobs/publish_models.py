@@ -3,8 +3,8 @@
 A model whose vectors are far from the published ones is refused (gates.drift), and with it the whole publication.
 Until then everything behind the encoders (recall, scores, ranking, evaluation) reads the old complete version.
 
-Reads items, item_vocabulary, item_tokens, user_sequences, item_embeddings, user_embeddings, checkpoints and indexes.
-Writes published_models.
+Reads items, item_vocabulary, item_tokens, token_embeddings, user_sequences, item_embeddings, user_embeddings,
+checkpoints and indexes. Writes published_models.
 """
 
 from precise_core.command import command, switch, task_flag

@@ -33,7 +33,7 @@ class FusionConfig(Config):
     top_k: int = Field(2, ge=1, description="k: experts that are active per item.")
     balance_weight: float = Field(0.01, ge=0, description="Weight of the load-balancing loss; 0 = the paper.")
     token_init: TokenInitMode = Field(
-        "vocab", description="What the text half starts from; [three ways and their costs](jobs/embed_tokens.md)."
+        "vocab", description="What the text half starts from; [three ways and their costs](jobs/text.md#embed_tokens)."
     )
     id_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of id rows replaced by the unknown row while training; 0 = the paper."

@@ -67,9 +67,9 @@ def chain(
         place = f"[{number}/{len(links)}] " if len(links) > 1 else ""
         console.print(f"{place}{link.name}", style="cyan", markup=False)
         if reason := (left_out or {}).get(link.name):
-            console.print(f"  left out: {reason}\n", markup=False)
+            console.print(f"  {link.name}: left out, {reason}\n", markup=False)
         elif skip and is_up_to_date(settings, link.name, link.parts):
-            console.print("  up to date, left out\n")
+            console.print(f"  {link.name}: up to date, left out\n", markup=False)
         elif code := link.job.main(flags):
             return Stopped(link.name, code)
     return None

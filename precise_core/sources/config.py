@@ -60,7 +60,7 @@ class FileInput(Config):
     path: str | None = Field(
         None,
         description="File, folder or wildcard on a local or mounted disk; the folder of a Delta table. A path that "
-        "is there is literal. See [which files](jobs/ingest.md#which-files).",
+        "is there is literal. See [which files](jobs/intake.md#which-files).",
     )
     format: Format | None = Field(
         None,
