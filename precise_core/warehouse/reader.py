@@ -11,10 +11,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -26,6 +25,9 @@ from deltalake.exceptions import DeltaError
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import DataError, HistoryGoneError, MissingTableError, SchemaError
 from schemas import TABLES, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PARTS_PER_MERGE = 64  # bounds the memory of a count over many batches
 _DECLARED = {table.name: table for table in TABLES}
@@ -209,14 +211,13 @@ class TableReader:
 
     def counts(self, table: Table, keys: Sequence[str], where: pc.Expression | None = None) -> pd.DataFrame:
         """``keys`` and ``rows``, most rows first, ties by key; the table streams, only the groups stay in memory."""
-        parts: list[pa.Table] = []
-        for batch in self.dataset(table).scanner(columns=list(keys), filter=where).to_batches():
+        dataset = self.dataset(table)
+        parts = [dataset.schema.empty_table().select(keys).append_column("rows", pa.array([], pa.int64()))]
+        for batch in dataset.scanner(columns=list(keys), filter=where).to_batches():
             rows = pa.array([1] * batch.num_rows, pa.int64())
             parts.append(_sum_rows([pa.Table.from_batches([batch]).append_column("rows", rows)], keys))
             if len(parts) == _PARTS_PER_MERGE:
                 parts = [_sum_rows(parts, keys)]
-        if not parts:
-            return pd.DataFrame({name: [] for name in (*keys, "rows")})
         frame = _sum_rows(parts, keys).to_pandas()
         return frame.sort_values(["rows", *keys], ascending=[False, *[True] * len(keys)], ignore_index=True)
 
