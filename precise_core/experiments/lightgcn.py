@@ -27,8 +27,8 @@ from precise_core.evaluation.protocol import EmbeddingScorer
 from precise_core.experiments.blend import ValidationQuestion
 from precise_core.experiments.training_cache import Trained, load_trained, save_trained, trained_file, training_key
 from precise_core.run.job import Job
-from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.validation import NDCG
+from precise_core.training.watching import NullProgress, Progress
 
 Quality = Callable[[np.ndarray, np.ndarray], float]
 _INITIAL_STD = 0.1

@@ -63,5 +63,14 @@ class Progress(Protocol):
         """The training is over."""
 
 
-class NullProgress(Progress):
+class NullProgress:
     """Shows nothing."""
+
+    def start(self, total_steps: int, description: str) -> None:
+        pass
+
+    def advance(self, n: int, **info: float) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
