@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 
 from precise_core.warehouse.config import TablesConfig
 from precise_core.warehouse.notes import SAME_ROWS
+from precise_core.warehouse.session import session_settings
 
 MIB = 1024 * 1024
 
@@ -80,14 +81,8 @@ def compact(spark: SparkSession, path: str, config: TablesConfig) -> int:
         "spark.databricks.delta.optimize.maxFileSize": str(config.target_file_mib * MIB),
         "parquet.block.size": str(_ROW_GROUP_MIB * MIB),
     }
-    before = {key: spark.conf.get(key, None) for key in settings}
-    for key, value in settings.items():
-        spark.conf.set(key, value)
-    try:
+    with session_settings(spark, settings):
         SparkDeltaTable.forPath(spark, path).optimize().executeCompaction()
-    finally:
-        for key, old in before.items():
-            spark.conf.unset(key) if old is None else spark.conf.set(key, old)
     return int(DeltaTable(path).version())
 
 

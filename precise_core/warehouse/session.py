@@ -6,7 +6,8 @@ import locale
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,19 @@ def get_session(app_name: str, config: SparkConfig) -> SparkSession:
     session.sparkContext.setLogLevel("WARN")
     _require_delta(session)
     return session
+
+
+@contextmanager
+def session_settings(session: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Settings that hold for the block, for commands that have no options of their own."""
+    before = {key: session.conf.get(key, None) for key in settings}
+    for key, value in settings.items():
+        session.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            session.conf.unset(key) if old is None else session.conf.set(key, old)
 
 
 def require_names(session: SparkSession, paths: Iterable[str]) -> None:

@@ -5,8 +5,7 @@ Rows that are there already are left alone, so that taking the same file twice c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -15,6 +14,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.warehouse.session import session_settings
 from precise_core.warehouse.tables import Warehouse, conform, row_hash
 from schemas import Table
 from schemas import columns as c
@@ -196,15 +196,5 @@ def _all(conditions: Sequence[Column]) -> Column:
 def _merge(spark: SparkSession, path: str, table: Table, rows: DataFrame, place: Column, run_id: str) -> None:
     same = [F.col(f"stored.{name}") == F.col(f"new.{name}") for name in table.key]
     merge = SparkDeltaTable.forPath(spark, path).alias("stored").merge(rows.alias("new"), _all([place, *same]))
-    with _user_metadata(spark, run_id):
+    with session_settings(spark, {_USER_METADATA: run_id}):
         merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-
-
-@contextmanager
-def _user_metadata(spark: SparkSession, run_id: str) -> Iterator[None]:
-    # A merge has no options of its own.
-    spark.conf.set(_USER_METADATA, run_id)
-    try:
-        yield
-    finally:
-        spark.conf.unset(_USER_METADATA)
