@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
-from precise_core.command import DATA, flag
+from precise_core.command import DATA, flag, overrides_of
+from precise_core.config import load_config
 from precise_core.errors import ConfigError
 from precise_core.experiments.experiment import Questions, experiment_folder, what_jobs_read
 from precise_core.operations.chain import Link, chain, chain_command
@@ -29,11 +30,21 @@ PREPARE = {
 }
 
 
-@chain_command(DATA, flag("--results", "JSON file to write; <warehouse>/experiment/results.json", metavar="FILE"))
-def main(settings: Settings, arguments: Namespace, _overrides: list[str]) -> int:
-    experiment, prepared = settings.experiment, dict[str, Any]()
-    if not experiment.systems:
+def _overrides(arguments: Namespace) -> list[str]:
+    """Those of the flags; refused here, before the lock makes a warehouse, where there is nothing to compare."""
+    overrides = overrides_of(arguments)
+    if not load_config(arguments.config, Settings, overrides).experiment.systems:
         raise ConfigError(f"--config {arguments.config}: experiment.systems is empty; name at least one system")
+    return overrides
+
+
+@chain_command(
+    DATA,
+    flag("--results", "JSON file to write; <warehouse>/experiment/results.json", metavar="FILE"),
+    overrides=_overrides,
+)
+def main(settings: Settings, arguments: Namespace, _changed: list[str]) -> int:
+    experiment, prepared = settings.experiment, dict[str, Any]()
     results_file = Path(arguments.results or experiment_folder(settings) / "results.json")
     questions: Questions | None = None
     for number, name in enumerate(experiment.systems, start=1):
