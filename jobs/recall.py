@@ -6,7 +6,7 @@ history of the task gets its most popular items.
 """
 
 from precise_core.command import command, flag
-from precise_core.publication.published import published_checkpoint, published_tasks
+from precise_core.publication.night import published_checkpoint, published_tasks
 from precise_core.recall.night import recall_task
 from precise_core.run.job import Job
 from precise_core.warehouse.spark_errors import raised_as_ours

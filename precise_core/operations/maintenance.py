@@ -7,9 +7,9 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from precise_core.consume.publications import published_now
 from precise_core.errors import ConfigError, ReaderError
 from precise_core.operations.old_artefacts import unused_artefacts
-from precise_core.publication.published import published_now
 from precise_core.run.job import Job
 from precise_core.warehouse.care import (
     MIB,
@@ -97,7 +97,7 @@ def _published_versions(job: Job, table: Table) -> set[int]:
     if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
         return set()
     kept, path = set(), job.warehouse.path(table)
-    for row in published_now(job.warehouse).values():
+    for row in published_now(job.folder).values():
         version = row["table_versions"].get(table.name)
         if version is not None and is_readable(path, version, f"{c.MODEL_VERSION}={row[c.MODEL_VERSION]}/"):
             kept.add(version)

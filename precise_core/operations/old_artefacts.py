@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from precise_core.publication.published import published_now
-from precise_core.warehouse.tables import Warehouse
+from precise_core.consume.publications import published_now
 from schemas import columns as c
 
 # What a run calls its products in `runs.artefacts`, and the folder they lie in.
@@ -34,7 +33,7 @@ def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int)
         keep: How many of each kind and task.
     """
     kept = _newest(runs, keep) | set(pointers(warehouse).values())
-    published = published_now(Warehouse(str(warehouse))).values()
+    published = published_now(warehouse).values()
     kept |= {row[name] for row in published for name in (c.MODEL_VERSION, c.INDEX_VERSION)}
     kept |= {name for version in sorted(kept) for name in _made_from(warehouse, version)}
     unused = [

@@ -15,9 +15,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from precise_core.artefacts import verify_sums
+from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
 from precise_core.operations.old_artefacts import FOLDERS, pointers
-from precise_core.publication.published import publications, published_now
 from precise_core.ranking.variants import publish_rankers
 from precise_core.run.job import ROLLBACK_JOURNAL, Job
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
@@ -109,7 +109,7 @@ def whole_state(job: Job) -> None:
     """Write down every table's version and everything in use, so that this run can be gone back to."""
     existing = [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
     job.output_versions = {table.name: job.warehouse.version(table) for table in existing}
-    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.warehouse).items()}
+    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.folder).items()}
     job.artefacts = pointers(job.folder) | indexes
 
 
@@ -134,7 +134,7 @@ def verify(job: Job, state: State) -> list[str]:
         Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(folder)
         seen.append(f"{key} {version}: SHA-256 as written")
     if PUBLISHED_MODELS.name in state.tables:
-        for task, row in publications(job.warehouse, state.tables[PUBLISHED_MODELS.name]).items():
+        for task, row in published_rows(job.folder, state.tables[PUBLISHED_MODELS.name]).items():
             Checkpoint.open(job.folder / FOLDERS["checkpoint"] / row[c.MODEL_VERSION])
             seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
     return seen
@@ -241,7 +241,7 @@ def _may_move_first(job: Job, state: State) -> bool:
     version = state.tables.get(PUBLISHED_MODELS.name)
     if version is None:
         return True
-    named = {row[c.MODEL_VERSION] for row in publications(job.warehouse, version).values()}
+    named = {row[c.MODEL_VERSION] for row in published_rows(job.folder, version).values()}
     tables = [table for table in (ITEM_EMBEDDINGS, USER_EMBEDDINGS) if table.name in state.tables]
     found = [DeltaTable(job.warehouse.path(table)).partitions() for table in tables]
     return all(named <= {partition[c.MODEL_VERSION] for partition in partitions} for partitions in found)

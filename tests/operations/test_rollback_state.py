@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from precise_core.consume.publications import published_now
 from precise_core.index.config import IndexConfig
 from precise_core.index.index import build_index
 from precise_core.operations.old_artefacts import pointers, unused_artefacts
 from precise_core.operations.rollback import begin, state_after, whole_state
-from precise_core.publication.published import published_now
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import publish_latest, unpublish
 from precise_core.warehouse.care import content_changed, live_files
@@ -113,7 +113,7 @@ def nights(tmp_path: Path) -> tuple[Path, str]:
 
 
 def published(warehouse: Path) -> dict[str, str]:
-    return {task: row[c.MODEL_VERSION] for task, row in published_now(Warehouse(str(warehouse))).items()}
+    return {task: row[c.MODEL_VERSION] for task, row in published_now(warehouse).items()}
 
 
 def test_what_is_published_moves_too_and_names_vectors_at_every_moment(
