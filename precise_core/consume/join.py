@@ -139,8 +139,11 @@ def _held(place: int, found: pa.Table, since_N: np.ndarray) -> pa.Table:
 def _newest(ids: pa.ChunkedArray, place_R: np.ndarray, at_R: np.ndarray, held: Sequence[pa.Table]) -> pa.Array:
     """For each row the newest vector of its id in its publication at its instant; null where there was none."""
     vectors = pa.concat_tables(held)
-    rows = pd.DataFrame({"row": np.arange(len(ids)), "id": ids.to_pandas(), "place": place_R, "at": at_R})
-    known = vectors.drop_columns(["vector"]).to_pandas().assign(found=np.arange(len(vectors)))
+    distinct = vectors["id"].unique()
+    ids_R, ids_N = (pc.index_in(column, distinct).fill_null(-1).to_numpy() for column in (ids, vectors["id"]))
+    rows = pd.DataFrame({"row": np.arange(len(ids)), "id": ids_R, "place": place_R, "at": at_R})
+    known = pd.DataFrame({"found": np.arange(len(vectors)), "id": ids_N})
+    known = known.assign(place=vectors["place"].to_numpy(), since=vectors["since"].to_numpy())
     # Stable: of two vectors since one instant it is the one that was published last.
     rows, known = rows.sort_values("at", kind="stable"), known.sort_values("since", kind="stable")
     joined = pd.merge_asof(rows, known, left_on="at", right_on="since", by=["id", "place"]).sort_values("row")

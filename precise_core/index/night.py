@@ -48,7 +48,7 @@ def index_folder(job: Job, index_version: str) -> Path:
 
 def indexed_items(job: Job, checkpoint: Checkpoint) -> IndexedItems:
     """What the checkpoint's index has to hold, and the name of that index."""
-    vectors = one_version(job.read(ITEM_EMBEDDINGS), checkpoint.model_version, ITEM_EMBEDDINGS.name)
+    vectors = one_version(job.read(ITEM_EMBEDDINGS), checkpoint.model_version, ITEM_EMBEDDINGS)
     living = job.read(ITEMS).where(~F.col(c.IS_DELETED)).select(c.ITEM_ID)
     chosen = vectors.join(living, on=c.ITEM_ID, how="left_semi").select(c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING)
     table = chosen.orderBy(c.ITEM_INDEX).toArrow().combine_chunks()

@@ -88,7 +88,7 @@ def published_vectors(job: Job, task: str, table: Table) -> DataFrame:
     """The vectors of a task's published checkpoint, users' or items', as they were published."""
     row = _published(job, task)
     version = _readable_version(job, task, row, table)
-    vectors = one_version(job.warehouse.read(job.spark, table, version), row[c.MODEL_VERSION], table.name)
+    vectors = one_version(job.warehouse.read(job.spark, table, version), row[c.MODEL_VERSION], table)
     return vectors.where(F.col(c.TASK) == task) if table == USER_EMBEDDINGS else vectors
 
 

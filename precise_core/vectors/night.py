@@ -69,7 +69,7 @@ def write_vectors(job: Job, update: Update, vectors: DataFrame) -> None:
     table = update.inputs.table
     if update.replaces:
         content = update.with_kept(vectors, job.settings.encoding.part_mib)
-        job.replace_partitions(table, content, [update.inputs.slice])
+        job.replace_partitions(table, content, [{c.MODEL_VERSION: update.inputs.model_version}])
     else:
         job.append(table, vectors)
     vectors.unpersist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 
 from precise_core.training.checkpoint import Checkpoint
 from schemas import Table
-from schemas import columns as c
 
 _NEEDED, _STORED = "is_needed", "is_stored"
 _MIB = 2**20
@@ -51,11 +50,6 @@ class VectorInputs:
     @property
     def width(self) -> int:
         return self.checkpoint.manifest.model.fusion.width
-
-    @property
-    def slice(self) -> Mapping[str, str]:
-        """The partition of ``table`` with the checkpoint's vectors."""
-        return {c.MODEL_VERSION: self.model_version}
 
 
 def differences(inputs: VectorInputs, *, full: bool = False) -> DataFrame:
