@@ -60,22 +60,12 @@ def join_vectors(
 ) -> DataFrame:
     """``rows`` with user_embedding, item_embedding, precise_score, model_version and vector_space; as many as before.
 
-    As `consume.join_vectors` with ``version=AS_OF``: each row gets the newest vectors of the checkpoint that was
-    published at its instant, and null where there were none, or where the row has no instant, user or item.
-
-    Args:
-        rows: A user, an item and a timestamp per row.
-        warehouse: The folder named `warehouse` in the configuration.
-        at: Column with the instant that a row must not look beyond.
-        task: Whose user vectors.
-        user: Column with the user's id.
-        item: Column with the item's id.
+    As `consume.join_vectors` with ``version=AS_OF``, which describes the arguments: each row gets the newest vectors of
+    the checkpoint that was published at its instant, and null where there were none, or where the row has no instant,
+    user or item. Publications up to the last one that cannot be read any more are passed over.
 
     Raises:
         SchemaError: A column is missing, twice there, of another type, or would be overwritten.
-        MissingTableError: The folder is no warehouse, or nothing is published yet.
-        CheckpointError: Nothing was ever published for the task.
-        HistoryGoneError: No published version of the vectors can be read any more.
     """
     there, needed = ([name.lower() for name in names] for names in (rows.columns, (user, item, at)))
     require_columns(there, needed, (*ADDED, *_OURS))
@@ -146,18 +136,14 @@ def held_vectors(
         start = instant(was.valid_from)
         first = partial(_slice, spark, warehouse, was, versions=was.first)
         users_then = first(USER_EMBEDDINGS).where(F.col(c.TASK) == was.task)
-        users.append(_of(place, users_then.select(c.USER_ID, start.alias(SINCE), c.EMBEDDING)))
+        users.append(users_then.select(c.USER_ID, start.alias(SINCE), c.EMBEDDING, F.lit(place).alias(PUBLICATION)))
         held = first(ITEM_EMBEDDINGS).select(c.ITEM_ID, start.alias(SINCE), c.EMBEDDING)
         if was.last[ITEM_EMBEDDINGS.name] != was.first[ITEM_EMBEDDINGS.name]:
             later = _slice(spark, warehouse, was, ITEM_EMBEDDINGS, versions=was.last)
             computed = later.where(F.col(c.EMBEDDED_AT) > start)
             held = held.unionByName(computed.select(c.ITEM_ID, F.col(c.EMBEDDED_AT).alias(SINCE), c.EMBEDDING))
-        items.append(_of(place, held))
+        items.append(held.withColumn(PUBLICATION, F.lit(place)))
     return reduce(DataFrame.unionByName, users), reduce(DataFrame.unionByName, items)
-
-
-def _of(place: int, rows: DataFrame) -> DataFrame:
-    return rows.withColumn(PUBLICATION, F.lit(place))
 
 
 def _slice(
@@ -177,17 +163,14 @@ def join_as_of(
     user: str = c.USER_ID,
     item: str = c.ITEM_ID,
 ) -> DataFrame:
-    """``rows`` with user_embedding, item_embedding, precise_score, model_version and vector_space; as many as before.
+    """As ``join_vectors``, with the vectors as ``held_vectors`` has them.
 
     Args:
-        rows: Anything with a user, an item and an instant.
+        rows: Anything with the columns ``at``, ``user`` and ``item``.
         user_vectors: user_id, place of a publication in ``versions``, ``since`` and embedding: one row per vector that
             each of them held.
         item_vectors: The same with item_id.
         versions: The publications, oldest first. A row before the first gets its names and no vector.
-        at: Column of ``rows`` with the instant.
-        user: Column of ``rows`` with the user.
-        item: Column of ``rows`` with the item.
     """
     places = [(version.since, place) for place, version in enumerate(_in_order(versions))]
     of_row = rows.withColumns(version_at(at, versions)).withColumn(PUBLICATION, _valid(at, places))

@@ -61,7 +61,6 @@ def published(warehouse: str | Path, task: str = "all") -> Publication:
     """What is published for a task now.
 
     Raises:
-        MissingTableError: Nothing was ever published.
         CheckpointError: Nothing is published for the task; the message names the tasks that there are.
     """
     rows = published_rows(warehouse)
@@ -75,15 +74,9 @@ def publication_history(warehouse: str | Path, task: str = "all", until: int | N
 
     One that is followed by a publication of an earlier or the same ``as_of`` was taken back (a rollback, or the night
     was run again with another checkpoint): it counts as if it had never been, and until ``valid_from`` of the one that
-    came in its place, the publication before it does.
-
-    Args:
-        warehouse: Folder of the warehouse.
-        task: Whose.
-        until: Version of `published_models` to stop at; the newest by default.
+    came in its place, the publication before it does. ``until`` is the version of `published_models` to stop at.
 
     Raises:
-        MissingTableError: Nothing was ever published.
         CheckpointError: Nothing was ever published for the task.
     """
     history: list[Publication] = []
