@@ -94,9 +94,10 @@ table-ix: install ## Ranking with and without PRECISE on a warehouse: CONFIG=con
 results: install ## Render benchmarks/results/experiments/*.json to docs/results.md
 	$(BIN)/python -m benchmarks.results_page
 
-references: install ## Render docs/tables.md and docs/configuration.md from the code
+references: install ## Render docs/tables.md, docs/configuration.md and the heads of docs/jobs from the code
 	$(BIN)/python -m precise_core.reference.tables
 	$(BIN)/python -m precise_core.reference.configuration
+	$(BIN)/python -m benchmarks.job_pages
 
 clean: ## Remove what the demo wrote
 	rm -rf build

@@ -29,5 +29,5 @@ case "$(locale charmap 2>/dev/null)" in UTF-8 | utf8) ;; *) export LC_ALL=C.UTF-
 # below a folder with a blank. No flags where `make install` has put the jars beside it: naming them twice is an error.
 { read -r SPARK_HOME; read -r -a delta; } < <("$environment/bin/python" -m precise_core.warehouse.install --show)
 export SPARK_HOME
-archive=$("$environment/bin/python" -m precise_core.run.py_files "$root/build/precise-py-files.zip")
+archive=$("$environment/bin/python" -m precise_core.run.code "$root/build/precise-py-files.zip")
 exec "$SPARK_HOME/bin/spark-submit" "${delta[@]}" --py-files "$archive" "$@"

@@ -34,7 +34,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.settings import Settings
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.encoding import encode_catalog
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_TOKENS
 

@@ -28,9 +28,9 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.training.config import UniversalConfig
-from precise_core.training.setup import item_frequencies
+from precise_core.training.setup import TrainingInputs, item_frequencies
 from precise_core.training.universal import universal_loss
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 
@@ -122,7 +122,8 @@ def measure_trainer(windows: DeltaSnapshot, length: int, seed: int) -> float:
     torch.manual_seed(seed)
     tokens_VT = torch.zeros(c.FIRST_ITEM_INDEX + _ITEMS, 1, dtype=torch.int32)
     catalog = ItemCatalog(tokens_VT, torch.zeros(len(tokens_VT), dtype=torch.int32), "none")
-    frequencies_V = item_frequencies(windows, "all", catalog.num_rows)
+    inputs = TrainingInputs(windows=windows, catalog=catalog, out=Path(), seed=seed, versions={})
+    frequencies_V = item_frequencies(inputs, catalog.num_rows)
     model = Precise(sasrec(length), catalog.num_rows, catalog.known_token_ids, "universal", catalog.max_token_length)
     model.fusion.set_trained_items(frequencies_V)
     config = UniversalConfig.model_validate({"batch_size": _BATCH, "negatives": {"uniform": 256}})

@@ -29,8 +29,9 @@ from precise_core.models.config import ModelConfig
 from precise_core.settings import Settings
 from precise_core.text.language_model import tokenize, tokenizer_id
 from precise_core.training.config import UniversalConfig
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.universal import train_universal
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 
@@ -87,18 +88,19 @@ def _speeds(settings: Settings, catalog: ItemCatalog, windows: Path, precision: 
     """Sequences per second of the two epochs of one training."""
     clock = TrainingClock(warm_up_steps=0)
     train_universal(
+        TrainingInputs(
+            windows=DeltaSnapshot(windows),
+            catalog=catalog,
+            out=windows.with_name(f"checkpoints_{precision}"),
+            seed=seed,
+            versions={},
+            progress=ClockProgress(clock),
+            feed_config=settings.feed,
+        ),
         model_config=_changed(ModelConfig, settings.model, fusion={"token_init": "random"}),
         config=_changed(
             UniversalConfig, settings.universal, epochs=2, alternate={"max_epochs": 1}, precision=precision
         ),
-        windows=DeltaSnapshot(windows),
-        catalog=catalog,
-        token_init=None,
-        out=windows.with_name(f"checkpoints_{precision}"),
-        seed=seed,
-        parent_versions={},
-        progress=ClockProgress(clock),
-        feed_config=settings.feed,
     )
     return [epoch["sequences"] / epoch["seconds"] for epoch in clock.epochs[:2]]
 

@@ -44,12 +44,16 @@ class Question:
         self.systems = [*self.models, *(system for system in asked if system not in self.models)]
 
     def lines(self) -> list[str]:
-        users, keys = self._users(_MAIN[0]), [*self._accuracy(), *self._beyond_accuracy()]
-        head = f"Task `{self.task}`, user filter `{self.user_filter}`{f', {users} users' if users else ''}:"
-        parts = [head, "", *self._table(keys, self.systems, self._value), "", *self._gap(), *self._of_groups()]
+        parts = [*self.first_table(), *self._gap(), *self._of_groups()]
         for reference, found in self.to.items():
             parts += self._differences(reference, found)
         return parts
+
+    def first_table(self) -> list[str]:
+        """Every system, every k that was measured, over all items."""
+        users, keys = self._users(_MAIN[0]), [*self._accuracy(), *self._beyond_accuracy()]
+        head = f"Task `{self.task}`, user filter `{self.user_filter}`{f', {users} users' if users else ''}:"
+        return [head, "", *self._table(keys, self.systems, self._value), ""]
 
     def at_a_glance(self, title: str, left_out: Set[str]) -> list[str]:
         """One line of the first table, ``title`` first; empty without two systems to compare."""

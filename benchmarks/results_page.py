@@ -1,4 +1,6 @@
-"""Render benchmarks/results/{experiments,ranking}/*.json to docs/results.md: `make results`. Nothing is typed by hand.
+"""Render benchmarks/results/{experiments,ranking}/*.json to docs/results.md and docs/results/*.md: `make results`.
+
+Nothing is typed by hand.
 
 Each file is what `jobs/run_experiment.py` wrote for one experiment, or `benchmarks.table_ix` for one warehouse.
 """
@@ -6,7 +8,6 @@ Each file is what `jobs/run_experiment.py` wrote for one experiment, or `benchma
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from precise_core.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "experiments"
 RANKING = ROOT / "benchmarks" / "results" / "ranking"
-TARGET = ROOT / "docs" / "results.md"
+DOCS = ROOT / "docs"
 
 Experiment = Mapping[str, Any]
 
@@ -33,7 +34,8 @@ FIELDS = ("name", "title", "data", "date", "machine", "code_version", "seeds", "
 _HEADER = """# Results
 
 Generated from `benchmarks/results/experiments/*.json` and `benchmarks/results/ranking/*.json` by `make results`; do not
-edit. Each section is one experiment: the command writes the file and then this page.
+edit. This page has the first table of every experiment; its own page has the others: user filters, groups of items,
+p-values, sizes and seconds, and the command that writes the file and then both pages.
 
 How to read it: every system ranks the whole catalog for the same users; [evaluation](evaluation.md) says what a figure
 means. Several seeds: mean ± standard deviation. ▲ = above the reference system, ▼ = below it, by a paired bootstrap
@@ -49,7 +51,7 @@ are in anybody's list ([definitions](evaluation.md#truth)). More of either is no
 A synthetic world has an oracle, which ranks by the true preferences. The share of the gap that a system closes is
 (system - `most_popular`) / (oracle - `most_popular`), in percent; the goal of this project is 80 %.
 
-Systems of one name may differ in size from section to section. The table of trainings says how large each is, read from
+Systems of one name may differ in size from page to page. The table of trainings says how large each is, read from
 its configuration file as it is today: `id 64 + text 64 (moe); transformer, 2 layers` = one encoder over both halves of
 an item vector, 128 wide together, fused as `fusion.mode` says; `late fusion` = two encoders. "SASRec" on this page is
 ids alone (`fusion.mode: id`). On Amazon it has blocks of kind `sasrec`, as PRECISE has beside it unless the table of
@@ -57,7 +59,7 @@ trainings says otherwise; "SASRec, pre-norm", and the SASRec of the synthetic wo
 `transformer`.
 """
 _GLANCE = """The reference system, the trained system of best NDCG@50 beside it, and the best simple reference; nothing
-is filtered unless the line says so. Which is best was read from these figures, so look at the p-values in its section.
+is filtered unless the line says so. Which is best was read from these figures, so look at the p-values on its page.
 "+ history" = blended with the user's own purchases. Systems that learnt the validation items too are left out."""
 _NOTHING = "No experiment has been run yet: `make experiment` lists the names.\n"
 
@@ -89,19 +91,39 @@ def read_rankings(folder: Path | None = None) -> list[Experiment]:
     return [read_experiment(file, ranking_page.FIELDS) for file in files]
 
 
-def render(experiments: Mapping[str, Experiment], rankings: Sequence[Experiment] = ()) -> str:
-    """One Markdown page: a section per experiment, then Table IX of each warehouse."""
-    sections = [_section(name, experiment) for name, experiment in experiments.items()]
-    sections += [ranking_page.section(found) for found in rankings]
-    return "\n".join([_HEADER, *_at_a_glance(experiments), *(sections or [_NOTHING])])
+def render(experiments: Mapping[str, Experiment], rankings: Sequence[Experiment] = ()) -> dict[str, str]:
+    """Markdown by path below docs: the overview, a page per experiment, and Table IX of each warehouse."""
+    pages = {_path(name): _page(name, experiment) for name, experiment in experiments.items()}
+    pages |= {_path(f"table_ix_{found['name']}"): "# " + ranking_page.section(found)[3:] for found in rankings}
+    first = [line for name, experiment in experiments.items() for line in _first_table(name, experiment)]
+    ranked = [f"- [Table IX: ranking on `{found['name']}`]({_path('table_ix_' + found['name'])})" for found in rankings]
+    tables = ["## Experiments", "", *first] if first else [_NOTHING]
+    ranking = ["## Ranking", "", *ranked, ""] if ranked else []
+    overview = "\n".join([_HEADER, *_at_a_glance(experiments), *tables, *ranking]).rstrip("\n") + "\n"
+    return {"results.md": overview, **pages}
+
+
+def _path(name: str) -> str:
+    return f"results/{name}.md"
+
+
+def _link(name: str, experiment: Experiment) -> str:
+    return f"[{_title(experiment)}]({_path(name)})"
+
+
+def _first_table(name: str, experiment: Experiment) -> list[str]:
+    """The first task; of a leave-one-out experiment with seen items filtered, where that was measured."""
+    task = next(iter(experiment["tasks"]))
+    measured = {figure["user_filter"] for figure in experiment["tasks"][task]["figures"]}
+    reading = next(reading for reading in [*reversed(_readings(experiment)), *measured] if reading in measured)
+    return [f"### {_link(name, experiment)}", "", *Question(experiment, task, reading).first_table()]
 
 
 def _at_a_glance(experiments: Mapping[str, Experiment]) -> list[str]:
     """For every experiment and task: the reference system, the best of the others, the best simple reference."""
     rows: list[list[str]] = []
     for name, experiment in experiments.items():
-        left_out = _learns_validation(name)
-        title = f"[{_title(experiment)}](#{_anchor(_title(experiment))})"
+        left_out, title = _learns_validation(name), _link(name, experiment)
         questions = [
             Question(experiment, task, reading) for task in experiment["tasks"] for reading in _readings(experiment)
         ]
@@ -159,11 +181,13 @@ def command(name: str, root: Path = ROOT) -> str:
 def main() -> None:
     experiments = read_experiments()
     rankings = read_rankings()
-    TARGET.write_text(render(experiments, rankings), encoding="utf-8")
-    print(f"wrote {TARGET.name}: {len(experiments)} experiments, {len(rankings)} rankings")
+    for path, text in render(experiments, rankings).items():
+        (DOCS / path).parent.mkdir(exist_ok=True)
+        (DOCS / path).write_text(text, encoding="utf-8")
+    print(f"wrote docs/results.md: {len(experiments)} experiments, {len(rankings)} rankings")
 
 
-def _section(name: str, experiment: Experiment) -> str:
+def _page(name: str, experiment: Experiment) -> str:
     seeds = ", ".join(str(seed) for seed in experiment["seeds"])
     facts = [
         f"- command: `{command(name)}`",
@@ -173,11 +197,12 @@ def _section(name: str, experiment: Experiment) -> str:
         *_not_asked(experiment),
         *_missing_readings(experiment),
     ]
-    parts = [f"## {_title(experiment)}", "", *facts, ""]
+    parts = [f"# {_title(experiment)}", "", "[How to read it](../results.md)", "", *facts, ""]
     for task in experiment["tasks"]:
         for user_filter in in_order(figure["user_filter"] for figure in experiment["tasks"][task]["figures"]):
             parts += Question(experiment, task, user_filter).lines()
-    return "\n".join([*parts, *recall_lines(experiment), *training_lines(experiment["trained"], _settings(name))])
+    parts += [*recall_lines(experiment), *training_lines(experiment["trained"], _settings(name))]
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def _not_asked(experiment: Experiment) -> list[str]:
@@ -188,11 +213,6 @@ def _not_asked(experiment: Experiment) -> list[str]:
     for note in experiment.get("not_asked", ()):
         systems.setdefault((note["task"], note["why"]), []).append(note["system"])
     return [f"- task `{task}` is not asked of {', '.join(names)}: {why}" for (task, why), names in systems.items()]
-
-
-def _anchor(title: str) -> str:
-    """The name GitHub gives to a heading."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 if __name__ == "__main__":

@@ -21,14 +21,12 @@ import torch
 from benchmarks.feed import sasrec, write_windows
 from benchmarks.record import record
 from precise_core.feed.config import FeedConfig
-from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog
-from precise_core.training.allocator import keep_freed_memory
 from precise_core.training.config import UniversalConfig
-from precise_core.training.optimizer import Optimizer
-from precise_core.training.setup import build_model, item_frequencies
+from precise_core.training.optimizer import Optimizer, keep_freed_memory
+from precise_core.training.setup import TrainingInputs, build_model, item_frequencies
 from precise_core.training.universal_loss import universal_loss
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,13 +78,14 @@ def measure(windows: int, steps: int, seed: int) -> float:
 def train(windows: DeltaSnapshot, steps: int, seed: int) -> None:
     """A few steps of Universal Training, with the parts that the loop is made of."""
     keep_freed_memory()
-    reading = FeedConfig(reader="arrow")
     catalog = ItemCatalog(torch.zeros(_ITEMS, 1, dtype=torch.int32), torch.zeros(_ITEMS, dtype=torch.int32), "none")
     config = UniversalConfig.model_validate({"batch_size": _BATCH, "negatives": {"uniform": 256}})
-    frequencies_V = item_frequencies(windows, "all", catalog.num_rows, reading)
+    arrow = FeedConfig(reader="arrow")
+    inputs = TrainingInputs(windows=windows, catalog=catalog, out=Path(), seed=seed, versions={}, feed_config=arrow)
+    frequencies_V = item_frequencies(inputs, catalog.num_rows)
     model = build_model(sasrec(_LENGTH), catalog, None, frequencies_V, seed)
     loss_of, optimizer = universal_loss(model, catalog, config, frequencies_V), Optimizer(model, config.optimizer)
-    feed = WindowFeed(windows, "all", "train", _BATCH, seed, config=reading)
+    feed = inputs.window_feed("train", _BATCH)
     batches = itertools.chain.from_iterable(feed.epoch(n) for n in itertools.count())
     for step, batch in enumerate(itertools.islice(batches, steps)):
         loss = loss_of(batch, torch.Generator().manual_seed(step))

@@ -1,14 +1,15 @@
 """Build one FAISS index per checkpoint and keep it only if it finds what exact search finds (section VI-A).
 
-Reads item_embeddings, items and, where it is there, user_embeddings (queries to measure with). Writes an index folder
-under <warehouse>/indexes, named after what is in it; publish_models makes it the one that recall searches.
+Reads item_embeddings, items, item_vocabulary and, where it is there, user_embeddings (queries to measure with).
+Writes a folder under <warehouse>/indexes, named after what is in it; publish_models makes it the one that recall
+searches.
 """
 
 from precise_core.command import command, task_flag
 from precise_core.index.index import build_index
 from precise_core.index.night import index_folder, indexed_items, usable_index, user_queries
 from precise_core.run.job import Job
-from precise_core.training.checkpoints import latest_checkpoint, trained_tasks
+from precise_core.training.night import latest_checkpoint, trained_tasks
 from schemas import ITEM_VOCABULARY
 
 

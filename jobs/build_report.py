@@ -1,10 +1,11 @@
 """Render the night as one self-contained HTML page and print its tables on the terminal.
 
-Reads every table and the checkpoints. Writes <warehouse>/../report.html (or --out).
+Reads runs, every other table and the checkpoints. Writes <warehouse>/../report.html (or --out).
 """
 
 from pathlib import Path
 
+from precise_core.artefacts import REPORT
 from precise_core.command import command, flag
 from precise_core.report.page import build_report, print_summary
 from precise_core.run.job import Job
@@ -13,7 +14,7 @@ from schemas import RUNS
 
 @command(flag("--out", "where to write the page; beside the warehouse by default", metavar="FILE"))
 def main(job: Job) -> None:
-    out = Path(job.arguments.out) if job.arguments.out else job.folder.parent / "report.html"
+    out = Path(job.arguments.out) if job.arguments.out else job.folder.parent / REPORT
     job.pin(RUNS)
     written = build_report(job.folder, job.settings, out)
     print_summary(job.folder, job.settings)

@@ -1,7 +1,9 @@
 """Build the last N events of every user, over all scenes and per task (S_u and S'_u, Fig. 3).
 
-Reads events and item_vocabulary. Writes user_sequences: the stored sequences are brought forward by what has changed in
-events since they were written, and give the same rows as a build from all events.
+The stored sequences are brought forward by what has changed in events since they were written, and are the same rows as
+a build from all events gives.
+
+Reads events, item_vocabulary, and user_sequences of the previous night. Writes user_sequences.
 """
 
 from typing import Any

@@ -1,15 +1,18 @@
 """Encode items with the newest checkpoints (Fig. 5: hourly item prediction).
 
 Only items that are new, whose text has changed, or that have no vector of the checkpoint yet are encoded; a new
-checkpoint encodes all. Reads items, item_tokens, item_vocabulary, text_states where a checkpoint is contextual, and
-checkpoints. Writes item_embeddings, one slice per model_version.
+checkpoint encodes all.
+
+Reads items, item_tokens, item_vocabulary, item_embeddings, text_states where a checkpoint is contextual,
+token_embeddings (of which language model they are), and checkpoints. Writes item_embeddings, one slice per
+model_version.
 """
 
 from datetime import UTC, datetime
 
 from precise_core.command import command, switch, task_flag
 from precise_core.run.job import Job
-from precise_core.training.checkpoints import (
+from precise_core.training.night import (
     latest_checkpoint,
     require_tokens,
     require_vocabulary,
@@ -19,7 +22,7 @@ from precise_core.training.checkpoints import (
 from precise_core.vectors.night import end_update, item_inputs, items_without_text, write_vectors
 from precise_core.vectors.spark import embed_items
 from precise_core.vectors.update import Update
-from precise_core.warehouse.spark_errors import raised_as_ours
+from precise_core.warehouse.spark_errors import worker_errors
 from schemas import ITEM_EMBEDDINGS
 from validation.gate import gate
 
@@ -36,7 +39,7 @@ def main(job: Job) -> None:
         update = Update.of(inputs, full=job.arguments.full)
         job.say(f"{task}: {update.in_words}")
         for part, rows in update.parts(task, job.settings.encoding.part_mib):
-            with raised_as_ours():
+            with worker_errors():
                 vectors = embed_items(job.spark, rows, checkpoint.folder, now, states).persist()
                 with job.watching(f"{part}: encoding"):
                     outcome = gate(ITEM_EMBEDDINGS, vectors, run_id=job.run_id, part=part, width=inputs.width)

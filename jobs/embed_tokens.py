@@ -1,8 +1,10 @@
 """Run the language model over the catalog (eq. 2), as `model.fusion.token_init` says.
 
-Reads item_tokens. `vocab` and `input` write token_embeddings, from which the token table of a new universal model
-starts: the mean hidden state of every token, or its input embedding. `contextual` writes text_states, the hidden states
-of every text; texts that are in it already are not read again.
+`vocab` and `input` write token_embeddings, from which the token table of a new universal model starts: the mean hidden
+state of every token, or its input embedding. `contextual` writes text_states, the hidden states of every text.
+
+Reads item_tokens, and text_states of earlier nights, whose texts are not read again. Writes token_embeddings or
+text_states.
 """
 
 from typing import Any

@@ -1,18 +1,21 @@
 """Encode users of every task with the newest checkpoints (Fig. 5: daily user prediction).
 
 Only users whose sequence has changed, or that have no vector of the checkpoint yet, are encoded; a new checkpoint
-encodes all. Reads user_sequences, item_tokens, item_vocabulary, text_states where a checkpoint is contextual, and
-checkpoints. Writes user_embeddings, one slice per model_version.
+encodes all.
+
+Reads user_sequences, item_tokens, item_vocabulary, user_embeddings, text_states where a checkpoint is contextual,
+token_embeddings (of which language model they are), and checkpoints. Writes user_embeddings, one slice per
+model_version, and <warehouse>/catalogs, the item tokens as one file for the executors.
 """
 
 from precise_core.command import command, switch, task_flag
 from precise_core.run.job import Job
 from precise_core.sequences.night import as_of_sequences
-from precise_core.training.checkpoints import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
+from precise_core.training.night import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
 from precise_core.vectors.night import end_update, user_inputs, write_vectors
 from precise_core.vectors.spark import embed_users
 from precise_core.vectors.update import Update
-from precise_core.warehouse.spark_errors import raised_as_ours
+from precise_core.warehouse.spark_errors import worker_errors
 from schemas import USER_EMBEDDINGS, USER_SEQUENCES
 from validation.gate import gate
 
@@ -31,7 +34,7 @@ def main(job: Job) -> None:
         update = Update.of(inputs, full=job.arguments.full)
         job.say(f"{task}: {update.in_words}")
         for part, rows in update.parts(task, job.settings.encoding.part_mib):
-            with raised_as_ours():
+            with worker_errors():
                 vectors = embed_users(job.spark, rows, checkpoint.folder, catalog_file, length, as_of).persist()
                 with job.watching(f"{part}: encoding"):
                     outcome = gate(

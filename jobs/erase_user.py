@@ -1,7 +1,8 @@
 """Take users out of the warehouse: every table, and with --purge-history every older version; with proof.
 
-Writes who was erased as a salted hash, so that ingest rejects their rows (reason `erased`) if they come again, and a
-report of every table, every file that was read, and every model that was trained with them.
+Reads and writes every table with users. Writes <warehouse>/erasures/list.json: who was erased as a salted hash, so
+that ingest rejects their rows (reason `erased`) if they come again; and <warehouse>/erasures/<run_id>.json: a report of
+every table, every file that was read, and every model that was trained with them.
 """
 
 from precise_core.command import command, flag, switch
@@ -12,8 +13,8 @@ from precise_core.operations.erasure import (
     purge_history,
     remove_report,
     remove_stacks,
+    requested_users,
     trained_with,
-    users_asked_for,
     write_report,
 )
 from precise_core.operations.maintenance import require_no_reader
@@ -30,10 +31,10 @@ from precise_core.warehouse.erasure_list import ErasureList
     ),
 )
 def main(job: Job) -> None:
-    user_ids, purge = users_asked_for(job.arguments), job.arguments.purge_history
+    user_ids, purge = requested_users(job.arguments), job.arguments.purge_history
     if purge:
         require_no_reader(job, 0)
-    trained = trained_with(job, user_ids)  # asked while the rows are there
+    trained = trained_with(job, user_ids)  # found out while the rows are there
     erased = ErasureList.of(job.folder)
     erased.add(user_ids)  # before the rows go: from here on they cannot come back
     with publication_follows(job):

@@ -1,6 +1,10 @@
 """Measure the night: full ranking and recall against the test period, ranking against the shown impressions.
 
-Reads every published table. Writes evaluation_metrics, where each model stands beside the simple references.
+Each model is measured beside the simple references.
+
+Reads events, items, item_vocabulary, item_tokens, user_sequences, text_states where a checkpoint is contextual,
+training_windows, published_models, user_embeddings, item_embeddings, recall_candidates, impressions, ranking_features,
+ranking_scores and checkpoints. Writes evaluation_metrics.
 """
 
 from precise_core.command import command

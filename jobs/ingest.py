@@ -1,8 +1,11 @@
 """Read the source named in the configuration into validated tables.
 
-Writes events, items, impressions, and each one's *_rejected table with a reason per row. Own files are taken once:
-only new ones are read, and their rows added. Fails before it writes where a file or column is missing, a file or its
-columns have changed, or an expectation does not hold.
+Every raw row is accepted, or rejected with the first rule it broke and kept as JSON; none is dropped. Own files are
+taken once: only new ones are read, and their rows added. Fails before it writes where a file or column is missing, a
+file or its columns have changed, or an expectation does not hold.
+
+Reads the files of the source, and source_files, events, items and impressions of earlier nights. Writes events, items,
+impressions (where the source has them), events_rejected, items_rejected, impressions_rejected and source_files.
 """
 
 from argparse import Namespace

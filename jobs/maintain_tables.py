@@ -1,7 +1,9 @@
 """Care for the tables: merge small files, remove old files and log entries, and artefacts that nothing refers to.
 
-No row changes, and no other job takes it for news. Refuses to remove what a reader at work may still need. Run it after
-the night; --dry-run only says what it would do.
+No row changes, and no job that is up to date runs again for it. Refuses to remove what a reader at work may still need.
+Run it after the night; --dry-run only says what it would do.
+
+Reads and writes every table, and removes folders under <warehouse>/checkpoints, indexes, rankers and catalogs.
 """
 
 from precise_core.command import command, flag, switch
@@ -15,8 +17,8 @@ from schemas import RUNS, TABLES
     flag("--retention-hours", "in place of tables.retention_hours of the configuration", type=int, metavar="N"),
 )
 def main(job: Job) -> None:
-    dry_run, asked = job.arguments.dry_run, job.arguments.retention_hours
-    hours = job.settings.tables.retention_hours if asked is None else asked
+    dry_run, given = job.arguments.dry_run, job.arguments.retention_hours
+    hours = job.settings.tables.retention_hours if given is None else given
     require_safe_retention(job, hours)
     tables = [table for table in TABLES if job.warehouse.exists(table)]
     with_work = sum(care_for(job, table, hours, dry_run) for table in tables)

@@ -1,15 +1,16 @@
 """Make the newest checkpoints the published ones, where their vectors and indexes are complete: one commit for all.
 
 A model whose vectors are far from the published ones is refused (gates.drift), and with it the whole publication.
-Until then everything behind the encoders (recall, scores, ranking, evaluation) reads the old complete version. Reads
-items, item_vocabulary, item_tokens, user_sequences, both tables of vectors, checkpoints and indexes. Writes
-published_models.
+Until then everything behind the encoders (recall, scores, ranking, evaluation) reads the old complete version.
+
+Reads items, item_vocabulary, item_tokens, user_sequences, item_embeddings, user_embeddings, checkpoints and indexes.
+Writes published_models.
 """
 
 from precise_core.command import command, switch, task_flag
 from precise_core.publication.night import complete_candidates, drift_facts, publish
 from precise_core.run.job import Job
-from validation.drift import FAIL, WARN, gate_drift
+from validation.publication import FAIL, WARN, gate_drift
 
 
 @command(switch("--accept-drift", "publish what is beyond a limit of gates.drift"), task_flag("model"))

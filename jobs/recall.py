@@ -1,21 +1,22 @@
 """Recall candidates for every user: U2I by the user's vector, U2I2I by neighbours of recent items (VI-B, Fig. 6).
 
-Reads user_embeddings, user_sequences, events, items, item_vocabulary, impressions (whose users are known too) and the
-indexes. Writes recall_candidates, one slice per model_version. A deleted item is never recalled; a user without a
-history of the task gets its most popular items.
+A deleted item is never recalled; a user without a history of the task gets its most popular items.
+
+Reads published_models, user_embeddings, user_sequences, events, items, item_vocabulary, impressions (whose users are
+known too) and the published indexes. Writes recall_candidates, one slice per model_version.
 """
 
 from precise_core.command import command, flag
 from precise_core.publication.night import published_checkpoint, published_tasks
 from precise_core.recall.night import recall_task
 from precise_core.run.job import Job
-from precise_core.warehouse.spark_errors import raised_as_ours
+from precise_core.warehouse.spark_errors import worker_errors
 
 
 @command(flag("--task", "only this task; repeatable; all by default", action="append"))
 def main(job: Job) -> None:
     tasks = published_tasks(job, job.arguments.task)
-    with raised_as_ours():
+    with worker_errors():
         counts = [recall_task(job, task, published_checkpoint(job, task).model_version) for task in tasks]
     users, served, empty = (sum(column) for column in zip(*counts, strict=True))
     job.balance("users with candidates", rows_in=users, rows_out=served, rows_rejected=empty)

@@ -1,7 +1,9 @@
 """Judge rejected rows again, after a fix: of the catalog, of the configuration, or because their time has come.
 
-Reads items_rejected, events_rejected, impressions_rejected. Rows that pass now move into their table and leave the
-quarantine; the others stay, with the reason of today.
+Rows that pass now move into their table and leave the quarantine; the others stay, with the reason of today.
+
+Reads and writes items_rejected, events_rejected, impressions_rejected, and items, events, impressions (rows added by
+key). Reads source_files for the order of files.
 """
 
 from datetime import UTC, datetime

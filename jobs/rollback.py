@@ -2,7 +2,10 @@
 
 First everything that state consists of is looked at: the files of every table's version, the SHA-256 of every
 checkpoint and index. Where one is missing nothing is touched. A rollback that is killed is finished by the same
-command; until then no other job works on the warehouse. `runs` and `validation_results` are history and stay.
+command; until then no other job works on the warehouse.
+
+Reads runs. Writes one RESTORE commit per table that differs (runs and validation_results are history and stay), and
+what is in use.
 """
 
 from argparse import Namespace
@@ -13,8 +16,8 @@ from precise_core.operations.rollback import (
     begin,
     end,
     interrupted,
-    point_back,
     removed_indexes,
+    restore_pointers,
     restore_tables,
     state_after,
     verify,
@@ -38,7 +41,7 @@ def main(job: Job) -> None:
         job.balance("tables", rows_in=len(state.tables), rows_out=len(state.tables))
         return
     begin(job, state)
-    point_back(job, state)
+    restore_pointers(job, state)
     changed = restore_tables(job, state)
     if removed := removed_indexes(job, state):
         job.say(f"indexes removed since, for {', '.join(removed)}: built again from the restored vectors")

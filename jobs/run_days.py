@@ -1,9 +1,12 @@
 """Run the training jobs of one night after the other over simulated days, and measure each day (IV-E1, Fig. 4a).
 
 Every day `as_of` moves on by itself: the vocabulary grows by what was published, windows are cut anew, Universal
-Training goes on from the day before (universal.start=continue, the first day from scratch), Targeted Training follows
+Training goes on from the previous day (universal.start=continue, the first day from scratch), Targeted Training follows
 the policy targeted.warm_up_every_days. Then the share of exposed items that Universal Training has not trained is
-written to training_days. Days that are there already are left out, so a killed run goes on where it stopped.
+counted. Days that are there already are left out, so a killed run goes on where it stopped.
+
+Reads the source, events, impressions, item_vocabulary and the checkpoints in use. Writes training_days, and what its
+jobs write.
 """
 
 import time
@@ -44,12 +47,9 @@ _DEFAULTS = ("universal.start=continue", "text.published_only=true")
 RECORD = Command("run_days", __doc__, (), record_day)
 
 
-def _overrides(arguments: Namespace) -> list[str]:
-    """Those of the first day; a later one overrides `as_of` again."""
-    overrides = over(_DEFAULTS, overrides_of(arguments))
-    if arguments.policy is not None:
-        overrides.append(f"targeted.warm_up_every_days={arguments.policy}")
-    return [*overrides, _as_of(_days(arguments)[0])]
+def _overrides(arguments: Namespace, day: datetime) -> list[str]:
+    policy = [] if arguments.policy is None else [f"targeted.warm_up_every_days={arguments.policy}"]
+    return [*over(_DEFAULTS, overrides_of(arguments)), *policy, f"as_of={day:%Y-%m-%dT%H:%M:%SZ}"]
 
 
 @chain_command(
@@ -58,19 +58,20 @@ def _overrides(arguments: Namespace) -> list[str]:
     flag("--to", "last night, included", required=True, dest="last", metavar="DAY"),
     flag("--step-days", "days from one night to the next; 1", type=int, default=1, metavar="N"),
     flag("--policy", "days between warm-ups; short for --set targeted.warm_up_every_days=", type=int, metavar="DAYS"),
-    overrides=_overrides,
+    overrides=lambda arguments: _overrides(arguments, _days(arguments)[0]),
 )
-def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
+def main(settings: Settings, arguments: Namespace, _first_day: list[str]) -> int:
     days, started = _days(arguments), time.monotonic()
     console.print(f"run_days: {', '.join(_DEFAULTS)}, unless --set says otherwise", markup=False)
     without = {} if text_table(settings.model.fusion) else {"embed_tokens": "the model reads no text"}
     for number, as_of in enumerate(days, start=1):
         console.print(f"[{number}/{len(days)}] {as_of:%Y-%m-%d}", style="bold cyan", markup=False)
-        tonight = load_config(arguments.config, Settings, [*overrides, _as_of(as_of)])
+        overrides = _overrides(arguments, as_of)
+        tonight = load_config(arguments.config, Settings, overrides)
         if is_recorded(tonight):
             console.print("  recorded already, left out\n")
             continue
-        flags = flags_of(arguments, [*overrides, _as_of(as_of)])
+        flags = flags_of(arguments, overrides)
         links = (*_DAY, *(_LAST_DAY if number == len(days) else ()))
         stopped = chain(tonight, links, flags, left_out=without)
         if code := stopped.code if stopped else RECORD(flags):
@@ -78,10 +79,6 @@ def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
             return code
     console.print(f"run_days: {len(days)} days done in {time.monotonic() - started:.0f} s", style="bold")
     return 0
-
-
-def _as_of(instant: datetime) -> str:
-    return f"as_of={instant:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _days(arguments: Namespace) -> list[datetime]:

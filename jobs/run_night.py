@@ -2,6 +2,9 @@
 
 With --skip-up-to-date a job whose inputs, configuration and code have not changed since its last successful run is
 left out. Ranking jobs are left out where the source has no impressions. The first job that fails ends the night.
+
+Reads and writes what its jobs do, and writes its own row in runs: every version and everything in use, so that
+rollback can go back to it.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Apply the ranking models in use to every impression.
 
-Reads ranking_features and the ranker checkpoints. Writes ranking_scores, one slice per ranker_version.
+Reads ranking_features, published_models and the ranking models. Writes ranking_scores, one slice per ranker_version.
 """
 
 from precise_core.command import command
@@ -10,7 +10,7 @@ from precise_core.ranking.spark import score_impressions
 from precise_core.ranking.train import RankerCheckpoint
 from precise_core.ranking.variants import current_rankers, ranker_folder, variants
 from precise_core.run.job import Job
-from precise_core.warehouse.spark_errors import raised_as_ours
+from precise_core.warehouse.spark_errors import worker_errors
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
 
@@ -29,7 +29,7 @@ def main(job: Job) -> None:
         except NothingToLearnError as error:
             job.say(f"{variant.system}: {ranker.ranker_version} has nothing to score, {error}")
             continue
-        with raised_as_ours():
+        with worker_errors():
             scores = score_impressions(job.spark, of_task, ranker.folder)
             rows_out += job.write(RANKING_SCORES, scores, replace={c.RANKER_VERSION: ranker.ranker_version})
         rows_in += of_task.count()

@@ -1,7 +1,9 @@
 """Give every item a row in the vocabulary and tokenize its text (section III).
 
-Reads items, and item_tokens of the night before: only texts that are new or have changed are tokenized. Writes
-item_vocabulary (append-only) and item_tokens. With text.published_only an item waits until it is published.
+Only texts that are new or have changed are tokenized. With text.published_only an item waits until it is published.
+
+Reads items, and item_vocabulary and item_tokens of the previous night. Writes item_vocabulary (append-only) and
+item_tokens.
 """
 
 from precise_core.command import command

@@ -1,7 +1,8 @@
 """Train the DCN ranking model alone and with PRECISE's vectors (section VI-C, Table IX).
 
-Reads ranking_features. Writes a checkpoint folder per variant under <warehouse>/rankers. A variant that has nothing to
-learn from yet is left out; the model of before, if there is one, stays in use.
+A variant that has nothing to learn from yet is left out; its previous model, if there is one, stays in use.
+
+Reads ranking_features and published_models. Writes a checkpoint folder per variant under <warehouse>/rankers.
 """
 
 from precise_core.command import command

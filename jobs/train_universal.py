@@ -1,9 +1,11 @@
 """Universal Training: a causal next-item model over the sequences of all scenes (section IV-C, eq. 5).
 
-Reads training_windows (through Petastorm), item_tokens and token_embeddings. Writes a checkpoint folder and makes it
-the one in use for the task `all`. Killed and started again, it goes on at the last saved step. With
---set universal.ranks=2 it runs on two processes of the Spark cluster. With universal.start=continue it goes on from the
-checkpoint of an earlier night and learns the windows with newer events.
+Killed and started again, it goes on at the last saved step. With universal.ranks above 1 it runs on as many processes;
+with universal.start=continue it goes on from the checkpoint of an earlier night and learns the windows with newer
+events.
+
+Reads training_windows (through Petastorm), item_vocabulary, item_tokens, and token_embeddings or text_states. Writes a
+folder under <warehouse>/checkpoints and makes it the one in use for the task `all`.
 """
 
 from precise_core.command import command
@@ -11,21 +13,20 @@ from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import UNTRAINED, latest, publish_latest
-from precise_core.training.checkpoints import checkpoint_folder
-from precise_core.training.night import train, windows_offered
+from precise_core.training.night import universal_night, windows_offered
 
 
 @command()
 def main(job: Job) -> None:
     try:
-        checkpoint, parent = train(job)
+        checkpoint, parent = universal_night(job)
     except NothingNewError as error:
         job.say(str(error))
-        job.describe_checkpoint(ALL_TASK, latest(checkpoint_folder(job), ALL_TASK))
+        job.describe_checkpoint(ALL_TASK, latest(job.checkpoints, ALL_TASK))
         rows, _ = windows_offered(job, None)
         job.balance("windows per epoch", rows_in=rows, rows_out=0, rows_rejected=rows)
         return
-    publish_latest(checkpoint_folder(job), ALL_TASK, checkpoint)
+    publish_latest(job.checkpoints, ALL_TASK, checkpoint)
     job.describe_checkpoint(ALL_TASK, checkpoint)
     if parent is None:  # from scratch: the untrained model was published beside it
         job.artefacts[f"checkpoint:{UNTRAINED}"] = str(checkpoint.manifest.parent)

@@ -1,16 +1,17 @@
-"""Check every table of the warehouse as it stands, one pass per table, and across tables.
+"""Check every table of the warehouse as it is, one pass per table, and across tables.
 
-Writes validation_results; build_report shows them. Fails after all tables are checked where an expectation of level
-`fail` does not hold.
+Fails after all tables are checked where an expectation of level `fail` does not hold.
+
+Reads every table. Writes validation_results, which build_report shows.
 """
 
 from precise_core.command import command, flag
 from precise_core.errors import ConfigError, ValidationError
 from precise_core.run.job import Job
-from schemas import EVENTS, TABLES
+from schemas import EVENTS, TABLES, Table
 from validation.gate import GateResult
+from validation.references import gates_of, tables_needed
 from validation.volume import gate_volume
-from validation.warehouse import gates_of
 
 
 @command(flag("--table", "only this table; repeatable; all by default", action="append"))
@@ -24,7 +25,7 @@ def main(job: Job) -> None:
         if (names and table.name not in names) or not job.warehouse.exists(table):
             continue
         with job.watching(f"checking {table.name}"):
-            results += gates_of(job, table)
+            results += _verdicts(job, table)
         if table is EVENTS:
             limits = gates.model_dump(include={"largest_volume_ratio", "smallest_mix_overlap", "trailing_days"})
             results.append(gate_volume(job.read(table), run_id=job.run_id, newest_days=gates.newest_days, **limits))
@@ -33,6 +34,12 @@ def main(job: Job) -> None:
     job.balance("rows looked at", rows_in=rows, rows_out=rows)
     if failures:
         raise ValidationError(f"{len(failures)} expectations failed: " + "; ".join(failures))
+
+
+def _verdicts(job: Job, table: Table) -> list[GateResult]:
+    frame = job.read(table)
+    others = {other.name: job.read(other) for other in tables_needed(table) if job.warehouse.exists(other)}
+    return gates_of(table, frame, others, settings=job.settings, run_id=job.run_id)
 
 
 def _checked(job: Job, result: GateResult) -> list[str]:

@@ -1,17 +1,85 @@
-"""Folders that hold an artefact (a checkpoint, an index): written whole or not at all, and checked before use."""
+"""What lies beside the tables of a warehouse: where, what of it is in use, and how it is written and checked.
+
+<warehouse>/checkpoints/<model_version>/   a checkpoint; latest-<key>.json names the one in use, for each task
+            indexes/<index_version>/       an index of item vectors
+            rankers/<ranker_version>/      a ranking model; latest.json names those in use, by system
+            catalogs/                      item catalogs, as executors read them
+            erasures/                      who was erased, and the proofs
+            readers/                       who reads tables now
+            logs/                          of runs that failed
+            rollback.json                  there while tables are on their way back
+
+The folder of a checkpoint, an index or a ranking model is written whole or not at all, and lists its files in
+SHA256SUMS.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from precise_core.errors import CheckpointError
 
+CHECKPOINTS, INDEXES, RANKERS, CATALOGS = "checkpoints", "indexes", "rankers", "catalogs"
+ERASURES, READERS, LOGS = "erasures", "readers", "logs"
+ROLLBACK_JOURNAL = "rollback.json"
+REPORT = "report.html"  # beside the warehouse
+# What a run calls its products in `runs.artefacts` (`checkpoint:<task>`, `ranker:<system>`), and where they lie.
+FOLDERS = {"checkpoint": CHECKPOINTS, "index": INDEXES, "ranker": RANKERS}
+
+MANIFEST_FILE = "manifest.json"
 SUMS_FILE = "SHA256SUMS"
+# Of a folder that a killed process has left: half-written, or on its way out.
+LEFTOVERS = (".*.tmp", ".*.old")
+
+
+def artefact_folder(warehouse: str | Path, key: str, version: str) -> Path:
+    """The folder of something that a run calls ``key`` (`checkpoint:<task>`, `index:<task>`, `ranker:<system>`)."""
+    return Path(warehouse) / FOLDERS[key.partition(":")[0]] / version
+
+
+def artefacts_in_use(warehouse: str | Path) -> dict[str, str]:
+    """`checkpoint:<key>` and `ranker:<system>` -> version, of all that a pointer names."""
+    checkpoints = checkpoints_in_use(Path(warehouse) / CHECKPOINTS)
+    return {f"checkpoint:{key}": version for key, version in checkpoints.items()} | {
+        f"ranker:{system}": version for system, version in rankers_in_use(warehouse).items()
+    }
+
+
+def checkpoint_pointer(checkpoints: str | Path, key: str) -> Path:
+    """The file that names the checkpoint in use for ``key``: a task, or ``untrained``."""
+    if not key.replace("_", "").isalnum():
+        raise CheckpointError(f"task {key!r}: letters, digits and _ only")
+    return Path(checkpoints) / f"latest-{key}.json"
+
+
+def checkpoints_in_use(checkpoints: str | Path) -> dict[str, str]:
+    """model_version by key, sorted by key."""
+    files = {file.stem.removeprefix("latest-"): file for file in sorted(Path(checkpoints).glob("latest-*.json"))}
+    return {key: str(json.loads(file.read_text(encoding="utf-8"))["model_version"]) for key, file in files.items()}
+
+
+def checkpoint_manifest(checkpoints: str | Path, model_version: str) -> dict[str, Any]:
+    """What a checkpoint says about itself, unverified; empty where its folder is gone."""
+    file = Path(checkpoints) / model_version / MANIFEST_FILE
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def ranker_pointer(warehouse: str | Path) -> Path:
+    return Path(warehouse) / RANKERS / "latest.json"
+
+
+def rankers_in_use(warehouse: str | Path) -> dict[str, str]:
+    """ranker_version by system; empty where no training has had anything to learn from yet."""
+    pointer = ranker_pointer(warehouse)
+    return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
 
 
 def file_sum(path: Path) -> str:
@@ -34,9 +102,7 @@ def verify_sums(folder: str | Path) -> None:
         CheckpointError: The folder or its sums are missing, or a file is missing, added or changed.
     """
     root = Path(folder)
-    if not (root / SUMS_FILE).is_file():
-        raise CheckpointError(f"{root}: no {SUMS_FILE}, so this is not a complete artefact; build it again")
-    expected = _read_sums(root / SUMS_FILE)
+    expected = read_sums(root)
     found = set(_file_names(root))
     for problem, names in (("missing", expected.keys() - found), ("not listed", found - expected.keys())):
         if names:
@@ -46,11 +112,37 @@ def verify_sums(folder: str | Path) -> None:
         raise CheckpointError(f"{root}: changed on disk since it was written: {', '.join(changed)}; build it again")
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Make ``text`` the content of a small file, in one step: a reader finds what was there before, or all of it."""
+def read_sums(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name, as the folder's ``SHA256SUMS`` lists them.
+
+    Raises:
+        CheckpointError: There is no such file, or it is not one of sha256sum.
+    """
+    file, sums = folder / SUMS_FILE, {}
+    if not file.is_file():
+        raise CheckpointError(f"{folder}: no {SUMS_FILE}, so this is not a complete artefact; build it again")
+    for line in file.read_text(encoding="utf-8").splitlines():
+        digest, separator, name = line.partition("  ")
+        if not separator or len(digest) != 64:
+            raise CheckpointError(f"{file}: not a line of sha256sum: {line[:80]!r}")
+        sums[name] = digest
+    return sums
+
+
+def replace_file(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Write a small file in one step: a reader finds what was there before, or all of ``content``, even after a crash.
+
+    Args:
+        path: The file; its folder is made.
+        content: Text is written as UTF-8.
+        mode: Who may read and write it, within the umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".writing")
-    draft.write_text(text, encoding="utf-8")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())
     draft.replace(path)
 
 
@@ -61,25 +153,32 @@ def atomic_folder(final_path: str | Path) -> Iterator[Path]:
     A folder that is already there is replaced as a whole; it is untouched when the block raises.
     """
     final = Path(final_path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex[:8]
-    temporary = final.with_name(f".{final.name}.{token}.tmp")
-    temporary.mkdir()
+    with draft_folder(final.parent, final.name) as draft:
+        yield draft
+        move_into_place(draft, final)
+
+
+@contextmanager
+def draft_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A hidden folder to fill and to ``move_into_place`` in ``parent``; what is still there afterwards is removed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    draft = parent / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
+    draft.mkdir()
     try:
-        yield temporary
-        _swap(temporary, final, final.with_name(f".{final.name}.{token}.old"))
+        yield draft
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
-def _swap(new: Path, final: Path, aside: Path) -> None:
+def move_into_place(draft: Path, final: Path) -> None:
     """A full folder cannot be renamed over another, so the old one steps aside and comes back on failure."""
     if not final.exists():
-        new.rename(final)
+        draft.rename(final)
         return
+    aside = draft.with_suffix(".old")
     final.rename(aside)
     try:
-        new.rename(final)
+        draft.rename(final)
     except OSError:
         aside.rename(final)
         raise
@@ -89,13 +188,3 @@ def _swap(new: Path, final: Path, aside: Path) -> None:
 def _file_names(root: Path) -> list[str]:
     paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     return sorted(name for name in paths if name != SUMS_FILE)
-
-
-def _read_sums(path: Path) -> dict[str, str]:
-    sums = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        digest, separator, name = line.partition("  ")
-        if not separator or len(digest) != 64:
-            raise CheckpointError(f"{path}: not a line of sha256sum: {line[:80]!r}")
-        sums[name] = digest
-    return sums

@@ -22,9 +22,8 @@ from precise_core.run.job import Job, require_no_rollback
 from precise_core.run.progress import console
 from precise_core.run.run_log import keep_stack, log_file, true_cause
 from precise_core.settings import Settings
-from precise_core.warehouse.leases import reader_lease
-from precise_core.warehouse.locks import Holder, warehouse_lock
-from precise_core.warehouse.spark_errors import naming_unreadable_files
+from precise_core.warehouse.locks import Holder, reader_lease, warehouse_lock
+from precise_core.warehouse.spark_errors import unreadable_files
 
 EXIT_FAULT = 1
 EXIT_FAILED = 2
@@ -70,25 +69,30 @@ class Command:
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         arguments = self.parser.parse_args(sys.argv[1:] if argv is None else argv)
         try:
-            settings = load_config(arguments.config, Settings, overrides_of(arguments))
-            job = Job(self.name, settings, arguments)
-            with warehouse_lock(settings.warehouse) as stale:
-                warn_stale_lock(stale)
-                if self.name != "rollback":
-                    require_no_rollback(job.folder)
-                with reader_lease(settings.warehouse, self.name) as job.lease:
-                    return _run(job, self.body)
+            return self._run(arguments)
         except Exception as error:
             return report_error(self.name, error, is_verbose=arguments.verbose)
+
+    def _run(self, arguments: argparse.Namespace) -> int:
+        settings = load_config(arguments.config, Settings, overrides_of(arguments))
+        job = Job(self.name, settings, arguments)
+        with warehouse_lock(settings.warehouse) as stale:
+            warn_stale_lock(stale)
+            if self.name != "rollback":
+                require_no_rollback(job.folder)
+            with reader_lease(settings.warehouse, self.name) as job.lease:
+                return _run(job, self.body)
 
 
 def command(*flags: Flag) -> Callable[[Callable[[Job], None]], Command]:
     """Make a function of a Job the command of its file: the file's name is the job's, its docstring the help."""
 
-    def of(body: Callable[[Job], None]) -> Command:
-        return Command(Path(inspect.getfile(body)).stem, body.__globals__["__doc__"], flags, body)
+    return lambda body: Command(*file_of(body), flags, body)
 
-    return of
+
+def file_of(body: Callable[..., Any]) -> tuple[str, str | None]:
+    """Name and docstring of the file of a function, where that file may be the program itself."""
+    return Path(inspect.getfile(body)).stem, body.__globals__["__doc__"]
 
 
 def command_parser(name: str, doc: str | None, flags: Sequence[Flag] = ()) -> argparse.ArgumentParser:
@@ -136,7 +140,7 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     file = log_file(job.folder, job.run_id)
     job.log_file = None if is_verbose else file
     try:
-        with naming_unreadable_files("docs/bad_night.md says how to get a table's file back"):
+        with unreadable_files("docs/operations.md says how to get a table's file back"):
             body(job)
     except BaseException as error:
         with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same

@@ -31,29 +31,45 @@ from precise_core.warehouse.config import SparkConfig, TablesConfig
 class Settings(Config):
     """Everything a night needs to know. docs/configuration.md explains each key."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    warehouse: str
-    as_of: Instant
-    seed: int = 17
-    source: Source
-    tasks: dict[str, TaskConfig] = Field(default_factory=dict)
-    spark: SparkConfig = SparkConfig()
-    tables: TablesConfig = TablesConfig()
-    text: TextConfig = TextConfig()
-    sequences: SequencesConfig = SequencesConfig()
-    windows: WindowsConfig = WindowsConfig()
-    feed: FeedConfig = FeedConfig()
-    model: ModelConfig = ModelConfig()
-    universal: UniversalConfig = UniversalConfig()
-    targeted: TargetedConfig = TargetedConfig()
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-]+$", description="Name of the environment, shown in logs and in the report."
+    )
+    warehouse: str = Field(
+        description="Folder of all tables, checkpoints and indexes; relative to where the job is started."
+    )
+    as_of: Instant = Field(
+        description="The night learns from what lies strictly before this instant; without a time zone it is UTC."
+    )
+    seed: int = Field(17, description="Of every draw: weights, order, negatives, held-out users, bootstrap.")
+    source: Source = Field(description="Where the raw rows come from; `kind` chooses one of the source classes below.")
+    tasks: dict[str, TaskConfig] = Field(
+        default_factory=dict, description="Target tasks by name (letters, digits, `_`); `all` is always there."
+    )
+    spark: SparkConfig = Field(SparkConfig(), description="How Spark is started.")
+    tables: TablesConfig = Field(
+        TablesConfig(), description="How long what is kept, and what is compacted (`maintain_tables`)."
+    )
+    text: TextConfig = Field(TextConfig(), description="Item text and the language model that reads it.")
+    sequences: SequencesConfig = Field(SequencesConfig(), description="Length and partitions of `user_sequences`.")
+    windows: WindowsConfig = Field(
+        WindowsConfig(), description="Training windows and the users held out for validation."
+    )
+    feed: FeedConfig = Field(FeedConfig(), description="How training reads its windows.")
+    model: ModelConfig = Field(
+        ModelConfig(), description="Sizes of PRECISE, and the switches where it departs from the paper."
+    )
+    universal: UniversalConfig = Field(UniversalConfig(), description="Universal Training.")
+    targeted: TargetedConfig = Field(TargetedConfig(), description="Targeted Training, the same for every task.")
     encoding: EncodingConfig = Field(EncodingConfig(), description="Batch encoding of items and users.")
-    index: IndexConfig = IndexConfig()
-    recall: RecallConfig = RecallConfig()
+    index: IndexConfig = Field(IndexConfig(), description="The FAISS index.")
+    recall: RecallConfig = Field(RecallConfig(), description="U2I and U2I2I candidates.")
     scoring: ScoringConfig = Field(ScoringConfig(), description="Scores of candidate pairs.")
-    ranking_features: RankingFeaturesConfig = RankingFeaturesConfig()
-    dcn: DCNConfig = DCNConfig()
-    ranker: RankerConfig = RankerConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    ranking_features: RankingFeaturesConfig = Field(
+        RankingFeaturesConfig(), description="Impressions with features and vectors."
+    )
+    dcn: DCNConfig = Field(DCNConfig(), description="Sizes of the ranking model, and which injections are on.")
+    ranker: RankerConfig = Field(RankerConfig(), description="Training of the ranking model.")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The offline evaluation.")
     gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
     lightgcn: LightGCNConfig = Field(LightGCNConfig(), description="The graph system of experiments (`stage: graph`).")
     experiment: ExperimentConfig = Field(ExperimentConfig(), description="Systems that `run_experiment` compares.")
@@ -83,12 +99,14 @@ class Settings(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        unknown = sorted(set(self.ranking_features.tasks) - set(self.task_names))
-        if unknown:
-            raise ValueError(f"ranking_features.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
-        unknown = sorted(set(self.sequences.max_lengths) - set(self.task_names))
-        if unknown:
-            raise ValueError(f"sequences.max_lengths: unknown task {unknown}; declared are {list(self.task_names)}")
+        named = {
+            "ranking_features.tasks": self.ranking_features.tasks,
+            "sequences.max_lengths": self.sequences.max_lengths,
+            "experiment.tasks": self.experiment.tasks,
+        }
+        for key, tasks in named.items():
+            if unknown := sorted(set(tasks) - set(self.task_names)):
+                raise ValueError(f"{key}: unknown task {unknown}; declared are {list(self.task_names)}")
         if self.windows.length > self.model.encoder.max_length:
             raise ValueError(
                 f"windows.length {self.windows.length} is above "
@@ -111,28 +129,21 @@ class Settings(Config):
 
     @model_validator(mode="after")
     def _systems_are_possible(self) -> Settings:
-        unknown = sorted(set(self.experiment.tasks) - set(self.task_names))
-        if unknown:
-            raise ValueError(f"experiment.tasks: unknown task {unknown}; declared are {list(self.task_names)}")
-        for name in self.experiment.systems:
+        for name, system in self.experiment.systems.items():
             try:
                 own = self.of_system(name)
             except ConfigError as error:
                 raise ValueError(f"experiment.systems.{name}: {error}") from error
-            if self.experiment.systems[name].blend.weights and self.windows.split == LEAVE_ONE_OUT:
+            if system.blend.weights and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}.blend: needs windows.split: time to choose on")
-            if self.experiment.systems[name].stage == "graph" and self.windows.split == LEAVE_ONE_OUT:
+            if system.stage == "graph" and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}: stage graph needs windows.split: time, to be selected on")
             if own.windows.split != self.windows.split:
                 raise ValueError(f"experiment.systems.{name}.changes.windows.split: every system needs the same split")
         return self
 
     def of_system(self, name: str) -> Settings:
-        """The configuration of one system of the experiment, without the experiment itself.
-
-        Raises:
-            ConfigError: Its changes do not fit.
-        """
+        """The configuration of one system of the experiment, without the experiment itself."""
         own = self.model_dump(mode="json", exclude={"experiment"})
         return validated(Settings, _merged(own, self.experiment.systems[name].changes))
 

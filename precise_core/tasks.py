@@ -26,15 +26,9 @@ def task_filter(task: TaskConfig) -> Column:
     return is_task
 
 
-def task_events(events: DataFrame, tasks: Mapping[str, TaskConfig], only: Collection[str] | None = None) -> DataFrame:
-    """Every event once per task it belongs to, with a ``task`` column at the end.
-
-    Args:
-        events: ``schemas.EVENTS``, or at least its scene and action.
-        tasks: Declared tasks; `all` is added.
-        only: Names of the tasks wanted; every task by default.
-    """
-    names = [F.when(is_task, F.lit(name)) for name, is_task in task_filters(tasks, only).items()]
+def task_events(events: DataFrame, tasks: Mapping[str, TaskConfig]) -> DataFrame:
+    """Every event once per task it belongs to, `all` and the declared ones, with a ``task`` column at the end."""
+    names = [F.when(is_task, F.lit(name)) for name, is_task in task_filters(tasks).items()]
     return events.select("*", F.explode(F.array_compact(F.array(*names))).alias(c.TASK))
 
 

@@ -1,28 +1,8 @@
 """Every table of the platform, declared once. Imports nothing of ours."""
 
 from schemas import columns
-from schemas.feature_tables import (
-    ITEM_TOKENS,
-    ITEM_VOCABULARY,
-    RANKING_FEATURES,
-    TEXT_STATES,
-    TOKEN_EMBEDDINGS,
-    TRAINING_WINDOWS,
-    USER_SEQUENCES,
-)
-from schemas.product_tables import (
-    EVALUATION_METRICS,
-    ITEM_EMBEDDINGS,
-    PAIR_SCORES,
-    PUBLISHED_MODELS,
-    RANKING_SCORES,
-    RECALL_CANDIDATES,
-    RUNS,
-    TRAINING_DAYS,
-    USER_EMBEDDINGS,
-    VALIDATION_RESULTS,
-)
-from schemas.raw_tables import (
+from schemas.evaluation import EVALUATION_METRICS, TRAINING_DAYS
+from schemas.intake import (
     EVENTS,
     EVENTS_REJECTED,
     IMPRESSIONS,
@@ -31,7 +11,14 @@ from schemas.raw_tables import (
     ITEMS_REJECTED,
     SOURCE_FILES,
 )
+from schemas.publication import PUBLISHED_MODELS
+from schemas.ranking import RANKING_FEATURES, RANKING_SCORES
+from schemas.recall import PAIR_SCORES, RECALL_CANDIDATES
+from schemas.run import RUNS, VALIDATION_RESULTS
+from schemas.sequences import TRAINING_WINDOWS, USER_SEQUENCES
 from schemas.table import Column, Table
+from schemas.text import ITEM_TOKENS, ITEM_VOCABULARY, TEXT_STATES, TOKEN_EMBEDDINGS
+from schemas.vectors import ITEM_EMBEDDINGS, USER_EMBEDDINGS
 
 TABLES: tuple[Table, ...] = (
     EVENTS,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
+
+from schemas import columns as c
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +31,7 @@ ColumnType = Literal[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """One column: its name, its type in Spark SQL's spelling, and a sentence for the people who read the table.
 
@@ -40,6 +42,7 @@ class Column:
     name: str
     type: ColumnType
     doc: str
+    _: KW_ONLY
     nullable: bool = False
     volatile: bool = False
 
@@ -98,14 +101,26 @@ class Table:
         from pyspark.sql.types import StructField, StructType
 
         return StructType(
-            [StructField(c.name, _spark_type(c.type), c.nullable, {"comment": c.doc}) for c in self.columns]
+            [
+                StructField(column.name, _spark_type(column.type), column.nullable, {"comment": column.doc})
+                for column in self.columns
+            ]
         )
 
     def arrow_schema(self) -> pa.Schema:
         """The schema as pyarrow sees the same rows (timestamps in microseconds, UTC)."""
         import pyarrow as pa
 
-        return pa.schema([pa.field(c.name, _arrow_type(c.type), nullable=c.nullable) for c in self.columns])
+        return pa.schema(
+            [pa.field(column.name, _arrow_type(column.type), nullable=column.nullable) for column in self.columns]
+        )
+
+
+# Columns that several tables have.
+EVENT_TASK = Column(c.TASK, "string", "`all` for every event, otherwise a task of the configuration.")
+MODEL_TASK = Column(c.TASK, "string", "`all` (Universal Training) or the targeted task.")
+MODEL_VERSION = Column(c.MODEL_VERSION, "string", "Checkpoint the numbers come from; never mix two.")
+AS_OF = Column(c.AS_OF, "timestamp", "The instant the row knows the world up to (exclusive), UTC.")
 
 
 def _spark_type(name: str) -> DataType:

@@ -20,11 +20,12 @@ from precise_core.feed.config import FeedConfig
 from precise_core.models.config import ModelConfig
 from precise_core.training import collectives as distribution
 from precise_core.training.launch import run_on_ranks
-from precise_core.training.progress import NullProgress, Progress
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.universal import train_universal
+from precise_core.training.watching import NullProgress, Progress
 from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.session import get_session
-from precise_core.warehouse.snapshot import DeltaSnapshot
 from tests.torch_world import LENGTH, tiny_model, tiny_universal, world_catalog
 
 ARROW = FeedConfig(reader="arrow")
@@ -50,16 +51,17 @@ def train(windows: str, out: str, progress: Progress | None = None, **changes: o
     Path(out).mkdir(exist_ok=True)
     Path(out, f"rank-{distribution.rank()}").write_text(str(os.getpid()))
     checkpoint = train_universal(
+        TrainingInputs(
+            windows=DeltaSnapshot(windows),
+            catalog=world_catalog(),
+            out=Path(out),
+            seed=5,
+            versions={},
+            progress=progress or NullProgress(),
+            feed_config=ARROW,
+        ),
         model_config=steady_model(),
         config=tiny_universal(**{"epochs": 3, "batch_size": 16, **changes}),
-        windows=DeltaSnapshot(windows),
-        catalog=world_catalog(),
-        token_init=None,
-        out=Path(out),
-        seed=5,
-        parent_versions={},
-        progress=progress,
-        feed_config=ARROW,
     )
     return checkpoint.model_version
 

@@ -24,7 +24,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TOKEN_EMBEDDINGS
 from schemas import columns as c
 

@@ -19,9 +19,10 @@ from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
-from precise_core.training.progress import NullProgress, Progress
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.universal import train_universal
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.watching import NullProgress, Progress
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 
@@ -127,16 +128,17 @@ def universal_training(
 ) -> Checkpoint:
     """Universal Training in the tiny world, from scratch; ``changes`` are those of ``tiny_universal``."""
     return train_universal(
+        TrainingInputs(
+            windows=windows,
+            catalog=world_catalog(rows),
+            out=out,
+            seed=5,
+            versions={},
+            progress=progress or NullProgress(),
+            feed_config=ARROW,
+        ),
         model_config=model or tiny_model(),
         config=tiny_universal(**changes),
-        windows=windows,
-        catalog=world_catalog(rows),
-        token_init=None,
-        out=out,
-        seed=5,
-        parent_versions={},
-        progress=progress,
-        feed_config=ARROW,
     )
 
 

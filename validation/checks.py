@@ -21,19 +21,6 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 # Spark orders NaN above every number, so an upper end refuses NaN and infinity alike.
 LARGEST = sys.float_info.max
 
-_SPARK_TYPES = {
-    "string": "StringType",
-    "boolean": "BooleanType",
-    "int": "IntegerType",
-    "bigint": "LongType",
-    "float": "FloatType",
-    "double": "DoubleType",
-    "date": "DateType",
-    "timestamp": "TimestampType",
-    "array": "ArrayType",
-    "map": "MapType",
-}
-
 
 @dataclass(frozen=True)
 class Check:
@@ -72,10 +59,10 @@ def types(table: Table) -> list[Check]:
     """Columns of the declared types; read off the schema, no row is touched."""
     return [
         Check(
-            gxe.ExpectColumnValuesToBeOfType(column=column.name, type_=_SPARK_TYPES[column.type.split("<")[0]]),
-            f"is {column.type}",
+            gxe.ExpectColumnValuesToBeOfType(column=field.name, type_=type(field.dataType).__name__),
+            f"is {table.column(field.name).type}",
         )
-        for column in table.columns
+        for field in table.spark_schema()
     ]
 
 
@@ -113,9 +100,9 @@ def one_of(column: str, allowed: Iterable[Any], says: str | None = None, *, leve
     return Check(gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values), says, level)
 
 
-def holds(column: str, says: str) -> Check:
-    """A column of ``validation.derived`` that is true on every row."""
-    return one_of(column, [True], says)
+def holds(column: str, says: str, *, level: Level = "fail") -> Check:
+    """A derived column that is true on every row."""
+    return one_of(column, [True], says, level=level)
 
 
 def in_time(column: str, latest: datetime | None) -> Check:

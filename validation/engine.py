@@ -1,4 +1,4 @@
-"""Great Expectations in this process, asked for counts only.
+"""Great Expectations in this process, reduced to counts.
 
 The public ``batch.validate`` gives either no counts (BOOLEAN_ONLY) or counts together with samples of the values that
 broke a rule (BASIC and above): samples are personal data and cost a Spark job per expectation. So the metrics behind
@@ -57,7 +57,7 @@ def evaluate(frame: DataFrame, checks: Sequence[Check]) -> list[Outcome]:
     return [_judge(check, named, metrics, engine, rows) for check, named in zip(checks, needed, strict=True)]
 
 
-def _compute(frame: DataFrame, wanted: Iterable[MetricConfiguration], engine: ExecutionEngine) -> dict[Any, Any]:
+def _compute(frame: DataFrame, needed: Iterable[MetricConfiguration], engine: ExecutionEngine) -> dict[Any, Any]:
     """The metrics and all they depend on, by id.
 
     What costs no Spark action goes first, so that every aggregate is known by the time one is due and all of them
@@ -65,7 +65,7 @@ def _compute(frame: DataFrame, wanted: Iterable[MetricConfiguration], engine: Ex
     once more per metric.
     """
     graph = ValidationGraph(engine)
-    for metric in wanted:
+    for metric in needed:
         graph.build_metric_dependency_graph(metric)
     pending = {edge.left.id: edge.left for edge in graph.edges}
     # Every metric of a column declares that it needs the row count, none used here looks at it: it is not waited for.

@@ -12,35 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 from pyspark.sql import DataFrame
 
 from precise_core.errors import ValidationError
-from schemas import TABLES, Table
+from schemas import Table
 from schemas import columns as c
-from validation import (
-    derived,
-    events,
-    features,
-    impressions,
-    item_embeddings,
-    items,
-    products,
-    text_states,
-    user_embeddings,
-    user_sequences,
-)
-from validation.checks import Check, Level, columns_in_order, types
+from validation import derived, evaluation, intake, ranking, recall, run, sequences, text, vectors
+from validation.checks import Check, Level, columns_in_order, declared, types
 from validation.engine import Outcome, evaluate
-from validation.suites import Suite, declared_only
+from validation.suites import TableSuite
 
-_MODULES = (events, items, impressions, text_states, user_sequences, item_embeddings, user_embeddings)
-_SUITES: dict[str, Suite] = {
-    **{table.name: declared_only(table) for table in TABLES},
-    **{suite.table.name: suite for suite in (*features.SUITES, *products.SUITES)},
-    **{module.TABLE.name: cast(Suite, module) for module in _MODULES},
-}
+_ROOMS = (intake, text, sequences, vectors, recall, ranking, evaluation, run)
+_SUITES = {suite.table.name: suite for room in _ROOMS for suite in room.SUITES}
 
 
 @dataclass(frozen=True)
@@ -115,21 +100,21 @@ def gate(
     The frame is neither cached nor collected; only counts reach the driver.
 
     Args:
-        table: A table that has a suite in this package.
+        table: What its rows are to become; its declaration alone is checked where no suite says more.
         frame: The rows, with the declared columns.
         run_id: The run that checks.
         part: The slice that ``frame`` is (a task), where one run checks several.
         also: Further checks, of further columns of ``frame``.
-        **parameters: What the table's ``suite`` asks for, for example ``width`` of an embedding.
+        **parameters: What the table's suite needs, for example the ``width`` of an embedding.
     """
     started = monotonic()
-    known = _SUITES.get(table.name, declared_only(table))
-    checks = [*known.suite(**parameters), *also]
+    suite = _SUITES.get(table.name, TableSuite(table))
+    checks = [*declared(table), *suite.checks(**parameters), *also]
     further = {check.column for check in also}
     own = frame.select(*[name for name in frame.columns if name not in further]) if also else frame
     outcomes = _structure_outcomes(table, own)
     if all(outcome.success for outcome in outcomes):
-        outcomes += evaluate(_prepared(known.derive(frame), table, checks), checks)
+        outcomes += evaluate(_prepared(suite.derive(frame), table, checks), checks)
     return result_of(table, outcomes, run_id, part, monotonic() - started)
 
 

@@ -1,58 +1,31 @@
-"""What a suite is: the checks of one table, the columns they need, and the tables it refers to."""
+"""What a suite is: the checks of one table beyond its declaration, and the columns they read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from pyspark.sql import DataFrame
 
 from schemas import Table
-from validation.checks import Check, declared
-from validation.derived import nothing
+from validation.checks import Check
 
 
-class Suite(Protocol):
-    """What the gate needs to know of a table; a module of its own or a ``TableSuite``."""
-
-    @property
-    def suite(self) -> Callable[..., list[Check]]: ...
-
-    @property
-    def derive(self) -> Callable[[DataFrame], DataFrame]: ...
+def nothing(frame: DataFrame) -> DataFrame:
+    """For tables whose columns say everything."""
+    return frame
 
 
 @dataclass(frozen=True)
 class TableSuite:
-    """A suite without a module of its own.
+    """What a table must be beyond its declaration.
 
     Args:
         table: The table.
-        suite: Its checks; keyword arguments are what they depend on.
+        checks: Further checks; keyword arguments are what they depend on, such as the ``width`` of a vector.
         derive: Adds the columns that the checks read.
     """
 
     table: Table
-    suite: Callable[..., list[Check]]
+    checks: Callable[..., list[Check]] = lambda: []
     derive: Callable[[DataFrame], DataFrame] = nothing
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Every value of ``column`` occurs as ``other_column`` of the table ``other``."""
-
-    table: Table
-    column: str
-    other: Table
-    other_column: str
-
-    @property
-    def name(self) -> str:
-        """The derived column that is true where it holds."""
-        return f"{self.column}_is_in_{self.other.name}"
-
-
-def declared_only(table: Table) -> TableSuite:
-    """The suite of a table that says no more than its declaration."""
-    return TableSuite(table, lambda: declared(table))

@@ -24,7 +24,7 @@ from jobs import embed_items as items_job
 from jobs import embed_users as users_job
 from precise_core.run.job import Job
 from precise_core.settings import Settings
-from precise_core.training.checkpoints import latest_checkpoint, save_item_catalog
+from precise_core.training.night import latest_checkpoint, save_item_catalog
 from precise_core.vectors.encoding import encode_items, encode_users, load_catalog, load_encoder
 from precise_core.vectors.spark import embed_items, embed_users
 from precise_core.warehouse.arrow_lists import fixed_lists

@@ -37,9 +37,10 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import UniversalConfig
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.universal import train_universal
 from precise_core.vectors.encoding import encode_catalog, encode_users
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import TRAINING_WINDOWS
 from schemas import columns as c
 
@@ -113,16 +114,17 @@ def _train(arguments: Any, data: LeaveOneOut, clock: TrainingClock, catalog: Ite
         "tensorboard": False,
     }
     return train_universal(
+        TrainingInputs(
+            windows=DeltaSnapshot(path),
+            catalog=catalog,
+            out=folder / "checkpoints",
+            seed=arguments.seed,
+            versions={},
+            progress=ClockProgress(clock),
+            feed_config=FeedConfig(reader=arguments.reader),
+        ),
         model_config=ModelConfig.model_validate({"fusion": fusion, "encoder": encoder}),
         config=UniversalConfig.model_validate(config),
-        windows=DeltaSnapshot(path),
-        catalog=catalog,
-        token_init=None,
-        out=folder / "checkpoints",
-        seed=arguments.seed,
-        parent_versions={},
-        progress=ClockProgress(clock),
-        feed_config=FeedConfig(reader=arguments.reader),
     )
 
 

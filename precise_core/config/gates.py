@@ -35,8 +35,7 @@ class GatesConfig(Config):
     """How strict the gates are. Every check has a level of its own; `levels` overrides it."""
 
     levels: dict[str, Literal["fail", "warn"]] = Field(
-        default_factory=dict,
-        description="`table/expectation/column`, as in `validation_results`, to `fail` or `warn`.",
+        default_factory=dict, description="`table/expectation/column`, as in `validation_results`, to `fail` or `warn`."
     )
     trailing_days: int = Field(7, ge=1, description="Days that a day's events are compared with.")
     newest_days: int = Field(7, ge=1, description="Days that are compared.")

@@ -24,7 +24,7 @@ def load_config(path: str | Path, kind: type[ConfigT], overrides: Sequence[str] 
 
     Args:
         path: A YAML file with one mapping.
-        kind: The config class that owns the file.
+        kind: Whose fields the keys are.
         overrides: ``a.b=c`` strings; the value is read as YAML, so numbers and lists work.
 
     Raises:
@@ -126,10 +126,9 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _explain(kind: type[Config], entry: Any) -> str:
-    location = _without_tags(kind, entry["loc"])
-    path = ".".join(str(part) for part in location) or "(top level)"
+    path = ".".join(map(str, _locate(kind, entry["loc"])[0])) or "(top level)"
     if entry["type"] == "extra_forbidden":
-        allowed = _allowed_keys(kind, entry["loc"][:-1])
+        allowed = sorted(getattr(_locate(kind, entry["loc"][:-1])[1], "model_fields", {}))
         return f"{path}: unknown key" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
     if entry["type"] == "missing":
         return f"{path}: required, but not given"
@@ -142,27 +141,19 @@ def _explain(kind: type[Config], entry: Any) -> str:
     return f"{path}: {message}{found}"
 
 
-def _allowed_keys(kind: type[Config], location: Sequence[Any]) -> list[str]:
-    """Keys of the model at ``location``, as far as nesting can be followed."""
+def _locate(kind: type[Config], location: Sequence[Any]) -> tuple[list[Any], Any]:
+    """``location`` as it is written in the file (pydantic adds the `kind` of a union's member), and the model there."""
     model: Any = kind
-    for part in location:
-        model = _step(model, part)
-    return sorted(getattr(model, "model_fields", {}))
-
-
-def _without_tags(kind: type[Config], location: Sequence[Any]) -> list[Any]:
-    """``location`` as it is written in the file: pydantic adds the `kind` of a union's member to the path."""
-    model: Any = kind
-    kept = []
+    written = []
     for part in location:
         if not (isinstance(model, tuple) and isinstance(part, str)):
-            kept.append(part)
+            written.append(part)
         model = _step(model, part)
-    return kept
+    return written, model
 
 
 def _step(model: Any, part: Any) -> Any:
-    """From a model to the model of a field, a tuple of models for a union; from a union to the member of that kind."""
+    """The model of a model's field, a tuple of models for a union; of a union, the member of that kind."""
     if isinstance(model, dict):
         return model["any key"]
     if isinstance(model, tuple):
@@ -173,8 +164,7 @@ def _step(model: Any, part: Any) -> Any:
     if get_origin(field.annotation) is dict:
         return {"any key": get_args(field.annotation)[1]}
     members = tuple(member for member in get_args(field.annotation) if isinstance(member, type))
-    is_union = bool(members) and all(_kind_of(member) for member in members)
-    if is_union:
+    if members and all(map(_kind_of, members)):
         return members
     models = [member for member in (*members, field.annotation) if hasattr(member, "model_fields")]
     return models[0] if models else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from precise_core.config import Config
 
@@ -12,8 +12,8 @@ ALL_TASK = "all"  # every event; the task of Universal Training
 class TaskConfig(Config):
     """A filter on (scene, action); an omitted side means every value."""
 
-    scene: str | None = None
-    action: str | None = None
+    scene: str | None = Field(None, description="Only events of this scene; every scene where omitted.")
+    action: str | None = Field(None, description="Only events of this action; every action where omitted.")
 
     @model_validator(mode="after")
     def _is_a_filter(self) -> TaskConfig:

@@ -15,7 +15,7 @@ Importing this package starts no Spark and imports no torch.
 from precise_core.consume.ages import freshness
 from precise_core.consume.join import AS_OF, PUBLISHED, join_vectors
 from precise_core.consume.publications import Publication, publication_history, published
-from precise_core.warehouse.newest import read_table
+from precise_core.warehouse.reader import read_table
 
 __all__ = [
     "AS_OF",

@@ -15,7 +15,8 @@ import pyarrow.dataset as ds
 from precise_core.consume.keys import AT, INSTANT, ITEM, USER, keys_of
 from precise_core.consume.publications import Publication, publication_history, published, vector_space
 from precise_core.errors import VersionMixError
-from precise_core.warehouse.newest import read
+from precise_core.warehouse.arrow_lists import fixed_lists
+from precise_core.warehouse.reader import TableReader
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
@@ -81,9 +82,10 @@ def _as_it_is_now(warehouse: str | Path, task: str, version: str) -> Publication
         VersionMixError: They hold nothing; the message names the checkpoints that there are.
     """
     of_task, of_version = ds.field(c.TASK) == task, ds.field(c.MODEL_VERSION) == version
-    instants = read(warehouse, USER_EMBEDDINGS, [c.AS_OF], of_version & of_task)[c.AS_OF]
+    tables = TableReader(warehouse)
+    instants = tables.read(USER_EMBEDDINGS, [c.AS_OF], of_version & of_task)[c.AS_OF]
     if not len(instants):
-        there = read(warehouse, USER_EMBEDDINGS, [c.MODEL_VERSION], of_task)[c.MODEL_VERSION].unique()
+        there = tables.read(USER_EMBEDDINGS, [c.MODEL_VERSION], of_task)[c.MODEL_VERSION].unique()
         raise VersionMixError(
             f"user_embeddings has no vectors of {version!r} for task {task!r}; it has those of "
             f"{sorted(there.to_pylist())}"
@@ -96,15 +98,15 @@ def _added(keys: pa.Table, warehouse: str | Path, history: Sequence[Publication]
     """The added columns: every row against the tables as they stood at the last publication before its instant."""
     at_R, starts_P = _micros(keys[AT]), _micros(pa.array([was.valid_from for was in history], INSTANT))
     place_R = np.maximum(np.searchsorted(starts_P, at_R, side="right") - 1, 0)
-    users, items = [], []
+    tables, users, items = TableReader(warehouse), [], []
     for place in np.unique(place_R) if len(place_R) else [len(history) - 1]:
         was, mine = history[place], keys.filter(pa.array(place_R == place))
-        users_then = _read(warehouse, was, USER_EMBEDDINGS, was.first, mine[USER])
-        items_then = _read(warehouse, was, ITEM_EMBEDDINGS, was.first, mine[ITEM])
+        users_then = _read(tables, was, USER_EMBEDDINGS, was.first, mine[USER])
+        items_then = _read(tables, was, ITEM_EMBEDDINGS, was.first, mine[ITEM])
         users.append(_held(place, users_then, np.maximum(_micros(users_then[c.AS_OF]), starts_P[place])))
         items.append(_held(place, items_then, np.full(len(items_then), starts_P[place])))
         if was.last != was.first:  # items that were computed between two nights count from that moment
-            later = _read(warehouse, was, ITEM_EMBEDDINGS, was.last, mine[ITEM])
+            later = _read(tables, was, ITEM_EMBEDDINGS, was.last, mine[ITEM])
             items.append(_held(place, later, np.maximum(_micros(later[c.EMBEDDED_AT]), starts_P[place])))
     user_vectors, item_vectors = _newest(keys[USER], place_R, at_R, users), _newest(keys[ITEM], place_R, at_R, items)
     places = pc.if_else(keys[AT].is_valid(), pa.array(place_R), None)
@@ -120,14 +122,14 @@ def _added(keys: pa.Table, warehouse: str | Path, history: Sequence[Publication]
 
 
 def _read(
-    warehouse: str | Path, was: Publication, table: Table, versions: Mapping[str, int], ids: pa.ChunkedArray
+    tables: TableReader, was: Publication, table: Table, versions: Mapping[str, int], ids: pa.ChunkedArray
 ) -> pa.Table:
     """The vectors of these users or items in one version of a table, and when each was made."""
     where = (ds.field(c.MODEL_VERSION) == was.model_version) & ds.field(table.key[0]).isin(ids.unique())
     if table == USER_EMBEDDINGS:
         where = where & (ds.field(c.TASK) == was.task)
     made = c.AS_OF if table == USER_EMBEDDINGS else c.EMBEDDED_AT
-    return read(warehouse, table, [table.key[0], c.EMBEDDING, made], where, versions.get(table.name))
+    return tables.read(table, [table.key[0], c.EMBEDDING, made], where, versions.get(table.name))
 
 
 def _held(place: int, found: pa.Table, since_N: np.ndarray) -> pa.Table:
@@ -161,7 +163,6 @@ def _dot(left: pa.Array, right: pa.Array) -> pa.Array:
     scores = np.zeros(len(both), np.float32)
     known = both.to_numpy(zero_copy_only=False)
     if known.any():
-        rows = int(known.sum())
-        lefts, rights = (side.filter(both).flatten().to_numpy().reshape(rows, -1) for side in (left, right))
+        lefts, rights = (fixed_lists(side.filter(both)) for side in (left, right))
         scores[known] = np.einsum("rd,rd->r", lefts, rights, dtype=np.float64)
     return pa.array(scores, mask=~known)

@@ -22,7 +22,7 @@ from precise_core.consume.publications import Publication, publication_history
 from precise_core.errors import DataError, HistoryGoneError, SchemaError
 from precise_core.warehouse.care import is_readable
 from precise_core.warehouse.instants import instant
-from precise_core.warehouse.newest import folder
+from precise_core.warehouse.reader import TableReader
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
@@ -112,7 +112,7 @@ def still_there(warehouse: str | Path, history: Sequence[Publication]) -> list[P
 
 def _can_be_read(warehouse: str | Path, table: Table, was: Publication) -> bool:
     """Whether the versions are in the log, and the files of the checkpoint in them are on disk."""
-    path, of_checkpoint = folder(warehouse, table), f"{c.MODEL_VERSION}={was.model_version}/"
+    path, of_checkpoint = TableReader(warehouse).path(table), f"{c.MODEL_VERSION}={was.model_version}/"
     versions = {was.first[table.name], was.last[table.name]}
     return all(is_readable(path, version, of_checkpoint) for version in versions)
 
@@ -149,8 +149,8 @@ def held_vectors(
 def _slice(
     spark: SparkSession, warehouse: str | Path, was: Publication, table: Table, versions: Mapping[str, int]
 ) -> DataFrame:
-    rows = spark.read.format("delta").option("versionAsOf", versions[table.name]).load(folder(warehouse, table))
-    return rows.where(F.col(c.MODEL_VERSION) == was.model_version)
+    of_version = spark.read.format("delta").option("versionAsOf", versions[table.name])
+    return of_version.load(TableReader(warehouse).path(table)).where(F.col(c.MODEL_VERSION) == was.model_version)
 
 
 def join_as_of(

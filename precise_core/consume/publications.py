@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from precise_core.artefacts import CHECKPOINTS, checkpoint_manifest
 from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError
-from precise_core.warehouse.newest import read, snapshot
+from precise_core.warehouse.reader import TableReader
 from schemas import PUBLISHED_MODELS
 from schemas import columns as c
 
@@ -45,8 +45,8 @@ class Publication:
 
 def published_rows(warehouse: str | Path, version: int | None = None) -> dict[str, dict[str, Any]]:
     """The rows of one version of `published_models`, the newest by default, by task."""
-    rows = read(warehouse, PUBLISHED_MODELS, PUBLISHED_MODELS.column_names, version=version).to_pylist()
-    return {row[c.TASK]: row | {"table_versions": dict(row["table_versions"])} for row in rows}
+    rows = TableReader(warehouse).read(PUBLISHED_MODELS, PUBLISHED_MODELS.column_names, version=version)
+    return {row[c.TASK]: row | {"table_versions": dict(row["table_versions"])} for row in rows.to_pylist()}
 
 
 def published_now(warehouse: str | Path) -> dict[str, dict[str, Any]]:
@@ -80,7 +80,7 @@ def publication_history(warehouse: str | Path, task: str = "all", until: int | N
         CheckpointError: Nothing was ever published for the task.
     """
     history: list[Publication] = []
-    newest = snapshot(warehouse, PUBLISHED_MODELS, until).version()
+    newest = TableReader(warehouse).snapshot(PUBLISHED_MODELS, until).version
     for version in range(newest + 1):
         try:
             row = published_rows(warehouse, version).get(task)
@@ -122,6 +122,4 @@ def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
 
 def vector_space(warehouse: str | Path, model_version: str) -> str:
     """The space of a checkpoint's vectors, named in its manifest; a checkpoint whose folder is gone has its own."""
-    manifest = Path(warehouse) / "checkpoints" / model_version / "manifest.json"
-    described = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    return str(described.get("space") or model_version)
+    return str(checkpoint_manifest(Path(warehouse) / CHECKPOINTS, model_version).get("space") or model_version)

@@ -11,16 +11,18 @@ from precise_core.evaluation.names import ALWAYS_ASKED, with_history
 
 
 class EvaluationConfig(Config):
-    """Truth = the set of items of the `test_days` after `as_of` (section 5 of the evaluation protocol in docs)."""
+    """Truth = the set of items of the `test_days` after `as_of`."""
 
-    test_days: int = Field(28, ge=1)
-    ks: tuple[int, ...] = (10, 30, 50)
-    hot_share: float = Field(0.2, gt=0, lt=1)
-    popular_days: int = Field(7, ge=1)
-    bootstrap_samples: int = Field(1000, ge=100)
-    knn_shrinkage: float = Field(10.0, ge=0)
-    knn_history: int = Field(100, ge=1)
-    example_users: int = Field(4, ge=0)
+    test_days: int = Field(28, ge=1, description="Days after `as_of` whose items are the truth.")
+    ks: tuple[int, ...] = Field((10, 30, 50), description="Cuts of the ranking.")
+    hot_share: float = Field(0.2, gt=0, lt=1, description="Share of the trained items that counts as hot.")
+    popular_days: int = Field(7, ge=1, description="Days of the reference `most_popular_<days>d`.")
+    bootstrap_samples: int = Field(1000, ge=100, description="Resamplings of the users behind an interval.")
+    knn_shrinkage: float = Field(
+        10.0, ge=0, description="Of `item_knn` and `last_item_knn`: larger trusts rare pairs less."
+    )
+    knn_history: int = Field(100, ge=1, description="Newest events of a user that `item_knn` looks at.")
+    example_users: int = Field(4, ge=0, description="Users shown with their recommendations in the report.")
 
 
 _MAY_DIFFER = ("model", "universal", "targeted", "windows", "text", "lightgcn")

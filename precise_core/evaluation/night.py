@@ -43,7 +43,7 @@ from precise_core.run.job import Job
 from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.sources.config import SyntheticSource
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
-from precise_core.training.checkpoints import checkpoint_folder, item_catalog
+from precise_core.training.night import item_catalog
 from precise_core.vectors.encoding import encode_catalog, encode_users
 from precise_core.warehouse.arrow_lists import fixed_lists
 from schemas import (
@@ -241,7 +241,7 @@ class OfflineEvaluation:
         systems = {c.PRECISE_UT: self._published(universal, ALL_TASK, fallback)}
         versions: dict[str, str | None] = {c.PRECISE_UT: universal.model_version}
         if task == ALL_TASK:
-            untrained = latest(checkpoint_folder(self.job), UNTRAINED)
+            untrained = latest(self.job.checkpoints, UNTRAINED)
             systems[c.PRECISE_UNTRAINED] = self.encoded(untrained, item_catalog(self.job, untrained), task, fallback)
             versions[c.PRECISE_UNTRAINED] = untrained.model_version
             return systems, versions
@@ -335,7 +335,7 @@ class OfflineEvaluation:
 
 
 def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    return fixed_lists(column.combine_chunks(), width).astype(np.float32)
+    return fixed_lists(column, width).astype(np.float32)
 
 
 def _lists(

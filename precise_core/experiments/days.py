@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import numpy as np
 import torch
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import ConfigError
-from precise_core.experiments.exposures import EXPOSURES, exposures_per_item
 from precise_core.run.job import Job
 from precise_core.settings import Settings
 from precise_core.tasks import task_filter
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.checkpoints import checkpoint_in_use
+from precise_core.training.night import checkpoint_in_use
+from precise_core.warehouse.instants import instant
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, IMPRESSIONS, ITEM_VOCABULARY, TRAINING_DAYS
 from schemas import columns as c
@@ -29,7 +30,7 @@ _ONE_DAY = timedelta(days=1)
 class Exposure:
     """Distinct items and exposures of a day, and those of items that Universal Training has not trained."""
 
-    items: int
+    exposed_items: int
     untrained_items: int
     exposures: int
     untrained_exposures: int
@@ -39,7 +40,7 @@ class Exposure:
         """The untrained share of the items and of the exposures; None without any."""
         if not self.exposures:
             return None, None
-        return self.untrained_items / self.items, self.untrained_exposures / self.exposures
+        return self.untrained_items / self.exposed_items, self.untrained_exposures / self.exposures
 
 
 def nights(first: date, last: date, step_days: int) -> list[datetime]:
@@ -92,20 +93,18 @@ def record_day(job: Job) -> None:
 
 
 def exposure_of(exposed: DataFrame, checkpoint: Checkpoint) -> Exposure:
-    """Count what Universal Training had not trained at the checkpoint's last warm-up.
+    """Count what Universal Training had not trained at the last warm-up of the checkpoint in use.
 
-    Args:
-        exposed: ``item_index`` (null = not in the vocabulary) and ``exposures`` per item.
-        checkpoint: The model in use.
+    ``exposed`` has ``item_index`` (null = not in the vocabulary) and ``exposures`` per item.
     """
-    counted = exposed.select(c.ITEM_INDEX, EXPOSURES).toPandas()
+    counted = exposed.select(c.ITEM_INDEX, "exposures").toPandas()
     index = counted[c.ITEM_INDEX].fillna(0).to_numpy(np.int64)  # the padding row is never trained
-    exposures = counted[EXPOSURES].to_numpy(np.int64)
-    is_untrained = ~is_trained(checkpoint.is_universal_trained(), index)
+    exposures = counted["exposures"].to_numpy(np.int64)
+    is_untrained = ~_is_trained(checkpoint.is_universal_trained(), index)
     return Exposure(len(index), int(is_untrained.sum()), int(exposures.sum()), int(exposures[is_untrained].sum()))
 
 
-def is_trained(is_trained_V: torch.Tensor, index: np.ndarray) -> np.ndarray:
+def _is_trained(is_trained_V: torch.Tensor, index: np.ndarray) -> np.ndarray:
     """Of some ``item_index``; False for items that are newer than ``is_trained_V``."""
     inside = index < len(is_trained_V)
     return inside & is_trained_V.numpy()[np.where(inside, index, 0)]
@@ -126,10 +125,7 @@ def day_row(
         "universal_version": checkpoint.model_version if is_universal else manifest.universal,
         "warm_up_as_of": manifest.as_of if is_universal else manifest.warm_up_as_of,
         "exposed_by": exposed_by,
-        "exposed_items": exposure.items,
-        "untrained_items": exposure.untrained_items,
-        "exposures": exposure.exposures,
-        "untrained_exposures": exposure.untrained_exposures,
+        **asdict(exposure),
         "untrained_item_rate": item_rate,
         "untrained_exposure_rate": exposure_rate,
     }
@@ -141,13 +137,19 @@ def _exposed(job: Job, task: str) -> tuple[str, DataFrame]:
     vocabulary = job.read(ITEM_VOCABULARY).select(c.ITEM_ID, c.ITEM_INDEX)
     impressions = job.read_optional(IMPRESSIONS)
     if impressions is not None:
-        shown = exposures_per_item(impressions, c.IMPRESSION_TS, start, end)
+        shown = _exposures_per_item(impressions, c.IMPRESSION_TS, start, end)
         if not shown.isEmpty():
             return "impressions", shown.join(vocabulary, on=c.ITEM_ID, how="left")
     events = job.read(EVENTS)
     if task != ALL_TASK:
         events = events.where(task_filter(job.settings.tasks[task]))
-    return "events", exposures_per_item(events, c.EVENT_TS, start, end).join(vocabulary, on=c.ITEM_ID, how="left")
+    return "events", _exposures_per_item(events, c.EVENT_TS, start, end).join(vocabulary, on=c.ITEM_ID, how="left")
+
+
+def _exposures_per_item(rows: DataFrame, time_column: str, start: datetime, end: datetime) -> DataFrame:
+    """``item_id`` and its number of ``rows`` (impressions or events) from ``start`` to before ``end``."""
+    in_time = (F.col(time_column) >= instant(start)) & (F.col(time_column) < instant(end))
+    return rows.where(in_time).groupBy(c.ITEM_ID).agg(F.count(F.lit(1)).alias("exposures"))
 
 
 def _in_words(row: dict[str, Any]) -> str:

@@ -19,7 +19,6 @@ from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.night import OfflineEvaluation
 from precise_core.evaluation.protocol import (
     EmbeddingScorer,
-    EvaluationResult,
     EvaluationTask,
     evaluate_lists,
     ranked_candidates,
@@ -42,14 +41,9 @@ def recall_figures(
     by_seed: Sequence[Mapping[str, EmbeddingScorer]],
     settings: Settings,
 ) -> dict[str, Any]:
-    """`figures` and `differences` (to the baseline) by kind of user.
+    """`figures` and `differences` (to the baseline) by kind of user, of the systems by name that each seed has.
 
-    Args:
-        evaluation: The question, the same for all.
-        task: Its task.
-        by_seed: Every system by name, for each seed.
-        settings: Of the experiment: `experiment.recall` says what is compared, `recall` how U2I2I works and whether
-            what users had is left out.
+    `experiment.recall` says what is compared, `recall` how U2I2I works and whether what users had is left out.
     """
     question = evaluation.question(task)
     cold = evaluation.cold_users(task, settings.experiment.recall.cold_events, settings.experiment.recall.cold_days)
@@ -57,13 +51,13 @@ def recall_figures(
     lists = [_lists(evaluation, question, scorers, settings) for scorers in by_seed]
     return {
         kind: figures_over_seeds(
-            [_measured(of_seed, asked, settings.recall) for of_seed in lists],
+            [evaluate_lists(of_seed, of_kind, user_filter=_filter(settings.recall)) for of_seed in lists],
             [BASELINE],
             samples=settings.evaluation.bootstrap_samples,
             seed=settings.seed,
         )
-        for kind, asked in questions.items()
-        if asked is not None
+        for kind, of_kind in questions.items()
+        if of_kind is not None
     }
 
 
@@ -74,10 +68,6 @@ def _of_users(question: EvaluationTask, chosen_U: np.ndarray) -> EvaluationTask 
     return replace(question, truth=truth, groups={ALL: question.groups[ALL]}) if truth.nnz else None
 
 
-def _measured(lists: Mapping[str, np.ndarray], question: EvaluationTask, config: RecallConfig) -> EvaluationResult:
-    return evaluate_lists(lists, question, user_filter=_filter(config))
-
-
 def _filter(config: RecallConfig) -> str:
     return "new" if config.filter_seen else "all"
 
@@ -86,12 +76,12 @@ def _lists(
     evaluation: OfflineEvaluation, question: EvaluationTask, scorers: Mapping[str, EmbeddingScorer], settings: Settings
 ) -> dict[str, np.ndarray]:
     """One list per user and source [U, K]: each source alone, the baseline, and the baseline with one more source."""
-    config, asked = settings.recall, settings.experiment.recall
+    config, compared = settings.recall, settings.experiment.recall
     user_filter = _filter(config)
-    baseline = {name: ranked_candidates(name, scorers[name], question, user_filter) for name in asked.baseline}
+    baseline = {name: ranked_candidates(name, scorers[name], question, user_filter) for name in compared.baseline}
     popular_UK = ranked_candidates("popular", evaluation.most_popular(question.task), question, user_filter)
     ours = {}
-    for name in asked.ours:
+    for name in compared.ours:
         ours[f"{name} U2I"] = ranked_candidates(name, scorers[name], question, user_filter)
         found_UK = _u2i2i(scorers[name], evaluation, question, config)
         has_none_U = (found_UK < 0).all(axis=1)

@@ -17,39 +17,28 @@ from precise_core.evaluation.protocol import EvaluationResult, MetricKey
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """One figure over seeds.
-
-    Attributes:
-        mean: Of the seeds' figures.
-        deviation: Their standard deviation (n - 1 in the denominator); NaN for one seed.
-        seeds: How many there are.
-    """
+    """One figure over seeds."""
 
     mean: float
-    deviation: float
-    seeds: int
+    deviation: float  # standard, n - 1 in the denominator; NaN for one seed
+    seeds: int  # how many there are
 
 
 def spread_over_seeds(results: Sequence[EvaluationResult]) -> dict[MetricKey, SeedSpread]:
     """Mean and standard deviation of every figure; a system that only some results have is taken over those.
 
-    Args:
-        results: One per seed, of the same task and users.
-
-    Raises:
-        DataError: The results are of different users, or there are none.
+    ``results`` has one per seed, of the same task and users.
     """
     _check(results)
     values: dict[MetricKey, list[float]] = defaultdict(list)
     for result in results:
         for row in result.rows:
             values[MetricKey(*(row[name] for name in MetricKey._fields))].append(row["value"])
-    return {
-        key: SeedSpread(
-            float(np.mean(of_key)), float(np.std(of_key, ddof=1)) if len(of_key) > 1 else np.nan, len(of_key)
-        )
-        for key, of_key in values.items()
-    }
+    spreads = {}
+    for key, of_key in values.items():
+        deviation = float(np.std(of_key, ddof=1)) if len(of_key) > 1 else np.nan
+        spreads[key] = SeedSpread(float(np.mean(of_key)), deviation, len(of_key))
+    return spreads
 
 
 def compare_over_seeds(
@@ -57,14 +46,7 @@ def compare_over_seeds(
 ) -> list[dict[str, object]]:
     """``EvaluationResult.compare`` of each user's mean over the seeds; users are resampled, seeds are not.
 
-    Args:
-        results: One per seed, of the same task and users.
-        reference: The system to compare with.
-        samples: Bootstrap samples.
-        seed: Of the bootstrap.
-
-    Raises:
-        DataError: The results are of different users, there are none, or none has the reference.
+    ``results`` has one per seed, of the same task and users; ``seed`` is the bootstrap's.
     """
     _check(results)
     per_user: dict[MetricKey, list[np.ndarray]] = defaultdict(list)
@@ -88,10 +70,10 @@ def figures_over_seeds(
     for key, spread in spread_over_seeds(results).items():
         deviation = spread.deviation if spread.seeds > 1 else None  # NaN is no JSON
         figures.append({**key._asdict(), **asdict(spread), "deviation": deviation, "users": users.get(key)})
-    asked = {key.system for result in results for key in result.per_user}
+    systems = {key.system for result in results for key in result.per_user}
     differences: list[dict[str, Any]] = []
     for reference in references:
-        if reference in asked:
+        if reference in systems:
             compared = results if reference == references[0] else [_main_figures(result) for result in results]
             differences += compare_over_seeds(compared, reference, samples=samples, seed=seed)
     return {"figures": figures, "differences": differences}
@@ -107,6 +89,11 @@ def _main_figures(result: EvaluationResult) -> EvaluationResult:
 
 
 def _check(results: Sequence[EvaluationResult]) -> None:
+    """Refuse what cannot be paired.
+
+    Raises:
+        DataError: The results are of different users, or there are none.
+    """
     if not results:
         raise DataError("seeds: there is no result; give one per seed")
     for number, result in enumerate(results):

@@ -14,16 +14,13 @@ from precise_core.errors import ConfigError, DataError
 from precise_core.models.catalog import ItemCatalog, TextStates, TokenInit
 from precise_core.text.language_model import INPUT_SUFFIX, language_model_id
 from precise_core.text.reduction import principal_components
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 
 def load_item_catalog(item_tokens: DeltaSnapshot, text_states: DeltaSnapshot | None = None) -> ItemCatalog:
-    """The token ids of every vocabulary row, from a snapshot of ``item_tokens``.
-
-    Args:
-        item_tokens: The table.
-        text_states: Hidden states of every text, for models with ``token_init: contextual``.
+    """The token ids of every vocabulary row; with ``text_states`` for models with ``token_init: contextual``.
 
     Raises:
         DataError: The table is empty, holds one ``item_index`` twice, token lists of several lengths, or two
@@ -126,7 +123,7 @@ def require_language_model(table: DeltaSnapshot, name: str) -> None:
     machine that only trains need not have the model: its name has to do there.
 
     Args:
-        table: A snapshot of ``token_embeddings`` or ``text_states``.
+        table: `token_embeddings` or `text_states`.
         name: The configured language model.
 
     Raises:
@@ -136,12 +133,12 @@ def require_language_model(table: DeltaSnapshot, name: str) -> None:
     written = _only_value(table.read([c.LANGUAGE_MODEL])[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
     found = written.removesuffix(INPUT_SUFFIX)
     try:
-        asked = language_model_id(name)
+        configured = language_model_id(name)
     except ConfigError:
-        asked, found = Path(name).name, found.rpartition("@")[0]
-    if found != asked:
+        configured, found = Path(name).name, found.rpartition("@")[0]
+    if found != configured:
         raise DataError(
-            f"{label}: written by language model {written}, text.language_model is {asked}; "
+            f"{label}: written by language model {written}, text.language_model is {configured}; "
             f"run jobs/embed_tokens.py first"
         )
 
@@ -160,12 +157,10 @@ def _label(snapshot: DeltaSnapshot) -> str:
 
 def _matrix(column: pa.ChunkedArray, label: str) -> np.ndarray:
     """A list column as a matrix; all lists must be of one length, without nulls."""
-    lists = column.combine_chunks()
-    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-    lengths = np.unique(lists.value_lengths().to_numpy(zero_copy_only=False))
-    if len(lengths) != 1 or lists.null_count or not lengths[0] > 0:
-        raise DataError(f"{label}: lists of one length above 0 are needed, found lengths {lengths[:5].tolist()}")
-    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1)
+    lengths = list_lengths(column)
+    if len(lengths) != 1 or column.null_count or not lengths[0]:
+        raise DataError(f"{label}: lists of one length above 0 are needed, found lengths {lengths[:5]}")
+    return fixed_lists(column)
 
 
 def _only_value(column: pa.ChunkedArray, label: str) -> str:

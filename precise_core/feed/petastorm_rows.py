@@ -12,7 +12,7 @@ from petastorm import make_batch_reader
 
 from precise_core.errors import DataError
 from precise_core.feed.readers import Rows, without_first
-from precise_core.warehouse.parquet import footer_rows
+from precise_core.warehouse.reader import footer_rows
 
 _FILES_PER_READER = 16  # opening a reader costs milliseconds
 

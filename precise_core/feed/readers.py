@@ -1,7 +1,7 @@
 """Rows on their way from a file to a batch: what a reader delivers, and the pools that are shuffled as a whole.
 
-Both readers are functions ``read_rows(files, columns, first_row)`` that deliver the rows of the files in their order,
-from row number ``first_row`` on, in portions of any size.
+A reader, ``read_arrow_rows`` here or ``petastorm_rows.read_rows``, delivers the rows of the files in their order, from
+row number ``first_row`` on, in portions of any size.
 """
 
 from __future__ import annotations
@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import pyarrow as pa
 
 from precise_core.errors import DataError
+from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
+from precise_core.warehouse.reader import open_parquet
 from schemas import columns as c
+
+_ROWS_PER_PORTION = 8192  # fits a cache; larger ones decode slower, and a row group may hold millions
 
 Rows = dict[str, np.ndarray]
 RowReader = Callable[[list[str], list[str], int], Iterator[Rows]]
@@ -48,7 +53,7 @@ def pools(portions: Iterable[Rows], size: int) -> Iterator[Rows]:
     """The same rows as int64, ``size`` at a time; the last pool may be smaller.
 
     One set of buffers is filled again and again, which spares the memory and the page faults of new ones: a pool is
-    valid until the next one is asked for.
+    valid until the next one is requested.
 
     Raises:
         DataError: A column holds nulls, or lists of another length than before.
@@ -82,3 +87,39 @@ def _require_alike(rows: Rows, buffers: Rows) -> None:
 def _require_whole_numbers(name: str, values: np.ndarray) -> None:
     if values.dtype.kind not in "iu":
         raise DataError(f"column {name}: whole numbers are needed, without nulls; found {values.dtype}")
+
+
+def read_arrow_rows(files: list[str], columns: list[str], first_row: int) -> Iterator[Rows]:
+    """Row group by row group, by pyarrow alone; groups before ``first_row`` are counted from the footer, not decoded.
+
+    pyarrow 14 cannot verify page checksums: a damaged page is found only where it does not decode.
+
+    Raises:
+        DataError: A file cannot be read, or lists differ in length; the message names the file.
+    """
+    for uri in files:
+        try:
+            with open_parquet(uri) as file:
+                counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+                first_group = 0
+                while first_group < len(counts) and first_row >= counts[first_group]:
+                    first_row -= counts[first_group]
+                    first_group += 1
+                groups = list(range(first_group, len(counts)))
+                if not groups:
+                    continue
+                batches = file.iter_batches(_ROWS_PER_PORTION, row_groups=groups, columns=columns)
+                portions = ({name: _values(batch[name], name) for name in columns} for batch in batches)
+                yield from without_first(portions, first_row)
+                first_row = 0
+        except (OSError, pa.ArrowException, DataError) as error:
+            raise DataError(f"cannot read {uri}: {error}") from error
+
+
+def _values(column: pa.Array, name: str) -> np.ndarray:
+    """Numbers as a vector, lists of one length as a matrix."""
+    if not pa.types.is_list(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    if len(lengths := list_lengths(column)) > 1:
+        raise DataError(f"column {name}: lists of one length are needed, found {lengths[:5]}")
+    return fixed_lists(column)

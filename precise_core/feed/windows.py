@@ -9,7 +9,7 @@ number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,12 +19,10 @@ import numpy as np
 import torch
 
 from precise_core.errors import DataError, NothingToLearnError, RowCountError
-from precise_core.feed import arrow_rows
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig, Reader
 from precise_core.feed.prefetch import prefetched
-from precise_core.feed.readers import RowReader, Rows, newest_since, pools, row_count, without_first
-from precise_core.warehouse.parquet import values_per_row
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.feed.readers import RowReader, Rows, newest_since, pools, read_arrow_rows, row_count, without_first
+from precise_core.warehouse.reader import DeltaSnapshot, values_per_row
 from schemas import columns as c
 
 Split = Literal["train", "validation", "test"]
@@ -133,12 +131,10 @@ class WindowFeed:
         """All windows once, in the order of epoch ``n``.
 
         Args:
-            n: Number of the epoch.
             first_step: Batches to leave out at the start; those of whole pools are not even read.
 
         Raises:
             RowCountError: The reader delivered another number of rows than were counted; raised after the last row.
-            DataError: A file cannot be read.
         """
         return prefetched(self._epoch(n, first_step), self.config.prefetch_batches)
 
@@ -178,7 +174,7 @@ class WindowFeed:
         read, columns = _reader(self.config.reader), _COLUMNS[self._split]
         if self._since is None:
             return read(files, columns, first_row)
-        # How many of a file's rows are new stands in no footer: all files are read from their start.
+        # How many of a file's rows are new is in no footer: all files are read from their start.
         return without_first(newest_since(read(files, columns, 0), self._since), first_row)
 
     @cached_property
@@ -234,11 +230,10 @@ def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split =
 
     Raises:
         RowCountError: The files hold another number of rows than the snapshot says.
-        DataError: A file cannot be read.
     """
     partition = {c.TASK: task, c.SPLIT: split}
     rows = newer = 0
-    for portion in arrow_rows.read_rows(snapshot.files(partition), [c.EVENT_TS], first_row=0):
+    for portion in read_arrow_rows(snapshot.files(partition), [c.EVENT_TS], first_row=0):
         rows += row_count(portion)
         newer += sum(map(row_count, newest_since([portion], since)))
     if rows != (expected := snapshot.row_count(partition)):
@@ -246,9 +241,28 @@ def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split =
     return newer
 
 
+def window_ids(feed: WindowFeed, batches: Iterable[SequenceBatch]) -> list[str]:
+    """``window_id`` of every window of ``feed`` that equals a row of the batches, sorted.
+
+    Ids travel with no batch, because nothing but an error needs them: the table is read for them here.
+    """
+    searched = {
+        _content(*row)
+        for batch in batches
+        for row in zip(batch.item_indices_BL.numpy(), batch.event_ts_BL.numpy(), batch.lengths_B.numpy(), strict=True)
+    }
+    columns = [c.ITEM_INDICES, c.EVENT_TS, c.LENGTH, c.WINDOW_ID]
+    return sorted(
+        str(window_id)
+        for rows in read_arrow_rows(feed.files, columns, first_row=0)
+        for *row, window_id in zip(*(rows[name] for name in columns), strict=True)
+        if _content(*row) in searched
+    )
+
+
 def _reader(name: Reader) -> RowReader:
     if name == "arrow":
-        return arrow_rows.read_rows
+        return read_arrow_rows
     # Imported on demand only: the day Petastorm is left, nothing else notices.
     from precise_core.feed import petastorm_rows
 
@@ -264,6 +278,12 @@ def _to_batch(pool: Rows, rows: np.ndarray) -> SequenceBatch:
     targets_BM = pool[c.TARGET_INDICES][rows, : counts_B.max()] if has_targets else np.zeros((len(rows), 0), np.int64)
     tensors = (pool[c.ITEM_INDICES][rows, first:], pool[c.EVENT_TS][rows, first:], lengths_B, targets_BM, counts_B)
     return SequenceBatch(*map(torch.from_numpy, tensors))
+
+
+def _content(items_L: np.ndarray, seconds_L: np.ndarray, length: int) -> tuple[tuple[int, ...], ...]:
+    """The real entries, whatever the padding."""
+    start = len(items_L) - length
+    return tuple(items_L[start:].tolist()), tuple(seconds_L[start:].tolist())
 
 
 _NOTHING = SequenceBatch(*(torch.zeros(size).long() for size in ((1, 1), (1, 1), (1,), (1, 0), (1,))))  # no event

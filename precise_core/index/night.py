@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
 
+from precise_core.artefacts import INDEXES
 from precise_core.errors import CheckpointError, DataError
 from precise_core.index.index import VectorIndex
 from precise_core.run.job import Job
@@ -43,7 +44,7 @@ class IndexedItems:
 
 
 def index_folder(job: Job, index_version: str) -> Path:
-    return job.folder / "indexes" / index_version
+    return job.folder / INDEXES / index_version
 
 
 def indexed_items(job: Job, checkpoint: Checkpoint) -> IndexedItems:
@@ -99,4 +100,4 @@ def require_index(job: Job, task: str, checkpoint: Checkpoint) -> str:
 
 
 def _vectors(table: pa.Table, width: int) -> np.ndarray:
-    return fixed_lists(table[c.EMBEDDING].combine_chunks(), width).astype(np.float32)
+    return fixed_lists(table[c.EMBEDDING], width).astype(np.float32)

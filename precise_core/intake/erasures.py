@@ -8,8 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.sources.raw import PROBLEM, RawTables
-from precise_core.warehouse.erasure_list import ErasureList
-from precise_core.warehouse.id_words import phrases
+from precise_core.warehouse.erasure_list import ErasureList, phrases
 from schemas import columns as c
 
 ERASED = "erased"

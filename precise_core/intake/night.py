@@ -39,7 +39,7 @@ from precise_core.sources.files import inputs_of
 from precise_core.sources.manifest import read_manifest
 from precise_core.tasks import check_tasks
 from precise_core.warehouse.erasure_list import ErasureList
-from precise_core.warehouse.spark_errors import naming_unreadable_files
+from precise_core.warehouse.spark_errors import unreadable_files
 from precise_core.warehouse.upsert import REASSIGNED, STATE, UpsertPlan, plan_upsert, replace_values
 from schemas import (
     EVENTS,
@@ -106,7 +106,7 @@ class Part:
         micros = F.lit(None).cast("bigint") if time is None else F.unix_micros(time)
         figures = [F.count("*").alias("rows"), F.min(micros).alias("first"), F.max(micros).alias("last")]
         words = [missing_word(name) for name in IDS[self.table.name]]
-        with naming_unreadable_files():
+        with unreadable_files():
             return self.cleaned.checked.groupBy(c.SOURCE_FILE, c.REASON, *words).agg(*figures).collect()
 
     def require_rows_of_every_file(self) -> None:

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from precise_core.errors import HistoryGoneError
 from precise_core.run.job import Job
 from precise_core.sources.manifest import read_manifest
-from precise_core.warehouse.spark_errors import or_gone
+from precise_core.warehouse.spark_errors import gone_history
 from precise_core.warehouse.upsert import KEPT, STATE, compare
 from schemas import RUNS, Table
 from schemas import columns as c
@@ -63,15 +63,13 @@ def _versions_before_files(job: Job, table: Table) -> dict[str, int]:
 
 
 def _changed_since(job: Job, table: Table, version: int, stored: DataFrame, keys: DataFrame) -> DataFrame:
-    def changed() -> DataFrame:
-        now = stored.join(keys, on=list(table.key), how="left_semi")
-        compared = compare(job.warehouse.read(job.spark, table, version), now, table)
-        found = compared.where(F.col(STATE) != KEPT).select(*table.key).persist(StorageLevel.DISK_ONLY)
-        found.count()  # here, where a file that is gone is understood
-        return found
-
     try:
-        return or_gone(table, version, changed)
+        with gone_history(table, version):
+            now = stored.join(keys, on=list(table.key), how="left_semi")
+            compared = compare(job.warehouse.read(job.spark, table, version), now, table)
+            found = compared.where(F.col(STATE) != KEPT).select(*table.key).persist(StorageLevel.DISK_ONLY)
+            found.count()  # here, where a file that is gone is understood
+        return found
     except HistoryGoneError as error:
         job.say(f"warning: {error}: rows that would correct a stored one since then stay in quarantine")
         return keys

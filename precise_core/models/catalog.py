@@ -105,7 +105,7 @@ class ItemCatalog:
     def text_token_rows_XT(self, known_token_ids_W: torch.Tensor) -> torch.Tensor:
         """Rows of the token table (``token_rows``) of each distinct text.
 
-        Looked up once and kept for the model that asks, since every batch of a training asks for the same.
+        Looked up once and kept for the model, since every batch of a training needs the same.
         """
         kept = self._kept_rows.get("rows")
         if kept is None or not torch.equal(kept[0], known_token_ids_W):
@@ -178,9 +178,9 @@ def token_rows(known_token_ids_W: torch.Tensor, token_ids: torch.Tensor) -> torc
     """
     if not len(known_token_ids_W):
         return torch.zeros_like(token_ids, dtype=torch.long)
-    wanted = token_ids.long()
-    rows = torch.searchsorted(known_token_ids_W, wanted).clamp(max=len(known_token_ids_W) - 1)
-    return (rows + 1).where(known_token_ids_W[rows] == wanted, 0)
+    ids = token_ids.long()
+    rows = torch.searchsorted(known_token_ids_W, ids).clamp(max=len(known_token_ids_W) - 1)
+    return (rows + 1).where(known_token_ids_W[rows] == ids, 0)
 
 
 @dataclass(frozen=True)

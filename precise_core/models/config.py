@@ -24,14 +24,20 @@ class FusionConfig(Config):
     too, where its row would be learnt from a handful of events. 1 = the paper.
     """
 
-    mode: Literal["id", "llm", "pool", "moe"] = "moe"
-    id_width: int = Field(128, ge=1)
-    token_width: int = Field(128, ge=1)
-    num_experts: int = Field(4, ge=1)
-    top_k: int = Field(2, ge=1)
-    balance_weight: float = Field(0.01, ge=0)
-    token_init: TokenInitMode = "vocab"
-    id_dropout: float = Field(0.1, ge=0, lt=1)
+    mode: Literal["id", "llm", "pool", "moe"] = Field(
+        "moe", description="`moe` = PRECISE, `pool` = mean of the tokens, `llm` = text only, `id` = id only."
+    )
+    id_width: int = Field(128, ge=1, description="Width of the id half.")
+    token_width: int = Field(128, ge=1, description="Width of the text half.")
+    num_experts: int = Field(4, ge=1, description="K in eq. 3 and 4.")
+    top_k: int = Field(2, ge=1, description="k: experts that are active per item.")
+    balance_weight: float = Field(0.01, ge=0, description="Weight of the load-balancing loss; 0 = the paper.")
+    token_init: TokenInitMode = Field(
+        "vocab", description="What the text half starts from; [three ways and their costs](jobs/embed_tokens.md)."
+    )
+    id_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of id rows replaced by the unknown row while training; 0 = the paper."
+    )
     min_id_events: int = Field(1, ge=1, description="Training events from which on an item has an id row of its own.")
 
     @model_validator(mode="after")
@@ -55,11 +61,13 @@ class EncoderConfig(Config):
     """The model over a sequence of items (IV-C, IV-D). ``kind``: `transformer` (PRECISE), `sasrec`, `bert4rec`, ..."""
 
     kind: str = Field("transformer", description="A file of `precise_core/models/encoders/`.")
-    layers: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
-    ffn_width: int = Field(512, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    max_length: int = Field(100, ge=1)
+    layers: int = Field(2, ge=1, description="H: Transformer blocks; the paper uses 6.")
+    heads: int = Field(4, ge=1, description="Attention heads.")
+    ffn_width: int = Field(512, ge=1, description="Hidden width of the feed-forward network.")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="On the input and on what attention and feed-forward network add."
+    )
+    max_length: int = Field(100, ge=1, description="Longest sequence the model can read.")
     scale_input: bool = Field(True, description="Item vectors times sqrt(width) before positions are added.")
 
     @field_validator("kind")
@@ -82,15 +90,23 @@ class ModelConfig(Config):
     both. False = the paper: one encoder reads both halves side by side (eq. 4).
     """
 
-    fusion: FusionConfig = FusionConfig()
-    encoder: EncoderConfig = EncoderConfig()
+    fusion: FusionConfig = Field(FusionConfig(), description="Item id and item text to one vector.")
+    encoder: EncoderConfig = Field(EncoderConfig(), description="The Transformer over items.")
     prediction: Literal["next_item", "masked_item"] = Field("next_item", description="What Universal Training asks.")
-    similarity: Literal["cosine", "dot"] = "cosine"
-    temperature: float = Field(0.07, gt=0)
-    learned_temperature: bool = True
-    late_fusion: bool = False
-    residual_head: bool = True
-    head_width: int = Field(128, ge=1)
+    similarity: Literal["cosine", "dot"] = Field(
+        "cosine", description="How user and item are compared; `dot` = the paper's training, `cosine` = its serving."
+    )
+    temperature: float = Field(
+        0.07, gt=0, description="Cosine is divided by it before the softmax; the start value where it is learned."
+    )
+    learned_temperature: bool = Field(True, description="Train the temperature too.")
+    late_fusion: bool = Field(
+        False, description="An encoder and a loss for either half of an item vector; false = the paper."
+    )
+    residual_head: bool = Field(
+        True, description="The targeted user vector is last state + MLP; false = the MLP alone, the paper."
+    )
+    head_width: int = Field(128, ge=1, description="Hidden width of the targeted stage's MLP.")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:

@@ -18,8 +18,8 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.dropout import Dropout
 from precise_core.models.encoders import ENCODERS
-from precise_core.models.encoders.base import SequenceEncoder
 from precise_core.models.fusion import ItemFusion
+from precise_core.models.late_fusion import EncoderPerHalf
 
 Stage = Literal["universal", "targeted"]
 
@@ -180,21 +180,6 @@ class Precise(nn.Module):
     def _temperatures(self) -> torch.Tensor:
         """Of each part."""
         return self.log_temperature.exp().clamp(_MIN_TEMPERATURE, _MAX_TEMPERATURE)
-
-
-class EncoderPerHalf(nn.Module):
-    """An encoder for either half of the item vectors; see ``SequenceEncoder`` for what goes in and comes out."""
-
-    def __init__(self, encoders: Sequence[SequenceEncoder], widths: Sequence[int]) -> None:
-        super().__init__()
-        self.halves, self.widths = nn.ModuleList(encoders), tuple(widths)
-        self.max_length = encoders[0].max_length
-
-    def forward(
-        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        halves = zip(self.halves, e_BLD.split(self.widths, dim=-1), strict=True)
-        return torch.cat([encoder(half_BLd, valid_mask_BL, at_BQ) for encoder, half_BLd in halves], dim=-1)
 
 
 class ConcatHead(nn.Module):

@@ -14,10 +14,12 @@ class NegativesConfig(Config):
     its negative. ``hide_own_items``: nor is any other item of its window, earlier or later.
     """
 
-    in_batch: bool = True
-    uniform: int = Field(1024, ge=0)
-    logq_correction: bool = True
-    whole_catalog: bool = False
+    in_batch: bool = Field(True, description="Targets of other positions of the batch are negatives.")
+    uniform: int = Field(1024, ge=0, description="Items drawn uniformly from the trained ones, per batch.")
+    logq_correction: bool = Field(True, description="Subtract the log of the sampling probability; false = the paper.")
+    whole_catalog: bool = Field(
+        False, description="Every trained item is a negative (full softmax), nothing is sampled."
+    )
     hide_own_items: bool = Field(False, description="No item of a user's window is its negative.")
 
     @model_validator(mode="after")

@@ -5,11 +5,16 @@ P positions, M positives of a position, C candidates, E examples.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
-from precise_core.objectives.candidate_scores import negative_and_positive_scores
 from precise_core.objectives.negatives import Candidates, Hits
+
+# The score of a candidate that is no negative: a row of nothing else has a finite logarithm, and no gradient.
+HIDDEN = torch.finfo(torch.float32).min
+_CHUNK = 2**18  # numbers that are worked on together: a megabyte stays in the cache of a core
 
 
 def candidate_softmax(
@@ -64,3 +69,62 @@ def _bpr(positive_E: torch.Tensor, scores_EX: torch.Tensor, allowed_EX: torch.Te
     if not allowed_EX.any():
         return None
     return -F.logsigmoid(positive_E[:, None] - scores_EX)[allowed_EX].mean()
+
+
+def negative_and_positive_scores(
+    logits_PC: torch.Tensor, candidates: Candidates, hidden: Hits, positives_PM: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """log Σ_j exp(s_j) over the negatives of each position, P, and s of its positives, P x M; s = logit - log q.
+
+    In float32 also where the logits come from autocast. Written as one function with a gradient of its own, because
+    each of the steps (correct, hide, exponentiate, add up) would otherwise read and write a matrix of its own.
+
+    Args:
+        logits_PC: Scores of the candidates.
+        candidates: What was drawn; those that are no negatives count for no position.
+        hidden: The candidates that are no negatives of a position, its positives among them.
+        positives_PM: Items; of one that is no candidate the score is that of some other one.
+    """
+    scores: tuple[torch.Tensor, torch.Tensor] = _Scores.apply(
+        logits_PC, candidates.log_q_C, candidates.is_negative_C, *hidden, candidates.columns(positives_PM)
+    )
+    return scores
+
+
+class _Scores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits_PC: torch.Tensor,
+        log_q_C: torch.Tensor | None,
+        is_negative_C: torch.Tensor | None,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        positives_PM: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        positive_PM = logits_PC.gather(1, positives_PM).float()
+        if log_q_C is not None:
+            positive_PM = positive_PM - log_q_C[positives_PM]
+        share_PC = torch.empty(logits_PC.shape, dtype=torch.float32)
+        largest_P, total_P = torch.empty(len(share_PC)), torch.empty(len(share_PC))
+        chunk = max(1, _CHUNK // max(1, logits_PC.shape[1]))
+        first_hit = torch.searchsorted(rows, torch.arange(0, len(share_PC) + chunk, chunk)).tolist()
+        for number, start in enumerate(range(0, len(share_PC), chunk)):
+            part = slice(start, start + chunk)
+            s, hits = share_PC[part], slice(first_hit[number], first_hit[number + 1])
+            torch.sub(logits_PC[part], 0.0 if log_q_C is None else log_q_C, out=s)
+            if is_negative_C is not None:
+                s.masked_fill_(~is_negative_C, HIDDEN)
+            s[rows[hits] - start, columns[hits]] = HIDDEN
+            largest_P[part] = s.amax(dim=1)
+            torch.sum(s.sub_(largest_P[part, None]).exp_(), dim=1, out=total_P[part])
+        ctx.share_PC, ctx.total_P, ctx.positives_PM = share_PC, total_P, positives_PM
+        return largest_P + total_P.log(), positive_PM
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        negative_P, positive_PM = gradients
+        gradient_PC = ctx.share_PC.mul_((negative_P / ctx.total_P)[:, None])
+        gradient_PC.scatter_add_(1, ctx.positives_PM, positive_PM)
+        del ctx.share_PC  # it has become the gradient: there is no second one
+        return gradient_PC, None, None, None, None, None

@@ -21,7 +21,7 @@ class Candidates:
 
     Attributes:
         item_indices_C: int64, sorted.
-        log_q_C: Log of the probability that the item became a candidate; None where no correction is wanted.
+        log_q_C: Log of the probability that the item became a candidate; None where nothing is corrected.
         is_negative_C: False = there only because it is someone's target, never anyone's negative; None = all are.
     """
 
@@ -44,8 +44,8 @@ class Candidates:
         return replace(self, log_q_C=-prior_C if self.log_q_C is None else self.log_q_C - prior_C)
 
     def hits(self, right: RightItems) -> Hits:
-        """Where the right items of each position stand among the candidates (accidental hits)."""
-        # Each window is looked up once, however many positions are asked about parts of it.
+        """Where the right items of each position are among the candidates (accidental hits)."""
+        # Each window is looked up once, however many positions need parts of it.
         items_BL = right.item_indices_BL
         columns_BL = self.columns(items_BL)
         column_BL = torch.where(self.item_indices_C[columns_BL] == items_BL, columns_BL, -1)

@@ -182,8 +182,8 @@ def mask_items(
 ) -> torch.Tensor:
     """True = masked: a random share of the known items, and at least one of every window that has any.
 
-    In half of the windows only the newest item is masked, which is how the model is asked when it serves (BERT4Rec,
-    section 3.6, adds such samples once; asking as often as masking elsewhere trains faster).
+    In half of the windows only the newest item is masked, which is how the model is used when it serves (BERT4Rec,
+    section 3.6, adds such samples once; as many of them as of the others train faster).
     """
     B, L = item_indices_BL.shape
     known_BL = valid_mask_BL & (item_indices_BL >= c.FIRST_ITEM_INDEX)
@@ -219,7 +219,7 @@ def _instant_end(is_last_BL: torch.Tensor) -> torch.Tensor:
 
 
 def _first_column(item_indices_BL: torch.Tensor) -> torch.Tensor:
-    """Where in its window each item stands for the first time."""
+    """Where in its window each item is for the first time."""
     return (item_indices_BL[:, :, None] == item_indices_BL[:, None, :]).long().argmax(dim=2)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from precise_core.command import Flag, command_parser, overrides_of, report_error, warn_stale_lock
+from precise_core.artefacts import CHECKPOINTS, artefact_folder
+from precise_core.command import Command, Flag, command_parser, file_of, overrides_of, warn_stale_lock
 from precise_core.config import config_hash, load_config
 from precise_core.errors import PreciseError
 from precise_core.intake.read import source_fingerprint
@@ -60,7 +59,6 @@ def chain(
 
     Args:
         settings: The configuration, the same as of ``flags``.
-        links: The jobs.
         flags: The command line of every job.
         skip: Leave out a job whose output is still current.
         left_out: Jobs that do not run anyway: name and reason.
@@ -77,35 +75,44 @@ def chain(
     return None
 
 
-def chain_command(
-    *flags: Flag, overrides: Callable[[Namespace], list[str]] = overrides_of
-) -> Callable[[Callable[[Settings, Namespace, list[str]], int]], Callable[..., int]]:
-    """Make a function of configuration, arguments and overrides the command of its file, under the warehouse's lock.
+class ChainCommand(Command):
+    """A command that runs several jobs under one lock of the warehouse.
 
     Args:
-        flags: Beside those of every command.
+        body: Gets configuration, arguments and overrides, and gives the exit code.
         overrides: What of the arguments overrides the configuration.
+        check: Refuses a configuration before anything is locked or written.
     """
 
-    def of(body: Callable[[Settings, Namespace, list[str]], int]) -> Callable[..., int]:
-        name = Path(inspect.getfile(body)).stem
-        parser = command_parser(name, body.__globals__["__doc__"], flags)
+    def __init__(
+        self,
+        name: str,
+        doc: str | None,
+        flags: Sequence[Flag],
+        body: Callable[[Settings, Namespace, list[str]], int],
+        overrides: Callable[[Namespace], list[str]],
+        check: Callable[[Settings, Namespace], None],
+    ) -> None:
+        self.name, self.parser = name, command_parser(name, doc, flags)
+        self._body, self._overrides, self._check = body, overrides, check
 
-        def main(argv: Sequence[str] | None = None) -> int:
-            arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
-            try:
-                changed = overrides(arguments)
-                settings = load_config(arguments.config, Settings, changed)
-                with warehouse_lock(settings.warehouse) as stale:
-                    warn_stale_lock(stale)
-                    require_no_rollback(settings.warehouse)
-                    return body(settings, arguments, changed)
-            except Exception as error:
-                return report_error(name, error, is_verbose=arguments.verbose)
+    def _run(self, arguments: Namespace) -> int:
+        overrides = self._overrides(arguments)
+        settings = load_config(arguments.config, Settings, overrides)
+        self._check(settings, arguments)
+        with warehouse_lock(settings.warehouse) as stale:
+            warn_stale_lock(stale)
+            require_no_rollback(settings.warehouse)
+            return self._body(settings, arguments, overrides)
 
-        return main
 
-    return of
+def chain_command(
+    *flags: Flag,
+    overrides: Callable[[Namespace], list[str]] = overrides_of,
+    check: Callable[[Settings, Namespace], None] = lambda *_: None,
+) -> Callable[[Callable[[Settings, Namespace, list[str]], int]], ChainCommand]:
+    """Make a function of configuration, arguments and overrides the command of its file."""
+    return lambda body: ChainCommand(*file_of(body), flags, body, overrides, check)
 
 
 def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = None) -> bool:
@@ -115,8 +122,6 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
     content, and the checkpoints in use are the ones it used.
 
     Args:
-        settings: The configuration of tonight.
-        job: Name of the job.
         parts: The parts of the configuration (`source`, `text`) that decide what the job writes; all by default.
     """
     warehouse = Warehouse(settings.warehouse)
@@ -126,7 +131,8 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
     if not _is_configured_alike(last, settings, parts) or last["code_version"] != code_version():
         return False
     seen = {**dict(last["input_versions"]), **dict(last["output_versions"])}
-    if not all(_artefact(settings, key, value).is_dir() for key, value in dict(last["artefacts"]).items() if value):
+    made = [artefact_folder(settings.warehouse, *item) for item in dict(last["artefacts"]).items() if item[1]]
+    if not all(folder.is_dir() for folder in made):
         return False
     fingerprints, ids = json.loads(last["input_fingerprint"] or "{}"), dict(last["table_ids"] or {})
     try:
@@ -160,12 +166,6 @@ def _last_run(warehouse: Warehouse, job: str) -> dict[str, Any] | None:
     return of_job.slice(0, 1).to_pylist()[0] if of_job.num_rows else None
 
 
-def _artefact(settings: Settings, key: str, value: str) -> Path:
-    """The folder of something a run made: `checkpoint:<task>`, `index:<task>` or `ranker:<system>`."""
-    folder = {"checkpoint": "checkpoints", "index": "indexes", "ranker": "rankers"}[key.partition(":")[0]]
-    return Path(settings.warehouse) / folder / value
-
-
 def _current_fingerprint(settings: Settings, name: str) -> str:
     kind, _, key = name.partition(":")
     if kind == "source":
@@ -175,4 +175,4 @@ def _current_fingerprint(settings: Settings, name: str) -> str:
 
     if kind != "checkpoint":
         return ""
-    return latest(Path(settings.warehouse) / "checkpoints", key).model_version
+    return latest(Path(settings.warehouse) / CHECKPOINTS, key).model_version

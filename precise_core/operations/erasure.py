@@ -1,38 +1,47 @@
-"""Erasing users from a warehouse: what goes, what is looked through afterwards, and what was trained with them."""
+"""Erasing users from a warehouse: what goes, what is searched afterwards, and what was trained with them."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deltalake.exceptions import DeltaError
+from delta.tables import DeltaTable
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
+from precise_core.artefacts import CHECKPOINTS, ERASURES, MANIFEST_FILE, RANKERS, REPORT
 from precise_core.errors import ConfigError, DataError
-from precise_core.operations.erase import Erased, erase, erases, impressions_of
 from precise_core.operations.maintenance import require_no_reader
-from precise_core.operations.traces import Traces, find_traces, values_in
+from precise_core.operations.traces import MESSAGE, WINDOW_USER, Traces, find_traces, values_in
 from precise_core.run.job import Job
 from precise_core.run.run_log import remove_logs
 from precise_core.warehouse.care import forget_history
-from precise_core.warehouse.erasure_list import FOLDER, ErasureList
-from precise_core.warehouse.snapshot import DeltaSnapshot
-from schemas import RANKING_FEATURES, RANKING_SCORES, TABLES, TRAINING_WINDOWS, Table
+from precise_core.warehouse.erasure_list import ErasureList, message_pattern, phrase_of, phrases, words_of
+from precise_core.warehouse.reader import DeltaSnapshot
+from precise_core.warehouse.tables import Warehouse
+from schemas import IMPRESSIONS, RANKING_FEATURES, RANKING_SCORES, RUNS, TABLES, TRAINING_WINDOWS, Table
 from schemas import columns as c
 
 _YES, _NO, _UNKNOWN = "yes", "no", "unknown: the rows it was trained on are no longer there"
+_MESSAGES, _PHRASES = "messages", "phrases"  # all of them in one row
 
 
-def users_asked_for(arguments: argparse.Namespace) -> list[str]:
-    """The ids of `--user-id` and of the file of `--ids`, one a line, to the character.
+@dataclass(frozen=True)
+class Erased:
+    """What became of one table: rows before and after, and rows whose text was blanked."""
 
-    Raises:
-        ConfigError: There is none, or the file is missing.
-    """
+    rows_before: int
+    rows_after: int
+    blanked: int
+
+
+def requested_users(arguments: argparse.Namespace) -> list[str]:
+    """The ids of `--user-id` and of the file of `--ids`, one a line, to the character."""
     ids = list(arguments.user_id or [])
     if arguments.ids:
         try:
@@ -47,7 +56,7 @@ def users_asked_for(arguments: argparse.Namespace) -> list[str]:
 
 def tables_with_users(job: Job) -> list[Table]:
     """Every table there is that may hold or quote a user; the one that only knows impressions comes first."""
-    found = [table for table in TABLES if erases(table) and job.warehouse.exists(table)]
+    found = [table for table in TABLES if may_hold_users(table) and job.warehouse.exists(table)]
     return sorted(found, key=lambda table: table != RANKING_SCORES)
 
 
@@ -63,11 +72,7 @@ def erase_from_tables(job: Job, user_ids: Sequence[str]) -> dict[str, Erased]:
 
 
 def purge_history(job: Job) -> None:
-    """Remove every older version of the tables that held users.
-
-    Raises:
-        ReaderError: A reader is at work; it would lose the files it reads.
-    """
+    """Remove every older version of the tables that held users, unless a reader may need one."""
     require_no_reader(job, 0)
     for table in tables_with_users(job):
         removed = forget_history(job.warehouse.path(table))
@@ -97,7 +102,7 @@ def trained_with(job: Job, user_ids: Sequence[str]) -> dict[str, str]:
 
 def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
     answers: dict[tuple[int, str], str] = {}
-    for manifest in _manifests(job.folder / "checkpoints", "manifest.json"):
+    for manifest in _manifests(job.folder / CHECKPOINTS, MANIFEST_FILE):
         version, task = manifest["input_versions"].get(TRAINING_WINDOWS.name), manifest["task"]
         if version is None:
             continue
@@ -108,7 +113,7 @@ def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]
 
 
 def _rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for manifest in _manifests(job.folder / "rankers", "ranker.json"):
+    for manifest in _manifests(job.folder / RANKERS, "ranker.json"):
         version = manifest["parent"].get(RANKING_FEATURES.name)
         yield manifest["ranker_version"], _is_in(job, RANKING_FEATURES, version, {}, user_ids)
 
@@ -122,14 +127,14 @@ def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], u
     try:
         files = DeltaSnapshot(job.warehouse.path(table), version).files(where)
         counts = [values_in(Path(file.removeprefix("file://")), user_ids)["theirs"] for file in files]
-    except (DataError, DeltaError, OSError):
+    except (DataError, OSError):
         return _UNKNOWN
     return _YES if sum(counts) else _NO
 
 
 def remove_report(job: Job) -> None:
     """The page beside the warehouse shows users as examples; `build_report` makes it again without them."""
-    page = job.folder.parent / "report.html"
+    page = job.folder.parent / REPORT
     if page.is_file():
         page.unlink()
         job.say("report.html: removed, it may show them as an example; run jobs/build_report.py")
@@ -151,11 +156,85 @@ def write_report(
         "at": datetime.now(UTC).isoformat(),
         "users": [erased.hash_of(user_id) for user_id in user_ids],
         "history_removed": is_purged,
-        "tables": {name: asdict(rows) | traces[name].as_dict() for name, rows in done.items()},
+        "tables": {name: asdict(rows) | asdict(traces[name]) for name, rows in done.items()},
         "indexes": "hold items only",
         "trained_with_them": trained,
         "values_left": sum(found.left for found in traces.values()),
     }
-    file = job.folder / FOLDER / f"{job.run_id}.json"
+    file = job.folder / ERASURES / f"{job.run_id}.json"
     file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return file
+
+
+def may_hold_users(table: Table) -> bool:
+    """Whether rows of this table can belong to a user or quote one."""
+    own = {c.USER_ID, c.RAW} & set(table.column_names)
+    return bool(own) or table in (TRAINING_WINDOWS, RANKING_SCORES, RUNS)
+
+
+def impressions_of(warehouse: Warehouse, spark_users: DataFrame) -> DataFrame:
+    """impression_id of everything the users were shown, for the tables that know no users."""
+    spark, found = spark_users.sparkSession, None
+    for table in (IMPRESSIONS, RANKING_FEATURES):
+        if warehouse.exists(table):
+            rows = warehouse.read(spark, table, warehouse.version(table))
+            ids = rows.join(spark_users, on=c.USER_ID, how="left_semi").select(c.IMPRESSION_ID)
+            found = ids if found is None else found.unionByName(ids)
+    if found is None:
+        return spark.createDataFrame([], f"{c.IMPRESSION_ID} string")
+    return found.distinct()
+
+
+def erase(warehouse: Warehouse, table: Table, users: DataFrame, impressions: DataFrame) -> Erased:
+    """Take the users out of one table, in one commit, and none where they are not in it.
+
+    No condition names a user: the log of the table would keep it.
+
+    Args:
+        warehouse: Where the table is.
+        table: One that ``may_hold_users``.
+        users: Column user_id.
+        impressions: Column impression_id: what they were shown.
+    """
+    spark, version = users.sparkSession, warehouse.version(table)
+    rows = warehouse.read(spark, table, version)
+    text, source = _text_column(table), impressions if table == RANKING_SCORES else users
+    sizes: set[int] = set()
+    if text is not None:  # a row may quote several of them, and an update wants one match
+        user_ids = [row[c.USER_ID] for row in users.collect()]
+        named = [user_id for user_id in user_ids if words_of(user_id)]
+        sizes = {len(words_of(user_id)) for user_id in named} or {1}
+        row = ([message_pattern(user_id) for user_id in user_ids], [phrase_of(user_id) for user_id in named])
+        source = spark.createDataFrame([row], f"{_MESSAGES} array<string>, {_PHRASES} array<string>")
+    condition = _match(table, sizes)
+    before = rows.count()
+    found = rows.alias("t").join(F.broadcast(source.alias("s")), condition, "left_semi").count()
+    if not found:
+        return Erased(before, before, 0)
+    merge = DeltaTable.forPath(spark, warehouse.path(table)).alias("t").merge(source.alias("s"), condition)
+    if text is None:
+        merge.whenMatchedDelete().execute()
+        return Erased(before, before - found, 0)
+    merge.whenMatchedUpdate(set={text: F.lit("")}).execute()
+    return Erased(before, before, found)
+
+
+def _match(table: Table, sizes: Collection[int]) -> Column:
+    """Where a row `t` belongs to, or quotes, a user (or impression) `s`; phrases have one of ``sizes`` in words."""
+    if table == RANKING_SCORES:
+        return F.col(f"t.{c.IMPRESSION_ID}") == F.col(f"s.{c.IMPRESSION_ID}")
+    if c.USER_ID in table.column_names:
+        return F.col(f"t.{c.USER_ID}") == F.col(f"s.{c.USER_ID}")
+    if table == TRAINING_WINDOWS:
+        return F.regexp_extract(f"t.{c.WINDOW_ID}", WINDOW_USER, 1) == F.col(f"s.{c.USER_ID}")
+    if c.RAW in table.column_names:
+        return F.arrays_overlap(phrases(F.col(f"t.{c.RAW}"), sizes), F.col(f"s.{_PHRASES}"))
+    # What is left is `runs`: earlier versions kept messages that name users and their windows.
+    return F.exists(f"s.{_MESSAGES}", lambda pattern: F.regexp_like(f"t.{MESSAGE}", pattern))
+
+
+def _text_column(table: Table) -> str | None:
+    """The column that quotes users in a table whose rows are not theirs."""
+    if table == RUNS:
+        return MESSAGE
+    return c.RAW if c.RAW in table.column_names else None

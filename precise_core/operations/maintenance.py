@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from precise_core.artefacts import (
+    CATALOGS,
+    CHECKPOINTS,
+    FOLDERS,
+    LEFTOVERS,
+    SUMS_FILE,
+    artefacts_in_use,
+    checkpoint_manifest,
+)
 from precise_core.consume.publications import published_now
 from precise_core.errors import ConfigError, ReaderError
-from precise_core.operations.old_artefacts import unused_artefacts
 from precise_core.run.job import Job
 from precise_core.warehouse.care import (
     MIB,
@@ -21,22 +33,21 @@ from precise_core.warehouse.care import (
     trim_log,
     vacuum,
 )
-from precise_core.warehouse.leases import leases, needed_since
+from precise_core.warehouse.locks import leases, needed_since
 from schemas import ITEM_EMBEDDINGS, RUNS, TRAINING_WINDOWS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
 # Training reads it row group by row group, in an order that a resumed training must find again; every night that
 # changes it writes it as a whole.
-_NEVER_COMPACTED = {TRAINING_WINDOWS.name}
+_NEVER_COMPACTED = (TRAINING_WINDOWS,)
+_PARENTS = ("parent", "previous", "universal")  # of a checkpoint's manifest: what it was made from
+_LEFTOVER_SECONDS = 86_400
+# What makes a folder an artefact (`checkpoints/logs` is none); a checkpoint of format 2 has the second.
+_SUMS = (SUMS_FILE, "sums.json")
 
 
 def require_safe_retention(job: Job, hours: int) -> None:
-    """Refuse to remove files that a living reader may still read.
-
-    Raises:
-        ConfigError: Shorter than the configured minimum.
-        ReaderError: A reader needs files that were removed from their table earlier; the message names it.
-    """
+    """Refuse to remove files that a living reader may still read."""
     least = job.settings.tables.min_retention_hours
     if hours < least:
         raise ConfigError(
@@ -47,11 +58,7 @@ def require_safe_retention(job: Job, hours: int) -> None:
 
 
 def require_no_reader(job: Job, hours: int) -> None:
-    """Refuse where a living reader began, or reads a version that was replaced, earlier than ``hours`` ago.
-
-    Raises:
-        ReaderError: There is one; the message names it and the retention that it allows.
-    """
+    """Refuse where a living reader began, or reads a version that was replaced, earlier than ``hours`` ago."""
     living, stale = leases(job.folder)
     for lease in stale:
         job.say(f"reader {lease} ended without a word; its lease is void")
@@ -71,7 +78,7 @@ def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
     path, config = job.warehouse.path(table), job.settings.tables
     would = "would " if dry_run else ""
     done = []
-    small = SmallFiles(0, 0) if table.name in _NEVER_COMPACTED else small_files(path, config)
+    small = SmallFiles(0, 0) if table in _NEVER_COMPACTED else small_files(path, config)
     if small.files:
         done.append(f"{would}merge {small.files} small files ({small.size_bytes / MIB:.1f} MiB)")
         if not dry_run:
@@ -93,7 +100,7 @@ def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
 
 
 def _published_versions(job: Job, table: Table) -> set[int]:
-    """Versions that readers of published vectors ask for, however long ago that was."""
+    """Versions that readers of published vectors need, however long ago that was."""
     if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
         return set()
     kept, path = set(), job.warehouse.path(table)
@@ -121,3 +128,49 @@ def remove_old_artefacts(job: Job, dry_run: bool) -> None:
 
 def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int) -> list[Path]:
+    """Folders that may be removed.
+
+    Kept are what a pointer names, what is published, what the last ``keep`` successful runs that made something of the
+    same kind and task made, the checkpoints that these were made from, and the newest ``keep`` catalogs. What a killed
+    process left half-written is unused after a day.
+    """
+    kept = _newest(runs, keep) | set(artefacts_in_use(warehouse).values())
+    published = published_now(warehouse).values()
+    kept |= {row[name] for row in published for name in (c.MODEL_VERSION, c.INDEX_VERSION)}
+    kept |= {name for version in sorted(kept) for name in _made_from(warehouse, version)}
+    unused = [
+        folder
+        for place in FOLDERS.values()
+        for folder in sorted((warehouse / place).glob("[!.]*"))
+        if folder.name not in kept and any((folder / sums).is_file() for sums in _SUMS)
+    ]
+    return [*unused, *_old_catalogs(warehouse, keep), *_leftovers(warehouse)]
+
+
+def _newest(runs: Sequence[dict[str, Any]], keep: int) -> set[str]:
+    made: dict[str, list[str]] = defaultdict(list)
+    for run in sorted(runs, key=lambda row: row["started_at"], reverse=True):
+        if run["status"] == "succeeded":
+            for key, version in dict(run["artefacts"]).items():
+                if version not in made[key]:
+                    made[key].append(version)
+    return {version for versions in made.values() for version in versions[:keep]}
+
+
+def _made_from(warehouse: Path, version: str) -> list[str]:
+    described = checkpoint_manifest(warehouse / CHECKPOINTS, version)
+    return [described[name] for name in _PARENTS if described.get(name)]
+
+
+def _old_catalogs(warehouse: Path, keep: int) -> list[Path]:
+    newest_first = sorted((warehouse / CATALOGS).glob("v*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return newest_first[keep:]
+
+
+def _leftovers(warehouse: Path) -> list[Path]:
+    limit = time.time() - _LEFTOVER_SECONDS
+    found = (folder for place in FOLDERS.values() for end in LEFTOVERS for folder in (warehouse / place).glob(end))
+    return sorted(folder for folder in found if folder.stat().st_mtime < limit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -14,12 +13,19 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from precise_core.artefacts import verify_sums
+from precise_core.artefacts import (
+    CHECKPOINTS,
+    ROLLBACK_JOURNAL,
+    artefact_folder,
+    artefacts_in_use,
+    ranker_pointer,
+    replace_file,
+    verify_sums,
+)
 from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
-from precise_core.operations.old_artefacts import FOLDERS, pointers
 from precise_core.ranking.variants import publish_rankers
-from precise_core.run.job import ROLLBACK_JOURNAL, Job
+from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.erasure_list import ErasureList
@@ -41,10 +47,9 @@ _HISTORY = {RUNS.name, VALIDATION_RESULTS.name}
 
 @dataclass
 class State:
-    """What a warehouse consisted of after a run.
+    """What a warehouse consisted of after the run ``to_run``.
 
     Attributes:
-        to_run: The run.
         tables: Table -> version; a table that is not here did not exist.
         table_ids: Table -> its identity, where a run has written it down.
         artefacts: `checkpoint:<task>`, `index:<task>` and `ranker:<system>` -> version.
@@ -55,7 +60,7 @@ class State:
     table_ids: dict[str, str] = field(default_factory=dict)
     artefacts: dict[str, str] = field(default_factory=dict)
 
-    def take(self, run: Mapping[str, Any]) -> None:
+    def add(self, run: Mapping[str, Any]) -> None:
         """Go on by one run."""
         whole = run["job"] in (NIGHT, "rollback") and run["status"] == "succeeded"  # these write down everything
         if whole:
@@ -73,12 +78,7 @@ class State:
 
 
 def state_after(job: Job, run_id: str) -> State:
-    """What `runs` says about the state after ``run_id``.
-
-    Raises:
-        ConfigError: There is no such run, or it failed; the message names runs there are.
-        DataError: Users were erased since: going back would bring them back.
-    """
+    """What `runs` says about the state after ``run_id``; refused where users were erased since."""
     rows = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS)).to_pylist()
     rows.sort(key=_end)
     found = next((row for row in rows if row["run_id"] == run_id), None)
@@ -96,7 +96,7 @@ def state_after(job: Job, run_id: str) -> State:
         )
     state = State(run_id)
     for row in rows[: rows.index(found) + 1]:
-        state.take(row)
+        state.add(row)
     return state
 
 
@@ -107,19 +107,13 @@ def _end(run: Mapping[str, Any]) -> datetime:
 
 def whole_state(job: Job) -> None:
     """Write down every table's version and everything in use, so that this run can be gone back to."""
-    existing = [table for table in TABLES if table.name not in _HISTORY and job.warehouse.exists(table)]
-    job.output_versions = {table.name: job.warehouse.version(table) for table in existing}
+    job.output_versions = {table.name: job.warehouse.version(table) for table in _tables(job)}
     indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.folder).items()}
-    job.artefacts = pointers(job.folder) | indexes
+    job.artefacts = artefacts_in_use(job.folder) | indexes
 
 
 def verify(job: Job, state: State) -> list[str]:
-    """Make sure that all of the state is there, before anything is touched; returns what was looked at.
-
-    Raises:
-        DataError: A table is gone or another one, or a file of its version is gone or has another size.
-        CheckpointError: A checkpoint, an index or a ranking model is gone or changed.
-    """
+    """Refuse a state that is not wholly there, before anything is touched; returns what was looked at."""
     seen = []
     for table in TABLES:
         if table.name in state.tables:
@@ -127,7 +121,7 @@ def verify(job: Job, state: State) -> list[str]:
             files = _verify_table(job.warehouse.path(table), table.name, state.tables[table.name])
             seen.append(f"{table.name} version {state.tables[table.name]}: {files} files are there")
     for key, version in sorted(state.artefacts.items()):
-        folder = job.folder / FOLDERS[key.partition(":")[0]] / version
+        folder = artefact_folder(job.folder, key, version)
         if key.startswith("index:") and not folder.is_dir():
             seen.append(f"{key} {version}: removed since, it will be built again")
             continue
@@ -135,7 +129,7 @@ def verify(job: Job, state: State) -> list[str]:
         seen.append(f"{key} {version}: SHA-256 as written")
     if PUBLISHED_MODELS.name in state.tables:
         for task, row in published_rows(job.folder, state.tables[PUBLISHED_MODELS.name]).items():
-            Checkpoint.open(job.folder / FOLDERS["checkpoint"] / row[c.MODEL_VERSION])
+            Checkpoint.open(job.folder / CHECKPOINTS / row[c.MODEL_VERSION])
             seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
     return seen
 
@@ -171,21 +165,11 @@ def _verify_table(path: str, name: str, version: int) -> int:
 
 def begin(job: Job, state: State) -> None:
     """Leave the journal: from here on no other job works on the warehouse until the rollback is finished."""
-    journal = job.folder / ROLLBACK_JOURNAL
-    draft = journal.with_suffix(".writing")
-    with draft.open("w", encoding="utf-8") as handle:
-        json.dump(asdict(state), handle, indent=2)
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.replace(journal)
+    replace_file(job.folder / ROLLBACK_JOURNAL, json.dumps(asdict(state), indent=2))
 
 
 def interrupted(job: Job) -> State | None:
-    """The state that an interrupted rollback was on its way to.
-
-    Raises:
-        InterruptedRollbackError: It was on its way to another run than asked for now.
-    """
+    """The state that an interrupted rollback was on its way to; it must be finished before another one begins."""
     journal = job.folder / ROLLBACK_JOURNAL
     if not journal.is_file():
         return None
@@ -197,20 +181,20 @@ def interrupted(job: Job) -> State | None:
     return state
 
 
-def point_back(job: Job, state: State) -> None:
-    """Checkpoints and ranking models in use; first, since the vectors they made are still in the tables."""
-    checkpoints, rankers = job.folder / FOLDERS["checkpoint"], job.folder / FOLDERS["ranker"] / "latest.json"
-    wanted = {key: version for key, version in state.artefacts.items() if not key.startswith("index:")}
-    for key in sorted(pointers(job.folder).keys() - wanted.keys()):
+def restore_pointers(job: Job, state: State) -> None:
+    """Put checkpoints and ranking models back in use; first, since the vectors they made are still in the tables."""
+    checkpoints = job.folder / CHECKPOINTS
+    needed = {key: version for key, version in state.artefacts.items() if not key.startswith("index:")}
+    for key in sorted(artefacts_in_use(job.folder).keys() - needed.keys()):
         if key.startswith("checkpoint:"):
             unpublish(checkpoints, key.partition(":")[2])
             job.say(f"{key}: none in use, as then")
-    for key, version in sorted(wanted.items()):
+    for key, version in sorted(needed.items()):
         if key.startswith("checkpoint:"):
             publish_latest(checkpoints, key.partition(":")[2], Checkpoint.open(checkpoints / version))
             job.say(f"{key}: {version}")
-    systems = {key.partition(":")[2]: version for key, version in wanted.items() if key.startswith("ranker:")}
-    if systems or rankers.is_file():
+    systems = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith("ranker:")}
+    if systems or ranker_pointer(job.folder).is_file():
         publish_rankers(job, systems)
 
 
@@ -218,9 +202,7 @@ def restore_tables(job: Job, state: State) -> Sequence[str]:
     """Every table to its version, in one commit each, and none where it has the same files already.
 
     `published_models` moves first where the vectors it will name are there already, else last: readers outside meet
-    published vectors at every moment.
-
-    Returns the tables that changed.
+    published vectors at every moment. Returns the tables that changed.
     """
     changed, is_first = [], _may_move_first(job, state)
     for table in sorted(_tables(job), key=lambda table: (table == PUBLISHED_MODELS) != is_first):
@@ -264,4 +246,4 @@ def _tables(job: Job) -> list[Table]:
 def removed_indexes(job: Job, state: State) -> list[str]:
     """Tasks whose index was removed since; what is in one never changes."""
     indexes = {key.partition(":")[2]: name for key, name in state.artefacts.items() if key.startswith("index:")}
-    return sorted(task for task, name in indexes.items() if not (job.folder / FOLDERS["index"] / name).is_dir())
+    return sorted(task for task, name in indexes.items() if not artefact_folder(job.folder, "index", name).is_dir())

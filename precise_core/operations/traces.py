@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -15,11 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from precise_core.operations.erase import MESSAGE, WINDOW_USER
 from precise_core.warehouse.care import live_files
-from precise_core.warehouse.id_words import BETWEEN, message_pattern, phrase_pattern, words_of
+from precise_core.warehouse.erasure_list import BETWEEN, message_pattern, phrase_pattern, words_of
 from schemas import columns as c
 
+MESSAGE = "error"  # of `runs`
+# window_id is task/split/user_id/number; a user_id may hold slashes itself.
+WINDOW_USER = r"(?s)^[^/]*/[^/]*/(.*)/[^/]*$"
+_OWN = {c.USER_ID, c.WINDOW_ID, c.RAW, MESSAGE}  # columns that name users
 _KEPT_CHARS = 32  # of a text in the statistics of a table's log; a mark may follow
 
 
@@ -46,17 +49,9 @@ class Traces:
         """Values that still name a user, or may."""
         return self.live_values + self.older_values + self.log_values + self.unreadable_files
 
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
-
 
 def find_traces(path: str, user_ids: Sequence[str]) -> Traces:
-    """Read every Parquet file below the table's folder, whichever version it belongs to or none, and its log.
-
-    Args:
-        path: The table's folder.
-        user_ids: Whom to look for.
-    """
+    """Read every Parquet file below the table's folder, whichever version it belongs to or none, and its log."""
     found, live = Traces(), {unquote(name) for name in live_files(path)}
     for file in sorted(Path(path).rglob("*.parquet")):
         name = file.relative_to(path).as_posix()
@@ -89,9 +84,6 @@ def values_in(file: Path, user_ids: Sequence[str]) -> Counter[str]:
     return found
 
 
-_OWN = {c.USER_ID, c.WINDOW_ID, c.RAW, MESSAGE}
-
-
 def _is_text(data_type: pa.DataType) -> bool:
     if pa.types.is_list(data_type):
         return _is_text(data_type.value_type)
@@ -107,21 +99,15 @@ def _texts(column: pa.Array) -> pa.Array:
 
 
 def _matches(name: str, texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
-    wanted = pa.array(list(user_ids), pa.string())
+    requested = pa.array(list(user_ids), pa.string())
     if name == c.USER_ID:
-        return pc.is_in(texts, wanted)
+        return pc.is_in(texts, requested)
     if name == c.WINDOW_ID:
-        return pc.is_in(pc.replace_substring_regex(texts, WINDOW_USER, r"\1"), wanted)
-    return _names_in_message(texts, user_ids) if name == MESSAGE else _names_in_text(texts, user_ids)
-
-
-def _names_in_message(texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
-    return pc.match_substring_regex(texts, "|".join(map(message_pattern, user_ids)))
-
-
-def _names_in_text(texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
+        return pc.is_in(pc.replace_substring_regex(texts, WINDOW_USER, r"\1"), requested)
+    if name == MESSAGE:
+        return pc.match_substring_regex(texts, "|".join(map(message_pattern, user_ids)))
     patterns = [phrase_pattern(user_id) for user_id in user_ids if words_of(user_id)]
-    if not patterns:  # they consist of nothing but what stands between values
+    if not patterns:  # they consist of nothing but what separates values
         return pc.is_in(texts, pa.array([], pa.string()))
     return pc.match_substring_regex(texts, f"(^|{BETWEEN})({'|'.join(patterns)})($|{BETWEEN})")
 

@@ -29,7 +29,7 @@ from precise_core.errors import ModelError
 from precise_core.index.engine import dot_products
 from precise_core.pair_scores.config import ScoringConfig
 from precise_core.vectors.shipping import ship, shipped
-from precise_core.warehouse.arrow_lists import fixed_lists
+from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
 from schemas import PAIR_SCORES
 from schemas import columns as c
 
@@ -243,8 +243,6 @@ def _matrix(column: pa.ChunkedArray | pa.ListArray) -> np.ndarray:
     Raises:
         ModelError: They are not of one width.
     """
-    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    widths = pc.unique(pc.list_value_length(lists)).to_pylist()
-    if len(widths) > 1:
-        raise ModelError(f"vectors of several widths ({sorted(widths)}) meet in one join: they are of two models")
-    return fixed_lists(lists, widths[0] if widths else 0)
+    if len(widths := list_lengths(column)) > 1:
+        raise ModelError(f"vectors of several widths ({widths}) meet in one join: they are of two models")
+    return fixed_lists(column)

@@ -25,8 +25,7 @@ from precise_core.publication.drift import drift_figures, unknown_token_share
 from precise_core.run.job import Job
 from precise_core.sequences.night import as_of_sequences
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.checkpoints import (
-    checkpoint_folder,
+from precise_core.training.night import (
     latest_checkpoint,
     require_tokens,
     require_vocabulary,
@@ -75,7 +74,7 @@ def published_checkpoint(job: Job, task: str) -> Checkpoint:
 
     A checkpoint that was trained since is not read before `publish_models` has found its vectors complete.
     """
-    return Checkpoint.open(checkpoint_folder(job) / _published(job, task)[c.MODEL_VERSION])
+    return Checkpoint.open(job.checkpoints / _published(job, task)[c.MODEL_VERSION])
 
 
 def published_version(job: Job, task: str, table: Table) -> int:
@@ -239,8 +238,7 @@ def _sampled(old: DataFrame, new: DataFrame, key: str, size: int) -> tuple[np.nd
     table = both.orderBy(key).toArrow()
     if not table.num_rows:
         return None
-    columns = (table[name].combine_chunks() for name in (_OLD, _NEW))
-    old_SD, new_SD = (fixed_lists(column, len(column[0])).astype(np.float64) for column in columns)
+    old_SD, new_SD = (fixed_lists(table[name]).astype(np.float64) for name in (_OLD, _NEW))
     return old_SD, new_SD
 
 

@@ -9,16 +9,17 @@ from precise_core.config.tasks import ALL_TASK
 
 
 class RankingFeaturesConfig(Config):
-    """`ranking_features`: which tasks' vectors are joined and how impressions are split by time.
+    """`ranking_features`: which tasks' vectors are joined and how impressions are split by time."""
 
-    The first `train_share` of the impressions' time span trains, the next `validation_share` selects, the rest tests.
-    """
-
-    tasks: tuple[str, ...] = Field((ALL_TASK,), min_length=1)
+    tasks: tuple[str, ...] = Field(
+        (ALL_TASK,),
+        min_length=1,
+        description="Tasks whose vectors are joined to the impressions, one slice of the table each.",
+    )
     days: int = Field(60, ge=1, description="How far back from the newest impression the table goes.")
-    train_share: float = Field(0.6, gt=0, lt=1)
-    validation_share: float = Field(0.15, gt=0, lt=1)
-    popularity_days: int = Field(28, ge=1)
+    train_share: float = Field(0.6, gt=0, lt=1, description="First part of the impressions' time span: trains.")
+    validation_share: float = Field(0.15, gt=0, lt=1, description="Next part of it: selects the epoch. The rest tests.")
+    popularity_days: int = Field(28, ge=1, description="Days over which an item's recent events are counted.")
 
     @model_validator(mode="after")
     def _leaves_a_test_share(self) -> RankingFeaturesConfig:
@@ -33,11 +34,11 @@ class RankingFeaturesConfig(Config):
 class RankerConfig(Config):
     """Training of the DCN ranking model."""
 
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(512, ge=2)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
-    patience: int = Field(2, ge=1)
+    epochs: int = Field(3, ge=1, description="Passes over the training impressions, at most.")
+    batch_size: int = Field(512, ge=2, description="Impressions per step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Of AdamW.")
+    weight_decay: float = Field(1e-5, ge=0, description="Of AdamW.")
+    patience: int = Field(2, ge=1, description="Epochs without a lower validation log loss before it stops.")
     ablations: bool = Field(False, description="Also train with each injection alone, on the last of the tasks.")
     leave_out: tuple[str, ...] = Field((), description="Features that no ranking model reads, by name.")
 
@@ -50,12 +51,12 @@ class DCNConfig(Config):
     ``vocabulary_min_count`` times, and one for all others.
     """
 
-    embedding_width: int = Field(16, ge=1)
-    hash_buckets: int = Field(20_000, ge=2)
+    embedding_width: int = Field(16, ge=1, description="Width of one sparse feature's embedding.")
+    hash_buckets: int = Field(20_000, ge=2, description="Rows of the embedding table per sparse feature.")
     vocabulary_features: tuple[str, ...] = Field((), description="Categorical features by vocabulary, e.g. `category`.")
     vocabulary_min_count: int = Field(1, ge=1, description="A rarer value shares the row of unknown ones.")
-    cross_layers: int = Field(2, ge=1)
-    deep_widths: tuple[int, ...] = (64, 32)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    cross_layers: int = Field(2, ge=1, description="Layers of the cross network.")
+    deep_widths: tuple[int, ...] = Field((64, 32), description="Hidden widths of the deep tower.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="In the deep tower.")
     inject_vectors: bool = Field(True, description="Injection 1: vectors beside the embedding layer's output.")
     inject_score: bool = Field(True, description="Injection 2: the dot product beside the DCN's output.")

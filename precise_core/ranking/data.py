@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from precise_core.errors import DataError, SchemaError, VersionMixError
+from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
 from schemas import columns as c
 
 _COLUMNS = (
@@ -181,12 +182,10 @@ def _vectors(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     has_vector = lists.is_valid().to_numpy()
     if not has_vector.any():
         return np.zeros((table.num_rows, 0), np.float32), has_vector
-    present = pa.concat_arrays(lists.drop_null().chunks)
-    widths = np.unique(np.diff(present.offsets.to_numpy()))
-    if len(widths) != 1:
-        raise DataError(f"ranking data: {column} has vectors of several widths: {widths.tolist()}")
-    vectors = np.zeros((table.num_rows, int(widths[0])), np.float32)
-    vectors[has_vector] = present.flatten().to_numpy(zero_copy_only=False).reshape(-1, int(widths[0]))
+    if len(widths := list_lengths(lists)) != 1:
+        raise DataError(f"ranking data: {column} has vectors of several widths: {widths}")
+    vectors = np.zeros((table.num_rows, widths[0]), np.float32)
+    vectors[has_vector] = fixed_lists(lists.drop_null())
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise DataError(f"ranking data: {column} holds NaN or infinity in {int(bad.sum())} rows")

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from precise_core.artefacts import replace_file
+from precise_core import artefacts
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError
 from precise_core.publication.night import published_tasks
 from precise_core.ranking.config import DCNConfig
 from precise_core.run.job import Job
 from schemas import columns as c
-
-_POINTER = "latest.json"
 
 
 @dataclass(frozen=True)
@@ -66,18 +64,17 @@ def _system(task: str) -> str:
 
 
 def ranker_folder(job: Job) -> Path:
-    return job.folder / "rankers"
+    return job.folder / artefacts.RANKERS
 
 
 def publish_rankers(job: Job, versions: dict[str, str]) -> None:
     """Make these ranker_versions, by system, the ones in use, in one step."""
-    replace_file(ranker_folder(job) / _POINTER, json.dumps(versions, indent=2))
+    artefacts.replace_file(artefacts.ranker_pointer(job.folder), json.dumps(versions, indent=2))
 
 
 def rankers_in_use(job: Job) -> dict[str, str]:
     """ranker_version by system; empty where no training has had anything to learn from yet."""
-    pointer = ranker_folder(job) / _POINTER
-    return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
+    return artefacts.rankers_in_use(job.folder)
 
 
 def current_rankers(job: Job) -> dict[str, str]:
@@ -86,6 +83,6 @@ def current_rankers(job: Job) -> dict[str, str]:
     Raises:
         CheckpointError: No ranking model was trained yet.
     """
-    if not (ranker_folder(job) / _POINTER).is_file():
+    if not artefacts.ranker_pointer(job.folder).is_file():
         raise CheckpointError(f"no ranking model in {ranker_folder(job)}; run jobs/train_ranker.py first")
     return rankers_in_use(job)

@@ -11,11 +11,11 @@ from schemas import columns as c
 class RecallConfig(Config):
     """U2I and U2I2I (VI-B, Fig. 6), merged, and what a user without history gets instead."""
 
-    k: int = Field(100, ge=1)
+    k: int = Field(100, ge=1, description="Candidates per user and source.")
     seeds: int = Field(10, ge=1, description="Recent items of the user that neighbours are looked up for.")
-    neighbours: int = Field(30, ge=1)
+    neighbours: int = Field(30, ge=1, description="Items looked up per seed.")
     decay: float = Field(0.9, gt=0, le=1, description="Weight of the next older seed.")
-    filter_seen: bool = False
+    filter_seen: bool = Field(False, description="Leave out items of the user's sequence.")
     quotas: dict[str, float] = Field(
         {c.U2I: 1.0, c.U2I2I: 1.0},
         description="Places of each source in the merged list, in proportion; 0 = the source is not merged.",

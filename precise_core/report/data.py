@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from precise_core.artefacts import CHECKPOINTS, checkpoint_manifest, checkpoints_in_use, rankers_in_use
 from precise_core.config.tasks import ALL_TASK
-from precise_core.report.frames import records
 from precise_core.settings import Settings
-from precise_core.warehouse.report_tables import Tables
+from precise_core.warehouse.reader import TableReader
 from schemas import (
     EVALUATION_METRICS,
     EVENTS,
@@ -49,7 +50,7 @@ SOURCES: tuple[tuple[Table, Table], ...] = (
 
 # They write down what a night left behind, or look after it; their seconds are not a step of it.
 _NO_STEP_OF_A_NIGHT = ("run_night", "maintain_tables", "erase_user", "rollback")
-_UNTRAINED = "latest-untrained"  # kept for comparison only: nothing was trained, nothing is served from it
+_UNTRAINED = "untrained"  # kept for comparison only: nothing was trained, nothing is served from it
 
 
 @dataclass(frozen=True)
@@ -74,30 +75,23 @@ class Example:
 
 
 class Night:
-    """Everything the report asks of one warehouse; each answer is computed once."""
+    """Everything the report shows of one warehouse."""
 
     def __init__(self, warehouse: Path, settings: Settings) -> None:
         self.settings = settings
-        self.tables = Tables(warehouse)
-        self.checkpoints = warehouse / "checkpoints"
-
-    @property
-    def before_as_of(self) -> pc.Expression:
-        return pc.field(c.EVENT_TS) < self._as_of
-
-    @property
-    def _as_of(self) -> pa.Scalar:
-        return pa.scalar(self.settings.as_of, pa.timestamp("us", tz="UTC"))
+        self.tables = TableReader(warehouse)
+        self._checkpoints = warehouse / CHECKPOINTS
+        self._is_known = pc.field(c.EVENT_TS) < _instant(settings.as_of)
 
     @cached_property
     def known_events(self) -> pd.DataFrame:
         """Events before `as_of` by scene and action."""
-        return self.tables.counts(EVENTS, [c.SCENE, c.ACTION], self.before_as_of)
+        return self.tables.counts(EVENTS, [c.SCENE, c.ACTION], self._is_known)
 
     @cached_property
     def item_popularity(self) -> pd.Series:
         """Events before `as_of` per item, most popular first; only items with at least one."""
-        return self.tables.counts(EVENTS, [c.ITEM_ID], self.before_as_of)["rows"]
+        return self.tables.counts(EVENTS, [c.ITEM_ID], self._is_known)["rows"]
 
     @cached_property
     def sequence_lengths(self) -> pd.DataFrame:
@@ -111,15 +105,16 @@ class Night:
     def metrics(self) -> pd.DataFrame:
         """`evaluation_metrics` of the configured `as_of`, or of the latest one where that has none."""
         frame = self.tables.frame(EVALUATION_METRICS, EVALUATION_METRICS.column_names)
-        wanted = frame[frame[c.AS_OF] == pd.Timestamp(self.settings.as_of)]
-        return wanted if len(wanted) else frame[frame[c.AS_OF] == frame[c.AS_OF].max()]
+        configured = frame[frame[c.AS_OF] == pd.Timestamp(self.settings.as_of)]
+        return configured if len(configured) else frame[frame[c.AS_OF] == frame[c.AS_OF].max()]
 
     def reject_reasons(self) -> pd.DataFrame:
         """table, reason, source_file, rows of everything in quarantine."""
-        found = []
-        for accepted, rejected in SOURCES:
-            if self.tables.exists(rejected):
-                found.append(self.tables.counts(rejected, [c.REASON, c.SOURCE_FILE]).assign(table=accepted.name))
+        found = [
+            self.tables.counts(rejected, [c.REASON, c.SOURCE_FILE]).assign(table=accepted.name)
+            for accepted, rejected in SOURCES
+            if self.tables.exists(rejected)
+        ]
         columns = ["table", c.REASON, c.SOURCE_FILE, "rows"]
         return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
 
@@ -147,15 +142,15 @@ class Night:
 
     def scored_impressions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Labels and probabilities of the test impressions, by ranking model in use."""
-        pointer = self.tables.root / "rankers" / "latest.json"
-        if not pointer.is_file() or not self.tables.rows_if_any(RANKING_SCORES):
+        rankers = rankers_in_use(self.tables.root)
+        if not rankers or not self.tables.rows_if_any(RANKING_SCORES):
             return {}
         features = self.tables.frame(RANKING_FEATURES, [c.IMPRESSION_ID, c.LABEL, c.SPLIT])
         # With the vectors of every task; what one ranking model has learned from is no test for any.
         is_learned_from = features.loc[features[c.SPLIT] != c.TEST, c.IMPRESSION_ID].unique()
         tested = features[~features[c.IMPRESSION_ID].isin(is_learned_from)].drop_duplicates(c.IMPRESSION_ID)
         found = {}
-        for system, version in json.loads(pointer.read_text(encoding="utf-8")).items():
+        for system, version in rankers.items():
             of_version = pc.field(c.RANKER_VERSION) == version
             scores = self.tables.frame(RANKING_SCORES, [c.IMPRESSION_ID, c.SCORE], of_version)
             rows = scores.merge(tested, on=c.IMPRESSION_ID).sort_values(c.IMPRESSION_ID)
@@ -177,20 +172,17 @@ class Night:
     @cached_property
     def trainings(self) -> list[Training]:
         """The newest checkpoint of each task: Universal Training first, then by name."""
-        pointers = [path for path in self.checkpoints.glob("latest-*.json") if path.stem != _UNTRAINED]
-        pointers.sort(key=lambda path: (path.stem != f"latest-{ALL_TASK}", path.stem))
-        return [self._training(pointer) for pointer in pointers]
-
-    def _training(self, pointer: Path) -> Training:
-        version = str(json.loads(pointer.read_text(encoding="utf-8"))[c.MODEL_VERSION])
-        folder = self.checkpoints / version
-        manifest = folder / "manifest.json"
-        return Training(
-            name=pointer.stem.removeprefix("latest-"),
-            model_version=version,
-            manifest=json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {},
-            log=read_metric_log(folder / "metrics.jsonl"),
-        )
+        in_use = checkpoints_in_use(self._checkpoints)
+        names = sorted(in_use.keys() - {_UNTRAINED}, key=lambda name: (name != ALL_TASK, name))
+        return [
+            Training(
+                name=name,
+                model_version=in_use[name],
+                manifest=checkpoint_manifest(self._checkpoints, in_use[name]),
+                log=read_metric_log(self._checkpoints / in_use[name] / "metrics.jsonl"),
+            )
+            for name in names
+        ]
 
     @cached_property
     def published(self) -> dict[str, str] | None:
@@ -207,24 +199,21 @@ class Night:
 
     def titles(self, item_ids: Iterable[str]) -> dict[str, str]:
         """item_id -> title; the id itself where the item has no title."""
-        wanted = sorted(set(item_ids))
-        frame = self.tables.frame(ITEMS, [c.ITEM_ID, c.TITLE], pc.field(c.ITEM_ID).isin(wanted))
-        known = {item: title for item, title in zip(frame[c.ITEM_ID], frame[c.TITLE], strict=True) if title}
-        return {item: known.get(item, item) for item in wanted}
+        requested = sorted(set(item_ids))
+        frame = self.tables.frame(ITEMS, [c.ITEM_ID, c.TITLE], pc.field(c.ITEM_ID).isin(requested))
+        titles = zip(frame[c.ITEM_ID], frame[c.TITLE], strict=True)
+        return dict(zip(requested, requested, strict=True)) | {item: title for item, title in titles if title}
 
     def examples(self, number: int, history: int, candidates: int) -> list[Example]:
-        """A few users, drawn by a seeded hash of the user id among those with candidates of the served checkpoints.
+        """Some users, drawn by a seeded hash of the user id among those with candidates of the served checkpoints.
 
-        Args:
-            number: How many users.
-            history: Recent events per user.
-            candidates: Recalled items per list.
+        Each has at most ``history`` recent events and ``candidates`` recalled items per list.
         """
         served = sorted(self._served & set(self.tables.counts(RECALL_CANDIDATES, [c.MODEL_VERSION])[c.MODEL_VERSION]))
         where = pc.field(c.MODEL_VERSION).isin(served) if served else None
         users = self.tables.counts(RECALL_CANDIDATES, [c.USER_ID], where)[c.USER_ID]
-        drawn = sorted(users, key=lambda user: hashlib.sha256(f"{self.settings.seed}/{user}".encode()).hexdigest())
-        drawn = drawn[:number]
+        seed = self.settings.seed
+        drawn = sorted(users, key=lambda user: hashlib.sha256(f"{seed}/{user}".encode()).hexdigest())[:number]
         recalled = pc.field(c.USER_ID).isin(drawn) & (pc.field(c.RANK) <= candidates)
         columns = [c.USER_ID, c.TASK, c.SOURCE, c.RANK, c.ITEM_ID, c.SEED_ITEM_ID]
         rows = self.tables.frame(RECALL_CANDIDATES, columns, recalled & where if served else recalled)
@@ -265,10 +254,8 @@ class Night:
 
     def _future(self, users: list[str]) -> dict[str, frozenset[str]]:
         """Items each user came to in the test days after `as_of`."""
-        end = self.settings.as_of + pd.Timedelta(days=self.settings.evaluation.test_days)
-        stop = pa.scalar(end, pa.timestamp("us", tz="UTC"))
-        time = pc.field(c.EVENT_TS)
-        where = pc.field(c.USER_ID).isin(users) & (time >= self._as_of) & (time < stop)
+        end = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days)
+        where = pc.field(c.USER_ID).isin(users) & ~self._is_known & (pc.field(c.EVENT_TS) < _instant(end))
         rows = self.tables.frame(EVENTS, [c.USER_ID, c.ITEM_ID], where)
         return {str(user): frozenset(group) for user, group in rows.groupby(c.USER_ID)[c.ITEM_ID]}
 
@@ -296,3 +283,12 @@ def _candidate_lists(rows: pd.DataFrame) -> dict[tuple[str, str], list[tuple[str
     for row in records(rows.sort_values([c.TASK, c.SOURCE, c.RANK])):
         lists.setdefault((row.task, row.source), []).append((row.item_id, row.seed_item_id))
     return lists
+
+
+def _instant(time: datetime) -> pa.Scalar:
+    return pa.scalar(time, pa.timestamp("us", tz="UTC"))
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """Named tuples, one per row; untyped, because the columns of a frame are known only when it is read."""
+    return iter(frame.itertuples(index=False))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+from schemas import columns as c
+
 _SYSTEM_NAMES = {
     "personal_frequency": "personal frequency",
     "item_knn": "item-kNN",
     "last_item_knn": "last item's neighbours",
     "user_knn": "user-kNN",
-    "u2i": "U2I",
-    "u2i2i": "U2I2I",
+    c.U2I: "U2I",
+    c.U2I2I: "U2I2I",
     "merged": "merged by quota",
 }
 _METRIC_NAMES = {
@@ -73,9 +75,9 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.1f}".removesuffix(".0") + " %"
 
 
-def share(part: int, whole: int) -> float | None:
-    """``part / whole``; None, which is written as a dash, where there is no whole."""
-    return part / whole if whole else None
+def percent_of(part: float, whole: float) -> str:
+    """``part / whole`` as a percentage; a dash where there is no whole."""
+    return percent(part / whole if whole else None)
 
 
 def duration(seconds: float | None) -> str:

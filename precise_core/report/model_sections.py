@@ -1,19 +1,23 @@
-"""The sections about quality: the whole catalog, recall, ranking; each opens with its verdicts."""
+"""The sections about models: training, expert load, the whole catalog, recall, ranking, examples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.evaluation.calibration import calibration, calibration_error
 from precise_core.report import formats, plots
 from precise_core.report import verdicts as v
-from precise_core.report.blocks import Block, Cell, Grid, Heading, Plot, Plots, Skip, Text, Verdicts
-from precise_core.report.data import Night
+from precise_core.report.blocks import Block, Cell, Grid, Heading, Listing, Person, Plot, Plots, Skip, Text, Verdicts
+from precise_core.report.data import Example, Night, Training
 from schemas import EVALUATION_METRICS, IMPRESSIONS
 from schemas import columns as c
+
+_CURVE_POINTS = 200
+_HISTORY, _CANDIDATES = 10, 8  # items shown of an example user
 
 _GROUPS = {
     "hot": "hot items",
@@ -28,16 +32,87 @@ _METRIC_ORDER = (
 )
 
 
+def training(night: Night) -> list[Block]:
+    """Loss and validation curves of the newest checkpoint of every task, and whether it is published."""
+    if not night.trainings:
+        raise Skip("no checkpoint is served yet (jobs/train_universal.py)")
+    blocks: list[Block] = []
+    for number, run in enumerate(night.trainings):
+        blocks.append(Heading(f"{run.name}: {run.model_version}{_state(night, run)}"))
+        drawn = _curves(run, f"training-{number}")
+        blocks.append(Plots(drawn) if drawn else Text("Nothing was logged while this checkpoint trained."))
+        facts = [[key, str(value)[:120]] for key, value in run.manifest.items() if isinstance(value, str | int | float)]
+        if facts:
+            caption = f"Manifest of {run.model_version}"
+            blocks.append(Grid(caption, ("key", "value"), facts, text_columns=2, folded=True))
+    return blocks
+
+
+def _state(night: Night, run: Training) -> str:
+    if night.published is None:
+        return ""
+    published = night.published.get(run.name)
+    return ", published" if published == run.model_version else f", not published; in use is {published or 'none'}"
+
+
+def _curves(run: Training, name: str) -> list[Plot]:
+    figures = []
+    if "loss" in run.log and run.log["loss"].notna().any():
+        steps, values = _thinned(run.log, "loss")
+        speed = run.log["sequences_per_second"].median() if "sequences_per_second" in run.log else None
+        pace = f", {formats.count(speed)} sequences per second" if speed is not None and np.isfinite(speed) else ""
+        text = f"Training loss: {formats.figure(values[0])} at first, {formats.figure(values[-1])} at the end{pace}."
+        figures.append(Plot(plots.curves(f"{name}-loss", [("loss", steps, values, "accent")], text), text))
+    series: list[tuple[str, list[float], list[float], plots.Tint]] = []
+    for column in sorted(name for name in map(str, run.log) if name.startswith("validation_")):
+        metric, _, k = column.removeprefix("validation_").rpartition("_at_")
+        label = formats.metric_name(metric, int(k)) if k.isdigit() else column.removeprefix("validation_")
+        steps, values = _thinned(run.log, column)
+        if values:
+            series.append((label, steps, values, "accent" if metric == "ndcg" else "reference"))
+    if series:
+        best = "; ".join(f"{label} at best {formats.figure(max(values))}" for label, _, values, _ in series)
+        figures.append(Plot(plots.curves(f"{name}-validation", series, f"Validation: {best}."), f"Validation: {best}."))
+    return figures
+
+
+def _thinned(log: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
+    """Steps and values without gaps, averaged into at most 200 points so that a long run stays a small drawing."""
+    known = log[["step", column]].apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan).dropna()
+    if len(known) > _CURVE_POINTS:
+        known = known.groupby(np.arange(len(known)) * _CURVE_POINTS // len(known)).mean()
+    return known["step"].tolist(), known[column].tolist()
+
+
+def expert_load(night: Night) -> list[Block]:
+    """Which share of the items each expert of the fusion took at the end of training."""
+    if night.settings.model.fusion.mode != "moe":
+        raise Skip(f"the fusion mode is {night.settings.model.fusion.mode!r}, which has no experts")
+    figures = []
+    for number, run in enumerate(night.trainings):
+        logged = run.log["expert_load"].dropna().tolist() if "expert_load" in run.log else []
+        if logged:
+            load = np.asarray(logged[-1], float) / (np.sum(logged[-1]) or 1.0)
+            text = f"{run.name}: the busiest expert takes {formats.percent(float(load.max()))} of the load."
+            name, labels, even = f"experts-{number}", [f"expert {n}" for n in range(1, len(load) + 1)], 1 / len(load)
+            drawing = plots.bars(name, labels, load.tolist(), text, text=formats.percent, even=even)
+            figures.append(Plot(drawing, text))
+    if not figures:
+        raise Skip("no served checkpoint has logged the load of its experts")
+    legend = "The dashed line is an even load. One expert far above it means that the others learn nothing."
+    return [Text(legend), Plots(figures)]
+
+
 def retrieval(night: Night) -> list[Block]:
     """Recall and NDCG over the whole catalog beside the simple references (Tables III, IV, VII)."""
-    metrics = _asked(night, v.RETRIEVAL, "no retrieval figure is recorded (jobs/evaluate.py)")
+    metrics = _figures_of(night, v.RETRIEVAL, "no retrieval figure is recorded (jobs/evaluate.py)")
     legend = "Every system ranks the whole catalog; truth is what the user came to after as_of. Whiskers and ranges "
     return [Text(legend + "are 95 % intervals over users."), *_lists(metrics, v.RETRIEVAL)]
 
 
 def recall(night: Night) -> list[Block]:
     """U2I and U2I2I candidates (Table VIII)."""
-    metrics = _asked(night, v.RECALL, "no recall figure is recorded (jobs/recall.py, jobs/evaluate.py)")
+    metrics = _figures_of(night, v.RECALL, "no recall figure is recorded (jobs/recall.py, jobs/evaluate.py)")
     legend = (
         "U2I searches with the user's vector, U2I2I collects neighbours of recent items; merged is one list of both, "
         "and of what is popular for users without a history. Overlap is the share of a source's candidates that the "
@@ -50,7 +125,7 @@ def ranking(night: Night) -> list[Block]:
     """DCN with and without PRECISE features (Table IX)."""
     if not night.tables.rows_if_any(IMPRESSIONS):
         raise Skip("the source has no impressions, so there is nothing to rank")
-    metrics = v.same_impressions(_asked(night, v.RANKING, "no ranking figure is recorded (jobs/train_ranker.py)"))
+    metrics = v.same_impressions(_figures_of(night, v.RANKING, "no ranking figure is recorded (jobs/train_ranker.py)"))
     blocks: list[Block] = [Verdicts(v.judge(metrics))]
     for number, task in enumerate(v.tasks_of(metrics, v.RANKING)):
         figures = []
@@ -61,7 +136,7 @@ def ranking(night: Night) -> list[Block]:
                 caption = f"{formats.metric_name(metric, 0)} on the test impressions; {better} is better."
                 drawing = plots.dots(f"ranking-{number}-{metric}", _dots(v.RANKING, found), caption, from_zero=False)
                 figures.append(Plot(drawing, caption))
-        blocks += [Plots(figures), _grid(metrics, v.RANKING, task, "all", ["all"], "Test impressions", folded=False)]
+        blocks += [Plots(figures), _grid(metrics, v.RANKING, task, "all", ["all"], "Test impressions")]
     if (metrics["metric"] == "auc_gain").any():
         legend = "Gains are over the first system, paired by user; an interval without 0 is no chance. Up is better."
         blocks.append(Text(legend))
@@ -72,10 +147,9 @@ def _calibration(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[Bl
     """Per ranking model, the share that was taken beside the probability it was given."""
     figures = []
     for number, (system, (labels, probabilities)) in enumerate(scored.items()):
-        found = calibration(labels, probabilities)
         error = formats.figure(calibration_error(labels, probabilities))
         caption = f"{formats.system_name(system)}: {formats.count(len(labels))} test impressions, error {error}."
-        points = [(part.predicted, part.observed) for part in found]
+        points = [(part.predicted, part.observed) for part in calibration(labels, probabilities)]
         figures.append(Plot(plots.calibration(f"calibration-{number}", points, f"Calibration of {caption}"), caption))
     if not figures:
         return []
@@ -83,13 +157,13 @@ def _calibration(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[Bl
     return [Heading("Calibration"), Text(legend), Plots(figures)]
 
 
-def _asked(night: Night, question: str, absent: str) -> pd.DataFrame:
+def _figures_of(night: Night, question: str, absent: str) -> pd.DataFrame:
     if not night.tables.rows_if_any(EVALUATION_METRICS):
         raise Skip("nothing has been evaluated yet (jobs/evaluate.py)")
-    asked = night.metrics[night.metrics["question"] == question]
-    if asked.empty:
+    metrics = night.metrics[night.metrics["question"] == question]
+    if metrics.empty:
         raise Skip(absent)
-    return asked
+    return metrics
 
 
 def _lists(metrics: pd.DataFrame, question: str) -> list[Block]:
@@ -101,13 +175,12 @@ def _lists(metrics: pd.DataFrame, question: str) -> list[Block]:
         blocks.append(Verdicts([verdict for verdict in judged if verdict.task == task]))
         blocks += _plots(metrics, question, task)
         groups = [group for group in _GROUPS if (metrics["item_group"] == group).any()]
-        for user_filter, meaning in v.FILTERS.items():
-            blocks.append(_grid(metrics, question, task, user_filter, ["all"], f"All items, {meaning}", folded=False))
-        for user_filter, meaning in v.FILTERS.items():
-            blocks.append(
-                _grid(metrics, question, task, user_filter, groups, f"By kind of item, {meaning}", folded=True)
-            )
-    return [block for block in blocks if not isinstance(block, Grid) or block.rows]
+        for of_groups, kind in ((["all"], "All items"), (groups, "By kind of item")):
+            for user_filter, meaning in v.FILTERS.items():
+                grid = _grid(metrics, question, task, user_filter, of_groups, f"{kind}, {meaning}")
+                if grid.rows:
+                    blocks.append(grid)
+    return blocks
 
 
 def _plots(metrics: pd.DataFrame, question: str, task: str) -> list[Block]:
@@ -132,20 +205,18 @@ def _plots(metrics: pd.DataFrame, question: str, task: str) -> list[Block]:
 
 
 def _dots(question: str, found: list[v.Score]) -> list[plots.Dot]:
-    return [plots.Dot(formats.system_name(s.system), s.value, s.low, s.high, tint(question, s.system)) for s in found]
+    return [plots.Dot(formats.system_name(s.system), s.value, s.low, s.high, _tint(question, s.system)) for s in found]
 
 
-def tint(question: str, system: str) -> plots.Tint:
+def _tint(question: str, system: str) -> plots.Tint:
     """Ours in the accent colour, our untrained selves in a pale one, references grey: the same everywhere."""
     if v.is_ours(question, system):
         return "accent"
     return "soft" if system.startswith("PRECISE") else "reference"
 
 
-def _grid(
-    metrics: pd.DataFrame, question: str, task: str, user_filter: str, groups: list[str], caption: str, *, folded: bool
-) -> Grid:
-    """Systems by metrics, the best of every column and group marked."""
+def _grid(metrics: pd.DataFrame, question: str, task: str, user_filter: str, groups: list[str], caption: str) -> Grid:
+    """Systems by metrics, the best of every column and group marked; folded where it is not of all items."""
     chosen = metrics[(metrics[c.TASK] == task) & (metrics["user_filter"] == user_filter)]
     chosen = chosen[chosen["item_group"].isin(groups)]
     pairs = sorted(
@@ -153,12 +224,13 @@ def _grid(
         key=lambda pair: (_METRIC_ORDER.index(pair[0]) if pair[0] in _METRIC_ORDER else 99, *pair),
     )
     rows: list[list[Cell | str]] = []
+    is_of_all = groups == ["all"]
     for group in groups:
         columns = [v.scores(metrics, question, task, metric, int(k), user_filter, group) for metric, k in pairs]
-        rows += _rows_of_group(columns, [] if groups == ["all"] else [_GROUPS.get(group, group)])
-    first = ["system"] if groups == ["all"] else ["items", "system"]
+        rows += _rows_of_group(columns, [] if is_of_all else [_GROUPS.get(group, group)])
+    first = ["system"] if is_of_all else ["items", "system"]
     names = [formats.metric_name(metric, int(k)) for metric, k in pairs]
-    return Grid(caption, [*first, *names, "users"], rows, text_columns=len(first), folded=folded)
+    return Grid(caption, [*first, *names, "users"], rows, text_columns=len(first), folded=not is_of_all)
 
 
 def _rows_of_group(columns: list[list[v.Score]], lead: list[str]) -> list[list[Cell | str]]:
@@ -177,3 +249,65 @@ def _cell(column: list[v.Score], system: str) -> Cell:
             best = len(column) > 1 and score.value == column[0].value
             return Cell(formats.figure(score.value), formats.interval(score.low, score.high), best)
     return Cell("–")
+
+
+def headline_grids(metrics: pd.DataFrame) -> Iterator[Grid]:
+    """The main figures of every question and task, for the terminal; the platform's own systems are marked."""
+    for question in (v.RETRIEVAL, v.RECALL):
+        _, k = v.headline_metric(metrics, question) or ("", 0)
+        for task in v.tasks_of(metrics, question):
+            columns = {
+                f"{formats.metric_name(metric, k)}\n{user_filter}": found
+                for user_filter in v.FILTERS
+                for metric in ("ndcg", "recall")
+                if (found := v.scores(metrics, question, task, metric, k, user_filter))
+            }
+            yield _headline_grid(f"{question}, task {task}", question, columns)
+    ranking = v.same_impressions(metrics)
+    for task in v.tasks_of(ranking, v.RANKING):
+        columns = {
+            formats.metric_name(metric, 0): v.scores(ranking, v.RANKING, task, metric, 0, "all")
+            for metric in v.RANKING_METRICS
+        }
+        yield _headline_grid("ranking", v.RANKING, columns)
+
+
+def _headline_grid(caption: str, question: str, columns: Mapping[str, list[v.Score]]) -> Grid:
+    values = [{score.system: score.value for score in found} for found in columns.values()]
+    rows = []
+    for system in {system: None for of_column in values for system in of_column}:
+        texts = [formats.system_name(system), *(formats.figure(of_column.get(system)) for of_column in values)]
+        rows.append([Cell(text, best=v.is_ours(question, system)) for text in texts])
+    return Grid(caption, ["system", *columns], rows)
+
+
+def examples(night: Night) -> list[Block]:
+    """A few users: what they did, what they are recommended, and what they then did."""
+    if not night.settings.evaluation.example_users:
+        raise Skip("evaluation.example_users is 0")
+    people = night.examples(night.settings.evaluation.example_users, _HISTORY, _CANDIDATES)
+    if not people:
+        raise Skip("recall_candidates is empty")
+    shown = {item for person in people for item, _ in person.history}
+    for person in people:
+        shown |= {item for found in person.candidates.values() for pair in found for item in pair if item}
+    titles = night.titles(shown)
+    days = night.settings.evaluation.test_days
+    legend = f"✓ = the user came to it in the {days} days after as_of; “again” = among the recent items shown."
+    return [Text(legend), *(_person(number, person, titles) for number, person in enumerate(people, 1))]
+
+
+def _person(number: int, person: Example, titles: dict[str, str]) -> Person:
+    recent = [Cell(titles[item], scene) for item, scene in person.history]
+    lists = [Listing(f"Recent items, newest first ({len(recent)} of {person.history_length})", recent)]
+    had = {item for item, _ in person.history}
+    for (task, source), found in person.candidates.items():
+        if source != "u2i" and task != ALL_TASK:
+            continue  # one neighbour list per person is enough to see what it does
+        cells = []
+        for item, seed in found:
+            notes = [f"because of {titles[seed]}"] if seed else []
+            notes += ["again"] if item in had else []
+            cells.append(Cell(titles[item], ", ".join(notes), item in person.future))
+        lists.append(Listing(f"{formats.system_name(source)} for {task}", cells))
+    return Person(f"User {number}", lists)  # the page is kept, and says nobody's id

@@ -1,4 +1,4 @@
-"""The report of one night: one self-contained HTML file, readable on a phone, in print and in the dark."""
+"""The report of one night: one self-contained HTML file, and the main figures of it in the terminal."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
 
+from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import PreciseError, stored_text
-from precise_core.report import (
-    data_sections,
-    example_section,
-    formats,
-    gate_sections,
-    job_sections,
-    model_sections,
-    training_sections,
-    verdicts,
-)
-from precise_core.report.blocks import Block, Section, Skip
+from precise_core.report import data_sections, formats, model_sections
+from precise_core.report.blocks import Block, Grid, Section, Skip, Text, Verdicts
 from precise_core.report.data import SOURCES, Night
-from precise_core.report.summary import print_summary
+from precise_core.report.verdicts import Verdict, judge
 from precise_core.settings import Settings
 from schemas import EVALUATION_METRICS, EVENTS, ITEMS, RUNS, USER_SEQUENCES, VALIDATION_RESULTS
-
-__all__ = ["build_report", "print_summary"]
 
 log = logging.getLogger(__name__)
 
@@ -37,39 +30,56 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Night], list[Block]]], ...] = (
     ("sequences", "Sequences", data_sections.sequences),
     ("scenes", "Scenes", data_sections.scenes),
     ("popularity", "Popularity", data_sections.popularity),
-    ("training", "Training", training_sections.training),
-    ("experts", "Expert load", training_sections.expert_load),
+    ("training", "Training", model_sections.training),
+    ("experts", "Expert load", model_sections.expert_load),
     ("retrieval", "Retrieval", model_sections.retrieval),
     ("recall", "Recall", model_sections.recall),
     ("ranking", "Ranking", model_sections.ranking),
-    ("examples", "Examples", example_section.examples),
-    ("gates", "Checks", gate_sections.gates),
-    ("jobs", "Jobs", job_sections.jobs),
-    ("versions", "Versions", job_sections.versions),
+    ("examples", "Examples", model_sections.examples),
+    ("gates", "Checks", data_sections.checks),
+    ("jobs", "Jobs", data_sections.jobs),
+    ("versions", "Versions", data_sections.versions),
 )
+_STYLES = {"win": "green", "loss": "red", "tie": "yellow"}
 
 
 def build_report(warehouse: Path, settings: Settings, out: Path) -> Path:
-    """Write the report of ``warehouse`` to ``out``, whole or not at all.
+    """Write the report of ``warehouse`` to the HTML file ``out``, whole or not at all.
 
     A part of the night that is missing leaves a section that says so; nothing missing makes the report fail. The same
     warehouse gives the same bytes.
-
-    Args:
-        warehouse: The warehouse root on this machine's file system.
-        settings: The configuration of the night.
-        out: The HTML file to write; its folder is made.
-
-    Returns:
-        ``out``.
     """
-    night = Night(warehouse, settings)
-    html = _render(night)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    unfinished.write_text(html, encoding="utf-8")
-    unfinished.replace(out)
+    replace_file(out, _render(Night(warehouse, settings)))
     return out
+
+
+def print_summary(warehouse: Path, settings: Settings, console: Console | None = None) -> None:
+    """Print the main figures per task, who wins, and the seconds per job, as far as they are there."""
+    console = console or Console()
+    night = Night(warehouse, settings)
+    blocks: list[Block] = [Text("Nothing has been evaluated yet (jobs/evaluate.py).")]
+    if night.tables.rows_if_any(EVALUATION_METRICS):
+        blocks = [*model_sections.headline_grids(night.metrics), Verdicts(_headlines(night))]
+    if night.tables.rows_if_any(RUNS):
+        blocks.append(data_sections.job_grid(night.runs))
+    for block in blocks:
+        _print(block, console)
+
+
+def _print(block: Block, console: Console) -> None:
+    if isinstance(block, Text):
+        console.print(block.text)
+    elif isinstance(block, Verdicts):
+        for verdict in block.verdicts:
+            console.print(RichText(verdict.text, style=_STYLES[verdict.outcome]))
+    elif isinstance(block, Grid):
+        table = RichTable(title=block.caption, title_justify="left")
+        for number, name in enumerate(block.header):
+            table.add_column(name, justify="left" if number < block.text_columns else "right", no_wrap=number == 0)
+        for row in block.rows:
+            cells = [(cell, "") if isinstance(cell, str) else (cell.text, "bold" if cell.best else "") for cell in row]
+            table.add_row(*(RichText(text, style) for text, style in cells))  # brackets in a name are no markup
+        console.print(table)
 
 
 def _render(night: Night) -> str:
@@ -99,10 +109,10 @@ def _section(night: Night, anchor: str, title: str, build: Callable[[Night], lis
         return Section(anchor=anchor, title=title, skipped=f"Could not be built: {stored_text(error)}")
 
 
-def _headlines(night: Night) -> list[verdicts.Verdict]:
+def _headlines(night: Night) -> list[Verdict]:
     if not night.tables.rows_if_any(EVALUATION_METRICS):
         return []
-    return [verdict for verdict in verdicts.judge(night.metrics) if verdict.headline]
+    return [verdict for verdict in judge(night.metrics) if verdict.headline]
 
 
 def _facts(night: Night) -> list[tuple[str, str]]:
@@ -117,10 +127,10 @@ def _facts(night: Night) -> list[tuple[str, str]]:
         facts.append(("items in the catalog", formats.count(tables.rows(ITEMS))))
     bad = sum(tables.rows_if_any(rejected) for _, rejected in SOURCES)
     all_rows = bad + sum(tables.rows_if_any(accepted) for accepted, _ in SOURCES)
-    facts.append(("rows rejected", f"{formats.count(bad)} ({formats.percent(formats.share(bad, all_rows))})"))
+    facts.append(("rows rejected", f"{formats.count(bad)} ({formats.percent_of(bad, all_rows)})"))
     if tables.rows_if_any(VALIDATION_RESULTS):
-        held, asked = int(night.checks["success"].sum()), len(night.checks)
-        facts.append(("expectations held", f"{formats.count(held)} of {formats.count(asked)}"))
+        held, checked = int(night.checks["success"].sum()), len(night.checks)
+        facts.append(("expectations held", f"{formats.count(held)} of {formats.count(checked)}"))
     if tables.rows_if_any(RUNS):
         facts.append(("all jobs together", formats.duration(float(night.runs["seconds"].sum()))))
     return facts

@@ -72,18 +72,15 @@ def dots(name: str, rows: Sequence[Dot], description: str, *, from_zero: bool = 
         for position, row in enumerate(rows):
             colour = _TINTS[row.tint]
             if row.low is not None and row.high is not None:
-                axes.plot(
-                    [row.low, row.high], [position, position], color=colour, linewidth=2.2, solid_capstyle="round"
-                )
+                whisker = [row.low, row.high], [position, position]
+                axes.plot(*whisker, color=colour, linewidth=2.2, solid_capstyle="round")
             axes.plot(row.value, position, "o", color=colour, markersize=7)
-            end = max(row.value, row.high or row.value)
-            _beside(axes, formats.figure(row.value), end, position)
+            _beside(axes, formats.figure(row.value), max(row.value, row.high or row.value), position)
         low, high = _range([value for row in rows for value in (row.value, row.low, row.high) if value is not None])
         start = 0.0 if from_zero and low >= 0 else low - 0.15 * (high - low)
         axes.set_xlim(start, high + 0.22 * (high - start))
         _category_axis(axes, [row.label for row in rows])
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+        _figure_axis(axes.xaxis)
 
     return _svg(name, description, draw, height=0.55 + 0.32 * len(rows))
 
@@ -160,9 +157,7 @@ def curves(name: str, series: Sequence[tuple[str, Sequence[float], Sequence[floa
         axes.set_xlabel("optimizer steps")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formats.count(value)))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(FuncFormatter(_tick))
-        axes.tick_params(axis="y", labelcolor=MUTED, labelsize=9)
+        _figure_axis(axes.yaxis)
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
@@ -178,9 +173,7 @@ def calibration(name: str, points: Sequence[tuple[float, float]], description: s
         axes.plot(*zip(*points, strict=True), color=ACCENT, linewidth=2, marker="o", markersize=4.5)
         axes.set(xlim=(0, end), ylim=(0, end), xlabel="predicted probability", ylabel="share taken")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(5))
-            axis.set_major_formatter(FuncFormatter(_tick))
-        axes.tick_params(axis="y", labelcolor=MUTED, labelsize=9)
+            _figure_axis(axis)
 
     return _svg(name, description, draw, height=2.6)
 
@@ -189,8 +182,15 @@ def _beside(axes: Axes, text: str, x: float, y: float) -> None:
     axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
 
 
+def _figure_axis(axis: matplotlib.axis.Axis) -> None:
+    axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_formatter(FuncFormatter(_tick))
+    axis.set_tick_params(labelcolor=MUTED, labelsize=9)
+
+
 def _tick(value: float, _: int) -> str:
-    return f"{round(value, 10):g}".replace("0.", ".", 1) if abs(value) < 1 else f"{round(value, 10):g}"
+    text = f"{round(value, 10):g}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -219,14 +219,13 @@ def _short(label: str, limit: int = 26) -> str:
 
 def _svg(name: str, description: str, draw: Callable[[Axes], None], *, height: float) -> Markup:
     with matplotlib.rc_context({**_RC, "svg.hashsalt": name}), warnings.catch_warnings():
-        # Only measured with this font, drawn with the reader's: a glyph it lacks is no news.
+        # Only measured with this font, drawn with the reader's: a glyph it lacks does not matter.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
         draw(figure.add_subplot())
         target = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(
-            target, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(target, metadata=no_metadata)
     return _inline(name, description, target.getvalue())
 
 

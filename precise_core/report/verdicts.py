@@ -1,4 +1,4 @@
-"""Who wins where, in plain sentences, read off the evaluation's figures. Pure: a frame in, sentences out.
+"""Who wins where, in plain sentences, read off the evaluation's figures: a frame in, sentences out.
 
 A win or a loss is decided by the value; where the two confidence intervals overlap the sentence says so, because the
 difference may then be chance. Such a win is not counted as one (outcome `tie`); such a loss stays a loss.
@@ -12,15 +12,15 @@ from typing import Literal
 
 import pandas as pd
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.report import formats
-from precise_core.report.frames import records
+from precise_core.report.data import records
 from schemas import columns as c
 
 RETRIEVAL, RECALL, RANKING = "retrieval", "recall", "ranking"
 RECALL_PATHS = (c.U2I, c.U2I2I)
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
 FILTERS = {"all": "repeats counted", "new": "new items only", "repeat": "repeats only"}
-
 RANKING_METRICS = ("auc", "gauc", "log_loss")
 
 Outcome = Literal["win", "loss", "tie"]
@@ -28,7 +28,7 @@ Outcome = Literal["win", "loss", "tie"]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One sentence; ``headline`` ones stand at the top of the report, the others in their section."""
+    """One sentence; ``headline`` ones are at the top of the report as well as in their section."""
 
     question: str
     task: str
@@ -54,17 +54,8 @@ class Score:
         return self.low <= other.high and other.low <= self.high  # type: ignore[operator]
 
 
-def verdicts(metrics: pd.DataFrame) -> list[str]:
-    """Sentences on who wins per question, task and filter.
-
-    Args:
-        metrics: Rows of `evaluation_metrics` (schemas.EVALUATION_METRICS) of one `as_of`.
-    """
-    return [verdict.text for verdict in judge(metrics)]
-
-
 def judge(metrics: pd.DataFrame) -> list[Verdict]:
-    """The sentences with what they are about, in the order of `verdicts`."""
+    """Who wins per question, task and filter, from the rows of `evaluation_metrics` of one `as_of`."""
     return [*_whole_catalog(metrics, RETRIEVAL), *_whole_catalog(metrics, RECALL), *_ranking(metrics)]
 
 
@@ -81,10 +72,10 @@ def is_ours(question: str, system: str) -> bool:
 
 def headline_metric(metrics: pd.DataFrame, question: str) -> tuple[str, int] | None:
     """The metric and cut that a question is decided on: NDCG (recall: Recall) at 50, or at the largest cut below."""
-    asked = metrics[metrics["question"] == question]
+    of_question = metrics[metrics["question"] == question]
     order = {RETRIEVAL: ("ndcg", "recall"), RECALL: ("recall", "hit_rate", "ndcg"), RANKING: RANKING_METRICS}
     for metric in order[question]:
-        cuts = sorted(asked.loc[asked["metric"] == metric, "k"].unique())
+        cuts = sorted(of_question.loc[of_question["metric"] == metric, "k"].unique())
         if cuts:
             return metric, int(max([k for k in cuts if k <= 50] or cuts[:1]))
     return None
@@ -114,15 +105,14 @@ def scores(
 def tasks_of(metrics: pd.DataFrame, question: str) -> list[str]:
     """Tasks a question was asked for: `all` first, then by name."""
     found = metrics.loc[metrics["question"] == question, c.TASK].unique()
-    return sorted(found, key=lambda task: (task != "all", task))
+    return sorted(found, key=lambda task: (task != ALL_TASK, task))
 
 
 def same_impressions(metrics: pd.DataFrame) -> pd.DataFrame:
     """The ranking rows under one task where every ranker has one row set: all of them scored the same impressions."""
-    asked = metrics[metrics["question"] == RANKING]
-    if (asked.groupby("system")[c.TASK].nunique() <= 1).all():
-        return asked.assign(**{c.TASK: "all"})
-    return asked
+    ranking = metrics[metrics["question"] == RANKING]
+    is_one_set = (ranking.groupby("system")[c.TASK].nunique() <= 1).all()
+    return ranking.assign(**{c.TASK: ALL_TASK}) if is_one_set else ranking
 
 
 def _whole_catalog(metrics: pd.DataFrame, question: str) -> Iterator[Verdict]:
@@ -140,8 +130,7 @@ def _whole_catalog(metrics: pd.DataFrame, question: str) -> Iterator[Verdict]:
 
 
 def _one_list(question: str, task: str, where: str, name: str, ranked: list[Score]) -> Iterator[Verdict]:
-    ours = [score for score in ranked if is_ours(question, score.system)]
-    references = [score for score in ranked if score not in ours and score.system != c.PRECISE_UNTRAINED]
+    ours, references = _sides(question, ranked)
 
     def say(text: str, outcome: Outcome, headline: bool = False) -> Verdict:
         return Verdict(question=question, task=task, outcome=outcome, text=text, headline=headline)
@@ -154,17 +143,20 @@ def _one_list(question: str, task: str, where: str, name: str, ranked: list[Scor
     elif question == RECALL and len(ours) > 1:
         text, outcome = _compare(ours[0], ours[1], where, name)
         yield say(f"{text} ({formats.count(ours[0].users)} users).", outcome, headline=True)
-    elif ours:
-        lead = f"{formats.system_name(ours[0].system)} leads {where}: {name} {formats.figure(ours[0].value)}"
-        yield say(f"{lead}; no reference was evaluated beside it.", "tie", headline=True)
-    elif references:
-        lead = (
-            f"{formats.system_name(references[0].system)} leads {where}: {name} {formats.figure(references[0].value)}"
-        )
-        yield say(f"{lead}; no PRECISE model was evaluated.", "tie", headline=True)
+    elif ours or references:
+        first = (ours or references)[0]
+        absent = "no reference was evaluated beside it" if ours else "no PRECISE model was evaluated"
+        lead = f"{formats.system_name(first.system)} leads {where}: {name} {formats.figure(first.value)}"
+        yield say(f"{lead}; {absent}.", "tie", headline=True)
     for left, right in _named_pairs(ours, ranked, references):
         text, outcome = _compare(left, right, where, name)
         yield say(f"{text}.", outcome)
+
+
+def _sides(question: str, ranked: list[Score]) -> tuple[list[Score], list[Score]]:
+    """The platform's systems and the references; the untrained model is neither."""
+    ours = [score for score in ranked if is_ours(question, score.system)]
+    return ours, [score for score in ranked if score not in ours and score.system != c.PRECISE_UNTRAINED]
 
 
 def _named_pairs(ours: list[Score], ranked: list[Score], references: list[Score]) -> Iterator[tuple[Score, Score]]:
@@ -180,12 +172,11 @@ def _named_pairs(ours: list[Score], ranked: list[Score], references: list[Score]
         if universal and score.system.startswith("PRECISE") and score.system != c.PRECISE_UT:
             yield score, universal
     if references and all(path in by_name for path in RECALL_PATHS):
-        yield by_name["u2i2i"], by_name["u2i"]
+        yield by_name[c.U2I2I], by_name[c.U2I]
 
 
 def _cold_items(question: str, task: str, where: str, name: str, ranked: list[Score]) -> Iterator[Verdict]:
-    ours = [score for score in ranked if is_ours(question, score.system)]
-    references = [score for score in ranked if score not in ours and score.system != c.PRECISE_UNTRAINED]
+    ours, references = _sides(question, ranked)
     if ours and references:
         text, outcome = _compare(ours[0], references[0], where, name)
         yield Verdict(question=question, task=task, outcome=outcome, text=f"{text}.", headline=False)
@@ -208,10 +199,10 @@ def _verb(ours: float, other: float) -> tuple[str, Outcome]:
 
 def _ranking(metrics: pd.DataFrame) -> Iterator[Verdict]:
     """DCN with PRECISE features against DCN without (Table IX), over all three metrics at once."""
-    asked = same_impressions(metrics)
-    for task in tasks_of(asked, RANKING):
+    ranking = same_impressions(metrics)
+    for task in tasks_of(ranking, RANKING):
         by_metric = {
-            metric: {score.system: score for score in scores(asked, RANKING, task, metric, 0, "all")}
+            metric: {score.system: score for score in scores(ranking, RANKING, task, metric, 0, "all")}
             for metric in (*RANKING_METRICS, *(f"{name}_gain" for name in RANKING_METRICS))
         }
         systems = {system for found in by_metric.values() for system in found}

@@ -1,12 +1,21 @@
-"""Which code made an output: the package version and a hash of its source files."""
+"""Our own code: which of it made an output, and all of it as one zip for executors.
+
+`python -m precise_core.run.code build/precise.zip` writes the zip and prints its path.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import sys
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from precise_core.artefacts import replace_file
 
 _PACKAGES = ("schemas", "validation", "precise_core", "jobs")
 
@@ -18,10 +27,9 @@ def code_version() -> str:
     Read through importlib.resources, so that code shipped as a zip (spark-submit --py-files) has the same version.
     """
     digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for name, file in sorted(_sources(resources.files(package), package)):
-            digest.update(name.encode())
-            digest.update(file.read_bytes())
+    for name, content in _sources(".py"):
+        digest.update(name.encode())
+        digest.update(content)
     try:
         version = metadata.version("precise")
     except metadata.PackageNotFoundError:  # an executor that only has the zip
@@ -29,10 +37,30 @@ def code_version() -> str:
     return f"{version}+{digest.hexdigest()[:12]}"
 
 
-def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+def write_zip(target: Path) -> Path:
+    """Write the zip and return it; the same sources give the same bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, source in _sources(".py", ".j2", ".css"):
+            archive.writestr(zipfile.ZipInfo(name), source)
+    replace_file(target, content.getvalue())  # two submits at once must not read half a zip
+    return target
+
+
+def _sources(*endings: str) -> Iterator[tuple[str, bytes]]:
+    for package in _PACKAGES:
+        files = {name: file for name, file in _below(resources.files(package), package) if name.endswith(endings)}
+        yield from ((name, files[name].read_bytes()) for name in sorted(files))
+
+
+def _below(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
     for entry in folder.iterdir():
         name = f"{prefix}/{entry.name}"
         if entry.is_dir():
-            yield from _sources(entry, name)
-        elif entry.name.endswith(".py"):
+            yield from _below(entry, name)
+        else:
             yield name, entry
+
+
+if __name__ == "__main__":
+    print(write_zip(Path(sys.argv[1])))

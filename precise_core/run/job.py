@@ -6,31 +6,30 @@ import argparse
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
+from precise_core.artefacts import CHECKPOINTS, ROLLBACK_JOURNAL
 from precise_core.config import config_hash
 from precise_core.errors import InterruptedRollbackError, RowCountError
 from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
-from precise_core.warehouse.leases import Lease
+from precise_core.warehouse.locks import Lease
 from precise_core.warehouse.session import get_session, require_names
-from precise_core.warehouse.tables import Warehouse
+from precise_core.warehouse.tables import Warehouse, WriteResult
 from precise_core.warehouse.upsert import UpsertResult
 from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
 
 if TYPE_CHECKING:
     from precise_core.settings import Settings
-
-ROLLBACK_JOURNAL = "rollback.json"  # there while tables are on their way back
 
 
 class GateOutcome(Protocol):
@@ -67,7 +66,7 @@ class Job:
         self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Path | None = None
     ) -> None:
         self.name = name
-        self.checkpoints = checkpoints or Path(settings.warehouse) / "checkpoints"
+        self.checkpoints = checkpoints or Path(settings.warehouse) / CHECKPOINTS
         self.settings = settings
         self.arguments = arguments
         self.warehouse = Warehouse(settings.warehouse)
@@ -104,14 +103,8 @@ class Job:
     def pin(self, table: Table) -> int:
         """The version of ``table`` this run reads, the same however often it asks."""
         if table.name not in self.input_versions:
-            self.input_versions[table.name] = self.warehouse.version(table)
-            if self.lease:
-                self.lease.pin(table.name, self.input_versions[table.name])
+            self.pin_at(table, self.warehouse.version(table))
         return self.input_versions[table.name]
-
-    def read(self, table: Table) -> DataFrame:
-        version = self.pin(table)
-        return self.warehouse.read(self.spark, table, version)
 
     def pin_at(self, table: Table, version: int) -> int:
         """A version that a publication has chosen; where a run reads several of a table, the oldest is written down."""
@@ -119,6 +112,10 @@ class Job:
         if self.lease:
             self.lease.pin(table.name, self.input_versions[table.name])
         return version
+
+    def read(self, table: Table) -> DataFrame:
+        version = self.pin(table)
+        return self.warehouse.read(self.spark, table, version)
 
     def read_optional(self, table: Table) -> DataFrame | None:
         """The table, or None where no earlier job has written it."""
@@ -150,11 +147,8 @@ class Job:
         note: Mapping[str, Any] | None = None,
     ) -> int:
         """Make ``frame`` the table (or the slice ``replace``); returns its rows."""
-        started = time.monotonic()
-        with spark_progress(self.spark, f"writing {table.name}"):
-            result = self.warehouse.write(self.spark, table, frame, run_id=self.run_id, replace=replace, note=note)
-        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, replace)
-        return result.rows
+        write = partial(self.warehouse.write, self.spark, table, frame, run_id=self.run_id, replace=replace, note=note)
+        return self._commit("writing", table, write, replace)
 
     def replace_partitions(
         self,
@@ -164,16 +158,13 @@ class Job:
         note: Mapping[str, Any] | None = None,
     ) -> int:
         """Make ``frame`` the content of these partitions; returns the rows written."""
-        started = time.monotonic()
-        with spark_progress(self.spark, f"writing {table.name}"):
-            result = self.warehouse.replace_partitions(table, frame, partitions, run_id=self.run_id, note=note)
-        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, None)
-        return result.rows
+        write = partial(self.warehouse.replace_partitions, table, frame, partitions, run_id=self.run_id, note=note)
+        return self._commit("writing", table, write)
 
     def keep(self, table: Table) -> None:
         """Nothing to write: the version there is stays, and this run answers for it."""
-        self.output_versions[table.name] = self.warehouse.version(table)
-        self.say(f"{table.name}: unchanged, version {self.output_versions[table.name]} kept")
+        version = self.output_versions[table.name] = self.warehouse.version(table)
+        self.say(f"{table.name}: {_state(version, changed=False)}")
 
     def added(self, table: Table, result: UpsertResult) -> None:
         """Write down what an upsert did to a table."""
@@ -181,16 +172,12 @@ class Job:
         counts = {"new": result.new, "corrected": result.corrected, "already_stored": result.kept}
         self.metrics |= {f"{table.name}/{name}": float(rows) for name, rows in counts.items()}
         told = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in counts.items())
-        state = f"version {result.version}" if result.changed else f"unchanged, version {result.version} kept"
-        self.say(f"{table.name}: {told}; {state}")
+        self.say(f"{table.name}: {told}; {_state(result.version, result.changed)}")
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add the rows of ``frame``; returns how many."""
-        started = time.monotonic()
-        with spark_progress(self.spark, f"appending to {table.name}"):
-            result = self.warehouse.append(self.spark, table, frame, run_id=self.run_id)
-        self._wrote(table, result.version, result.rows, result.changed, time.monotonic() - started, None)
-        return result.rows
+        write = partial(self.warehouse.append, self.spark, table, frame, run_id=self.run_id)
+        return self._commit("appending to", table, write)
 
     def write_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> None:
         """Make a few rows the content of a small table, without Spark."""
@@ -206,11 +193,7 @@ class Job:
         self.say(f"{key}: checkpoint {checkpoint.model_version}, epoch {checkpoint.manifest.best_epoch} kept; {shown}")
 
     def balance(self, unit: str, *, rows_in: int, rows_out: int, rows_rejected: int = 0) -> None:
-        """State where every row went.
-
-        Raises:
-            RowCountError: rows_in differs from rows_out + rows_rejected.
-        """
+        """State where every row went; lost ones are an error."""
         self.rows = {"rows_in": rows_in, "rows_out": rows_out, "rows_rejected": rows_rejected, "row_unit": unit}
         self.say(f"{unit}: {rows_in:,} in = {rows_out:,} out + {rows_rejected:,} rejected or left out")
         if rows_in != rows_out + rows_rejected:
@@ -251,23 +234,26 @@ class Job:
         there = [table for table in TABLES if table.name in names and self.warehouse.exists(table)]
         return {table.name: self.warehouse.table_id(table) for table in there}
 
-    def _wrote(
-        self, table: Table, version: int, rows: int, changed: bool, seconds: float, replace: Mapping[str, str] | None
-    ) -> None:
-        self.output_versions[table.name] = version
+    def _commit(
+        self, doing: str, table: Table, write: Callable[[], WriteResult], replace: Mapping[str, str] | None = None
+    ) -> int:
+        started = time.monotonic()
+        with spark_progress(self.spark, f"{doing} {table.name}"):
+            result = write()
+        seconds, rows = time.monotonic() - started, result.rows
+        self.output_versions[table.name] = result.version
         where = f" [{', '.join(replace.values())}]" if replace else ""
-        state = f"version {version}" if changed else f"unchanged, version {version} kept"
-        self.say(
-            f"{table.name}{where}: {rows:,} rows, {state}, {seconds:.1f} s ({rows / max(seconds, 0.1):,.0f} rows/s)"
-        )
+        speed = f"{seconds:.1f} s ({rows / max(seconds, 0.1):,.0f} rows/s)"
+        self.say(f"{table.name}{where}: {rows:,} rows, {_state(result.version, result.changed)}, {speed}")
+        return rows
+
+
+def _state(version: int, changed: bool) -> str:
+    return f"version {version}" if changed else f"unchanged, version {version} kept"
 
 
 def require_no_rollback(warehouse: str | Path) -> None:
-    """Refuse to work on tables that an interrupted rollback has left between two states.
-
-    Raises:
-        InterruptedRollbackError: There is a journal of one; only the rollback itself may go on.
-    """
+    """Refuse to work on tables that an interrupted rollback has left between two states; it alone may go on."""
     journal = Path(warehouse) / ROLLBACK_JOURNAL
     if journal.is_file():
         raise InterruptedRollbackError(

@@ -37,15 +37,12 @@ class StepProgress:
     def __init__(self, unit: str = "steps") -> None:
         self._unit = unit
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._done = self._total = self._skipped = self._shown = 0
-        self._units = 0.0
-        self._started = self._logged = 0.0
-        self._description = ""
+        self._task = TaskID(0)
 
     def start(self, total_steps: int, description: str) -> None:
         self._total, self._description = total_steps, description
-        self._done, self._skipped, self._shown, self._units = 0, 0, 0, 0.0
+        self._done = self._skipped = self._shown = 0
+        self._units = 0.0
         self._started = self._logged = time.monotonic()
         if console.is_terminal:
             self._bar = Progress(
@@ -63,13 +60,18 @@ class StepProgress:
     def advance(self, n: int = 1, **info: Any) -> None:
         units = float(info.pop("units", n))
         self._done += n
-        self._skipped += n if not units else 0
         self._units += units
+        self._skipped += 0 if units else n
         now = time.monotonic()
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=n, info=self._describe(now, info))
-        elif now - self._logged >= _LOG_EVERY_SECONDS:
-            self._log(now, self._describe(now, info))
+        if self._bar is None and now - self._logged < _LOG_EVERY_SECONDS:
+            return
+        parts = [self._rate(now), *(f"{key} {_short(value)}" for key, value in info.items())]
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, info=" · ".join(parts))
+            return
+        if (counted := self._done - self._skipped) and self._total:
+            parts.append(f"{_clock((self._total - self._done) * (now - self._started) / counted)} left")
+        self._log(now, parts)
 
     def finish(self) -> None:
         """Also says how a training went that was over before its first line, or since the last one."""
@@ -78,26 +80,14 @@ class StepProgress:
             self._bar = None
         elif self._units and self._done > self._shown:
             now = time.monotonic()
-            self._log(now, f"{self._rate(now)} · {_clock(now - self._started)} in all")
-
-    def _log(self, now: float, text: str) -> None:
-        self._logged, self._shown = now, self._done
-        console.print(f"  {self._description}: {self._done}/{self._total} {text}")
+            self._log(now, [self._rate(now), f"{_clock(now - self._started)} in all"])
 
     def _rate(self, now: float) -> str:
         return f"{self._units / max(now - self._started, 1e-9):,.0f} {self._unit}/s"
 
-    def _describe(self, now: float, info: dict[str, Any]) -> str:
-        parts = [self._rate(now), *(f"{key} {_short(value)}" for key, value in info.items())]
-        left = self._seconds_left(now)
-        if left is not None and self._bar is None:  # a bar has a column for it
-            parts.append(f"{_clock(left)} left")
-        return " · ".join(parts)
-
-    def _seconds_left(self, now: float) -> float | None:
-        """At the rate so far; None before the first step, and where the end is not known."""
-        done = self._done - self._skipped
-        return (self._total - self._done) * (now - self._started) / done if done > 0 and self._total else None
+    def _log(self, now: float, parts: list[str]) -> None:
+        self._logged, self._shown = now, self._done
+        console.print(f"  {self._description}: {self._done}/{self._total} {' · '.join(parts)}")
 
 
 @contextmanager

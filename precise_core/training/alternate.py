@@ -18,7 +18,7 @@ def freeze_tokens(model: Precise, is_frozen: bool) -> None:
         parameter.requires_grad_(not is_frozen)
 
 
-def is_wanted(config: AlternateConfig | None, model: Precise) -> bool:
+def is_enabled(config: AlternateConfig | None, model: Precise) -> bool:
     """Whether it is switched on, and there are two halves to alternate between."""
     return config is not None and config.enabled and model.fusion.has_id and model.fusion.has_text
 
@@ -26,10 +26,6 @@ def is_wanted(config: AlternateConfig | None, model: Precise) -> bool:
 def has_converged(
     config: AlternateConfig, before_VD: torch.Tensor, after_VD: torch.Tensor, epochs_without_gain: int, epoch: int
 ) -> bool:
-    """Whether the id table has converged after ``epoch`` epochs of phase 1.
-
-    Converged = validation has not improved for ``patience`` epochs, or an epoch moved the id table by less than
-    ``min_update`` of its norm, or ``max_epochs`` are used up.
-    """
+    """Whether the id table has converged after ``epoch`` epochs of phase 1, by the rule of ``AlternateConfig``."""
     moved = torch.linalg.vector_norm(after_VD - before_VD) / torch.linalg.vector_norm(before_VD).clamp(min=1e-12)
     return epochs_without_gain >= config.patience or float(moved) < config.min_update or epoch >= config.max_epochs

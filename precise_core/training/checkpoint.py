@@ -4,15 +4,13 @@
                       items.safetensors   training frequency of every item, and whether Universal Training saw it
                       manifest.json       what it is and where it comes from
                       metrics.jsonl       one line per look at the training
-                      sums.json           SHA-256 of the four files above
+                      SHA256SUMS          of the four files above
 <out>/latest-<key>.json                   which model_version is in use
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,23 +24,30 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from precise_core.artefacts import file_sum, replace_file
+from precise_core.artefacts import (
+    MANIFEST_FILE,
+    SUMS_FILE,
+    checkpoint_manifest,
+    checkpoint_pointer,
+    draft_folder,
+    file_sum,
+    move_into_place,
+    read_sums,
+    replace_file,
+    write_sums,
+)
 from precise_core.config import Config
 from precise_core.errors import CheckpointError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 
-FORMAT_VERSION: Literal[2] = 2
+FORMAT_VERSION: Literal[3] = 3
 UNTRAINED = "untrained"
 
-_WEIGHTS, _ITEMS, _MANIFEST, _METRICS, _SUMS = (
-    "model.safetensors",
-    "items.safetensors",
-    "manifest.json",
-    "metrics.jsonl",
-    "sums.json",
-)
+_WEIGHTS, _ITEMS, _METRICS = "model.safetensors", "items.safetensors", "metrics.jsonl"
+_FILES = {_WEIGHTS, _ITEMS, MANIFEST_FILE, _METRICS}
+_OLD_SUMS = "sums.json"  # of formats 1 and 2
 _FREQUENCIES, _UNIVERSAL = "frequencies", "is_universal_trained"  # tensors of items.safetensors
 
 
@@ -62,7 +67,7 @@ class Manifest(Config):
     one, and a model behind them may read the vectors of all. None = it opened one itself, from scratch.
     """
 
-    format_version: Literal[2] = FORMAT_VERSION
+    format_version: Literal[3] = FORMAT_VERSION
     model_version: str
     stage: Literal["universal", "targeted"]
     task: str
@@ -116,10 +121,9 @@ class Checkpoint:
         folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(f"checkpoint {folder}: no such folder")
-        for name, expected in _read_sums(folder).items():
-            _verify(folder / name, expected)
+        _verify(folder)
         try:
-            described = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            described = checkpoint_manifest(folder.parent, folder.name)
             found = described.get("format_version")
             if found != FORMAT_VERSION:
                 raise CheckpointError(
@@ -128,7 +132,7 @@ class Checkpoint:
                 )
             manifest = Manifest.model_validate(described)
         except (ValueError, PydanticValidationError) as error:
-            raise CheckpointError(f"{folder / _MANIFEST}: not a manifest: {error}") from error
+            raise CheckpointError(f"{folder / MANIFEST_FILE}: not a manifest: {error}") from error
         return cls(folder, manifest)
 
     def load_model(self, *, mapped: bool = False) -> Precise:
@@ -228,9 +232,9 @@ def content_sum(folder: Path) -> str:
     Raises:
         CheckpointError: The folder has no such list.
     """
-    if not (folder / _SUMS).is_file():
-        raise CheckpointError(f"checkpoint {folder}: no such folder, or no {_SUMS} in it")
-    return file_sum(folder / _SUMS)
+    if not (folder / SUMS_FILE).is_file():
+        raise CheckpointError(f"checkpoint {folder}: no such folder, or no {SUMS_FILE} in it")
+    return file_sum(folder / SUMS_FILE)
 
 
 def write_checkpoint(
@@ -251,10 +255,7 @@ def write_checkpoint(
         is_universal_trained_V: Of a targeted model: whether Universal Training has trained the item.
         described: Every other field of ``Manifest`` (task, best_epoch, metrics, ...).
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=out) as scratch:
-        folder = Path(scratch) / "checkpoint"
-        folder.mkdir()
+    with draft_folder(out, "checkpoint") as folder:
         weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, str(folder / _WEIGHTS))
         items = {_FREQUENCIES: frequencies_V.contiguous()}
@@ -273,27 +274,27 @@ def write_checkpoint(
             state_width=model.fusion.state_width,
             **described,
         )
-        (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+        (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
         (folder / _METRICS).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
-        sums = {name: file_sum(folder / name) for name in (_WEIGHTS, _ITEMS, _MANIFEST, _METRICS)}
-        (folder / _SUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
-        _move_into_place(folder, out / version, Path(scratch) / "replaced")
+        write_sums(folder)
+        if not _is_same(folder, out / version):
+            move_into_place(folder, out / version)
     return Checkpoint.open(out / version)
 
 
 def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
     """Make ``checkpoint`` the one in use for ``task_key`` (a task, or ``untrained``), in one step."""
-    replace_file(_pointer(Path(out), task_key), json.dumps({"model_version": checkpoint.model_version}))
+    replace_file(checkpoint_pointer(out, task_key), json.dumps({"model_version": checkpoint.model_version}))
 
 
 def unpublish(out: str | Path, task_key: str) -> None:
     """From now on no checkpoint is in use for ``task_key``; the folders stay."""
-    _pointer(Path(out), task_key).unlink(missing_ok=True)
+    checkpoint_pointer(out, task_key).unlink(missing_ok=True)
 
 
 def is_published(out: str | Path, task_key: str) -> bool:
     """Whether a checkpoint is in use for ``task_key``."""
-    return _pointer(Path(out), task_key).is_file()
+    return checkpoint_pointer(out, task_key).is_file()
 
 
 def latest(out: str | Path, task_key: str) -> Checkpoint:
@@ -302,7 +303,7 @@ def latest(out: str | Path, task_key: str) -> Checkpoint:
     Raises:
         CheckpointError: None was published, or it is missing or changed on disk.
     """
-    pointer = _pointer(Path(out), task_key)
+    pointer = checkpoint_pointer(out, task_key)
     job = "train_universal" if task_key in ("all", UNTRAINED) else "train_targeted"
     if not pointer.is_file():
         raise CheckpointError(f"no checkpoint for {task_key!r} in {out}; run jobs/{job}.py first")
@@ -315,38 +316,26 @@ def latest(out: str | Path, task_key: str) -> Checkpoint:
     return Checkpoint.open(Path(out) / version)
 
 
-def _pointer(out: Path, task_key: str) -> Path:
-    if not task_key.replace("_", "").isalnum():
-        raise CheckpointError(f"task {task_key!r}: letters, digits and _ only")
-    return out / f"latest-{task_key}.json"
+def _verify(folder: Path) -> None:
+    if (folder / _OLD_SUMS).is_file():
+        raise CheckpointError(
+            f"checkpoint {folder.name}: has format 2 or an older one, this version reads format {FORMAT_VERSION}; "
+            "train again"
+        )
+    sums = read_sums(folder)
+    if set(sums) != _FILES:
+        raise CheckpointError(f"{folder / SUMS_FILE}: must list the checkpoint's four files")
+    for name, expected in sums.items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing")
+        if file_sum(file) != expected:
+            raise CheckpointError(f"{file}: changed since it was written (SHA-256 differs); restore it or train again")
 
 
-def _read_sums(folder: Path) -> dict[str, str]:
-    try:
-        sums = json.loads((folder / _SUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / _SUMS}: missing or not JSON") from error
-    if not isinstance(sums, dict) or set(sums) != {_WEIGHTS, _ITEMS, _MANIFEST, _METRICS}:
-        raise CheckpointError(f"{folder / _SUMS}: must list the checkpoint's four files")
-    return sums
-
-
-def _verify(file: Path, expected: str) -> None:
-    if not file.is_file():
-        raise CheckpointError(f"{file}: missing")
-    if file_sum(file) != expected:
-        raise CheckpointError(f"{file}: changed since it was written (SHA-256 differs); restore it or train again")
-
-
-def _move_into_place(folder: Path, final: Path, replaced: Path) -> None:
-    if final.exists():
-        if (final / _SUMS).is_file() and _same_content(folder, final):
-            return
-        final.replace(replaced)
-    folder.replace(final)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _same_content(new: Path, old: Path) -> bool:
+def _is_same(new: Path, old: Path) -> bool:
     """Same weights from the same inputs; the log differs by its clock readings only."""
-    return all(_read_sums(new)[name] == _read_sums(old)[name] for name in (_WEIGHTS, _ITEMS, _MANIFEST))
+    if not (old / SUMS_FILE).is_file():
+        return False
+    then, now = read_sums(old), read_sums(new)
+    return all(then.get(name) == now[name] for name in _FILES - {_METRICS})

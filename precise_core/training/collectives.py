@@ -66,7 +66,7 @@ def gather_rows(rows_N: torch.Tensor) -> torch.Tensor:
 
 
 def gather(value: ValueT) -> list[ValueT]:
-    """The values of all ranks in the order of ranks, on every rank; none goes on before all are here."""
+    """The values of all ranks in the order of ranks, on every rank; none continues before all are here."""
     if world_size() == 1:
         return [value]
     parts: list[Any] = [None] * world_size()

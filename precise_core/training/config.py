@@ -20,18 +20,14 @@ class OptimizerConfig(Config):
     `python -m benchmarks.sparse_tables` shows from which size on the sparse one is the faster one on a machine.
     """
 
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.98, ge=0, lt=1)
-    warmup_steps: int = Field(50, ge=0)
+    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")
+    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Of AdamW.")
+    beta2: float = Field(0.98, ge=0, lt=1, description="Of AdamW.")
+    warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up, at most half of all.")
     final_share: float = Field(0.1, ge=0, le=1, description="Of the learning rate, at the last step.")
-    clip_norm: float = Field(1.0, gt=0)
-    sparse_above_rows: int = Field(
-        200_000,
-        ge=0,
-        description="Embedding tables with more rows have sparse gradients.",
-    )
+    clip_norm: float = Field(1.0, gt=0, description="Longest gradient.")
+    sparse_above_rows: int = Field(200_000, ge=0, description="Embedding tables with more rows have sparse gradients.")
 
 
 class LoopConfig(Config):
@@ -45,15 +41,17 @@ class LoopConfig(Config):
     and validation ranks only those, for lists that leave out what a user had; the window is read whole in either case.
     """
 
-    epochs: int = Field(3, ge=0)
-    batch_size: int = Field(128, ge=2)
+    epochs: int = Field(3, ge=0, description="Passes over the train windows, at most; 0 keeps the start weights.")
+    batch_size: int = Field(128, ge=2, description="Windows per step, all ranks together.")
     accumulate_batches: int = Field(1, ge=1, description="Batches per optimizer step.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`bf16` = autocast; `auto` = fp32 on a CPU.")
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Of this training.")
     horizon_days: float = Field(0.0, ge=0, description="How far ahead targets may lie; 0 = the next instant only.")
     target_filter: TargetFilter = Field("all", description="`new` = only items new to the user are targets.")
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
-    checkpoint_every_steps: int = Field(200, ge=1)
+    checkpoint_every_steps: int = Field(
+        200, ge=1, description="Steps after which the state is saved, to go on from after a kill."
+    )
     tensorboard: bool = Field(True, description="Write figures to `checkpoints/logs/` while training runs.")
 
     @property
@@ -92,7 +90,7 @@ class UniversalConfig(LoopConfig):
     start: Literal["scratch", "continue"] = Field(
         "scratch", description="`continue` = go on from the checkpoint in use with the new windows only."
     )
-    negatives: NegativesConfig = NegativesConfig()
+    negatives: NegativesConfig = Field(NegativesConfig(), description="N_u of eq. 5.")
     ranks: int = Field(1, ge=1, description="Processes of TorchDistributor; 1 = in this process.")
     rank_timeout_seconds: int = Field(180, ge=1, description="Longest silence of a rank, writing a state included.")
     targets_per_position: int = Field(4, ge=1, description="Items of the future drawn per position.")
@@ -119,8 +117,10 @@ class TargetedConfig(LoopConfig):
     and all windows are learnt; on other nights the task's own checkpoint goes on with the new ones.
     """
 
-    loss: Literal["bpr_user", "bpr_item", "both", "softmax"] = "both"
-    negatives: NegativesConfig = NegativesConfig()
+    loss: Literal["bpr_user", "bpr_item", "both", "softmax"] = Field(
+        "both", description="`bpr_user` = the paper (eq. 6), `bpr_item` = negatives are items, `both`, or `softmax`."
+    )
+    negatives: NegativesConfig = Field(NegativesConfig(), description="For `bpr_item`, `both` and `softmax`.")
     cuts_per_window: int = Field(4, ge=1, description="(history, next item) examples drawn per window and epoch.")
     warm_start: bool = Field(True, description="False = PRECISE-TT of Table VII.")
     warm_up_every_days: int = Field(

@@ -1,4 +1,4 @@
-"""Going on from an earlier night's checkpoint: which one, grown to tonight's items, and on which windows.
+"""Continuing an earlier night's checkpoint: which one, grown to tonight's items, and on which windows.
 
 V vocabulary rows, W known tokens, K tokens of the language model, D width.
 """
@@ -11,14 +11,12 @@ from datetime import datetime
 import torch
 
 from precise_core.errors import CheckpointError
-from precise_core.feed.config import DEFAULT_FEED, FeedConfig
-from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.fusion import ItemFusion
 from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.setup import TrainingInputs
 from schemas import columns as c
 
 
@@ -43,12 +41,10 @@ def seconds_of(as_of: datetime) -> int:
 
 
 def require_same_model(checkpoint: Checkpoint, expected: ModelConfig, whose: str, advice: str) -> None:
-    """Refuse to go on with a model of other sizes.
+    """Refuse to continue a model of other sizes than ``expected``.
 
     Args:
-        checkpoint: To go on from.
-        expected: The sizes it must have.
-        whose: Where they come from, for the message.
+        whose: Where the expected sizes come from, for the message.
         advice: What to do instead.
 
     Raises:
@@ -64,11 +60,7 @@ def require_same_model(checkpoint: Checkpoint, expected: ModelConfig, whose: str
 
 
 def require_same_text(checkpoint: Checkpoint, catalog: ItemCatalog, advice: str) -> None:
-    """Refuse a catalog of another tokenizer, another text length or, for a contextual model, another language model.
-
-    Raises:
-        CheckpointError: The message names both.
-    """
+    """Refuse a catalog of another tokenizer, another text length or, for a contextual model, another language model."""
     checkpoint.require_fit(catalog, advice)
     manifest = checkpoint.manifest
     if manifest.max_token_length != catalog.max_token_length:
@@ -112,29 +104,20 @@ def padded(values_V: torch.Tensor, num_rows: int) -> torch.Tensor:
 
 
 def frequencies_since(
-    windows: DeltaSnapshot,
-    task: str,
-    known_V: torch.Tensor,
-    learnt_V: torch.Tensor,
-    since: int,
-    feed_config: FeedConfig = DEFAULT_FEED,
+    inputs: TrainingInputs, known_V: torch.Tensor, learnt_V: torch.Tensor, since: int
 ) -> torch.Tensor:
     """Training events behind each row: ``known_V`` and the events from ``since`` on, at least 1 where a window has it.
 
     An older event counts where none did so far: it was in no train window yet.
 
     Args:
-        windows: A pinned snapshot of ``training_windows``.
-        task: Partition of the windows.
-        known_V: Of the checkpoint that goes on.
-        learnt_V: Events of tonight's windows, older ones included (`item_frequencies`); one for each row.
+        known_V: Of the checkpoint that is continued.
+        learnt_V: Events of tonight's windows, older ones included (`item_frequencies`).
         since: Epoch seconds from which an event is new.
-        feed_config: How the windows are read.
     """
     num_rows = len(learnt_V)
     new_V = torch.zeros(num_rows, dtype=torch.long)
-    feed = WindowFeed(windows, task, c.TRAIN, batch_size=4096, seed=0, config=feed_config, since=since)
-    for batch in feed.epoch(0):
+    for batch in inputs.counting_feed(since).epoch(0):
         new_V += torch.bincount(batch.item_indices_BL[batch.event_ts_BL >= since], minlength=num_rows)
     total_V = torch.maximum(padded(known_V, num_rows) + new_V, learnt_V.clamp(max=1))
     total_V[: c.FIRST_ITEM_INDEX] = 0

@@ -26,8 +26,6 @@ def run_on_ranks(
     On `local[...]` the processes are children of the driver, on any other master they are tasks of a barrier stage.
 
     Args:
-        spark: The session.
-        ranks: Number of processes.
         work: A function of a module of ours; it returns a path, never a model.
         timeout_seconds: Longest wait of a rank for the others. One whose process dies is noticed at once, one whose
             machine falls silent after this time.
@@ -41,7 +39,7 @@ def run_on_ranks(
     distributor = TorchDistributor(num_processes=ranks, local_mode=is_local, use_gpu=False)
     try:
         outcome = distributor.run(_on_one_rank, work, timeout_seconds, arguments)
-    except Exception as error:  # whatever way Spark and torchrun have of saying it
+    except Exception as error:  # Spark and torchrun raise many kinds
         raise TrainingError(
             f"training on {ranks} ranks failed: a rank died or could not be started ({_reason(error)}; the log above "
             f"says more); run the same again to continue at the last saved step"

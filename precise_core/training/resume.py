@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from precise_core.artefacts import atomic_folder
 from precise_core.errors import CheckpointError
 from precise_core.training.optimizer import Optimizer
 
@@ -69,14 +70,12 @@ class ResumeStore:
         tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.tensors().items()}
         tensors["ids_before"] = ids_before
-        draft, final = self.folder / ".writing", self.folder / f"step-{counters.step:09d}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, str(draft / "state.safetensors"))
-        (draft / "state.json").write_text(json.dumps({"identity": self._identity, **asdict(counters)}))
-        shutil.rmtree(final, ignore_errors=True)
-        draft.replace(final)
-        for older in self.folder.glob("step-*"):
+        final = self.folder / f"step-{counters.step:09d}"
+        with atomic_folder(final) as draft:
+            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            save_file(copies, str(draft / "state.safetensors"))
+            (draft / "state.json").write_text(json.dumps({"identity": self._identity, **asdict(counters)}))
+        for older in self.folder.iterdir():  # the previous step, and what a killed process has left
             if older != final:
                 shutil.rmtree(older)
 

@@ -66,13 +66,10 @@ def states_by_groups(
     """States of the last layer at some positions of a batch, P x D.
 
     Args:
-        model: Whose encoder to ask, once for each group.
-        groups: The batch taken apart.
         e_parts: Item vectors of each group.
         valid_mask_BL: True = real position of the batch.
-        masked_BL: True = the mask vector stands there instead; None = nowhere.
-        rows_P: Row of each position, in ascending order.
-        positions_P: Its column.
+        masked_BL: True = the mask vector is there instead; None = nowhere.
+        rows_P, positions_P: Row of each position, in ascending order, and its column.
     """
     h_parts = []
     for group, e_BLD in zip(groups, e_parts, strict=True):
@@ -92,5 +89,5 @@ def _states_at(
         h_BQD = model.position_states(e_BLD, valid_mask_BL, at_BQ)
     else:
         h_BQD, slots_P = model.position_states(e_BLD, valid_mask_BL), positions_P
-    # By one index: the gradient of two is dearer.
+    # By one index: the gradient of two is more expensive.
     return h_BQD.flatten(0, 1).index_select(0, rows_P * h_BQD.shape[1] + slots_P)

@@ -1,15 +1,19 @@
-"""What both stages do before and after the loop."""
+"""What both stages share: their inputs, the untrained model, and the way through the loop to a checkpoint."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import TrainingError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.windows import Split, WindowFeed
@@ -19,9 +23,12 @@ from precise_core.models.precise import Precise
 from precise_core.text.reduction import principal_components
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, write_checkpoint
-from precise_core.training.config import LoopConfig
+from precise_core.training.config import AlternateConfig, LoopConfig
+from precise_core.training.loop import LossFunction, Training, TrainingResult, run_training
 from precise_core.training.resume import ResumeStore
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.validation import validate
+from precise_core.training.watching import NullProgress, Progress
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 
 # Tokens that the PCA of hidden states looks at: ten times the width of a large model, within a gigabyte.
@@ -29,29 +36,127 @@ _PCA_STATES = 16_384
 _NOT_DECISIVE = ("checkpoint_every_steps", "tensorboard", "rank_timeout_seconds")
 
 
-def window_feed(
-    windows: DeltaSnapshot,
-    task: str,
-    split: Split,
-    batch_size: int,
-    seed: int,
-    feed_config: FeedConfig = DEFAULT_FEED,
-    since: int | None = None,
-) -> WindowFeed:
-    """This rank's share of the train windows; all other windows on every rank, whatever ``since``."""
-    if split != c.TRAIN:
-        return WindowFeed(windows, task, split, batch_size, seed, config=feed_config)
-    rank, world_size = distribution.rank(), distribution.world_size()
-    return WindowFeed(windows, task, split, batch_size, seed, rank, world_size, feed_config, since)
+@dataclass(frozen=True, kw_only=True)
+class TrainingInputs:
+    """What a training of either stage reads, and where it writes.
+
+    Attributes:
+        windows: `training_windows` at a pinned version.
+        catalog: Tokens of every vocabulary row; with states of their texts for ``token_init: contextual``.
+        task: Partition of the windows.
+        out: Folder of all checkpoints.
+        seed: Decides new weights, order, dropout and draws.
+        versions: Delta version of every input table, for the manifest.
+        as_of: The instant whose earlier events the windows hold; None = unknown, and every night is the first.
+        progress: Informed of every step.
+        feed_config: How the windows are read.
+    """
+
+    windows: DeltaSnapshot
+    catalog: ItemCatalog
+    task: str = ALL_TASK
+    out: Path
+    seed: int
+    versions: Mapping[str, int]
+    as_of: datetime | None = None
+    progress: Progress = field(default_factory=NullProgress)
+    feed_config: FeedConfig = DEFAULT_FEED
+
+    def window_feed(self, split: Split, batch_size: int, since: int | None = None) -> WindowFeed:
+        """This rank's share of the train windows; all other windows on every rank, whatever ``since``."""
+        if split != c.TRAIN:
+            return WindowFeed(self.windows, self.task, split, batch_size, self.seed, config=self.feed_config)
+        ranks = distribution.rank(), distribution.world_size()
+        return WindowFeed(self.windows, self.task, split, batch_size, self.seed, *ranks, self.feed_config, since)
+
+    def counting_feed(self, since: int | None = None) -> WindowFeed:
+        """All train windows on every rank, in large batches."""
+        return WindowFeed(self.windows, self.task, c.TRAIN, 4096, seed=0, config=self.feed_config, since=since)
+
+    def described(self, config: LoopConfig) -> dict[str, Any]:
+        """What the manifest says about the inputs and the configuration of the stage."""
+        return {
+            "task": self.task,
+            "tokenizer_id": self.catalog.tokenizer_id,
+            "input_versions": dict(self.versions),
+            "as_of": self.as_of,
+            "seed": self.seed,
+            "training": config.model_dump(mode="json"),
+        }
 
 
-def item_frequencies(
-    windows: DeltaSnapshot,
-    task: str,
-    num_item_rows: int,
-    feed_config: FeedConfig = DEFAULT_FEED,
-    since: int | None = None,
-) -> torch.Tensor:
+@dataclass(frozen=True)
+class StageRun:
+    """One training of a stage, through the loop to its checkpoint.
+
+    Attributes:
+        model: Trained in place.
+        feed: The windows it learns from.
+        described: Fields of the manifest that do not depend on the outcome.
+    """
+
+    inputs: TrainingInputs
+    config: LoopConfig
+    model: Precise
+    feed: WindowFeed
+    described: Mapping[str, Any]
+
+    def train(
+        self, loss: LossFunction, validation: WindowFeed, alternate: AlternateConfig | None = None
+    ) -> TrainingResult:
+        """The model holds the best epoch's weights at the end; called again after a kill, at the last saved step."""
+        inputs, config = self.inputs, self.config
+        return run_training(
+            Training(
+                description=f"{self.model.stage} {inputs.task}",
+                model=self.model,
+                loss=loss,
+                feed=self.feed,
+                validate=lambda: validate(self.model, inputs.catalog, validation, config.target_filter),
+                config=config,
+                resume=self.resume,
+                seed=inputs.seed,
+                progress=inputs.progress,
+                alternate=alternate,
+                logs=inputs.out / "logs" / inputs.task if config.tensorboard else None,  # `tensorboard --logdir`
+            )
+        )
+
+    def write(self, result: TrainingResult, frequencies_V: torch.Tensor, **more: Any) -> Checkpoint:
+        """The checkpoint; ``more`` are further arguments of ``write_checkpoint``."""
+        outcome = {"best_epoch": result.best_epoch, "metrics": result.metrics, "log": result.log}
+        return write_on_first_rank(self.inputs.out, self.model, frequencies_V, **outcome, **self.described, **more)
+
+    @cached_property
+    def resume(self) -> ResumeStore:
+        """State of this very training; any change of configuration, seed or tables makes it another one.
+
+        Except for what only says how a run is watched and kept, so that it may be changed to get a stuck run going.
+        """
+        training = self.described["training"]
+        decisive = {name: value for name, value in training.items() if name not in _NOT_DECISIVE}
+        identity = {
+            "described": {**self.described, "training": decisive},
+            "model": self.model.config.model_dump(mode="json"),
+            "stage": self.model.stage,
+            "feed": self.feed.label,
+            "rows": self.feed.num_rows,
+            "bucket_batches": self.feed.config.bucket_batches,
+            "ranks": distribution.world_size(),
+        }
+        folder = self.inputs.out / f".resume-{self.inputs.task}"
+        return ResumeStore(folder, json.loads(json.dumps(identity, default=str)))
+
+
+def write_on_first_rank(out: Path, model: Precise, frequencies_V: torch.Tensor, **described: Any) -> Checkpoint:
+    """Rank 0 writes, every rank opens what it wrote; ``described`` as in ``write_checkpoint``."""
+    folder = None
+    if distribution.rank() == 0:
+        folder = write_checkpoint(out, model, frequencies_V, **described).folder
+    return Checkpoint.open(distribution.from_first_rank(folder) or out)
+
+
+def item_frequencies(inputs: TrainingInputs, num_item_rows: int, since: int | None = None) -> torch.Tensor:
     """int64 events per vocabulary row in the train windows; zero for padding and unknown.
 
     With ``since``: in the windows whose newest event is at or after that epoch second, their older events included.
@@ -60,13 +165,12 @@ def item_frequencies(
         TrainingError: A window names an item beyond the catalog: the tables are not of the same night.
     """
     counts_V = torch.zeros(num_item_rows, dtype=torch.long)
-    feed = WindowFeed(windows, task, c.TRAIN, batch_size=4096, seed=0, config=feed_config, since=since)
-    for batch in feed.epoch(0):
+    for batch in inputs.counting_feed(since).epoch(0):
         highest = int(batch.item_indices_BL.max())
         if highest >= num_item_rows:
             raise TrainingError(
-                f"table {windows.name}, version {windows.version}: item_index {highest} is not in the item catalog of "
-                f"{num_item_rows} rows; run jobs/tokenize_items.py first"
+                f"table {inputs.windows.name}, version {inputs.windows.version}: item_index {highest} is not in the "
+                f"item catalog of {num_item_rows} rows; run jobs/tokenize_items.py first"
             )
         counts_V += torch.bincount(batch.item_indices_BL.flatten(), minlength=num_item_rows)
     counts_V[: c.FIRST_ITEM_INDEX] = 0
@@ -122,7 +226,7 @@ def _set_token_vectors(model: Precise, token_init: TokenInit | None) -> None:
 def _projection(states_SH: torch.Tensor, width: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """``(mean_H, components_HD)`` so that a projected token has length 1 on average, as a row of a token table has.
 
-    The PCA stands in the checkpoint, as the projection it became: later texts go through the same one. States narrower
+    The PCA is kept in the checkpoint, as the projection it became: later texts go through the same one. States narrower
     than ``width`` get random directions beside their components.
     """
     sample_SH = states_SH[:: -(-len(states_SH) // _PCA_STATES)].double().numpy()
@@ -133,34 +237,3 @@ def _projection(states_SH: torch.Tensor, width: int, seed: int) -> tuple[torch.T
     spread = ((sample_SH - mean_H) @ components_HD).std()
     components_HD = components_HD / max(spread, 1e-12) / np.sqrt(width)
     return torch.from_numpy(mean_H).float(), torch.from_numpy(components_HD).float()
-
-
-def resume_store(out: Path, task: str, described: Mapping[str, Any], model: Precise, feed: WindowFeed) -> ResumeStore:
-    """State of this very training; any change of configuration, seed or tables makes it another one.
-
-    Except for what only says how a run is watched and kept, so that it may be changed to get a stuck run going.
-    """
-    decisive = {name: value for name, value in described["training"].items() if name not in _NOT_DECISIVE}
-    identity = {
-        "described": {**described, "training": decisive},
-        "model": model.config.model_dump(mode="json"),
-        "stage": model.stage,
-        "feed": feed.label,
-        "rows": feed.num_rows,
-        "bucket_batches": feed.config.bucket_batches,
-        "ranks": distribution.world_size(),
-    }
-    return ResumeStore(Path(out) / f".resume-{task}", json.loads(json.dumps(identity, default=str)))
-
-
-def log_folder(out: Path, task: str, config: LoopConfig) -> Path | None:
-    """Where the figures of the newest training of a task can be watched (``tensorboard --logdir``)."""
-    return Path(out) / "logs" / task if config.tensorboard else None
-
-
-def write_on_first_rank(out: Path, model: Precise, frequencies_V: torch.Tensor, **described: Any) -> Checkpoint:
-    """Rank 0 writes, every rank opens what it wrote; ``described`` as in ``write_checkpoint``."""
-    folder = None
-    if distribution.rank() == 0:
-        folder = write_checkpoint(Path(out), model, frequencies_V, **described).folder
-    return Checkpoint.open(distribution.from_first_rank(folder) or Path(out))

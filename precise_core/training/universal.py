@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from precise_core.errors import CheckpointError, NothingNewError, NothingToLearnError
-from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
@@ -25,137 +21,83 @@ from precise_core.training.continuation import (
     require_same_text,
     seconds_of,
 )
-from precise_core.training.loop import Training, train
-from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.setup import (
+    StageRun,
+    TrainingInputs,
     build_model,
     item_frequencies,
     language_model_of,
-    log_folder,
-    resume_store,
-    window_feed,
     write_on_first_rank,
 )
 from precise_core.training.universal_loss import universal_loss
-from precise_core.training.validation import validate
-from precise_core.warehouse.snapshot import DeltaSnapshot
 from schemas import columns as c
 
 _FROM_SCRATCH = "run one night with universal.start=scratch"
 
 
 def train_universal(
-    *,
+    inputs: TrainingInputs,
     model_config: ModelConfig,
     config: UniversalConfig,
-    windows: DeltaSnapshot,
-    catalog: ItemCatalog,
-    token_init: TokenInit | None,
-    out: Path,
-    task: str = "all",
-    seed: int,
-    parent_versions: Mapping[str, int],
-    as_of: datetime | None = None,
+    token_init: TokenInit | None = None,
     parent: Checkpoint | None = None,
-    progress: Progress | None = None,
-    feed_config: FeedConfig = DEFAULT_FEED,
 ) -> Checkpoint:
-    """Train on the `train` windows of ``task`` and write the epoch with the best validation NDCG@50.
+    """Train on the `train` windows of the task and write the epoch with the best validation NDCG@50.
 
     The untrained model is written too and, when the training has ended well, published under ``untrained``, so that
     evaluation can show what was learned. The trained one is not published: that is the caller's decision. Called again
     after a kill, with the same arguments, it continues at the last saved step.
 
-    With ``parent`` that model goes on instead: it gets rows for the catalog's new items and tokens, and learns the
+    With ``parent`` that model is continued instead: it gets rows for the catalog's new items and tokens, and learns the
     windows whose newest event is not older than the parent's ``as_of``. No untrained model is written then.
 
     Args:
-        model_config: Sizes of the model.
-        config: How to train.
-        windows: A pinned snapshot of ``training_windows``.
-        catalog: Tokens of every vocabulary row; with states of their texts for ``token_init: contextual``.
         token_init: Initial token rows from the language model; needed for ``token_init: vocab`` and ``input``.
-        out: Folder of the checkpoints.
-        task: Partition of the windows.
-        seed: Decides weights, order, dropout and draws.
-        parent_versions: Delta version of every input table, for the manifest.
-        as_of: The instant whose earlier events the windows hold; the manifest says so.
-        parent: The checkpoint to go on from, with an ``as_of``; None = from scratch.
-        progress: Told of every step.
-        feed_config: How the windows are read.
+        parent: The checkpoint to continue; None = from scratch.
 
     Raises:
-        TrainingError: No windows, nothing to predict in them, or a loss that is not finite.
         NothingNewError: ``parent`` learnt nothing new, because no window is new or validation never improved.
-        CheckpointError: ``parent`` has other sizes than ``model_config``, or another tokenizer than the catalog.
     """
+    task, catalog = inputs.task, inputs.catalog
     since = None if parent is None else new_since(parent, model_config, catalog)
-    feed, validation = _feeds(windows, task, config, seed, feed_config, since, parent)
+    feed, validation = _feeds(inputs, config, since, parent)
     if parent is None or since is None:
-        frequencies_V = learnt_V = item_frequencies(windows, task, catalog.num_rows, feed_config)
-        model = build_model(model_config, catalog, token_init, frequencies_V, seed)
+        frequencies_V = learnt_V = item_frequencies(inputs, catalog.num_rows)
+        model = build_model(model_config, catalog, token_init, frequencies_V, inputs.seed)
     else:
         model = grown(parent, catalog, token_init)
-        learnt_V = item_frequencies(windows, task, model.num_item_rows, feed_config, since)
-        frequencies_V = frequencies_since(windows, task, parent.item_frequencies(), learnt_V, since, feed_config)
+        learnt_V = item_frequencies(inputs, model.num_item_rows, since)
+        frequencies_V = frequencies_since(inputs, parent.item_frequencies(), learnt_V, since)
         model.fusion.set_trained_items(frequencies_V)
-    described: dict[str, Any] = {
-        "task": task,
-        "tokenizer_id": catalog.tokenizer_id,
-        "language_model": language_model_of(model_config, catalog, token_init),
-        "input_versions": dict(parent_versions),
-        "as_of": as_of,
-        "seed": seed,
-        "training": config.model_dump(mode="json"),
-    }
+    described = inputs.described(config)
+    described["language_model"] = language_model_of(model_config, catalog, token_init)
     untrained = None
     if parent is None:
-        untrained = _write_untrained(Path(out), model, frequencies_V, described)
+        untrained = _write_untrained(inputs, model, frequencies_V, described)
         described["parent"] = untrained.model_version
     else:
         described["parent"] = described["previous"] = parent.model_version
         described["copied"] = tuple(name for name, _ in model.named_parameters())
         described["space"] = parent.manifest.vector_space
-    resume = resume_store(Path(out), task, described, model, feed)
-    result = train(
-        Training(
-            description=f"universal {task}",
-            model=model,
-            loss=universal_loss(model, catalog, config, learnt_V, frequencies_V > 0),
-            feed=feed,
-            validate=lambda: validate(model, catalog, validation, config.target_filter),
-            config=config,
-            resume=resume,
-            seed=seed,
-            progress=progress or NullProgress(),
-            # The ids of a parent have converged already, and a new token would wait frozen where it started.
-            alternate=config.alternate if parent is None else None,
-            logs=log_folder(Path(out), task, config),
-        )
-    )
+    run = StageRun(inputs, config, model, feed, described)
+    loss = universal_loss(model, catalog, config, learnt_V, frequencies_V > 0)
+    # The ids of a parent have converged already, and a new token would wait frozen where it started.
+    result = run.train(loss, validation, config.alternate if parent is None else None)
     if parent is not None and result.best_epoch == 0:
-        resume.clear()
+        run.resume.clear()
         raise NothingNewError(f"{task}: validation never improved; {parent.model_version} stays in use")
-    checkpoint = write_on_first_rank(
-        Path(out),
-        model,
-        frequencies_V,
-        best_epoch=result.best_epoch,
-        metrics=result.metrics,
-        log=result.log,
-        **described,
-    )
+    checkpoint = run.write(result, frequencies_V)
     if untrained is not None and distribution.rank() == 0:
-        publish_latest(Path(out), UNTRAINED, untrained)
-    resume.clear()
+        publish_latest(inputs.out, UNTRAINED, untrained)
+    run.resume.clear()
     return checkpoint
 
 
 def new_since(parent: Checkpoint, model_config: ModelConfig, catalog: ItemCatalog) -> int:
-    """Epoch seconds from which events are new to ``parent``.
+    """Epoch seconds from which events are new to ``parent``, which must fit the configuration and the catalog.
 
     Raises:
-        CheckpointError: It does not say what it has learnt, or does not fit the configuration or the catalog.
+        CheckpointError: It does not say what it has learnt.
     """
     if parent.manifest.as_of is None:
         raise CheckpointError(
@@ -167,24 +109,20 @@ def new_since(parent: Checkpoint, model_config: ModelConfig, catalog: ItemCatalo
 
 
 def _feeds(
-    windows: DeltaSnapshot,
-    task: str,
-    config: UniversalConfig,
-    seed: int,
-    feed_config: FeedConfig,
-    since: int | None,
-    parent: Checkpoint | None,
+    inputs: TrainingInputs, config: UniversalConfig, since: int | None, parent: Checkpoint | None
 ) -> tuple[WindowFeed, WindowFeed]:
     """The train and the validation windows; where a parent could stay in use, none of either is no fault."""
     try:
-        train_feed = window_feed(windows, task, c.TRAIN, config.batch_size, seed, feed_config, since)
-        return train_feed, window_feed(windows, task, c.VALIDATION, config.batch_size, seed, feed_config)
+        learnt = inputs.window_feed(c.TRAIN, config.batch_size, since)
+        return learnt, inputs.window_feed(c.VALIDATION, config.batch_size)
     except NothingToLearnError as error:
         if parent is None:
             raise
         raise NothingNewError(f"{error}; {parent.model_version} stays in use") from error
 
 
-def _write_untrained(out: Path, model: Precise, frequencies_V: torch.Tensor, described: dict[str, Any]) -> Checkpoint:
-    untrained = described | {"task": f"{described['task']}-{UNTRAINED}"}
-    return write_on_first_rank(out, model, frequencies_V, best_epoch=0, metrics={}, log=[], **untrained)
+def _write_untrained(
+    inputs: TrainingInputs, model: Precise, frequencies_V: torch.Tensor, described: dict[str, Any]
+) -> Checkpoint:
+    untrained = described | {"task": f"{inputs.task}-{UNTRAINED}"}
+    return write_on_first_rank(inputs.out, model, frequencies_V, best_epoch=0, metrics={}, log=[], **untrained)

@@ -33,9 +33,6 @@ def universal_loss(
     would have in one process.
 
     Args:
-        model: Trained by it.
-        catalog: Tokens of every vocabulary row.
-        config: Negatives, targets of a position, horizon, logit adjustment.
         frequencies_V: How often each item occurs in the windows that are learnt, tonight's alone on a continued night:
             as often as it can be a target of this training.
         is_trained_V: Items that uniform draws choose from, those of earlier nights among them; None = those that occur.

@@ -30,9 +30,6 @@ def validate(
     Ties are ranked as in the offline evaluation: a truth item comes after every other item of its score.
 
     Args:
-        model: As it is now.
-        catalog: Tokens of the items.
-        feed: The validation windows.
         user_filter: `all` filters nothing; `new` takes the items of the user's window out of ranking and truth, so that
             a training whose targets are new items is selected by them. The offline evaluation's `new` knows a user's
             whole history.

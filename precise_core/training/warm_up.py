@@ -25,7 +25,7 @@ class Start:
     Attributes:
         model: Trained in place.
         parent: Whose parameters it has.
-        previous: The task's checkpoint it goes on from, or whose head it keeps.
+        previous: The task's checkpoint that is continued, or whose head is kept.
         copied, kept, new: Parameters taken from ``parent``, from ``previous`` on a warm-up night, and fresh ones.
         since: Epoch seconds from which windows are new to it; None = all windows are learnt.
         frequencies_V: Training events behind each row of its id table before this training.
@@ -36,14 +36,14 @@ class Start:
 
     model: Precise
     parent: Checkpoint
-    previous: Checkpoint | None
+    previous: Checkpoint | None = None
     copied: tuple[str, ...]
-    kept: tuple[str, ...]
-    new: tuple[str, ...]
-    since: int | None
+    kept: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+    since: int | None = None
     frequencies_V: torch.Tensor
     is_universal_trained_V: torch.Tensor
-    universal: str | None
+    universal: str | None = None
     warm_up_as_of: datetime | None
     notes: tuple[str, ...] = ()
 
@@ -51,7 +51,7 @@ class Start:
 def is_warm_up_night(previous: Checkpoint | None, as_of: datetime | None, every_days: int) -> bool:
     """Whether the parameters are reloaded from the universal checkpoint tonight.
 
-    Always without a checkpoint to go on from; else never (0), every night (1), or once ``every_days`` days have passed.
+    Always without a checkpoint to continue; else never (0), every night (1), or once ``every_days`` days have passed.
     """
     if previous is None or as_of is None or previous.manifest.warm_up_as_of is None or every_days == 1:
         return True
@@ -66,12 +66,7 @@ def night_start(
     as_of: datetime | None,
     seed: int,
 ) -> Start:
-    """The start of tonight's training by the policy ``warm_up_every_days``.
-
-    Raises:
-        CheckpointError: The checkpoint to go on from has other sizes than the universal one, or another tokenizer; or
-            none is to be gone on from, and the universal one did not begin untrained.
-    """
+    """The start of tonight's training by the policy ``warm_up_every_days``."""
     if not config.warm_start:
         return _from_untrained(universal, as_of, seed)
     if is_warm_up_night(previous, as_of, config.warm_up_every_days):
@@ -104,7 +99,6 @@ def _warm_up(universal: Checkpoint, previous: Checkpoint | None, as_of: datetime
         copied=copied,
         kept=kept,
         new=tuple(name for name in new if name not in kept),
-        since=None,
         frequencies_V=frequencies_V,
         is_universal_trained_V=universal.is_universal_trained(),
         universal=universal.model_version,
@@ -137,8 +131,6 @@ def _go_on(universal: Checkpoint, previous: Checkpoint, catalog: ItemCatalog) ->
         parent=previous,
         previous=previous,
         copied=tuple(name for name, _ in model.named_parameters()),
-        kept=(),
-        new=(),
         since=seconds_of(manifest.as_of),
         frequencies_V=padded(previous.item_frequencies(), model.num_item_rows),
         is_universal_trained_V=padded(previous.is_universal_trained(), model.num_item_rows),
@@ -160,13 +152,9 @@ def _from_untrained(universal: Checkpoint, as_of: datetime | None, seed: int) ->
     return Start(
         model=model,
         parent=untrained,
-        previous=None,
         copied=copied,
-        kept=(),
         new=new,
-        since=None,
         frequencies_V=nothing_V,
         is_universal_trained_V=nothing_V > 0,
-        universal=None,
         warm_up_as_of=as_of,
     )

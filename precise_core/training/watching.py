@@ -1,11 +1,11 @@
-"""Where the figures of a running training can be watched: JSON lines, and TensorBoard's event files."""
+"""Watching a training that runs: its figures as JSON lines and TensorBoard's event files, and its progress."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -24,7 +24,7 @@ class MetricsLog:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if not known:  # another training: its curves are not to be mixed with those of the one before
+        if not known:  # another training: its curves are not to be mixed with the previous one's
             for events in folder.glob("events.out.tfevents.*"):
                 events.unlink()
         self._file = folder / "metrics.jsonl"
@@ -48,3 +48,20 @@ class MetricsLog:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+class Progress(Protocol):
+    """A progress bar, or anything else that follows a training."""
+
+    def start(self, total_steps: int, description: str) -> None:
+        """A training of so many steps begins."""
+
+    def advance(self, n: int, **info: float) -> None:
+        """``n`` more steps are done; ``info`` holds the latest figures, ``units`` among them how many sequences."""
+
+    def finish(self) -> None:
+        """The training is over."""
+
+
+class NullProgress(Progress):
+    """Shows nothing."""

@@ -100,8 +100,7 @@ def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_
 
 
 def _encode_batch(model: Precise, batch: pa.RecordBatch) -> np.ndarray:
-    token_ids = batch.column(c.TOKEN_IDS)
-    token_ids_NT = fixed_lists(token_ids, len(token_ids[0]))
+    token_ids_NT = fixed_lists(batch.column(c.TOKEN_IDS))
     return encode_items(
         model, batch.column(c.ITEM_INDEX).to_numpy(), token_ids_NT, batch.column(c.TOKEN_COUNT).to_numpy()
     )

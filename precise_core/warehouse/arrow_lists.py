@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def float_lists(values_ND: np.ndarray) -> pa.ListArray:
@@ -15,9 +16,24 @@ def float_lists(values_ND: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values_ND).reshape(-1)))
 
 
-def fixed_lists(column: pa.ListArray, width: int) -> np.ndarray:
-    """An Arrow list column whose lists all have ``width`` elements, as a matrix; honours the offsets of a slice."""
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), width)
+def list_lengths(column: pa.ListArray | pa.ChunkedArray) -> list[int]:
+    """The different lengths of a column's lists, sorted, nulls aside; more than one means that it is no matrix."""
+    return sorted(length for length in pc.unique(pc.list_value_length(column)).to_pylist() if length is not None)
+
+
+def fixed_lists(column: pa.ListArray | pa.ChunkedArray, width: int | None = None) -> np.ndarray:
+    """A list column without nulls as a matrix; honours the offsets of a slice.
+
+    Args:
+        column: Its lists have one length (``list_lengths``).
+        width: That length; where it is not known, a column without rows becomes a matrix of 0 columns.
+    """
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
+    flat = values[0] if len(values) == 1 else np.concatenate(values or [np.empty(0)])
+    if width is None:
+        width = len(flat) // len(column) if len(column) else 0
+    return flat.reshape(len(column), width)
 
 
 def ragged_rows(column: pa.ListArray) -> list[np.ndarray]:

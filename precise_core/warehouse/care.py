@@ -1,6 +1,6 @@
 """Care of one Delta table: small files merged, files and log entries that nobody needs any more removed.
 
-None of it changes a row, and whoever asks whether a table's content has changed must not take it for news.
+None of it changes a row, so ``content_changed`` does not count it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def content_changed(path: str, since: int) -> bool:
     """Whether rows of the table may have changed after version ``since``; True where its log no longer tells."""
     table = DeltaTable(path)
     newest = table.version()
-    if newest < since:
-        return True
-    later = [commit for commit in table.history(newest - since) if commit["version"] > since] if newest > since else []
+    if newest <= since:
+        return newest < since
+    later = [commit for commit in table.history(newest - since) if commit["version"] > since]
     return len(later) < newest - since or any(commit.get("operation") not in SAME_ROWS for commit in later)
 
 
@@ -94,9 +94,8 @@ def compact(spark: SparkSession, path: str, config: TablesConfig) -> int:
 def vacuum(path: str, retention_hours: int, *, dry_run: bool, keep: Collection[int] = ()) -> list[str]:
     """Remove files that no version younger than ``retention_hours`` consists of, those of killed writers included.
 
-    The versions ``keep`` stay readable however old they are.
-
-    The caller has made sure that no reader needs them. Returns the files, or with ``dry_run`` what it would remove.
+    The versions ``keep`` stay readable however old they are. The caller has made sure that no reader needs the others.
+    Returns the files, or with ``dry_run`` what it would remove.
     """
     table = DeltaTable(path)
     remove = partial(table.vacuum, retention_hours, enforce_retention_duration=False, full=True)
@@ -116,10 +115,10 @@ def old_log_entries(path: str, days: int) -> list[Path]:
 
 
 def trim_log(path: str, days: int) -> int:
-    """Remove log entries older than ``days`` that a checkpoint stands in for; returns how many files went."""
-    table, wanted = DeltaTable(path), f"interval {days} days"
-    if table.metadata().configuration.get(_LOG_RETENTION) != wanted:
-        table.alter.set_table_properties({_LOG_RETENTION: wanted})
+    """Remove log entries older than ``days``, which a checkpoint replaces; returns how many files were removed."""
+    table, needed = DeltaTable(path), f"interval {days} days"
+    if table.metadata().configuration.get(_LOG_RETENTION) != needed:
+        table.alter.set_table_properties({_LOG_RETENTION: needed})
     if not old_log_entries(path, days):
         return 0
     before = len(_log_files(path))
@@ -130,10 +129,10 @@ def trim_log(path: str, days: int) -> int:
 
 
 def forget_history(path: str) -> list[str]:
-    """Leave nothing but the rows of this moment: no older file, and no log entry that tells of one.
+    """Leave nothing but the rows of this moment: no older file, and no log entry that names one, since an entry keeps
+    the smallest and largest values of a file's columns. No older version can be read afterwards.
 
-    A log entry keeps the smallest and largest values of a file's columns, so that it outlives the rows it speaks of.
-    No older version can be read afterwards. Returns the data files that were removed.
+    Returns the data files that were removed.
     """
     removed = vacuum(path, 0, dry_run=False)
     # A commit of its own, so that the one entry that stays names no file.

@@ -10,7 +10,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.warehouse.spark_errors import or_gone
+from precise_core.warehouse.spark_errors import gone_history
 from precise_core.warehouse.tables import Warehouse
 from schemas import Table
 
@@ -53,18 +53,14 @@ def net_changes(
     A row that was removed and came back unchanged, or changed in other columns only, is not among them.
 
     Args:
-        spark: The session.
-        warehouse: Where the table lies.
-        table: The table.
+        spark, warehouse, table: What is read.
         since: The older version.
         until: The newer version.
         columns: What is compared; together they must identify a row.
         where: Only rows that fulfil this.
-
-    Raises:
-        HistoryGoneError: VACUUM or the log's retention has removed what was needed.
     """
-    return or_gone(table, since, lambda: _net(_raw(spark, warehouse, table, since, until), columns, where))
+    with gone_history(table, since):
+        return _net(_raw(spark, warehouse, table, since, until), columns, where)
 
 
 def _raw(spark: SparkSession, warehouse: Warehouse, table: Table, since: int, until: int) -> DataFrame:

@@ -16,10 +16,14 @@ _OWN_KEYS = {
 class SparkConfig(Config):
     """How the session is started; `--master` on the command line of spark-submit wins over `master`."""
 
-    master: str = "local[*]"
-    driver_memory: str = Field("4g", pattern=r"^\d+[gm]$")
-    shuffle_partitions: int = Field(8, ge=1)
-    conf: dict[str, str] = Field(default_factory=dict)
+    master: str = Field(
+        "local[*]", description="Spark master when a job is started with plain Python; `--master` of spark-submit wins."
+    )
+    driver_memory: str = Field(
+        "4g", pattern=r"^\d+[gm]$", description="Memory of the JVM; fixed by spark-submit where that starts it."
+    )
+    shuffle_partitions: int = Field(8, ge=1, description="`spark.sql.shuffle.partitions`.")
+    conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings by name.")
 
     @field_validator("conf")
     @classmethod

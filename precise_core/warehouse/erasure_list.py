@@ -1,19 +1,23 @@
 """Who asked to be forgotten: the one place that remembers it, without remembering who they are.
 
 <warehouse>/erasures/list.json   a salt, and the salted SHA-256 of every erased user_id with the time; of an id of
-                                 several words also of what a text is searched for (id_words), with their number
+                                 several words also of its phrase, with their number
 
 Whoever holds the salt can test whether a given user was erased; nobody can list them. It is no table: a rollback must
 not bring it back to an earlier state, and teams that read tables do not get to see the salt.
+
+Inside text that is not a user's alone (a raw row that could not be read, a message) an id is looked for word by word,
+and what is between two words does not count: JSON escapes a quote, CSV doubles it, and an id may hold any of them.
+``auth0|42`` is the phrase ``auth0 42`` of two words, wherever it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +25,12 @@ from pathlib import Path
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from precise_core.warehouse.id_words import phrase_of, words_of
+from precise_core.artefacts import ERASURES, replace_file
 
-FOLDER = "erasures"
+# What is between the values of a row; spelt out, because Java, Python and RE2 differ about `\s`.
+BETWEEN = r"""[\t\n\x0b\f\r "',:;|{}\[\]\\]"""
+# What is before and after an id in a sentence, where quotes and slashes are not always the ones around it.
+EDGE = r"[^\p{L}\p{N}]"
 
 
 @dataclass
@@ -32,7 +39,7 @@ class ErasureList:
 
     Attributes:
         users: Hash of a user_id -> when it was erased, ISO 8601.
-        phrases: Hash of the phrase of an id that is not the id itself (``id_words``) -> its number of words.
+        phrases: Hash of the phrase of an id that is not the id itself -> its number of words.
     """
 
     file: Path
@@ -43,7 +50,7 @@ class ErasureList:
     @classmethod
     def of(cls, warehouse: str | Path) -> ErasureList:
         """The list of a warehouse; an empty one where nobody was erased."""
-        file = Path(warehouse) / FOLDER / "list.json"
+        file = Path(warehouse) / ERASURES / "list.json"
         if not file.is_file():
             return cls(file, secrets.token_hex(16))
         described = json.loads(file.read_text(encoding="utf-8"))
@@ -63,14 +70,8 @@ class ErasureList:
         self.users = {self.hash_of(user_id): now for user_id in ids} | self.users
         others = [user_id for user_id in ids if words_of(user_id) not in ([], [user_id])]
         self.phrases |= {self.hash_of(phrase_of(user_id)): len(words_of(user_id)) for user_id in others}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_suffix(".writing")
-        draft.touch(mode=0o600)
-        with draft.open("w", encoding="utf-8") as handle:
-            json.dump({"salt": self.salt, "users": self.users, "phrases": self.phrases}, handle, indent=2)
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.replace(self.file)
+        content = {"salt": self.salt, "users": self.users, "phrases": self.phrases}
+        replace_file(self.file, json.dumps(content, indent=2), mode=0o600)
 
     def holds(self, user_id: Column) -> Column:
         """True where ``user_id`` is of an erased user; null where it is null."""
@@ -87,3 +88,43 @@ class ErasureList:
 
     def _hash(self, text: Column) -> Column:
         return F.sha2(F.concat(F.lit(f"{self.salt}:"), text), 256)
+
+
+def words_of(user_id: str) -> list[str]:
+    """``user_id`` without what may be between values; empty where it consists of nothing else."""
+    return [word for word in re.split(f"{BETWEEN}+", user_id) if word]
+
+
+def phrase_of(user_id: str) -> str:
+    """What ``phrases`` holds where a text names ``user_id``."""
+    return " ".join(words_of(user_id))
+
+
+def phrase_pattern(user_id: str) -> str:
+    """A regular expression of the same, for Python and RE2; to be put between two ``BETWEEN``."""
+    return f"{BETWEEN}+".join(map(re.escape, words_of(user_id)))
+
+
+def message_pattern(user_id: str) -> str:
+    """A regular expression, for Java and RE2, of a sentence that names ``user_id``: no letter or digit is beside it."""
+    return f"(^|{EDGE})({phrase_pattern(user_id) or re.escape(user_id)})($|{EDGE})"
+
+
+def phrases(text: Column, sizes: Collection[int]) -> Column:
+    """Every run of so many words in ``text``, as an array; null where it is null.
+
+    Args:
+        text: A column of strings.
+        sizes: Numbers of words, each at least 1.
+    """
+    words = F.filter(F.split(text, f"{BETWEEN}+"), lambda word: word != "")
+    return F.concat(*[words if size == 1 else _of_size(words, size) for size in sorted(sizes)])
+
+
+def _of_size(words: Column, size: int) -> Column:
+    def starting_at(position: Column) -> Column:
+        return F.array_join(F.slice(words, position, size), " ")
+
+    # A sequence from 1 to 0 would count backwards.
+    starts = F.when(F.size(words) >= size, F.sequence(F.lit(1), F.size(words) - (size - 1)))
+    return F.transform(F.coalesce(starts, F.array().cast("array<int>")), starting_at)

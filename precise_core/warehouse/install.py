@@ -31,11 +31,6 @@ def spark_home() -> Path:
     return Path(str(resources.files("pyspark")))
 
 
-def submit_flags() -> list[str]:
-    """What spark-submit needs beside the job: nothing where the jars are installed, else the packages."""
-    return [] if has_installed_jars() else ["--packages", packages()]
-
-
 def install() -> list[str]:
     """Resolve, copy and name the jars; returns their file names."""
     home = spark_home()
@@ -59,9 +54,9 @@ def install() -> list[str]:
 
 
 if __name__ == "__main__":
-    if "--show" in sys.argv:  # for spark-submit.sh: one line each
+    if "--show" in sys.argv:  # for spark-submit.sh: one line each, the second with its flags
         print(spark_home())
-        print(*submit_flags())
+        print(*([] if has_installed_jars() else ["--packages", packages()]))
         raise SystemExit
     for name in install():
         print(name)

@@ -1,30 +1,297 @@
-"""Delta tables as pyarrow datasets, without Spark.
+"""Delta tables read without Spark: pinned at one version, as files, rows, columns or record batches.
 
-deltalake's own `to_pyarrow_table` fails on partitioned tables with the pyarrow that petastorm holds us to, and has
-been seen to abort the interpreter at exit; the list of live files it keeps is all that is needed.
+A Delta folder also holds files that a later version dropped; what is read here is the list of files that the
+transaction log vouches for. deltalake's own `to_pyarrow_table` fails on partitioned tables with the pyarrow that
+petastorm holds us to, and has been seen to abort the interpreter at exit.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
-from schemas import Table
+from precise_core.config.folders import require_delta_path
+from precise_core.errors import DataError, HistoryGoneError, MissingTableError, SchemaError
+from schemas import TABLES, Table
+
+_PARTS_PER_MERGE = 64  # bounds the memory of a count over many batches
+_DECLARED = {table.name: table for table in TABLES}
 
 
-def arrow_dataset(root: str, table: Table, snapshot: DeltaTable) -> ds.Dataset:
-    """The live files of one pinned version.
+class DeltaSnapshot:
+    """One version of a Delta table.
 
     Args:
-        root: The table's local folder, as it was given to ``snapshot``.
-        table: The declaration; its Arrow schema is what is read.
-        snapshot: The pinned version.
+        path: The table's folder, or a URI that ``deltalake`` understands.
+        version: The version to read; None pins the newest one of this moment.
+        missing: The message where there is no table; by default it names the job that writes it.
+
+    Raises:
+        MissingTableError: There is no table.
+        HistoryGoneError: The version does not exist, or not any more.
+        DataError: The table uses deletion vectors or column mapping, which a plain Parquet reader would not honour.
     """
-    schema = table.arrow_schema()
-    prefix = snapshot.table_uri.removeprefix("file://")
-    # The root is percent-encoded in a file URI, the part below it is not.
-    files = sorted(f"{root}/{uri.removeprefix(prefix).lstrip('/')}" for uri in snapshot.file_uris())
-    partitions = snapshot.metadata().partition_columns
-    partitioning = ds.partitioning(pa.schema([schema.field(name) for name in partitions]), flavor="hive")
-    return ds.dataset(files, schema=schema, format="parquet", partitioning=partitioning)
+
+    def __init__(self, path: str | Path, version: int | None = None, *, missing: str | None = None) -> None:
+        self.path = str(path) if "://" in str(path) else str(Path(path).absolute())
+        self.name = self.path.rsplit("/", 1)[-1]
+        try:
+            self._table = DeltaTable(self.path, version=version)
+        except (DeltaError, OverflowError) as error:
+            if not DeltaTable.is_deltatable(self.path):
+                advice = f"; run jobs/{_DECLARED[self.name].written_by}.py first" if self.name in _DECLARED else ""
+                raise MissingTableError(missing or f"table {self.name}: not at {self.path}{advice}") from error
+            newest = DeltaTable(self.path).version()
+            never = f" (version {version} does not exist; versions are 0 to {newest})" if version != newest else ""
+            raise HistoryGoneError(f"table {self.name}: version {version} cannot be read any more{never}") from error
+        self._refuse_unreadable()
+
+    @property
+    def version(self) -> int:
+        return int(self._table.version())
+
+    def files(self, partition: Mapping[str, str] | None = None) -> list[str]:
+        """URIs of the live files whose partition columns have these values, sorted; the characters are the real ones,
+        not percent-encoded."""
+        return [file if "://" in file else f"file://{file}" for file in self._paths(partition)]
+
+    def row_count(self, partition: Mapping[str, str] | None = None) -> int:
+        """Rows in those files, from the log's statistics, or from the Parquet footers where it has none."""
+        counts = self._log_column("num_records", partition)
+        return sum(map(footer_rows, self.files(partition))) if None in counts else sum(counts)
+
+    def size_bytes(self) -> int:
+        return sum(self._log_column("size_bytes"))
+
+    def partition_values(self, column: str) -> list[str]:
+        """The distinct values of a partition column, sorted."""
+        return sorted(set(self._log_column(f"partition.{column}")))
+
+    def read(self, columns: list[str]) -> pa.Table:
+        """Some columns of the whole table in memory.
+
+        Raises:
+            DataError: The table has no rows.
+        """
+        tables = list(self.tables(columns))
+        if not sum(table.num_rows for table in tables):
+            raise DataError(f"table {self.name}, version {self.version}: no rows")
+        return pa.concat_tables(tables)
+
+    def tables(self, columns: list[str], partition: Mapping[str, str] | None = None) -> Iterator[pa.Table]:
+        """Some columns of the live files whose partition columns have these values, one file at a time.
+
+        Raises:
+            DataError: A file is damaged; the message names it.
+        """
+        for uri in self.files(partition):
+            try:
+                with open_parquet(uri) as file:
+                    yield file.read(columns)
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{uri}: cannot be read: {error}") from error
+
+    def dataset(self, table: Table) -> ds.Dataset:
+        """All rows with the declared columns, those of the partitions included; null where a file lacks a column."""
+        schema = table.arrow_schema()
+        by = pa.schema([schema.field(name) for name in self._table.metadata().partition_columns])
+        partitioning = ds.partitioning(by, flavor="hive")
+        return ds.dataset(self._paths(), schema=schema, format="parquet", partitioning=partitioning)
+
+    @cached_property
+    def _actions(self) -> pa.Table:
+        actions = pa.table(self._table.get_add_actions(flatten=True))
+        is_statistic = re.compile(r"(null_count|min|max)\.")  # of every column; large, and not asked for here
+        return actions.select([name for name in actions.column_names if not is_statistic.match(name)])
+
+    def _log_column(self, name: str, partition: Mapping[str, str] | None = None) -> list[Any]:
+        """What the log says of the live files whose partition columns have these values; None where it says nothing."""
+        actions = self._actions
+        for column, value in (partition or {}).items():
+            actions = actions.filter(pc.field(f"partition.{column}") == value)
+        return actions[name].to_pylist() if name in actions.column_names else [None] * actions.num_rows
+
+    def _paths(self, partition: Mapping[str, str] | None = None) -> list[str]:
+        return sorted(f"{self.path}/{unquote(name)}" for name in self._log_column("path", partition))
+
+    def _refuse_unreadable(self) -> None:
+        configuration = self._table.metadata().configuration
+        if configuration.get("delta.columnMapping.mode", "none") != "none":
+            raise DataError(f"table {self.name}: column mapping is on; the feed reads plain columns only")
+        if configuration.get("delta.enableDeletionVectors") == "true" or self._has_deletion_vectors():
+            raise DataError(f"table {self.name}: deletion vectors are on; set delta.enableDeletionVectors to false")
+
+    def _has_deletion_vectors(self) -> bool:
+        if "deletionVectors" not in (self._table.protocol().reader_features or []):
+            return False
+        return any(batch.num_rows for batch in self._table.deletion_vectors())
+
+
+class TableReader:
+    """The tables of a warehouse; every read that names no version sees the one that was the newest at the first.
+
+    Args:
+        warehouse: The folder named `warehouse` in the configuration.
+
+    Raises:
+        ConfigError: The path is one that deltalake takes for another.
+    """
+
+    def __init__(self, warehouse: str | Path) -> None:
+        self.root = Path(warehouse)
+        self._folder = str(self.root.resolve())
+        require_delta_path("warehouse", self._folder, is_read_only=True)
+        self._newest: dict[str, DeltaSnapshot] = {}
+
+    def path(self, table: Table) -> str:
+        return f"{self._folder}/tables/{table.name}"
+
+    def exists(self, table: Table) -> bool:
+        return table.name in self._newest or DeltaTable.is_deltatable(self.path(table))
+
+    def snapshot(self, table: Table, version: int | None = None) -> DeltaSnapshot:
+        if version is None and table.name in self._newest:
+            return self._newest[table.name]
+        missing = (
+            f"table {table.name} is not in {self.root}: give the folder named `warehouse` in the configuration; "
+            f"jobs/{table.written_by}.py writes the table"
+        )
+        found = DeltaSnapshot(self.path(table), version, missing=missing)
+        if version is None:
+            self._newest[table.name] = found
+        return found
+
+    def version(self, table: Table) -> int:
+        return self.snapshot(table).version
+
+    def rows(self, table: Table) -> int:
+        return self.snapshot(table).row_count()
+
+    def rows_if_any(self, table: Table) -> int:
+        """Rows of the table; 0 where it does not exist."""
+        return self.rows(table) if self.exists(table) else 0
+
+    def size_bytes(self, table: Table) -> int:
+        return self.snapshot(table).size_bytes()
+
+    def dataset(self, table: Table) -> ds.Dataset:
+        return self.snapshot(table).dataset(table)
+
+    def read(
+        self, table: Table, columns: Sequence[str], where: pc.Expression | None = None, version: int | None = None
+    ) -> pa.Table:
+        """Some columns and rows; for tables, or slices of tables, that fit into this process.
+
+        Raises:
+            HistoryGoneError: A file is gone.
+        """
+        found = self.snapshot(table, version)
+        try:
+            return found.dataset(table).to_table(columns=list(columns), filter=where)
+        except FileNotFoundError as error:
+            raise HistoryGoneError(f"table {table.name}: files of version {found.version} are gone: {error}") from error
+
+    def frame(self, table: Table, columns: Sequence[str], where: pc.Expression | None = None) -> pd.DataFrame:
+        return self.read(table, columns, where).to_pandas()
+
+    def counts(self, table: Table, keys: Sequence[str], where: pc.Expression | None = None) -> pd.DataFrame:
+        """``keys`` and ``rows``, most rows first, ties by key; the table streams, only the groups stay in memory."""
+        parts: list[pa.Table] = []
+        for batch in self.dataset(table).scanner(columns=list(keys), filter=where).to_batches():
+            rows = pa.array([1] * batch.num_rows, pa.int64())
+            parts.append(_sum_rows([pa.Table.from_batches([batch]).append_column("rows", rows)], keys))
+            if len(parts) == _PARTS_PER_MERGE:
+                parts = [_sum_rows(parts, keys)]
+        if not parts:
+            return pd.DataFrame({name: [] for name in (*keys, "rows")})
+        frame = _sum_rows(parts, keys).to_pandas()
+        return frame.sort_values(["rows", *keys], ascending=[False, *[True] * len(keys)], ignore_index=True)
+
+
+def _sum_rows(parts: list[pa.Table], keys: Sequence[str]) -> pa.Table:
+    grouped = pa.concat_tables(parts).group_by(list(keys)).aggregate([("rows", "sum")])
+    return grouped.select([*keys, "rows_sum"]).rename_columns([*keys, "rows"])
+
+
+def read_table(
+    warehouse: str | Path,
+    name: str,
+    columns: Sequence[str] | None = None,
+    *,
+    version: int | None = None,
+    where: ds.Expression | None = None,
+) -> pa.Table:
+    """A whole table, or some of its columns and rows; partition columns included.
+
+    Args:
+        warehouse: The folder named `warehouse` in the configuration.
+        name: Of the table (docs/tables.md).
+        columns: All by default.
+        version: Of the Delta table; the newest by default.
+        where: Rows to read, e.g. ``pyarrow.dataset.field("task") == "all"``; all by default.
+
+    Raises:
+        MissingTableError: There is no such table in the warehouse, or none of that name at all.
+        SchemaError: The table has no such column.
+        HistoryGoneError: The version, or one of its files, is gone.
+    """
+    if name not in _DECLARED:
+        raise MissingTableError(f"there is no table {name!r}; the tables are {', '.join(_DECLARED)}")
+    declared = _DECLARED[name].column_names
+    needed = declared if columns is None else list(columns)
+    if unknown := [column for column in needed if column not in declared]:
+        raise SchemaError(f"table {name} has no columns {unknown}; its columns are {', '.join(declared)}")
+    return TableReader(warehouse).read(_DECLARED[name], needed, where, version)
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """An open file, to be used in a ``with``.
+
+    Args:
+        uri: With a scheme; a local one holds the real characters, not percent-encoded ones.
+
+    Raises:
+        OSError, pyarrow.ArrowException: It is missing or damaged.
+    """
+    if uri.startswith("file://"):
+        return pq.ParquetFile(uri.removeprefix("file://"), filesystem=pa.fs.LocalFileSystem())
+    filesystem, path = pa.fs.FileSystem.from_uri(uri)
+    return pq.ParquetFile(path, filesystem=filesystem)
+
+
+def footer_rows(uri: str) -> int:
+    """Rows of a file, without reading them."""
+    return int(_footer(uri).num_rows)
+
+
+def values_per_row(uri: str, columns: Collection[str]) -> int:
+    """Mean number of values in a row of these columns, lists counted by their elements, rounded up; 0 without rows."""
+    metadata = _footer(uri)
+    values = sum(
+        chunk.num_values
+        for group in map(metadata.row_group, range(metadata.num_row_groups))
+        for chunk in map(group.column, range(group.num_columns))
+        if chunk.path_in_schema.split(".")[0] in columns
+    )
+    return -(-values // metadata.num_rows) if metadata.num_rows else 0
+
+
+def _footer(uri: str) -> pq.FileMetaData:
+    try:
+        with open_parquet(uri) as file:
+            return file.metadata
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {uri}: {error}") from error

@@ -53,9 +53,6 @@ def get_session(app_name: str, config: SparkConfig) -> SparkSession:
     """The running session, or a new one with Delta, UTC, ANSI and WARN logging.
 
     Under spark-submit the JVM runs already: its master, memory and packages were decided there and win.
-
-    Raises:
-        EnvironmentProblem: The JVM has no Delta jar.
     """
     builder = SparkSession.builder.appName(app_name)
     for key, value in (_SETTINGS | config.conf).items():

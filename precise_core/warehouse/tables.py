@@ -1,7 +1,8 @@
-"""Delta tables under one root: the only place that reads and writes them.
+"""Delta tables under one root, as jobs read and write them.
 
 A read is pinned to a version; a write is one commit, and none at all when the rows are the ones that are there
 already, so that running a job twice changes nothing and everything downstream can see that nothing changed.
+Beside it reader.py reads without Spark, upsert.py merges rows by key, and care.py commits what changes no row.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pyspark.sql.types import ArrayType, DataType, MapType
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import DataError, MissingTableError, SchemaError
 from precise_core.warehouse.notes import Note, commit_text, read_note
-from precise_core.warehouse.reader import arrow_dataset
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
@@ -83,13 +84,11 @@ class Warehouse:
         """The rows of one version in this process, without Spark; for tables that fit into it.
 
         Args:
-            table: The declaration.
-            version: The version to read.
+            table, version: What is read.
             columns: Only these; all by default.
             where: Partition column -> value or values.
         """
-        snapshot = DeltaTable(self.path(table), version=version)
-        dataset = arrow_dataset(self.path(table), table, snapshot)
+        dataset = DeltaSnapshot(self.path(table), version).dataset(table)
         conditions = [ds.field(name).isin(_listed(value)) for name, value in (where or {}).items()]
         chosen = reduce(lambda left, right: left & right, conditions) if conditions else None
         return dataset.to_table(columns=list(columns or table.column_names), filter=chosen)
@@ -107,16 +106,11 @@ class Warehouse:
         """Make ``frame`` the content of the table, or of the slice named by ``replace``, in one commit.
 
         Args:
-            spark: The session.
-            table: The declaration; the frame must have exactly its columns and types.
-            frame: The rows.
+            spark, table: Where to.
+            frame: The rows, with exactly the declared columns and types.
             run_id: Kept in the commit.
             replace: Column -> value (or values) of the slice the frame replaces; every row must belong to it.
             note: What the rows were made from (``read_note``), kept in the commit; lost where there is none.
-
-        Raises:
-            SchemaError: A column is missing, unknown or of another type.
-            DataError: A row lies outside the slice.
         """
         # On disk: rows kept in memory come back onto the heap one whole partition at a time, however large it is.
         frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
@@ -154,8 +148,7 @@ class Warehouse:
             table: A partitioned table that exists.
             frame: The rows; Delta refuses one that belongs to no partition named.
             partitions: Values of (some of) the partition columns, one mapping per partition or group of partitions.
-            run_id: Kept in the commit.
-            note: What the rows were made from, kept in the commit, where somebody will ask.
+            run_id, note: Kept in the commit, as by ``write``.
         """
         writer = conform(frame, table).write.format("delta").option("userMetadata", commit_text(run_id, note))
         condition = " OR ".join(f"({_slice_sql(partition)})" for partition in partitions)
@@ -206,7 +199,7 @@ class Warehouse:
             self.path(table),
             rows,
             mode=mode,
-            schema_mode="overwrite" if mode == "overwrite" else "merge",  # a table of before may lack a new column
+            schema_mode="overwrite" if mode == "overwrite" else "merge",  # an older table may lack a new column
             partition_by=list(table.partition_by) or None,
             configuration={"delta.enableDeletionVectors": "false"},
         )
@@ -231,11 +224,7 @@ def _writer(frame: DataFrame, table: Table, about: str) -> DataFrameWriter:
 
 
 def conform(frame: DataFrame, table: Table) -> DataFrame:
-    """The frame with the declared columns in the declared order.
-
-    Raises:
-        SchemaError: A column is missing, unknown or of another type; the message names it.
-    """
+    """The frame with the declared columns in the declared order; SchemaError names one that does not fit."""
     found = {field.name: field.dataType for field in frame.schema}
     missing = [name for name in table.column_names if name not in found]
     unknown = [name for name in found if name not in table.column_names]
@@ -251,11 +240,8 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
 
 
 def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:
-    """Row count and two order-independent sums of row hashes: equal fingerprints, equal rows.
-
-    Raises:
-        DataError: A column that may not be null, or a list in it, holds a null.
-    """
+    """Row count and two order-independent sums of row hashes: equal fingerprints, equal rows. No null may be where the
+    declaration allows none, nor in a list."""
     required = [column.name for column in table.columns if not column.nullable]
     nulls = [F.count_if(_has_null(frame.schema[name].dataType, name)).alias(f"null_{name}") for name in required]
     row = (
@@ -290,7 +276,7 @@ def _has_null(data_type: DataType, name: str) -> Column:
 
 
 def _hashable(data_type: DataType, name: str) -> list[Column]:
-    """What stands for a column in a row's hash.
+    """What of a column goes into a row's hash.
 
     xxhash64 passes over nulls and over the borders of lists, so that a value moved to the next column would go
     unnoticed; the flag and the size pin it down. A map has no order and cannot be hashed as it is.

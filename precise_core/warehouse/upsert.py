@@ -47,9 +47,7 @@ class UpsertResult:
 class UpsertPlan:
     """What an upsert will do; nothing is written before ``commit``.
 
-    Args:
-        warehouse: Where the table lies.
-        table: The declaration.
+    Attributes:
         compared: The rows with their state, kept.
         counts: Rows by state.
         place: What says of the target of a merge where the keys can be met.
@@ -63,10 +61,8 @@ class UpsertPlan:
 
     def commit(self, run_id: str) -> UpsertResult:
         """Write what is new or corrected, in one commit; none where nothing is."""
-        spark, corrected = (
-            self.compared.sparkSession,
-            sum(self.counts.get(state, 0) for state in (CORRECTED, REASSIGNED)),
-        )
+        spark = self.compared.sparkSession
+        corrected = sum(self.counts.get(state, 0) for state in (CORRECTED, REASSIGNED))
         self.warehouse.create_if_missing(spark, self.table)
         rows = self.compared.where(F.col(STATE) != KEPT).select(*self.table.column_names)
         if corrected:
@@ -94,15 +90,10 @@ def plan_upsert(
     """Compare rows with those that are stored: add those whose key is new, replace those that say something else now.
 
     Args:
-        warehouse: Where the table lies.
-        spark: The session.
-        table: The declaration; its key says which rows are one.
+        warehouse, spark, table: Where to; the table's key says which rows are one.
         frame: The rows, each key once.
         newest_by: Time that tells which version of a row is newer; ``frame``'s, where one of the two has none.
         key_fixes_partition: Two rows of one key lie in one partition: the stored keys of other partitions are not read.
-
-    Raises:
-        SchemaError: A column is missing, unknown or of another type.
     """
     frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
     try:

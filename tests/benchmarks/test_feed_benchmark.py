@@ -9,7 +9,7 @@ import pytest
 from benchmarks import feed
 from benchmarks.figures import read_figures
 from precise_core.feed.windows import WindowFeed
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 
 
 def test_a_run_records_both_readers_the_trainer_and_the_verdicts(

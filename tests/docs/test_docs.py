@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks import job_pages
+from precise_core import consume
 from precise_core.reference import configuration as configuration_reference
 from tests.code_blocks import blocks_of
 from tests.night import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
 
 
 def names_in(file: Path) -> set[str]:
@@ -47,12 +49,32 @@ def test_the_pages_on_the_paper_name_code_that_exists(name: str) -> None:
         assert not missing, (file, missing)
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_every_job_has_a_page_with_its_flags_and_units(job: str) -> None:
-    page = (ROOT / "docs" / "jobs" / f"{job}.md").read_text(encoding="utf-8")
+def test_the_heads_of_the_job_pages_are_current() -> None:
+    pages = {file: file.read_text(encoding="utf-8") for file in job_pages.PAGES.glob("*.md")}
+    heads = re.findall(r"<!-- head of (\w+) -->", "".join(pages.values()))
+    assert sorted(heads) == job_pages.JOBS
+    assert {file.name: job_pages.render(page) for file, page in pages.items()} == {
+        file.name: page for file, page in pages.items()
+    }
+
+
+@pytest.mark.parametrize("job", job_pages.JOBS)
+def test_the_page_of_a_job_names_the_units_of_its_row_balance(job: str) -> None:
+    pages = "".join(file.read_text(encoding="utf-8") for file in job_pages.PAGES.glob("*.md"))
+    own = pages.split(f"<!-- head of {job} -->")[1].split("<!-- head of")[0]
     source = (ROOT / "jobs" / f"{job}.py").read_text(encoding="utf-8")
-    for named in re.findall(r'job\.balance\(\s*"([^"]+)"|add_argument\("(--[a-z-]+)"', source):
-        assert "".join(named) in page
+    assert [unit for unit in re.findall(r'job\.balance\(\s*"([^"]+)"', source) if unit not in own] == []
+
+
+def test_a_job_says_which_tables_it_reads_and_writes(night: Path) -> None:
+    """Every table in the versions that a night's runs wrote down stands in the docstring of the job."""
+    runs = consume.read_table(night, "runs").to_pylist()
+    assert {run["job"] for run in runs} >= {"ingest", "recall", "evaluate"}
+    for run in runs:
+        told = importlib.import_module(f"jobs.{run['job']}").__doc__ or ""
+        tables = {*dict(run["input_versions"]), *dict(run["output_versions"])}
+        if run["job"] not in ("run_night", "build_report"):  # the one tells of its jobs, the other of every table
+            assert {table for table in tables if not re.search(rf"\b{table}\b", told)} == set(), run["job"]
 
 
 def test_the_configuration_reference_is_current_and_complete() -> None:
@@ -62,7 +84,7 @@ def test_the_configuration_reference_is_current_and_complete() -> None:
 
 
 def test_a_bad_night_names_tests_that_exist() -> None:
-    page = (ROOT / "docs" / "bad_night.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     parts = re.split(r"`(test_[a-z0-9_]+)\.py`", page)[1:]
     assert len(parts) > 30
     for file, text in zip(parts[::2], parts[1::2], strict=True):
@@ -72,7 +94,8 @@ def test_a_bad_night_names_tests_that_exist() -> None:
 
 def test_the_findings_name_recorded_figures_only() -> None:
     findings = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
-    recorded = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("results.md", "figures.md"))
+    pages = [ROOT / "docs" / "figures.md", *(ROOT / "docs" / "results").glob("*.md")]
+    recorded = "".join(page.read_text(encoding="utf-8") for page in pages)
     figures = set(re.findall(r"(?<![\d.])0?(\.\d{3,4})(?!\d)", findings))
     assert len(figures) > 30
     assert {figure for figure in figures if figure not in recorded} == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,14 @@ def experiment() -> dict[str, Any]:
     }
 
 
-def test_a_section_has_facts_tables_signs_and_training() -> None:
-    page = results_page.render({"beauty": experiment()})
-    lines = page.splitlines()
-    assert "## Table X" in lines
+def page_of(made: Mapping[str, Any], name: str = "beauty") -> str:
+    """The experiment's own page."""
+    return results_page.render({name: made})[f"results/{name}.md"]
+
+
+def test_a_page_has_facts_tables_signs_and_training() -> None:
+    lines = page_of(experiment()).splitlines()
+    assert "# Table X" in lines
     assert "- command: `make experiment NAME=beauty DATA=<folder>`" in lines
     assert "- split: `leave_one_out`; seeds: 1, 2; reference system: SASRec" in lines
     assert "- 2026-01-02, 2 cores, code 1.2" in lines
@@ -90,18 +95,18 @@ def test_every_k_that_was_measured_stands_in_the_main_table() -> None:
     made = experiment()
     made["tasks"]["all"]["figures"] += [figure("SASRec", 0.01, k=5), figure("SASRec", 0.02, metric="ndcg", k=20)]
     head = "| system | Recall@5 | Recall@10 | Recall@50 | NDCG@10 | NDCG@20 | NDCG@50 |"
-    assert head in results_page.render({"beauty": made}).splitlines()
+    assert head in page_of(made).splitlines()
 
 
 def test_a_run_that_was_cut_off_and_a_reading_that_is_missing_are_named() -> None:
     made = experiment() | {"to_come": ["BERT4Rec"]}
-    assert "- cut off: BERT4Rec not trained yet" in results_page.render({"beauty": made})
+    assert "- cut off: BERT4Rec not trained yet" in page_of(made)
     figures = [row for row in made["tasks"]["all"]["figures"] if row["user_filter"] == "all"]
     made = experiment()
     old = made | {"tasks": {"all": {"figures": figures, "differences": []}}}
-    assert "- not measured with seen items filtered (`new`)" in results_page.render({"beauty": old})
-    assert "not measured with seen" not in results_page.render({"beauty": made})
-    assert "not measured with seen" not in results_page.render({"beauty": old | {"split": "time"}})
+    assert "- not measured with seen items filtered (`new`)" in page_of(old)
+    assert "not measured with seen" not in page_of(made)
+    assert "not measured with seen" not in page_of(old | {"split": "time"})
 
 
 def test_the_page_begins_with_the_best_system_of_every_experiment() -> None:
@@ -115,28 +120,28 @@ def test_the_page_begins_with_the_best_system_of_every_experiment() -> None:
         figure("SASRec, validation item learnt", 0.8, metric="ndcg", k=50),
     ]
     made["trained"]["SASRec, validation item learnt"] = made["trained"]["SASRec"]
-    lines = results_page.render({"beauty": made, "toys": experiment()}).splitlines()
+    lines = results_page.render({"beauty": made, "toys": experiment()})["results.md"].splitlines()
     start = lines.index("## At a glance")
     first = lines.index("| --- | --- | --- | --- | ---: | ---: | ---: | ---: |", start) + 1
     assert lines[first : first + 2] == [  # the second has no NDCG@50
-        "| [Table X](#table-x) | `all` | SASRec | PRECISE-UT | 0.0400 ± 0.0012 → 0.0600 ± 0.0012 ▲ | "
+        "| [Table X](results/beauty.md) | `all` | SASRec | PRECISE-UT | 0.0400 ± 0.0012 → 0.0600 ± 0.0012 ▲ | "
         " →  | 0.0300 ± 0.0012 → 0.0500 ± 0.0012 | item_knn 0.0400 |",
         "",
     ]
     for row in [row for row in made["tasks"]["all"]["figures"] if row["user_filter"] == "all"]:
         made["tasks"]["all"]["figures"].append({**row, "user_filter": "new"})
-    seen_filtered = results_page.render({"beauty": made}).splitlines()[first + 1]
-    assert seen_filtered.startswith("| [Table X](#table-x) | `all`, seen filtered | SASRec | PRECISE-UT |")
-    assert "At a glance" not in results_page.render({"beauty": experiment()})
-    named = results_page.render({"beauty": made | {"title": "Table V, length: 50 (all)"}})
-    assert "| [Table V, length: 50 (all)](#table-v-length-50-all) |" in named
+    seen_filtered = results_page.render({"beauty": made})["results.md"].splitlines()[first + 1]
+    assert seen_filtered.startswith("| [Table X](results/beauty.md) | `all`, seen filtered | SASRec | PRECISE-UT |")
+    assert "At a glance" not in results_page.render({"beauty": experiment()})["results.md"]
+    named = results_page.render({"beauty": made | {"title": "Table V, length: 50 (all)"}})["results.md"]
+    assert "| [Table V, length: 50 (all)](results/beauty.md) |" in named
 
 
 def test_seen_items_are_shown_where_some_are_unseen() -> None:
     made = experiment()
-    assert "seen Recall@10" not in results_page.render({"beauty": made})
+    assert "seen Recall@10" not in page_of(made)
     made["tasks"]["all"]["figures"].append(figure("PRECISE-UT", 0.001, "unseen", users=5))
-    page = results_page.render({"beauty": made})
+    page = page_of(made)
     assert "| system | seen Recall@10 (1,234) | rare Recall@10 (77) | unseen Recall@10 (5) |" in page
 
 
@@ -153,7 +158,7 @@ def test_trained_systems_close_a_share_of_the_gap_to_the_oracle() -> None:
     made = with_oracle(0.35)
     made["tasks"]["all"]["figures"].append(figure("oracle", 0.5, user_filter="new"))
     made["tasks"]["all"]["figures"].append(figure("most_popular", 0.1, user_filter="new"))
-    lines = results_page.render({"beauty": made}).splitlines()
+    lines = page_of(made).splitlines()
     start = lines.index("Share of the gap between `most_popular` and the oracle that is closed:")
     assert lines[start + 1 : start + 8] == [  # no simple reference, no oracle
         "",
@@ -179,14 +184,14 @@ def test_trained_systems_close_a_share_of_the_gap_to_the_oracle() -> None:
     ],
 )
 def test_without_a_gap_no_share_of_it_is_shown(made: dict[str, Any]) -> None:
-    page = results_page.render({"beauty": made})
+    page = page_of(made)
     assert "Share of the gap between" not in page and "nan" not in page and "inf" not in page
 
 
 def test_a_gap_in_one_metric_is_one_column() -> None:
     made = with_oracle(0.35)
     made["tasks"]["all"]["figures"].append(figure("oracle", 0.1))  # the last figure of a key counts: no gap in recall
-    lines = results_page.render({"beauty": made}).splitlines()
+    lines = page_of(made).splitlines()
     start = lines.index("Share of the gap between `most_popular` and the oracle that is closed:")
     assert lines[start + 2] == "| system | NDCG@50 |" and lines[start + 5] == "| PRECISE-UT | 80.0 % |"
 
@@ -202,7 +207,7 @@ def test_novelty_and_coverage_stand_beside_accuracy_without_a_sign() -> None:
         figure("SASRec", 0.99, "hot", metric="coverage", k=100),  # of a group: not shown
     ]
     made["tasks"]["all"]["differences"].append(difference("PRECISE-UT", 0.5, 0.001, metric="novelty"))
-    lines = results_page.render({"beauty": made}).splitlines()
+    lines = page_of(made).splitlines()
     start = lines.index("| system | Recall@10 | Recall@50 | NDCG@10 | NDCG@50 | novelty@10, bits | coverage@50 |")
     assert lines[start + 2 : start + 6] == [
         "| SASRec | 0.0400 ± 0.0012 |  |  |  | 3.46 ± 0.12 | 0.9000 ± 0.0012 |",
@@ -223,7 +228,7 @@ def test_groups_have_the_p_values_of_their_differences() -> None:
         difference("PRECISE-ID", 0.01, 0.0004, item_group="rare"),
         difference("item_knn", float("nan"), float("nan"), item_group="rare"),
     ]
-    lines = results_page.render({"beauty": made}).splitlines()
+    lines = page_of(made).splitlines()
     start = lines.index("Difference to SASRec by group of items, p alone:")
     assert lines[start + 2 : start + 7] == [
         "| system | hot Recall@10 | rare Recall@10 |",
@@ -233,13 +238,13 @@ def test_groups_have_the_p_values_of_their_differences() -> None:
         "",
     ]
     made["tasks"]["all"]["differences"] = []
-    assert "p alone" not in results_page.render({"beauty": made})
+    assert "p alone" not in page_of(made)
 
 
 def test_the_table_of_trainings_says_how_large_a_model_is() -> None:
     made = experiment()
     made["trained"] = dict.fromkeys(["PRECISE-UT, late fusion", "SASRec", "gone"], made["trained"]["SASRec"])
-    lines = results_page.render({"beauty": made}).splitlines()
+    lines = page_of(made).splitlines()
     first = lines.index("Training (seconds with validation, sequences/s without):") + 2
     late = "id 128 + text 128 (moe), late fusion; sasrec, 2 layers, for each half"
     assert lines[first : first + 5] == [
@@ -265,7 +270,7 @@ def test_models_of_every_kind_are_described() -> None:
 def test_without_its_configuration_the_table_of_trainings_has_no_models(name: str) -> None:
     made = experiment()
     made["trained"] = {"SASRec": made["trained"]["SASRec"]}  # which fusion_titles does not have
-    lines = results_page.render({name: made}).splitlines()
+    lines = page_of(made, name).splitlines()
     assert "| system | task | seed | epoch kept | seconds | sequences/s | validation NDCG@50 |" in lines
     assert "| SASRec | `all` | 1 | 7 | 1,234 | 988 | 0.0456 |" in lines
 
@@ -286,20 +291,20 @@ def test_sasrec_is_everywhere_what_the_header_says() -> None:
 
 def test_a_system_that_was_not_asked_is_named_with_the_reason() -> None:
     notes = [{"system": name, "task": "all", "why": "no model of it"} for name in ("PRECISE", "PRECISE-TT")]
-    page = results_page.render({"beauty": experiment() | {"not_asked": notes}})
+    page = page_of(experiment() | {"not_asked": notes})
     assert "\n- task `all` is not asked of PRECISE, PRECISE-TT: no model of it\n" in page
-    assert "not asked" not in results_page.render({"beauty": experiment()})
+    assert "not asked" not in page_of(experiment())
 
 
 def test_a_figure_without_a_value_is_an_empty_cell() -> None:
     made = experiment()
     made["tasks"]["all"]["figures"][2]["mean"] = float("nan")
     made["tasks"]["all"]["differences"][1] |= {"difference": float("nan"), "p_value": float("nan")}
-    assert "nan" not in results_page.render({"beauty": made})
+    assert "nan" not in page_of(made)
 
 
 def test_without_experiments_the_page_says_so(tmp_path: Path) -> None:
-    page = results_page.render(results_page.read_experiments(tmp_path / "none"))
+    page = results_page.render(results_page.read_experiments(tmp_path / "none"))["results.md"]
     assert page.endswith("No experiment has been run yet: `make experiment` lists the names.\n")
 
 
@@ -324,11 +329,19 @@ def test_the_command_names_a_folder_where_the_source_reads_one(tmp_path: Path) -
     assert results_page.command("paper", tmp_path) == "make experiment NAME=paper DATA=<folder>"
 
 
-def test_the_page_in_the_repository_is_what_the_results_say() -> None:
-    written = results_page.TARGET.read_text(encoding="utf-8")
-    assert written == results_page.render(results_page.read_experiments(), results_page.read_rankings()), (
-        "run `make results`"
-    )
+def test_the_pages_in_the_repository_are_what_the_results_say() -> None:
+    files = [results_page.DOCS / "results.md", *(results_page.DOCS / "results").glob("*.md")]
+    written = {file.relative_to(results_page.DOCS).as_posix(): file.read_text(encoding="utf-8") for file in files}
+    made = results_page.render(results_page.read_experiments(), results_page.read_rankings())
+    assert written.keys() == made.keys()
+    assert [path for path in made if written[path] != made[path]] == [], "run `make results`"
+
+
+def test_the_overview_has_the_first_table_of_every_experiment() -> None:
+    overview = results_page.render({"beauty": experiment(), "toys": experiment()})["results.md"]
+    assert overview.count("Task `all`, user filter `new`, 1,234 users:") == 2  # leave-one-out: seen items filtered
+    assert "user filter `all`, " not in overview and "p alone" not in overview
+    assert overview.count("### [Table X](results/") == 2
 
 
 @pytest.mark.parametrize(("arguments", "said"), [([], "no name given"), (["NAME=beuty"], "no experiment 'beuty'")])

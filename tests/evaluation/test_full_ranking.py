@@ -13,7 +13,7 @@ from precise_core.feed.windows import WindowFeed
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.training.config import TargetFilter
 from precise_core.training.validation import NDCG, RECALL, validate
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 from tests.torch_world import ARROW, NUM_ITEMS, Window, grouped_windows, tiny_model, world_catalog, write_windows
 

@@ -18,11 +18,12 @@ from precise_core.text.vocabulary import published_before
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
 from precise_core.training.continuation import grown, newest_before
-from precise_core.training.progress import Progress
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.warm_up import is_warm_up_night, night_start
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.watching import NullProgress, Progress
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 from tests.torch_world import (
     grouped_windows,
@@ -74,17 +75,18 @@ class World:
         progress: Progress | None = None,
     ) -> Checkpoint:
         return train_universal(
+            TrainingInputs(
+                windows=self.windows,
+                catalog=world_catalog(num_items),
+                out=self.out,
+                seed=5,
+                versions={},
+                as_of=as_of,
+                progress=progress or NullProgress(),
+            ),
             model_config=tiny_model(),
             config=config or tiny_universal(batch_size=8),  # of few windows a night: more than one step an epoch
-            windows=self.windows,
-            catalog=world_catalog(num_items),
-            token_init=None,
-            out=self.out,
-            seed=5,
-            parent_versions={},
-            as_of=as_of,
             parent=parent,
-            progress=progress,
         )
 
     def targeted(
@@ -97,17 +99,19 @@ class World:
         progress: Progress | None = None,
     ) -> Checkpoint:
         return train_targeted(
+            TrainingInputs(
+                windows=self.windows,
+                catalog=world_catalog(num_items),
+                task="click",
+                out=self.out,
+                seed=5,
+                versions={},
+                as_of=as_of,
+                progress=progress or NullProgress(),
+            ),
             config=config or tiny_targeted(),
             universal=universal,
-            windows=self.windows,
-            catalog=world_catalog(num_items),
-            task="click",
-            out=self.out,
-            seed=5,
-            parent_versions={},
-            as_of=as_of,
             previous=previous,
-            progress=progress,
         )
 
 
@@ -217,15 +221,9 @@ def test_a_contextual_model_goes_on_with_the_states_of_new_texts(world: World) -
 
     def universal(catalog: ItemCatalog, as_of: datetime, parent: Checkpoint | None = None) -> Checkpoint:
         return train_universal(
+            TrainingInputs(windows=world.windows, catalog=catalog, out=world.out, seed=5, versions={}, as_of=as_of),
             model_config=model,
             config=tiny_universal(),
-            windows=world.windows,
-            catalog=catalog,
-            token_init=None,
-            out=world.out,
-            seed=5,
-            parent_versions={},
-            as_of=as_of,
             parent=parent,
         )
 
@@ -306,15 +304,16 @@ def test_models_of_other_sizes_do_not_go_on(world: World, tmp_path: Path) -> Non
     universal = world.universal(FIRST)
     first = world.targeted(FIRST, universal)
     wider = train_universal(
+        TrainingInputs(
+            windows=world.windows,
+            catalog=world_catalog(),
+            out=tmp_path / "other",
+            seed=5,
+            versions={},
+            as_of=FIRST + DAY,
+        ),
         model_config=tiny_model(head_width=9),
         config=tiny_universal(epochs=0),
-        windows=world.windows,
-        catalog=world_catalog(),
-        token_init=None,
-        out=tmp_path / "other",
-        seed=5,
-        parent_versions={},
-        as_of=FIRST + DAY,
     )
     with pytest.raises(CheckpointError, match=r"model.head_width 8 and 9; run one night with .*warm_up_every_days=1"):
         world.targeted(FIRST + DAY, wider, first, tiny_targeted(warm_up_every_days=0))
@@ -324,15 +323,16 @@ def test_models_of_other_sizes_do_not_go_on(world: World, tmp_path: Path) -> Non
         CheckpointError, match=r"the configuration differ in .*; run one night with universal.start=scratch"
     ):
         train_universal(
+            TrainingInputs(
+                windows=world.windows,
+                catalog=world_catalog(),
+                out=tmp_path / "other",
+                seed=5,
+                versions={},
+                as_of=FIRST + DAY,
+            ),
             model_config=tiny_model(head_width=9),
             config=tiny_universal(),
-            windows=world.windows,
-            catalog=world_catalog(),
-            token_init=None,
-            out=tmp_path / "other",
-            seed=5,
-            parent_versions={},
-            as_of=FIRST + DAY,
             parent=universal,
         )
 
@@ -345,7 +345,7 @@ def test_exposure_by_brute_force(spark: SparkSession, world: World) -> None:
     frame = spark.createDataFrame([*rows, (None, 4)], "item_index int, exposures long")
     exposure = exposure_of(frame, checkpoint)
     untrained = [(index, count) for index, count in [*rows, (None, 4)] if index not in trained]
-    assert (exposure.items, exposure.untrained_items) == (26, len(untrained))
+    assert (exposure.exposed_items, exposure.untrained_items) == (26, len(untrained))
     assert exposure.untrained_exposures == sum(count for _, count in untrained)
     assert exposure.exposures == sum(count for _, count in rows) + 4
     assert exposure.rates == (len(untrained) / 26, exposure.untrained_exposures / exposure.exposures)

@@ -16,7 +16,7 @@ from precise_core.errors import DataError, MissingTableError, RowCountError, Tra
 from precise_core.feed.catalog import load_item_catalog, load_token_init
 from precise_core.feed.config import FeedConfig
 from precise_core.feed.windows import SequenceBatch, WindowFeed
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import ITEM_TOKENS, TOKEN_EMBEDDINGS
 from schemas import columns as c
 from tests.torch_world import LENGTH, grouped_windows, world_snapshot, write_windows

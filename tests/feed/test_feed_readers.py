@@ -19,12 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from precise_core.errors import DataError, RowCountError
-from precise_core.feed import arrow_rows, petastorm_rows
+from precise_core.feed import petastorm_rows
+from precise_core.feed import windows as feed_windows
 from precise_core.feed.config import FeedConfig
 from precise_core.feed.prefetch import prefetched
-from precise_core.feed.readers import RowReader, row_count
+from precise_core.feed.readers import RowReader, read_arrow_rows, row_count
 from precise_core.feed.windows import SequenceBatch, WindowFeed
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
 from tests.night import ROOT
 from tests.torch_world import LENGTH, grouped_windows, write_windows
@@ -126,19 +127,19 @@ def test_a_resumed_epoch_is_the_rest_of_the_whole_one(
 def test_resuming_does_not_read_the_pools_it_leaves_out(
     windows: DeltaSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feed, read, real = feed_of(windows, reader="arrow"), [], arrow_rows.read_rows
+    feed, read, real = feed_of(windows, reader="arrow"), [], read_arrow_rows
 
     def watched(files: list[str], columns: list[str], first_row: int) -> Iterator[Any]:
         for rows in real(files, columns, first_row):
             read.append(row_count(rows))
             yield rows
 
-    monkeypatch.setattr(arrow_rows, "read_rows", watched)
+    monkeypatch.setattr(feed_windows, "read_arrow_rows", watched)
     list(feed.epoch(1, first_step=6))  # two pools of three batches of 16
     assert sum(read) == 131 - 96
 
 
-@pytest.mark.parametrize("read_rows", [petastorm_rows.read_rows, arrow_rows.read_rows])
+@pytest.mark.parametrize("read_rows", [petastorm_rows.read_rows, read_arrow_rows])
 def test_a_reader_starts_at_any_row_of_any_row_group(tmp_path: Path, read_rows: RowReader) -> None:
     files = []
     for number, rows in enumerate([range(0, 10), range(10, 13), range(13, 20)]):
@@ -164,7 +165,7 @@ def test_the_arrow_reader_never_imports_petastorm(windows: DeltaSnapshot) -> Non
     code = (
         "import sys; from precise_core.feed.windows import WindowFeed; "
         "from precise_core.feed.config import FeedConfig; "
-        "from precise_core.warehouse.snapshot import DeltaSnapshot; import precise_core.training.universal; "
+        "from precise_core.warehouse.reader import DeltaSnapshot; import precise_core.training.universal; "
         "feed = WindowFeed(DeltaSnapshot(sys.argv[1]), 'all', 'train', 16, 0, config=FeedConfig(reader='arrow')); "
         "print(len(list(feed.epoch(1))), 'petastorm' in sys.modules)"
     )

@@ -9,7 +9,7 @@ import torch
 
 from precise_core.models.precise import Precise, Stage, fuse_distinct
 from precise_core.training.loop import LossFunction
-from precise_core.training.targeted import targeted_loss
+from precise_core.training.targeted_loss import targeted_loss
 from precise_core.training.universal_loss import balance_penalty, universal_loss
 from tests.objectives.test_loss_functions import batch_of
 from tests.torch_world import NUM_ITEMS, grouped_windows, tiny_model, tiny_targeted, tiny_universal, world_catalog

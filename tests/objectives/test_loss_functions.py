@@ -13,7 +13,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, Stage
 from precise_core.objectives.negatives import Candidates, CandidateSampler
 from precise_core.objectives.targets import draw_cuts, future_targets, mask_items
-from precise_core.training.targeted import targeted_loss
+from precise_core.training.targeted_loss import targeted_loss
 from precise_core.training.universal_loss import universal_loss
 from tests.torch_world import tiny_model, tiny_targeted, tiny_universal, world_catalog
 

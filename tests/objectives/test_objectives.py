@@ -14,7 +14,7 @@ from precise_core.objectives.config import NegativesConfig
 from precise_core.objectives.losses import bpr_item, bpr_user, candidate_softmax
 from precise_core.objectives.negatives import Candidates, CandidateSampler, Hits
 from precise_core.objectives.targets import CutExamples, RightItems
-from precise_core.training.targeted import users_without_item
+from precise_core.training.targeted_loss import users_without_item
 
 
 def generator(seed: int = 0) -> torch.Generator:

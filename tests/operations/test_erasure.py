@@ -15,11 +15,11 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import NOT_KEPT, DataError, stored_text
 from precise_core.intake.erasures import ERASED, hide_erased
-from precise_core.operations.erase import erase, erases
+from precise_core.operations.erasure import erase, may_hold_users
 from precise_core.operations.traces import find_traces
 from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json
 from precise_core.warehouse.erasure_list import ErasureList
-from precise_core.warehouse.leases import reader_lease
+from precise_core.warehouse.locks import reader_lease
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS_REJECTED, RUNS, TABLES
 from schemas import columns as c
@@ -159,7 +159,7 @@ def test_traces_are_found_in_live_files_in_older_ones_and_in_the_log(tmp_path: P
 
 
 def test_every_table_that_can_hold_a_user_is_known() -> None:
-    known = {table.name for table in TABLES if erases(table)}
+    known = {table.name for table in TABLES if may_hold_users(table)}
     holding = {table.name for table in TABLES if {c.USER_ID, c.IMPRESSION_ID, c.RAW} & set(table.column_names)}
     assert known == holding | {"training_windows", "runs"}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from precise_core.artefacts import artefacts_in_use
 from precise_core.consume.publications import published_now
 from precise_core.index.index import VectorIndex
-from precise_core.operations.old_artefacts import pointers
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.tables import Warehouse
 from schemas import RUNS, TABLES
@@ -36,7 +36,7 @@ def content(warehouse: Path) -> dict[str, Any]:
         for task, row in published_now(warehouse).items()
     }
     tables = {name: files for name, files in tables.items() if files}
-    return {"tables": tables, "in use": pointers(warehouse), "indexes": indexes}
+    return {"tables": tables, "in use": artefacts_in_use(warehouse), "indexes": indexes}
 
 
 def index_of(warehouse: Path, task: str) -> Path:
@@ -104,7 +104,7 @@ def test_a_damaged_state_is_not_gone_back_to(
 ) -> None:
     warehouse, to_run = copy_of(two_nights, tmp_path / "warehouse"), last_night(night)
     before = content(warehouse)
-    old = pointers(night)["checkpoint:all"]
+    old = artefacts_in_use(night)["checkpoint:all"]
     weights = warehouse / "checkpoints" / old / "model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))

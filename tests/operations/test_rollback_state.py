@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from precise_core.artefacts import artefacts_in_use
 from precise_core.consume.publications import published_now
 from precise_core.index.config import IndexConfig
 from precise_core.index.index import build_index
-from precise_core.operations.old_artefacts import pointers, unused_artefacts
+from precise_core.operations.maintenance import unused_artefacts
 from precise_core.operations.rollback import begin, state_after, whole_state
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import publish_latest, unpublish
@@ -66,7 +67,7 @@ def embed(warehouse: Path, items: list[str], version: str) -> None:
 
 def publish(warehouse: Path) -> None:
     """What is in use for `all` is published."""
-    version = pointers(warehouse)["checkpoint:all"]
+    version = artefacts_in_use(warehouse)["checkpoint:all"]
     row = {c.TASK: "all", c.MODEL_VERSION: version, c.AS_OF: AS_OF, "table_versions": {}, c.TOKENIZER_ID: "t"}
     row |= {c.RUN_ID: "r", "published_at": AS_OF, c.VALID_FROM: AS_OF, c.INDEX_VERSION: version}
     Warehouse(str(warehouse)).replace_records(PUBLISHED_MODELS, [row])
@@ -126,7 +127,7 @@ def test_what_is_published_moves_too_and_names_vectors_at_every_moment(
     capsys.readouterr()
     assert run("rollback", warehouse, "--to-run", run_id) == 0
     old = published(warehouse)["all"]
-    assert old != new and old == pointers(warehouse)["checkpoint:all"]
+    assert old != new and old == artefacts_in_use(warehouse)["checkpoint:all"]
     out = capsys.readouterr().out
     assert out.index("published_models: as in") < out.index("item_embeddings: as in")  # its vectors were there already
     assert house.read_arrow(ITEM_EMBEDDINGS, house.version(ITEM_EMBEDDINGS), where={c.MODEL_VERSION: new}).num_rows == 0
@@ -139,7 +140,7 @@ def test_what_is_published_moves_too_and_names_vectors_at_every_moment(
 def content(warehouse: Path) -> dict[str, Any]:
     files = {table.name: live_files(str(warehouse / "tables" / table.name)) for table in TABLES
              if (warehouse / "tables" / table.name).exists()}  # fmt: skip
-    return {"files": files, "in use": pointers(warehouse)}
+    return {"files": files, "in use": artefacts_in_use(warehouse)}
 
 
 def test_everything_moves_back_and_forth(nights: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,8 +151,9 @@ def test_everything_moves_back_and_forth(nights: tuple[Path, str], capsys: pytes
     assert run("rollback", warehouse, "--to-run", run_id) == 0
     assert house.read_arrow(ITEM_VOCABULARY, house.version(ITEM_VOCABULARY))[c.ITEM_ID].to_pylist() == ["a", "b"]
     assert house.read_arrow(PAIR_SCORES, house.version(PAIR_SCORES)).num_rows == 0
-    assert pointers(warehouse)["ranker:DCN"] == "dcn-1" and "ranker:DCN + PRECISE-UT" not in pointers(warehouse)
-    assert pointers(warehouse)["checkpoint:all"] != before["in use"]["checkpoint:all"]
+    in_use = artefacts_in_use(warehouse)
+    assert in_use["ranker:DCN"] == "dcn-1" and "ranker:DCN + PRECISE-UT" not in in_use
+    assert in_use["checkpoint:all"] != before["in use"]["checkpoint:all"]
     assert content_changed(house.path(ITEMS), 1)  # what was made from it is not up to date
     runs = house.read_arrow(RUNS, house.version(RUNS)).to_pylist()
     assert [row["job"] for row in runs].count("run_night") == 2  # history stays
@@ -277,10 +279,10 @@ def test_artefacts_in_use_recent_or_made_from_are_kept(nights: tuple[Path, str])
     assert unused_artefacts(warehouse, runs, keep=2) == []
     names = {folder.name for folder in unused_artefacts(warehouse, runs, keep=1)}
     old = {folder.name for folder in (warehouse / "checkpoints").glob("universal-*")} - set(
-        pointers(warehouse).values()
+        artefacts_in_use(warehouse).values()
     )
     assert names == {*old, "dcn-1"}
-    (warehouse / "checkpoints" / ".writing-x").mkdir()
+    (warehouse / "checkpoints" / ".x.tmp").mkdir()
     for number in range(3):
         (warehouse / "catalogs" / f"v{number}").mkdir(parents=True)
     unused = unused_artefacts(warehouse, runs, keep=2)

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from precise_core.config.gates import DriftConfig
 from precise_core.publication.drift import mean_cosine, neighbour_overlap, norm_change
-from validation.drift import FAIL, WARN, gate_drift
+from validation.publication import FAIL, WARN, gate_drift
 
 
 def vectors(seed: int, rows: int = 40, width: int = 6) -> np.ndarray:

@@ -21,7 +21,7 @@ from precise_core.publication.night import (
     valid_from,
 )
 from precise_core.run.job import Job
-from precise_core.training.checkpoints import latest_checkpoint
+from precise_core.training.night import latest_checkpoint
 from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, PUBLISHED_MODELS, USER_EMBEDDINGS, VALIDATION_RESULTS, Table
 from schemas import columns as c

@@ -21,10 +21,9 @@ from rich.console import Console
 import schemas
 from precise_core.report import formats, plots
 from precise_core.report.data import read_metric_log
-from precise_core.report.page import build_report
-from precise_core.report.summary import print_summary
-from precise_core.report.verdicts import verdicts
-from precise_core.warehouse.report_tables import Tables
+from precise_core.report.page import build_report, print_summary
+from precise_core.report.verdicts import judge
+from precise_core.warehouse.reader import TableReader
 from schemas import columns as c
 from tests.fake_warehouse import (
     AS_OF,
@@ -79,7 +78,7 @@ def test_a_whole_night_fills_every_section(page: str) -> None:
     outline = Outline(page)
     assert "Skipped" not in page and "Could not be built" not in page
     expected = {
-        "intake": ("3,020", "time is missing", "17", "All 9 expectations held"),
+        "intake": ("3,020", "time is missing", "17"),
         "sequences": ("60 users", "54", "6"),
         "scenes": ("articles", "live $5 & $6", "share"),
         "popularity": ("cold in universal-3f9ac1", "12", "10 %"),
@@ -103,6 +102,7 @@ def test_a_whole_night_fills_every_section(page: str) -> None:
         "recall": ("U2I2I beats U2I on all",),
         "ranking": ("AUC (.742 against .731)", "GAUC", "log loss"),
         "examples": ("User 1", "Item 3: a title of some length", "because of Item"),
+        "gates": ("All 9 expectations held",),
         "jobs": ("train_universal", "10 min 12 s", "73.3"),
         "versions": ("item_vocabulary", "as_of: '2024-03-01T00:00:00Z'", "temperature"),
     }
@@ -180,7 +180,7 @@ def test_failures_are_said(tmp_path: Path) -> None:
     put(tmp_path, schemas.EVENTS, events(np.random.default_rng(1))[:9])
     text = Outline(build_report(tmp_path, settings_of(tmp_path), tmp_path / "r.html").read_text()).text
     assert "ingest failed: disk <full>" in text["jobs"]
-    assert "1 of 1 expectations failed" in text["intake"] and "not_null" in text["intake"]
+    assert "1 of 1 expectations failed" in text["gates"] and "not_null" in text["gates"]
 
 
 def test_only_what_is_current_is_shown(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_pinned_table_ignores_files_the_log_does_not_list(tmp_path: Path) -> N
     root = tmp_path / "ware house é"
     rows = events(np.random.default_rng(1))[:40]
     put(root, schemas.EVENTS, rows)
-    tables = Tables(root)
+    tables = TableReader(root)
     for file in (root / "tables" / "events").rglob("*.parquet"):
         pq.write_table(pq.read_table(file, partitioning=None), file, use_deprecated_int96_timestamps=True)
         pq.write_table(pq.read_table(file, partitioning=None), file.with_name("stray.parquet"))
@@ -228,6 +228,10 @@ def test_a_pinned_table_ignores_files_the_log_does_not_list(tmp_path: Path) -> N
 
 def frame(*groups: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([row for group in groups for row in group])
+
+
+def verdicts(metrics: pd.DataFrame) -> list[str]:
+    return [verdict.text for verdict in judge(metrics)]
 
 
 def test_a_loss_is_said_plainly() -> None:

@@ -22,7 +22,7 @@ from precise_core.intake.night import Part
 from precise_core.intake.read import read_source
 from precise_core.intake.stock import Arrival, Intake, Policy, take_stock
 from precise_core.sources.config import FilesSource
-from precise_core.warehouse.spark_errors import naming_unreadable_files
+from precise_core.warehouse.spark_errors import unreadable_files
 from schemas import EVENTS
 
 AWKWARD = [
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_read_is_named_as_it_is(spark: SparkSession, tmp_p
     file = write(tmp_path / "mein log ä" / "1+1 100%.parquet", "7")
     events = read_source(spark, source_of(file)).events
     file.write_bytes(b"PAR1" + bytes(500) + b"PAR1")  # damaged between the look at its columns and the reading
-    with pytest.raises(DataError) as stopped, naming_unreadable_files():
+    with pytest.raises(DataError) as stopped, unreadable_files():
         events.collect()
     assert str(stopped.value).startswith(f"{file}: cannot be read")
 

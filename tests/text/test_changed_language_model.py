@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from precise_core.command import EXIT_FAILED
 from precise_core.errors import DataError
 from precise_core.feed.catalog import require_language_model
-from precise_core.run.job import EXIT_FAILED
 from precise_core.text.language_model import language_model_id, tokenizer_id, vectors_id
 from precise_core.training.checkpoint import latest
 from schemas import ITEM_TOKENS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.text.language_model import language_model_id
 from precise_core.training.checkpoint import Checkpoint, latest
-from precise_core.training.setup import build_model
+from precise_core.training.setup import TrainingInputs, build_model
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.vectors.encoding import encode_catalog, encode_users
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import ITEM_TOKENS, TEXT_STATES
 from schemas import columns as c
 from tests.language_models import bert_folder, write_vectors
@@ -247,9 +248,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Check
     """A universal and a targeted checkpoint of a contextual model."""
     folder = tmp_path_factory.mktemp("contextual")
     windows, catalog, out = world_snapshot(folder / "w", ("all", "click")), states_catalog(), folder / "checkpoints"
-    shared: dict[str, Any] = {"windows": windows, "catalog": catalog, "out": out, "seed": 3, "parent_versions": {}}
-    universal = train_universal(model_config=contextual(), config=tiny_universal(), token_init=None, **shared)
-    return universal, train_targeted(config=tiny_targeted(), universal=universal, task="click", **shared)
+    inputs = TrainingInputs(windows=windows, catalog=catalog, out=out, seed=3, versions={})
+    universal = train_universal(inputs, contextual(), tiny_universal())
+    return universal, train_targeted(replace(inputs, task="click"), tiny_targeted(), universal)
 
 
 def test_a_contextual_checkpoint_says_what_it_reads(trained: tuple[Checkpoint, Checkpoint]) -> None:

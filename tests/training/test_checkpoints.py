@@ -75,7 +75,7 @@ def test_a_checkpoint_says_what_it_is(tmp_path: Path) -> None:
     checkpoint = write(tmp_path)
     assert checkpoint.folder.name == checkpoint.model_version
     assert checkpoint.model_version.startswith("universal-all-") and len(checkpoint.model_version) == 14 + 12
-    assert sorted(file.name for file in checkpoint.folder.iterdir()) == sorted([*FILES, "sums.json"])
+    assert sorted(file.name for file in checkpoint.folder.iterdir()) == sorted([*FILES, "SHA256SUMS"])
     manifest = json.loads((checkpoint.folder / "manifest.json").read_text())
     assert manifest["input_versions"] == {"training_windows": 3}
     assert (manifest["num_item_rows"], manifest["num_trained_items"], manifest["max_token_length"]) == (22, 21, 3)
@@ -98,11 +98,14 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
 
 def test_sums_cannot_point_elsewhere_or_be_shortened(tmp_path: Path) -> None:
     folder = write(tmp_path).folder
-    (folder / "sums.json").write_text("{}")
+    (folder / "SHA256SUMS").write_text("")
     with pytest.raises(CheckpointError, match="must list the checkpoint's four files"):
         Checkpoint.open(folder)
-    (folder / "sums.json").unlink()
-    with pytest.raises(CheckpointError, match=r"sums\.json: missing"):
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match="no SHA256SUMS"):
+        Checkpoint.open(folder)
+    (folder / "sums.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="has format 2 or an older one, this version reads format 3; train again"):
         Checkpoint.open(folder)
 
 

@@ -18,9 +18,9 @@ from precise_core.run import progress as runtime_progress
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.config import OptimizerConfig
 from precise_core.training.optimizer import Optimizer
-from precise_core.training.progress import NullProgress, Progress
 from precise_core.training.validation import NDCG
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.watching import NullProgress, Progress
+from precise_core.warehouse.reader import DeltaSnapshot
 from tests.torch_world import (
     LENGTH,
     StopAt,

@@ -10,9 +10,9 @@ import torch
 
 from precise_core.models.config import ModelConfig
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.training.progress import Progress
 from precise_core.training.validation import NDCG
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.watching import Progress
+from precise_core.warehouse.reader import DeltaSnapshot
 from tests.torch_world import LENGTH, StopAt, tiny_model, universal_training, world_snapshot
 
 

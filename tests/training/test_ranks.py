@@ -23,16 +23,16 @@ from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import OptimizerConfig
 from precise_core.training.launch import run_on_ranks
-from precise_core.training.loop import BatchLoss, Training, train
+from precise_core.training.loop import BatchLoss, Training, run_training
 from precise_core.training.optimizer import Optimizer
-from precise_core.training.progress import NullProgress
 from precise_core.training.resume import ResumeStore
-from precise_core.training.setup import window_feed
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.validation import NDCG, RECALL
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.watching import NullProgress
+from precise_core.warehouse.reader import DeltaSnapshot
 from tests import dying_rank
 from tests.night import ROOT
-from tests.torch_world import ARROW, tiny_universal, world_snapshot
+from tests.torch_world import ARROW, tiny_universal, world_catalog, world_snapshot
 
 EXPLOSIVE = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30}
 
@@ -79,17 +79,19 @@ def _rank(rank: int, port: int, folder: str) -> None:
 def _train_badly_on_rank_1(windows: str, folder: Path) -> None:
     """By a loss that is finite of each window alone."""
     model = Precise(dying_rank.steady_model(), 22, torch.arange(10, 42), "universal", 3)
+    table, catalog = DeltaSnapshot(windows), world_catalog()
+    inputs = TrainingInputs(windows=table, catalog=catalog, out=folder, seed=5, versions={}, feed_config=ARROW)
 
     def loss(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss:  # noqa: ARG001
         is_bad = dist.get_rank() == 1 and len(batch) > 1
         return BatchLoss(model.log_temperature * (math.nan if is_bad else 1.0), len(batch))
 
-    train(
+    run_training(
         Training(
             description="universal all",
             model=model,
             loss=loss,
-            feed=window_feed(DeltaSnapshot(windows), "all", "train", 16, 5, ARROW),
+            feed=inputs.window_feed("train", 16),
             validate=lambda: {NDCG: 0.5},
             config=tiny_universal(batch_size=16),
             resume=ResumeStore(folder, {}),

@@ -15,11 +15,12 @@ from precise_core.models.precise import fuse_distinct
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.config import OptimizerConfig, TargetedConfig, UniversalConfig
 from precise_core.training.optimizer import learning_rate_at
-from precise_core.training.progress import Progress
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.validation import NDCG, ndcg_at_k, recall_at_k
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.watching import NullProgress, Progress
+from precise_core.warehouse.reader import DeltaSnapshot
 from tests.torch_world import (
     NUM_ITEMS,
     StopAt,
@@ -52,15 +53,16 @@ def run_universal(
     **model: object,
 ) -> Checkpoint:
     return train_universal(
+        TrainingInputs(
+            windows=windows,
+            catalog=world_catalog(),
+            out=out,
+            seed=5,
+            versions={"training_windows": windows.version},
+            progress=progress or NullProgress(),
+        ),
         model_config=tiny_model(mode, **model),
         config=config or tiny_universal(),
-        windows=windows,
-        catalog=world_catalog(),
-        token_init=None,
-        out=out,
-        seed=5,
-        parent_versions={"training_windows": windows.version},
-        progress=progress,
     )
 
 
@@ -73,15 +75,17 @@ def run_targeted(
     progress: Progress | None = None,
 ) -> Checkpoint:
     return train_targeted(
+        TrainingInputs(
+            windows=windows,
+            catalog=world_catalog(),
+            task=task,
+            out=out,
+            seed=5,
+            versions={"training_windows": windows.version},
+            progress=progress or NullProgress(),
+        ),
         config=config or tiny_targeted(),
         universal=universal,
-        windows=windows,
-        catalog=world_catalog(),
-        task=task,
-        out=out,
-        seed=5,
-        parent_versions={"training_windows": windows.version},
-        progress=progress,
     )
 
 
@@ -262,14 +266,16 @@ def test_items_newer_than_the_checkpoint_can_be_targets(universal: Checkpoint, t
     write_windows(folder, [([2, 24, 25], [1, 2, 3], [])] * 20, "click")
     write_windows(folder, [([2, 24], [1, 2], [25])], "click", "validation")
     checkpoint = train_targeted(
+        TrainingInputs(
+            windows=DeltaSnapshot(folder),
+            catalog=world_catalog(num_items=30),
+            task="click",
+            out=tmp_path / "out",
+            seed=5,
+            versions={},
+        ),
         config=tiny_targeted(),
         universal=universal,
-        windows=DeltaSnapshot(folder),
-        catalog=world_catalog(num_items=30),
-        task="click",
-        out=tmp_path / "out",
-        seed=5,
-        parent_versions={},
     )
     assert checkpoint.manifest.num_item_rows == universal.manifest.num_item_rows
 
@@ -286,14 +292,9 @@ def test_another_tokenizer_is_refused(windows: DeltaSnapshot, universal: Checkpo
     other = type(catalog)(catalog.token_ids_VT, catalog.token_counts_V, "another")
     with pytest.raises(CheckpointError, match="tokenizer toy-tokenizer, item_tokens has another"):
         train_targeted(
+            TrainingInputs(windows=windows, catalog=other, task="click", out=tmp_path, seed=5, versions={}),
             config=tiny_targeted(),
             universal=universal,
-            windows=windows,
-            catalog=other,
-            task="click",
-            out=tmp_path,
-            seed=5,
-            parent_versions={},
         )
 
 
@@ -303,14 +304,10 @@ def test_token_vectors_of_the_language_model_are_where_training_starts(windows: 
 
     def run(token_init: TokenInit | None) -> Checkpoint:
         return train_universal(
+            TrainingInputs(windows=windows, catalog=world_catalog(), out=tmp_path, seed=5, versions={}),
             model_config=config,
             config=tiny_universal(epochs=0),
-            windows=windows,
-            catalog=world_catalog(),
             token_init=token_init,
-            out=tmp_path,
-            seed=5,
-            parent_versions={},
         )
 
     with pytest.raises(TrainingError, match=r"run jobs/embed_tokens\.py first"):

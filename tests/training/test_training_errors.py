@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -11,19 +10,21 @@ from typing import Any
 import pytest
 import torch
 
+from precise_core.artefacts import write_sums
+from precise_core.command import EXIT_FAILED
 from precise_core.config import load_config
 from precise_core.errors import NOT_KEPT, CheckpointError, ConfigError, NothingToLearnError, TrainingError
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
-from precise_core.run.job import EXIT_FAILED
 from precise_core.settings import Settings
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
-from precise_core.training.loop import BatchLoss, Training, train
-from precise_core.training.progress import NullProgress
+from precise_core.training.loop import BatchLoss, Training, run_training
 from precise_core.training.resume import ResumeStore
+from precise_core.training.setup import TrainingInputs
 from precise_core.training.targeted import train_targeted
 from precise_core.training.validation import NDCG
-from precise_core.warehouse.snapshot import DeltaSnapshot
+from precise_core.training.watching import NullProgress
+from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import RUNS
 from tests import vector_world
 from tests.night import CONFIG, copy_of, run, said
@@ -137,7 +138,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_names_its_windows(
     )
     message = r"gradient is not finite: fusion\.id_table\.weight; at epoch 1, batch 1 to 2 \(step 1\), windows \['all/"
     with pytest.raises(TrainingError, match=message):
-        train(training)
+        run_training(training)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -189,14 +190,16 @@ def test_a_task_whose_windows_have_nothing_to_predict(windows: DeltaSnapshot, tm
     write_windows(tmp_path / "training_windows", [([2, 3], [1, 2], [4])], "click", "validation")
     with pytest.raises(NothingToLearnError, match="task 'click', train: .*nothing to predict"):
         train_targeted(
+            TrainingInputs(
+                windows=DeltaSnapshot(tmp_path / "training_windows"),
+                catalog=world_catalog(),
+                task="click",
+                out=tmp_path / "out",
+                seed=5,
+                versions={},
+            ),
             config=tiny_targeted(),
             universal=universal,
-            windows=DeltaSnapshot(tmp_path / "training_windows"),
-            catalog=world_catalog(),
-            task="click",
-            out=tmp_path / "out",
-            seed=5,
-            parent_versions={},
         )
 
 
@@ -208,13 +211,11 @@ def test_more_active_experts_than_experts() -> None:
 def test_a_checkpoint_of_another_format(windows: DeltaSnapshot, tmp_path: Path) -> None:
     checkpoint = universal_training(windows, tmp_path, epochs=0)
     manifest = checkpoint.folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 1'))
+    manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 1'))
     with pytest.raises(CheckpointError, match=r"manifest\.json: changed since it was written"):
         Checkpoint.open(checkpoint.folder)
-    sums = checkpoint.folder / "sums.json"
-    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    sums.write_text(json.dumps(json.loads(sums.read_text()) | {"manifest.json": digest}))
-    with pytest.raises(CheckpointError, match="has format 1, this version reads format 2; train again"):
+    write_sums(checkpoint.folder)
+    with pytest.raises(CheckpointError, match="has format 1, this version reads format 3; train again"):
         Checkpoint.open(checkpoint.folder)
 
 

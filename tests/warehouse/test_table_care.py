@@ -18,7 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.operations.old_artefacts import unused_artefacts
+from precise_core.operations.maintenance import unused_artefacts
 from precise_core.warehouse.care import (
     compact,
     content_changed,
@@ -29,7 +29,7 @@ from precise_core.warehouse.care import (
     vacuum,
 )
 from precise_core.warehouse.config import TablesConfig
-from precise_core.warehouse.leases import leases, reader_lease
+from precise_core.warehouse.locks import leases, reader_lease
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, ITEM_VOCABULARY, RUNS
 from schemas import columns as c
@@ -114,7 +114,7 @@ def test_a_table_without_history_is_a_table(spark: SparkSession, table: str) -> 
 READER = """
 import sys, pyarrow.parquet as pq
 from deltalake import DeltaTable
-from precise_core.warehouse.leases import reader_lease
+from precise_core.warehouse.locks import reader_lease
 root, version, is_registered = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
 def read():
     files = DeltaTable(f"{root}/tables/item_vocabulary", version=version).file_uris()

@@ -48,7 +48,7 @@ class SequenceEncoder(nn.Module):
         Args:
             e_BLD: Item vectors, left-padded.
             valid_mask_BL: True = real position.
-            at_BQ: Positions whose states are wanted; None = all. The last block, half of the cost of two, is computed
+            at_BQ: Positions whose states are needed; None = all. The last block, half of the cost of two, is computed
                 there only.
 
         Raises:
@@ -83,8 +83,8 @@ class SequenceEncoder(nn.Module):
 class Attention(nn.Module):
     """Multi-head softmax attention of Q positions over L positions (Vaswani et al. 2017).
 
-    No dropout on the attention weights: it would rule out the fused attention kernel, and random numbers are dear on a
-    CPU. Blocks drop what attention adds instead.
+    No dropout on the attention weights: it would rule out the fused attention kernel, and random numbers are
+    expensive on a CPU. Blocks drop what attention adds instead.
     """
 
     def __init__(self, config: EncoderConfig, width: int) -> None:

@@ -15,7 +15,7 @@ class SASRecEncoder(SequenceEncoder):
     """The blocks of SASRec; with ``fusion.mode: id`` and Universal Training it is the whole model.
 
     Departures: its loss here is eq. 5 (a softmax) instead of one negative under binary cross-entropy, as in later
-    reference code, and dropout stands on what attention adds instead of on its weights.
+    reference code, and dropout is on what attention adds instead of on its weights.
     """
 
     def __init__(self, config: EncoderConfig, width: int, is_causal: bool) -> None:
@@ -24,7 +24,10 @@ class SASRecEncoder(SequenceEncoder):
 
 
 class SASRecBlock(Block):
-    """Q = norm(x); x = Q + attention(Q, x); y = norm(x); y + FFN(y): only queries are normalised, sums start there."""
+    """Q = norm(x); x = Q + attention(Q, x); y = norm(x); y + FFN(y): only queries are normalised, sums start there.
+
+    ``h_BQD`` are the positions that ask (queries), ``h_BLD`` those they look at (keys and values, not normalised).
+    """
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
         super().__init__(config, width, nn.ReLU())

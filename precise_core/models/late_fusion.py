@@ -1,0 +1,31 @@
+"""Late fusion (``model.late_fusion``): id half and text half meet in the score, not in front of the encoder.
+
+No encoder of the registry: it runs two of any kind, one of either half. What else belongs to it: `Precise` has a
+temperature and a summand of the score per half, `universal_loss` a loss per half.
+
+B batch, L positions, D width of an item vector, d of one half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from precise_core.models.encoders.base import SequenceEncoder
+
+
+class EncoderPerHalf(nn.Module):
+    """An encoder for either half of the item vectors; see ``SequenceEncoder`` for what goes in and comes out."""
+
+    def __init__(self, encoders: Sequence[SequenceEncoder], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.halves, self.widths = nn.ModuleList(encoders), tuple(widths)
+        self.max_length = encoders[0].max_length
+
+    def forward(
+        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        halves = zip(self.halves, e_BLD.split(self.widths, dim=-1), strict=True)
+        return torch.cat([encoder(half_BLd, valid_mask_BL, at_BQ) for encoder, half_BLd in halves], dim=-1)
