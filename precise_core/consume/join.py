@@ -95,7 +95,7 @@ def _as_it_is_now(warehouse: str | Path, task: str, version: str) -> Publication
 
 
 def _added(keys: pa.Table, warehouse: str | Path, history: Sequence[Publication]) -> pa.Table:
-    """The added columns: every row against the tables as they stood at the last publication before its instant."""
+    """The added columns: every row against the tables as they were at the last publication before its instant."""
     at_R, starts_P = _micros(keys[AT]), _micros(pa.array([was.valid_from for was in history], INSTANT))
     place_R = np.maximum(np.searchsorted(starts_P, at_R, side="right") - 1, 0)
     tables, users, items = TableReader(warehouse), [], []

@@ -129,7 +129,7 @@ def held_vectors(
 
     Users are encoded once a night: their vectors are those that a publication began with, and count from its beginning.
     Items that came, or whose text changed, between two nights are in what it ended with, and count from the moment they
-    were computed. The hours between need no look of their own.
+    were computed. The hours between need not be read.
     """
     users, items = [], []
     for place, was in enumerate(history):

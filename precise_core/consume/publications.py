@@ -16,7 +16,7 @@ from schemas import columns as c
 
 @dataclass
 class Publication:
-    """A checkpoint of a task, and the tables as they stood when it was published.
+    """A checkpoint of a task, and the tables as they were when it was published.
 
     New items are published every hour under the same checkpoint and the same ``as_of``: ``first`` and ``last`` then
     differ.

@@ -33,7 +33,7 @@ from precise_core.index.engine import (
 )
 from schemas import columns as c
 
-CHECK_K = 100  # recall is measured over as many results as recall jobs usually ask for
+CHECK_K = 100  # recall is measured over as many results as recall jobs usually return
 _TIE_SLACK = 8  # results fetched beyond k, so that a tie at the cut can be seen
 _BLOCK_QUERIES = 256  # what a thread searches for at a time
 _MISSING = 0xFFFF_FFFF  # row -1 as the low half of a sorting key: behind every other row of its score
@@ -85,10 +85,7 @@ class VectorIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k items with the largest inner product per query.
 
-        Args:
-            queries_QD: Finite float vectors of the index's width and model version.
-            k: Results per query.
-            allowed_rows_N: Boolean mask of the rows that may be returned; all where None.
+        Queries are of the index's model version. ``allowed_rows_N`` is a boolean mask of the rows that may be returned.
 
         Returns:
             ``item_rows_Qk`` (int64) and ``scores_Qk`` (float32), best first, equal scores by row. Where fewer than k
@@ -187,7 +184,7 @@ class VectorIndex:
             scores, rows = self.engine.search(queries, fetched, params=parameters)
             cut = scores[:, min(k, fetched) - 1]
             tie_runs_on = (scores[:, -1] == cut) & (rows[:, -1] >= 0)
-            # Compressed vectors tie without being equal: they are told apart by the whole ones below.
+            # Compressed vectors tie without being equal: the whole ones below rank them.
             if fetched == len(self) or not is_exact(self.kind) or not tie_runs_on.any():
                 break
             fetched = min(fetched * 4, len(self))
@@ -206,14 +203,9 @@ def build_index(
 ) -> VectorIndex:
     """Build an index and measure it against exact search; an index below the gate is never returned.
 
-    Args:
-        item_ids: External keys; the order is the order of ties, so pass rows sorted by vocabulary row.
-        item_indices_N: Vocabulary rows of the same items.
-        vectors_ND: Their vectors (float32).
-        model_version: The checkpoint of the vectors.
-        config: Kind of index and the gate.
-        seed: Of k-means, of HNSW's levels and of the choice of queries that are measured.
-        queries_QD: User vectors, half of what is measured with; the items' own vectors alone where None.
+    The order of the items is the order of ties, so pass them sorted by vocabulary row. ``queries_QD`` are user vectors,
+    half of what is measured with; the items' own vectors alone where None. ``seed`` is that of k-means, of HNSW's
+    levels and of the choice of queries.
 
     Raises:
         ModelError: Recall is below ``min_recall``.

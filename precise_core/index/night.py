@@ -28,14 +28,7 @@ from schemas import columns as c
 
 @dataclass(frozen=True)
 class IndexedItems:
-    """The N living items of a checkpoint as this run reads them, in the order of the vocabulary.
-
-    Attributes:
-        version: The name of the index that holds exactly these.
-        item_ids: External keys.
-        item_indices_N: Vocabulary rows.
-        vectors_ND: float32.
-    """
+    """The N living items of a checkpoint, in the order of the vocabulary; ``version`` names the index that holds them."""
 
     version: str
     item_ids: list[str]

@@ -78,16 +78,26 @@ def published_checkpoint(job: Job, task: str) -> Checkpoint:
 
 
 def published_version(job: Job, task: str, table: Table) -> int:
-    """The Delta version in which a table's vectors were published for a task: later ones were refused, or are not
-    complete yet."""
-    return _readable_version(job, task, _published(job, task), table)
+    """The Delta version in which a table's vectors were published for a task, pinned: later ones were refused, or are
+    not complete yet.
+
+    Raises:
+        HistoryGoneError: It cannot be read any more.
+    """
+    row = _published(job, task)
+    model, version = row[c.MODEL_VERSION], row["table_versions"][table.name]
+    if not _is_there(job, table, version, model):
+        raise HistoryGoneError(
+            f"table {table.name}: version {version}, in which {model} is published for {task!r}, cannot be read any "
+            "more; run jobs/publish_models.py to publish the vectors that are there"
+        )
+    return job.pin_at(table, version)
 
 
 def published_vectors(job: Job, task: str, table: Table) -> DataFrame:
     """The vectors of a task's published checkpoint, users' or items', as they were published."""
-    row = _published(job, task)
-    version = _readable_version(job, task, row, table)
-    vectors = one_version(job.warehouse.read(job.spark, table, version), row[c.MODEL_VERSION], table)
+    rows = job.warehouse.read(job.spark, table, published_version(job, task, table))
+    vectors = one_version(rows, _published(job, task)[c.MODEL_VERSION], table)
     return vectors.where(F.col(c.TASK) == task) if table == USER_EMBEDDINGS else vectors
 
 
@@ -112,21 +122,6 @@ def _published(job: Job, task: str) -> dict[str, Any]:
             "run jobs/publish_models.py first"
         )
     return rows[task]
-
-
-def _readable_version(job: Job, task: str, row: Mapping[str, Any], table: Table) -> int:
-    """The version of a table that is published in ``row``, pinned.
-
-    Raises:
-        HistoryGoneError: It cannot be read any more.
-    """
-    model, version = row[c.MODEL_VERSION], row["table_versions"][table.name]
-    if not _is_there(job, table, version, model):
-        raise HistoryGoneError(
-            f"table {table.name}: version {version}, in which {model} is published for {task!r}, cannot be read any "
-            "more; run jobs/publish_models.py to publish the vectors that are there"
-        )
-    return job.pin_at(table, version)
 
 
 def _is_there(job: Job, table: Table, version: int, model_version: str) -> bool:

@@ -25,7 +25,7 @@ _catalogs: dict[str, ItemCatalog] = {}
 def load_encoder(folder: str | Path, gpu: str | None = None) -> tuple[str, Precise]:
     """``(model_version, model)`` of a checkpoint, verified and loaded once per process, on this machine's device.
 
-    What is loaded is told by its checksum, not by its place. On a CPU the weights are mapped into memory, so that the
+    A model is identified by its checksum, not by its path. On a CPU the weights are mapped into memory, so that the
     workers of one machine share them. ``gpu`` is the address of the one to use, where a machine has several.
     """
     device = encoding_device(gpu)

@@ -27,7 +27,7 @@ class VectorInputs:
         stored: The checkpoint's rows of ``table``; None where no run has written the table yet.
         fingerprint: Column of ``rows`` and of ``table``: equal where a stored vector is still what would be encoded.
         spread: An integer that spreads ``rows`` evenly, for encoding them in parts.
-        most_parts: How many parts it can tell apart.
+        most_parts: How many parts it can make.
     """
 
     table: Table
@@ -77,11 +77,8 @@ class Update:
     change or go, readers may be using them: everything new comes in one commit, beside the stored vectors that stay.
 
     Attributes:
-        inputs: What it is an update of.
         stale: ``differences``, persisted.
-        needed: Vectors that there have to be.
-        new: Of these, those that have none yet.
-        changed: Those that have a stale one.
+        needed: Vectors that there have to be; ``new`` of them are not stored yet, ``changed`` ones are stale.
         gone: Stored vectors that are not needed any more.
     """
 
