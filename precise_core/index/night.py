@@ -28,7 +28,7 @@ from schemas import columns as c
 
 @dataclass(frozen=True)
 class IndexedItems:
-    """The N living items of a checkpoint, in the order of the vocabulary; ``version`` names the index that holds them."""
+    """The N living items of a checkpoint in the order of the vocabulary; ``version`` names the index of these."""
 
     version: str
     item_ids: list[str]
