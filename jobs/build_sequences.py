@@ -10,7 +10,8 @@ from typing import Any
 
 from precise_core.command import command, flag, switch
 from precise_core.run.job import Job
-from precise_core.sequences.night import check_sequences, prepare_sequences, write_sequences
+from precise_core.sequences.increment import SequenceUpdate
+from precise_core.sequences.night import check_sequences, prepare_sequences
 from schemas import USER_SEQUENCES
 from validation.gate import gate
 
@@ -43,6 +44,16 @@ def main(job: Job) -> None:
         outcome = gate(USER_SEQUENCES, update.rows, run_id=job.run_id, as_of=settings.as_of, **limits)
     job.check(outcome)
     write_sequences(job, update)
+
+
+def write_sequences(job: Job, update: SequenceUpdate) -> None:
+    """One commit: the rows and what they were made from; then where every event went."""
+    note = update.state.model_dump(mode="json")
+    if update.partitions is None:
+        job.write(USER_SEQUENCES, update.content, note=note)
+    else:
+        job.replace_partitions(USER_SEQUENCES, update.content, update.partitions, note)
+    job.balance(update.unit, **update.count_events(job.read_written(USER_SEQUENCES), job.settings.sequences))
 
 
 if __name__ == "__main__":

@@ -7,18 +7,14 @@ from pyspark.sql import functions as F
 
 from precise_core.command import command
 from precise_core.run.job import Job
-from precise_core.sequences.windows import build_training_windows
-from schemas import EVENTS, ITEM_VOCABULARY, TRAINING_WINDOWS
+from precise_core.sequences.night import prepare_windows
+from schemas import ITEM_VOCABULARY, TRAINING_WINDOWS
 from schemas import columns as c
 
 
 @command()
 def main(job: Job) -> None:
-    settings = job.settings
-    windows = build_training_windows(
-        job.read(EVENTS), job.read(ITEM_VOCABULARY), settings.tasks, settings.as_of, settings.windows, settings.seed
-    )
-    rows = job.write(TRAINING_WINDOWS, windows, note={"vocabulary_version": job.pin(ITEM_VOCABULARY)})
+    rows = job.write(TRAINING_WINDOWS, prepare_windows(job), note={"vocabulary_version": job.pin(ITEM_VOCABULARY)})
     written = job.read_written(TRAINING_WINDOWS)
     counts = written.groupBy(c.TASK, c.SPLIT).agg(F.count("*").alias("windows"), F.sum(c.LENGTH).alias("events"))
     for row in counts.orderBy(c.TASK, c.SPLIT).collect():

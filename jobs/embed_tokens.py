@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from precise_core.command import command
 from precise_core.run.job import Job
 from precise_core.text.language_model import hidden_size, language_model_id
-from precise_core.text.states import embed_texts, embed_token_inputs, embed_tokens
+from precise_core.text.night import prepare_states, prepare_vectors
 from schemas import ITEM_TOKENS, TEXT_STATES, TOKEN_EMBEDDINGS
 from schemas import columns as c
 from validation.gate import gate
@@ -34,8 +34,7 @@ def main(job: Job) -> None:
 
 
 def _write_states(job: Job, tokens: DataFrame) -> int:
-    text, partitions = job.settings.text, job.settings.spark.shuffle_partitions
-    states = embed_texts(tokens, job.read_optional(TEXT_STATES), text, partitions).persist()
+    text, states = job.settings.text, prepare_states(job, tokens)
     with job.watching("language model over new texts"):
         limits: dict[str, Any] = {"width": hidden_size(text.language_model), "max_tokens": text.max_tokens}
         outcome = gate(TEXT_STATES, states, run_id=job.run_id, **limits)
@@ -44,11 +43,7 @@ def _write_states(job: Job, tokens: DataFrame) -> int:
 
 
 def _write_vectors(job: Job, tokens: DataFrame) -> None:
-    text, partitions = job.settings.text, job.settings.spark.shuffle_partitions
-    is_input = job.settings.model.fusion.token_init == "input"
-    vectors = embed_token_inputs(tokens, text) if is_input else embed_tokens(tokens, text, partitions)
-    job.write(TOKEN_EMBEDDINGS, vectors)
-
+    job.write(TOKEN_EMBEDDINGS, prepare_vectors(job, tokens))
     distinct = tokens.select(F.explode(F.slice(c.TOKEN_IDS, 1, F.col(c.TOKEN_COUNT)))).distinct().count()
     embedded = job.read_written(TOKEN_EMBEDDINGS).count()
     job.balance("distinct tokens", rows_in=distinct, rows_out=embedded)

@@ -10,7 +10,7 @@ model_version, and <warehouse>/catalogs, the item tokens as one file for the exe
 
 from precise_core.command import command, switch, task_flag
 from precise_core.run.job import Job
-from precise_core.sequences.night import as_of_sequences
+from precise_core.sequences.plan import as_of_sequences
 from precise_core.training.night import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
 from precise_core.vectors.night import end_update, user_inputs, write_vectors
 from precise_core.vectors.spark import embed_users
@@ -22,8 +22,7 @@ from validation.gate import gate
 
 @command(task_flag("users"), switch("--full", "encode every user again, whatever is stored"))
 def main(job: Job) -> None:
-    job.pin(USER_SEQUENCES)
-    as_of = as_of_sequences(job)
+    as_of = as_of_sequences(job.warehouse.note(USER_SEQUENCES, job.pin(USER_SEQUENCES)), job.settings.as_of)
     checkpoints = {task: latest_checkpoint(job, task) for task in trained_tasks(job, job.arguments.task)}
     for checkpoint in checkpoints.values():
         require_tokens(job, checkpoint)

@@ -8,13 +8,12 @@ Reads the files of the source, and source_files, events, items and impressions o
 impressions (where the source has them), events_rejected, items_rejected, impressions_rejected and source_files.
 """
 
-from argparse import Namespace
 from datetime import UTC, datetime
 from typing import Any
 
 from precise_core.command import DATA, command, switch
-from precise_core.intake.night import Ingestion
-from precise_core.intake.read import describe_source, has_impressions, source_fingerprint
+from precise_core.intake.night import gather, judged_parts, store
+from precise_core.intake.read import describe_source, has_impressions
 from precise_core.intake.stock import Policy
 from precise_core.run.job import Job
 from schemas import EVENTS, IMPRESSIONS, ITEMS
@@ -29,29 +28,23 @@ from validation.gate import gate
     switch("--reassign", "accept corrections that give a row to another user"),
 )
 def main(job: Job) -> None:
-    settings, flags, now = job.settings, job.arguments, datetime.now(UTC)
-    job.say(describe_source(settings.source))
-    ingestion = Ingestion(job, now, _policy(flags))
-    job.input_fingerprints["source"] = source_fingerprint(settings.source, ingestion.known)
-    parts = ingestion.read()
-    if not has_impressions(settings.source):
+    source, flags, now = job.settings.source, job.arguments, datetime.now(UTC)
+    job.say(describe_source(source))
+    policy = Policy(full=flags.full, evolve=flags.evolve, reread=flags.reread, reassign=flags.reassign)
+    inputs = gather(job, now, policy)
+    parts = judged_parts(job, inputs)
+    if not has_impressions(source):
         job.say("impressions: the source has none; the ranking jobs will be skipped")
     for part in parts:
         until: dict[str, Any] = {} if part.table is ITEMS else {"latest": now}
         with job.watching(f"checking {part.table.name}"):
             outcome = gate(part.table, part.cleaned.accepted, run_id=job.run_id, **until)
         job.check(outcome)
-    counts = ingestion.store(parts)
-    ingestion.remember(parts)
+    rows_in, rows_out, rejected = store(job, inputs, parts)
     for table in (EVENTS, ITEMS, IMPRESSIONS):
         if table.name not in job.output_versions and job.warehouse.exists(table):
             job.keep(table)
-    rows_in, rows_out, rejected = (sum(column) for column in zip((0, 0, 0), *counts, strict=True))
     job.balance("raw rows", rows_in=rows_in, rows_out=rows_out, rows_rejected=rejected)
-
-
-def _policy(flags: Namespace) -> Policy:
-    return Policy(full=flags.full, evolve=flags.evolve, reread=flags.reread, reassign=flags.reassign)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from typing import Any
 
 from precise_core.command import command
 from precise_core.errors import ConfigError
-from precise_core.intake.night import REJECTED
-from precise_core.intake.replay import Replay
+from precise_core.intake.night import REJECTED, gather_quarantine, judge_again, move
 from precise_core.run.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.files import inputs_of
@@ -30,10 +29,11 @@ def main(job: Job) -> None:
         spec = inputs_of(source).get(table.name)
         if spec is None or not job.warehouse.exists(REJECTED[table.name]):
             continue
-        replay = Replay(job=job, table=table, spec=spec, now=now)
+        quarantine = gather_quarantine(job, table, spec, now)
+        cleaned = judge_again(job, quarantine)
         until: dict[str, Any] = {} if table is ITEMS else {"latest": now}
-        job.check(gate(table, replay.cleaned.accepted, run_id=job.run_id, **until))
-        totals = [total + rows for total, rows in zip(totals, replay.move(), strict=True)]
+        job.check(gate(table, cleaned.accepted, run_id=job.run_id, **until))
+        totals = [total + rows for total, rows in zip(totals, move(job, quarantine, cleaned), strict=True)]
     job.balance("rejected rows", rows_in=totals[0], rows_out=totals[1], rows_rejected=totals[2])
 
 

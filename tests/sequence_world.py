@@ -16,11 +16,12 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
+from jobs.build_sequences import write_sequences
 from precise_core.config import load_config
 from precise_core.config.tasks import TaskConfig
 from precise_core.run.job import Job
 from precise_core.sequences.config import SequencesConfig
-from precise_core.sequences.night import check_sequences, prepare_sequences, write_sequences
+from precise_core.sequences.night import check_sequences, prepare_sequences
 from precise_core.settings import Settings
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES

@@ -21,11 +21,10 @@ from pyspark.sql import functions as F
 from benchmarks.data.measure import ROOT
 from benchmarks.data.world import session, source_of, vocabulary_of
 from benchmarks.record import record
-from precise_core.data_sets.synthetic import read_synthetic
+from precise_core.data_sets import synthetic
 from precise_core.text.config import TextConfig
-from precise_core.text.item_text import item_text
 from precise_core.text.language_model import load_tokenizer
-from precise_core.text.states import tokenize_items, tokenize_texts, unknown_texts
+from precise_core.text.tokens import item_text, tokenize_items, tokenize_texts, unknown_texts
 from schemas import ITEM_VOCABULARY, ITEMS
 
 RESULTS = ROOT / "benchmarks" / "results" / "data_tokenization.jsonl"
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write_items(spark: SparkSession, folder: Path, count: int, seed: int) -> tuple[DataFrame, DataFrame]:
     """Items of which several share a text, and their vocabulary, as Parquet."""
     source = source_of(100 * count, seed)
-    raw = read_synthetic(spark, source.model_copy(update={"items": count // _ITEMS_PER_TEXT})).items
+    raw = synthetic.read(spark, source.model_copy(update={"items": count // _ITEMS_PER_TEXT})).items
     assert raw is not None
     copies = F.explode(F.sequence(F.lit(0), F.lit(_ITEMS_PER_TEXT - 1))).alias("copy")
     number = F.substring_index("item_id", "-", -1).cast("bigint") * _ITEMS_PER_TEXT + F.col("copy")

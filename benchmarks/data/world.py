@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from benchmarks.data import engine
 from precise_core.config.tasks import TaskConfig
-from precise_core.data_sets.synthetic import read_synthetic
+from precise_core.data_sets import synthetic
 from precise_core.sources.config import SyntheticSource
 from precise_core.warehouse.config import SparkConfig
 from precise_core.warehouse.session import get_session
@@ -50,7 +50,7 @@ def end_of(source: SyntheticSource) -> datetime:
 
 def events_of(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     """The world's events as rows of ``schemas.EVENTS``."""
-    events = read_synthetic(spark, source).events
+    events = synthetic.read(spark, source).events
     assert events is not None
     dated = events.withColumn(c.EVENT_DATE, F.to_date(c.EVENT_TS))
     return dated.select(*EVENTS.column_names)

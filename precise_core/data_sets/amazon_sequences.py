@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from precise_core.data_sets.known_files import KnownFile, known_content, plain_or_compressed
 from precise_core.sources.config import AmazonSequencesSource
-from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
+from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame
 from schemas import columns as c
 
 ACTION = "review"
@@ -43,20 +43,20 @@ _REFUSED = {
 
 
 def input_files(source: AmazonSequencesSource) -> list[Path]:
-    """The domain's sequences and item words, as `.txt` or `.txt.zst`.
-
-    Raises:
-        DataError: The folder has neither form of a file.
-    """
+    """The domain's sequences and item words, as `.txt` or `.txt.zst`."""
     return [plain_or_compressed(Path(source.data), f"{source.domain}.{part}") for part in (_SEQUENCES, _WORDS)]
 
 
-def read_amazon_sequences(spark: SparkSession, source: AmazonSequencesSource) -> RawTables:
-    """Reviews (scene `default`, action `review`) and items with a few words as title; no impressions.
+def has_impressions(_source: AmazonSequencesSource) -> bool:
+    return False
 
-    Raises:
-        DataError: A file is missing or is not the known one.
-    """
+
+def describe(source: AmazonSequencesSource) -> str:
+    return f"Amazon reviews of 2014, {source.domain}, 5-core, in order; times are made up, items have a few words."
+
+
+def read(spark: SparkSession, source: AmazonSequencesSource) -> RawTables:
+    """Reviews (scene `default`, action `review`) and items with a few words as title; no impressions."""
     sequences, words = (lines_of(file) for file in input_files(source))
     return RawTables(
         events=_events(spark, sequences, f"{source.domain}.{_SEQUENCES}"),
@@ -65,11 +65,7 @@ def read_amazon_sequences(spark: SparkSession, source: AmazonSequencesSource) ->
 
 
 def lines_of(file: Path) -> list[str]:
-    """The lines of a known file.
-
-    Raises:
-        DataError: It is missing, is not the known one, or is one that is known to be wrong.
-    """
+    """The lines of a known file."""
     content = known_content(file, _FILES[file.name.removesuffix(".zst")], refused=_REFUSED).decode()
     return content.removesuffix("\n").split("\n")  # splitlines() would also split at characters of a text
 
@@ -90,7 +86,6 @@ def _events(spark: SparkSession, lines: list[str], file: str) -> DataFrame:
             c.ACTION: F.lit(ACTION),
             c.EVENT_TS: F.timestamp_seconds(F.lit(int(START.timestamp())) + F.col(_POSITION)),
         },
-        raw=row_as_json(*[F.col(name) for name in rows.columns]),
         source_file=F.lit(file),
     )
 
@@ -103,6 +98,5 @@ def _items(spark: SparkSession, lines: list[str], file: str) -> DataFrame:
         spark.createDataFrame(rows),
         RAW_ITEM_TYPES,
         {c.ITEM_ID: F.col(c.ITEM_ID), c.TITLE: F.col(c.TITLE)},
-        raw=row_as_json(F.col(c.ITEM_ID), F.col(c.TITLE)),
         source_file=F.lit(file),
     )

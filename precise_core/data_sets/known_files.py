@@ -41,8 +41,6 @@ def known_content(file: Path, known: KnownFile, *, refused: Mapping[str, str] | 
     """The file's content, decompressed where it ends in `.zst`.
 
     Args:
-        file: What to read.
-        known: What it must hold.
         refused: SHA-256 sums of contents that are known to be wrong, and what is wrong with each.
 
     Raises:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from precise_core.data_sets.known_files import KnownFile, known_content, plain_or_compressed
 from precise_core.sources.config import MovieLensSource
-from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame, row_as_json
+from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame
 from schemas import columns as c
 
 ACTION = "rating"
@@ -27,21 +27,23 @@ _FILES = {
 
 
 def input_files(source: MovieLensSource) -> list[Path]:
-    """ratings and movies, as `.csv` or `.csv.zst`.
-
-    Raises:
-        DataError: The folder has neither form of a file.
-    """
+    """ratings and movies, as `.csv` or `.csv.zst`."""
     return [plain_or_compressed(Path(source.data), name) for name in _FILES]
 
 
-def read_movielens(spark: SparkSession, source: MovieLensSource) -> RawTables:
+def has_impressions(_source: MovieLensSource) -> bool:
+    return False
+
+
+def describe(source: MovieLensSource) -> str:
+    kept = "" if source.min_rating is None else f" Ratings below {source.min_rating:g} are left out."
+    return f"MovieLens ml-latest-small (GroupLens, 2018): 100,836 ratings of movies by 610 users.{kept}"
+
+
+def read(spark: SparkSession, source: MovieLensSource) -> RawTables:
     """Ratings (scene `default`, action `rating`, value = stars) and movies; no impressions.
 
     With ``source.min_rating`` only what users liked is an event, as in V-A of the paper.
-
-    Raises:
-        DataError: A file is missing or is not the official one.
     """
     ratings, movies = (_read_csv(file) for file in input_files(source))
     if source.min_rating is not None:
@@ -68,7 +70,6 @@ def _events(spark: SparkSession, ratings: pd.DataFrame) -> DataFrame:
             c.EVENT_TS: F.timestamp_seconds(F.col("timestamp").cast("bigint")),
             c.VALUE: F.col("rating"),
         },
-        raw=row_as_json(*[F.col(name) for name in ratings.columns]),
         source_file=F.lit("ratings.csv"),
     )
 
@@ -85,7 +86,6 @@ def _items(spark: SparkSession, movies: pd.DataFrame) -> DataFrame:
             c.CATEGORIES: genres,
             c.ATTRIBUTES: F.create_map(F.lit("year"), F.nullif(year, F.lit(""))),
         },
-        raw=row_as_json(*[F.col(name) for name in movies.columns]),
         source_file=F.lit("movies.csv"),
     )
 

@@ -20,20 +20,15 @@ partitioning, and nothing is held in the driver.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.sources.config import SyntheticSource
-from precise_core.sources.raw import (
-    RAW_EVENT_TYPES,
-    RAW_IMPRESSION_TYPES,
-    RAW_ITEM_TYPES,
-    RawTables,
-    raw_frame,
-    row_as_json,
-)
+from precise_core.sources.raw import RAW_EVENT_TYPES, RAW_IMPRESSION_TYPES, RAW_ITEM_TYPES, RawTables, raw_frame
 from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
@@ -59,9 +54,24 @@ CANDIDATES = 6  # draws until an item is found that exists already
 _SECONDS_PER_DAY = 86_400
 
 
-def read_synthetic(spark: SparkSession, source: SyntheticSource) -> RawTables:
-    """Events, items and impressions of the world; impressions are None where none are asked for."""
-    impressions = _impressions(spark, source) if source.impressions_per_user else None
+def input_files(_source: SyntheticSource) -> list[Path]:
+    return []
+
+
+def has_impressions(source: SyntheticSource) -> bool:
+    return source.impressions_per_user > 0
+
+
+def describe(source: SyntheticSource) -> str:
+    return (
+        f"A synthetic world of {source.users} users, {source.items} items and {source.topics} topics over "
+        f"{source.days} days, seed {source.seed}; no real people or items."
+    )
+
+
+def read(spark: SparkSession, source: SyntheticSource) -> RawTables:
+    """Events, items and impressions of the world; impressions are None where there are to be none."""
+    impressions = _impressions(spark, source) if has_impressions(source) else None
     return RawTables(events=_events(spark, source), items=_items(spark, source), impressions=impressions)
 
 
@@ -296,6 +306,6 @@ def _impressions(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     return _as_raw(rows, RAW_IMPRESSION_TYPES)
 
 
-def _as_raw(rows: DataFrame, types: dict[str, str]) -> DataFrame:
+def _as_raw(rows: DataFrame, types: Mapping[str, str]) -> DataFrame:
     columns = {name: F.col(name) for name in rows.columns}
-    return raw_frame(rows, types, columns, raw=row_as_json(*columns.values()), source_file=F.lit(GENERATOR))
+    return raw_frame(rows, types, columns, source_file=F.lit(GENERATOR))

@@ -24,9 +24,6 @@ def topic_probabilities(source: SyntheticSource, first: int, second: int, action
     """P(topic) of a user's next event, float64 [T].
 
     Args:
-        source: The world.
-        first: The user's first interest.
-        second: The second.
         action: `click` or `share`; None = any.
     """
     session_T = np.full(source.topics, (1 - FIRST_INTEREST - SECOND_INTEREST) / source.topics)
@@ -50,9 +47,6 @@ def item_probabilities(
     """P(item | topic), float64 [T, N], among the items that are published.
 
     Args:
-        source: The world.
-        numbers_N: The items' numbers (`item-<number>`).
-        is_published_N: Which of them exist.
         scene: Where the event happens; None = anywhere.
     """
     scenes_S = scene_probabilities(source)

@@ -1,23 +1,24 @@
 """Raw rows to canonical tables. Every row is accepted or rejected with the first rule it broke; none is dropped.
 
-Reasons, in the order in which the rules are asked: what the reader knew (malformed_row, invalid_id, invalid_time,
+Reasons, in the order in which the rules apply: what the reader knew (malformed_row, invalid_id, invalid_time,
 invalid_value, invalid_flag), missing_user_id, missing_item_id, invalid_id, unknown_item, missing_scene,
 missing_action, invalid_time, future_time, invalid_value, invalid_label, and last id_of_another_user, duplicate_event,
 duplicate_item, duplicate_impression.
 
-An unknown item is asked for before its scene: where the scene comes from the catalog, the unknown item is the cause.
+The item is looked up before the scene: where the scene comes from the catalog, the unknown item is the cause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.sources.raw import FILE_ORDER, INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM
+from precise_core.sources.raw import FILE_ORDER, INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM, RawTables
+from precise_core.warehouse.erasure_list import ErasureList, phrases
 from precise_core.warehouse.instants import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
 from schemas import columns as c
@@ -27,20 +28,34 @@ MAX_TEXT_CHARS = 10_000
 MAX_RAW_CHARS = 100_000
 MAX_CATEGORIES = 100
 
+ERASED = "erased"
 UNKNOWN_ITEM = "unknown_item"
 ID_OF_ANOTHER_USER = "id_of_another_user"
-DUPLICATES = ("duplicate_event", "duplicate_item", "duplicate_impression")
+DUPLICATE: Mapping[str, str] = {
+    EVENTS.name: "duplicate_event",
+    ITEMS.name: "duplicate_item",
+    IMPRESSIONS.name: "duplicate_impression",
+}
+# Of two versions of an item the one that was updated last stays, whichever file says so, where both say when.
+NEWEST_BY: Mapping[str, str] = {ITEMS.name: c.UPDATED_TS}
+
+# What programs write where an id is missing; as ids they would be one user, or one item, of very many rows.
+# Compared without case and without blanks around them.
+MISSING_WORDS = (
+    *("null", "(null)", "[null]", "<null>", "nil", "none", "(none)", "<none>", "nan", "-nan", "na", "n/a", "n.a."),
+    *("#n/a", "<na>", "nat", "\\n", "undefined", "missing", "empty", "(empty)", "(blank)", "blank", "unknown"),
+    *("anonymous", "-", "--", "?", ".", "_", '""', "''", "{}", "[]", "-1", "00000000-0000-0000-0000-000000000000"),
+)
 
 _IS_KNOWN = "is_known_item"
 _UNDATED = "undated_so_far"
 _NUL = "\u0000"
-
-# Control characters and line ends, which no id has, the mark of a file's beginning, and what decoding leaves of bytes
-# that did not fit: two ids with one are not known to be the same.
+_REPLACED = "\ufffd"
 # Blanks of every script, and characters that nobody sees.
 _BLANK = r"^[\s\p{Z}\u00ad\u200b-\u200d\u2060]*$"
+# Control characters and line ends, which no id has, the mark of a file's beginning, and what decoding leaves of bytes
+# that did not fit: two ids with one are not known to be the same.
 _NO_ID = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffd]"
-_REPLACED = "\ufffd"
 
 Rule = tuple[str, Column]
 
@@ -60,6 +75,57 @@ class Cleaned:
     checked: DataFrame
 
 
+def hide_erased(tables: RawTables, erased: ErasureList) -> RawTables:
+    """The same rows; one of an erased user has the problem ``erased`` and shows nothing of what came."""
+    events = None if tables.events is None else hide_erased_rows(tables.events, erased)
+    impressions = None if tables.impressions is None else hide_erased_rows(tables.impressions, erased)
+    return replace(tables, events=events, impressions=impressions)
+
+
+def hide_erased_rows(raw: DataFrame, erased: ErasureList) -> DataFrame:
+    """``hide_erased`` for the raw rows of one table."""
+    if not erased.users:
+        return raw
+    is_theirs = F.coalesce(erased.holds(F.col(c.USER_ID)), F.lit(False))
+    # In a row that could not be read, its user may be named anywhere.
+    is_unreadable = F.col(PROBLEM).isNotNull() | F.col(c.USER_ID).isNull()
+    names_them = F.exists(phrases(F.col(c.RAW), erased.phrase_sizes), erased.holds_phrase)
+    is_erased = is_theirs | (is_unreadable & F.coalesce(names_them, F.lit(False)))
+    hidden = {
+        PROBLEM: F.when(is_erased, F.lit(ERASED)).otherwise(F.col(PROBLEM)),
+        c.RAW: F.when(is_erased, F.lit("")).otherwise(F.col(c.RAW)),
+    }
+    return raw.withColumns(hidden)
+
+
+def missing_word(name: str) -> Column:
+    """The id of an accepted row, as it is, where it is such a word; else null."""
+    is_word = F.col(c.REASON).isNull() & F.lower(F.trim(name)).isin(*MISSING_WORDS)
+    return F.when(is_word, F.col(name)).alias(name)
+
+
+def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
+    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
+
+    Args:
+        sequences: Path -> order of taking; a file that is not here comes before all others.
+    """
+    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
+    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
+    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
+    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
+
+
+def clean(
+    table: Table, raw: DataFrame, items: DataFrame | None, *, not_after: datetime, may_reassign: bool = False
+) -> Cleaned:
+    """The rows of ``table`` by the function of it below; ``items`` is None where they are the catalog themselves."""
+    if items is None:
+        return clean_items(raw)
+    of_table = clean_events if table is EVENTS else clean_impressions
+    return of_table(raw, items, not_after=not_after, may_reassign=may_reassign)
+
+
 def clean_items(raw: DataFrame) -> Cleaned:
     """Raw items to ``schemas.ITEMS``; of several rows of one item the latest updated is kept.
 
@@ -71,7 +137,7 @@ def clean_items(raw: DataFrame) -> Cleaned:
     if FILE_ORDER in raw.columns:
         checked, order = checked.withColumn(_UNDATED, _undated_so_far()), [F.col(_UNDATED).desc(), *order]
     order += [F.col(c.PUBLISHED_TS).desc_nulls_last(), F.col(c.RAW)]
-    checked = _mark_duplicates(checked, c.ITEM_ID, order, "duplicate_item")
+    checked = _mark_duplicates(checked, c.ITEM_ID, order, DUPLICATE[ITEMS.name])
     columns = {
         c.TITLE: _clean_text(F.col(c.TITLE)),
         c.DESCRIPTION: _clean_text(F.col(c.DESCRIPTION)),
@@ -103,43 +169,56 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_r
 
     An event without an id gets the SHA-256 of what it says, so that exact duplicates collapse.
     """
-    said = [F.col(name) for name in (c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)]
-    said += [F.unix_micros(c.EVENT_TS).cast("string"), F.col(c.VALUE).cast("string")]
+    content = [F.col(name) for name in (c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)]
+    content += [F.unix_micros(c.EVENT_TS).cast("string"), F.col(c.VALUE).cast("string")]
+    no_numbers = [F.lit(text).cast("double") for text in ("NaN", "Infinity", "-Infinity")]
     rules = [
-        ("missing_user_id", _is_blank(c.USER_ID)),
-        ("missing_item_id", _is_blank(c.ITEM_ID)),
-        (INVALID_ID, _any_hostile(c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION)),
-        (UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull()),
         ("missing_scene", _is_blank(c.SCENE)),
         ("missing_action", _is_blank(c.ACTION)),
         *_time_rules(c.EVENT_TS, not_after),
-        (
-            INVALID_VALUE,
-            F.col(c.VALUE).isin(*[F.lit(text).cast("double") for text in ("NaN", "Infinity", "-Infinity")]),
-        ),
+        (INVALID_VALUE, F.col(c.VALUE).isin(*no_numbers)),
     ]
-    checked = _check(_with_known_items(_with_id(raw, c.EVENT_ID, said), items), rules)
-    order, has_owner = _stable_order(raw, c.EVENT_TS), not may_reassign
-    checked = _mark_duplicates(checked, c.EVENT_ID, order, "duplicate_event", has_owner=has_owner)
+    checked = _check_log(EVENTS, raw, items, content, rules, time=c.EVENT_TS, has_owner=not may_reassign)
     return _split(checked, EVENTS, {c.EVENT_DATE: F.to_date(c.EVENT_TS)})
 
 
 def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_reassign: bool = False) -> Cleaned:
     """Raw impressions to ``schemas.IMPRESSIONS``; arguments as in ``clean_events``."""
-    said = [F.col(c.USER_ID), F.col(c.ITEM_ID), F.unix_micros(c.IMPRESSION_TS).cast("string")]
-    said += [F.col(c.LABEL).cast("string"), F.to_json(c.CONTEXT)]
+    content = [F.col(c.USER_ID), F.col(c.ITEM_ID), F.unix_micros(c.IMPRESSION_TS).cast("string")]
+    content += [F.col(c.LABEL).cast("string"), F.to_json(c.CONTEXT)]
+    is_no_label = F.col(c.LABEL).isNull() | ~F.col(c.LABEL).isin(0, 1)
+    rules = [*_time_rules(c.IMPRESSION_TS, not_after), ("invalid_label", is_no_label)]
+    checked = _check_log(IMPRESSIONS, raw, items, content, rules, time=c.IMPRESSION_TS, has_owner=not may_reassign)
+    return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
+
+
+def _check_log(
+    table: Table,
+    raw: DataFrame,
+    items: DataFrame,
+    content: Sequence[Column],
+    rules: Sequence[Rule],
+    *,
+    time: str,
+    has_owner: bool,
+) -> DataFrame:
+    """Rows of users and items with their reason; those without an id get one of their ``content``."""
+    key = table.key[0]
+    ids = [name for name in (key, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION) if name in table.column_names]
     rules = [
         ("missing_user_id", _is_blank(c.USER_ID)),
         ("missing_item_id", _is_blank(c.ITEM_ID)),
-        (INVALID_ID, _any_hostile(c.IMPRESSION_ID, c.USER_ID, c.ITEM_ID)),
+        (INVALID_ID, F.array_contains(F.array(*map(_is_hostile, ids)), True)),
         (UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull()),
-        *_time_rules(c.IMPRESSION_TS, not_after),
-        ("invalid_label", F.col(c.LABEL).isNull() | ~F.col(c.LABEL).isin(0, 1)),
+        *rules,
     ]
-    checked = _check(_with_known_items(_with_id(raw, c.IMPRESSION_ID, said), items), rules)
-    order, has_owner = _stable_order(raw, c.IMPRESSION_TS), not may_reassign
-    checked = _mark_duplicates(checked, c.IMPRESSION_ID, order, "duplicate_impression", has_owner=has_owner)
-    return _split(checked, IMPRESSIONS, {c.CONTEXT: _clean_map(F.col(c.CONTEXT))})
+    # NUL cannot occur in an accepted cell, so no two different rows are joined to the same text.
+    text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in content])
+    with_id = raw.withColumn(key, F.when(_is_blank(key), F.sha2(text, 256)).otherwise(F.col(key)))
+    known = items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN))
+    checked = _check(with_id.join(known, on=c.ITEM_ID, how="left"), rules)
+    order = [*_newest_file(raw), F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
+    return _mark_duplicates(checked, key, order, DUPLICATE[table.name], has_owner=has_owner)
 
 
 def _check(raw: DataFrame, rules: Sequence[Rule]) -> DataFrame:
@@ -156,11 +235,11 @@ def _mark_duplicates(
     # Rejected rows are spread by what they are: their keys may all be the same null.
     group = F.when(is_valid, F.col(key)).otherwise(F.col(c.RAW))
     of_key = Window.partitionBy(is_valid, group).orderBy(*order)
-    told = F.lit(reason)
+    why = F.lit(reason)
     if has_owner:
-        told = F.when(F.first(c.USER_ID).over(of_key) != F.col(c.USER_ID), ID_OF_ANOTHER_USER).otherwise(told)
+        why = F.when(F.first(c.USER_ID).over(of_key) != F.col(c.USER_ID), ID_OF_ANOTHER_USER).otherwise(why)
     is_later = is_valid & (F.row_number().over(of_key) > 1)
-    marked = checked.withColumn(c.REASON, F.when(is_later, told).otherwise(F.col(c.REASON)))
+    marked = checked.withColumn(c.REASON, F.when(is_later, why).otherwise(F.col(c.REASON)))
     # Only a rejected row has to show what came; without it a persisted `checked` is a fraction of the size.
     return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW)))
 
@@ -172,10 +251,6 @@ def _undated_so_far() -> Column:
     """
     of_item = Window.partitionBy(F.col(c.REASON).isNull(), c.ITEM_ID).orderBy(FILE_ORDER)
     return F.sum(F.col(c.UPDATED_TS).isNull().cast("int")).over(of_item)
-
-
-def _stable_order(raw: DataFrame, time: str) -> list[Column]:
-    return [*_newest_file(raw), F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
 
 
 def _newest_file(raw: DataFrame) -> list[Column]:
@@ -197,16 +272,6 @@ def _split(checked: DataFrame, table: Table, columns: dict[str, Column]) -> Clea
     )
 
 
-def _with_known_items(raw: DataFrame, items: DataFrame) -> DataFrame:
-    return raw.join(items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN)), on=c.ITEM_ID, how="left")
-
-
-def _with_id(raw: DataFrame, name: str, said: Sequence[Column]) -> DataFrame:
-    # NUL cannot occur in an accepted cell, so no two different rows are joined to the same text.
-    text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in said])
-    return raw.withColumn(name, F.when(_is_blank(name), F.sha2(text, 256)).otherwise(F.col(name)))
-
-
 def _is_blank(name: str) -> Column:
     return F.coalesce(F.col(name), F.lit("")).rlike(_BLANK)
 
@@ -216,10 +281,6 @@ def _is_hostile(name: str) -> Column:
     column = F.col(name)
     is_broken = ~F.is_valid_utf8(column) | column.rlike(_NO_ID) | (F.length(column) > MAX_ID_CHARS)
     return F.coalesce(is_broken, F.lit(False))
-
-
-def _any_hostile(*names: str) -> Column:
-    return F.array_contains(F.array(*[_is_hostile(name) for name in names]), True)
 
 
 def _time_rules(name: str, not_after: datetime) -> list[Rule]:

@@ -24,7 +24,6 @@ def doubtful_order(events: DataFrame, rows: int) -> str | None:
 
     Args:
         events: ``schemas.EVENTS``; of a large log whole users are sampled by a hash of their id.
-        rows: How many events there are.
     """
     share = min(1.0, _SAMPLED_EVENTS / max(rows, 1))
     is_sampled = F.pmod(F.xxhash64(c.USER_ID), F.lit(_HASH_SLOTS)) < F.lit(round(share * _HASH_SLOTS))

@@ -15,8 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
-from precise_core.intake.cleaning import DUPLICATES, UNKNOWN_ITEM
-from precise_core.intake.erasures import ERASED
+from precise_core.intake.cleaning import DUPLICATE, ERASED, UNKNOWN_ITEM
 from precise_core.sources.config import EventsInput, FileInput, ImpressionsInput, TimeReading
 from precise_core.sources.raw import INVALID_TIME
 from schemas import Table
@@ -51,7 +50,6 @@ def refuse_rejections(
     """Refuse a night of which (nearly) no row can be used: the configuration or the delivery is wrong, not the rows.
 
     Args:
-        table: The table.
         checked: Its rows of tonight with their reasons.
         reasons: Rows by reason; None = accepted.
         largest_share: Of the rows; repeated ones and those of erased users are as they should be.
@@ -61,7 +59,7 @@ def refuse_rejections(
     Raises:
         DataError: More than that share is rejected.
     """
-    harmless = {None, ERASED, *DUPLICATES}
+    harmless = {None, ERASED, *DUPLICATE.values()}
     broken = {reason: rows for reason, rows in reasons.items() if reason not in harmless}
     rejected = sum(broken.values())
     judged = reasons.get(None, 0) + rejected
@@ -88,7 +86,6 @@ def refuse_misread_times(table: Table, first: int, last: int, spec: FileInput | 
     """Refuse a night whose times all lie in the first days of 1970: numbers of another unit than they were read in.
 
     Args:
-        table: The table.
         first: Earliest accepted time, in microseconds since 1970.
         last: Latest.
         spec: How own files are read; other sources know their times.
@@ -99,11 +96,10 @@ def refuse_misread_times(table: Table, first: int, last: int, spec: FileInput | 
     if not isinstance(spec, EventsInput | ImpressionsInput):
         return
     used = spec.time_reading.unit or "nanoseconds"
-    for unit, per_second in _PER_SECOND.items():
-        factor = _PER_SECOND[used] // per_second
+    for unit in _usual_units(*(micros * _PER_SECOND[used] / 10**6 for micros in (first, last))):
+        factor = _PER_SECOND[used] // _PER_SECOND[unit]
         is_counted = first % 10**6 == last % 10**6 == 0 and factor == 10**9  # 1, 2, 3 s: an order, not a clock
-        is_usual = first * factor / 10**6 >= _FIRST and last * factor / 10**6 <= _LAST
-        if factor > 1 and is_usual and not is_counted:
+        if factor > 1 and not is_counted:
             times = [f"{_EPOCH + timedelta(microseconds=micros):%Y-%m-%d %H:%M:%S}" for micros in (first, last)]
             how = f"set `time_reading: {{unit: {unit}}}`" if spec.time_reading.unit else "correct how they were made"
             raise DataError(
@@ -116,9 +112,7 @@ def refuse_other_users(table: Table, rows: DataFrame, number: int, where: str) -
     """Refuse rows under the id of a row of somebody else, which they would replace.
 
     Args:
-        table: The table.
         rows: Those rows, or more than those where ``number`` is 0.
-        number: How many there are.
         where: Where the other row is.
 
     Raises:
@@ -142,25 +136,31 @@ def time_hint(values: Sequence[str], reading: TimeReading) -> str:
     if not numbers or len(numbers) < len(values):
         is_default = reading.unit is None and reading.format is None
         return "times are read as ISO 8601 where `time_reading` does not say otherwise" if values and is_default else ""
-    for unit, per_second in _PER_SECOND.items():
-        seconds = [number / per_second for number in numbers]
-        if min(seconds) >= _FIRST and max(seconds) <= _LAST and unit != reading.unit:
-            if unit == "nanoseconds":
-                return "they look like nanoseconds, which are not read: divide them by 1,000"
-            said = f", not {reading.unit}" if reading.unit else ""
-            return f"they look like {unit}{said}: set `time_reading: {{unit: {unit}}}`"
+    for unit in _usual_units(min(numbers), max(numbers)):
+        if unit == "nanoseconds":
+            return "they look like nanoseconds, which are not read: divide them by 1,000"
+        if unit != reading.unit:
+            instead = f", not {reading.unit}" if reading.unit else ""
+            return f"they look like {unit}{instead}: set `time_reading: {{unit: {unit}}}`"
     return ""
+
+
+def _usual_units(first: float, last: float) -> list[str]:
+    """The units in which these numbers are times of the years that logs are from."""
+    return [
+        unit for unit, per_second in _PER_SECOND.items() if _FIRST <= first / per_second <= last / per_second <= _LAST
+    ]
 
 
 def _about_items(unknown: DataFrame, items: DataFrame) -> tuple[str, str]:
     """What keeps the ids of a log and those of the catalog apart, and a few of both."""
-    wanted = unknown.select(F.col(c.ITEM_ID).alias("wanted")).distinct()
+    of_log = unknown.select(F.col(c.ITEM_ID).alias("of_log")).distinct()
     known = items.select(F.col(c.ITEM_ID).alias("known")).distinct()
-    nearly_meet = _plain(F.col("wanted")) == _plain(F.col("known"))
-    pairs = wanted.join(known, on=nearly_meet, how="inner").limit(_PAIRS).collect()
+    nearly_meet = _plain(F.col("of_log")) == _plain(F.col("known"))
+    pairs = of_log.join(known, on=nearly_meet, how="inner").limit(_PAIRS).collect()
     if not pairs:
         hint = "are these the items of this log?"
-        sides = [[row[0] for row in side.limit(_EXAMPLES).collect()] for side in (wanted, known)]
+        sides = [[row[0] for row in side.limit(_EXAMPLES).collect()] for side in (of_log, known)]
     else:
         hint = f"the ids of log and catalog differ by {' and '.join(_differences(pairs))}: write them alike"
         sides = [list(side)[:_EXAMPLES] for side in zip(*pairs, strict=True)]

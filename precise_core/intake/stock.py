@@ -1,4 +1,4 @@
-"""What of an own source is taken tonight, whether its columns have drifted, and what is kept in mind of it.
+"""What of an own source is taken tonight, whether its columns have drifted, and what is remembered of it.
 
 A file is taken once. What was taken is a row of `source_files`; a file of the same size and time is trusted, any other
 one is compared by its SHA-256. Where the table it was taken into is gone, or was made anew, it is read again.
@@ -6,27 +6,28 @@ one is compared by its SHA-256. Where the table it was taken into is gone, or wa
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 from precise_core.errors import DataError, SchemaError
 from precise_core.sources.cells import Batch
-from precise_core.sources.column_drift import differences, kept_in_mind
-from precise_core.sources.config import FileInput, FilesSource
+from precise_core.sources.column_drift import columns_to_remember, differences
+from precise_core.sources.config import FilesSource, TableInput
 from precise_core.sources.files import inputs_of, needs_of
-from precise_core.sources.formats import batches_of, columns_of, format_in_use, warnings_of, why_without_rows
+from precise_core.sources.formats import batches_of, columns_of, warnings_of, why_without_rows
 from precise_core.sources.listing import look_up, no_such_file, sha256_of
-from precise_core.sources.manifest import NO_TIME, Record, checksum_of, lost_files, modified_at, require_lost_files
-from precise_core.sources.raw import FILE_ORDER
 from precise_core.sources.typed_formats import delta_version, jdbc_label
 from precise_core.warehouse.session import require_names
 from schemas import columns as c
+
+Record = Mapping[str, Any]  # a row of `source_files`
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMED = 10  # files that a message names; of more it gives the number
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,8 @@ class Arrival:
     Args:
         path: The real path, or what stands for the database table; `source_files` and rejected rows have it.
         file: The file as the configuration reaches it, for messages; None for a database table.
-        size_bytes: Of the file.
-        modified_at: Of the file.
         checksum: Of the content, or the version of a Delta table.
-        columns: Name -> type.
         sequence: Place in the order of taking.
-        version: Of a Delta table.
     """
 
     path: str
@@ -98,64 +95,40 @@ class Intake:
 
     arrivals: dict[str, list[Arrival]] = field(default_factory=dict)
     batches: dict[str, list[Batch]] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
-def take_stock(
-    spark: SparkSession,
-    source: FilesSource,
-    known: Sequence[Record],
-    table_ids: Mapping[str, str],
-    policy: Policy,
+def decide_what_to_read(
+    spark: SparkSession, source: FilesSource, known: Sequence[Record], table_ids: Mapping[str, str], policy: Policy
 ) -> Intake:
     """Decide what of ``source`` is read tonight.
 
     Args:
-        spark: The session, for the columns of Delta and database tables.
-        source: What the configuration names.
-        known: The rows of `source_files`.
         table_ids: Identity of every table there is, by name.
-        policy: What the command line asks for.
-
-    Raises:
-        DataError: No file matches and none ever has, all of them are empty, a file changed since it was taken, or the
-            table that it was taken into is gone and the file is, too.
-        SchemaError: A named column is of another kind than before, and ``policy.evolve`` is off.
     """
     intake = Intake()
     for name, spec in inputs_of(source).items():
         own = {record[c.PATH]: record for record in known if record[c.TABLE_NAME] == name}
         lost = lost_files(own, table_ids.get(name))
-        arrivals, said = _arrivals(spark, spec, own, lost, policy)
+        arrivals, messages = _arrivals(spark, spec, own, lost, policy)
         if lost and not policy.full:
             require_lost_files(name, lost, [arrival.path for arrival in arrivals])
-            said.append(f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again")
+            messages.append(
+                f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again"
+            )
         require_names(spark, [arrival.path for arrival in arrivals if arrival.file])
         batches = _batches(spec, arrivals)
         arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
         skipped = len(own.keys() - {arrival.path for arrival in arrivals})
         intake.arrivals[name] = arrivals
         intake.batches[name] = batches
-        intake.said.extend(f"{name}: {line}" for line in [*said, *accepted])
-        intake.said.append(f"{name}: {len(arrivals)} to read, {skipped} taken before")
+        intake.messages.extend(f"{name}: {line}" for line in [*messages, *accepted])
+        intake.messages.append(f"{name}: {len(arrivals)} to read, {skipped} taken before")
     return intake
 
 
-def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
-    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
-
-    Args:
-        raw: Rows in the raw shape.
-        sequences: Path -> order of taking; a file that is not here comes before all others.
-    """
-    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
-    order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
-    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
-    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
-
-
 def _arrivals(
-    spark: SparkSession, spec: FileInput, known: Mapping[str, Record], lost: Container[str], policy: Policy
+    spark: SparkSession, spec: TableInput, known: Mapping[str, Record], lost: Container[str], policy: Policy
 ) -> tuple[list[Arrival], list[str]]:
     """What is read, in the order of taking: what was taken keeps its place, what is new comes after it, by path."""
     first = max((record["sequence"] for record in known.values()), default=0) + 1
@@ -163,11 +136,11 @@ def _arrivals(
         label = jdbc_label(spec.jdbc)
         sequence = known[label]["sequence"] if label in known else first
         return [Arrival(path=label, columns=columns_of(spark, spec, None), sequence=sequence)], []
-    if format_in_use(spec) == "delta":
+    if spec.format_in_use == "delta":
         return _delta_arrivals(spark, spec, known, lost, first, policy), []
     arrivals = []
     listing = look_up(str(spec.path))
-    said, empty = [f"warning: {note}" for note in listing.notes], []
+    messages, empty = [f"warning: {note}" for note in listing.notes], []
     for file in listing.files:
         record, is_lost = known.get(str(file.resolve())), str(file.resolve()) in lost
         is_changed = record is not None and checksum_of(file, record) != record["checksum"]
@@ -180,7 +153,7 @@ def _arrivals(
         if record is not None and is_changed:
             if not is_lost:
                 _require_permission(file, record, spec, policy)
-            said.append(f"{file.name} has changed since it was taken and is read again")
+            messages.append(f"{file.name} has changed since it was taken and is read again")
         if record is None or is_changed:
             arrivals.append(_arrival_of(spark, spec, file, first))
             first += 1
@@ -190,9 +163,9 @@ def _arrivals(
     is_archive = known and not policy.full and not any(Path(path).exists() for path in known)
     if len(empty) == len(listing.files) and not is_archive:
         raise DataError(empty[0] if empty else no_such_file(str(spec.path)))
-    said += [f"warning: {line}; it is left out tonight" for line in empty]
-    said += [line for arrival in arrivals if arrival.file for line in warnings_of(spec, arrival.file)]
-    return sorted(arrivals, key=lambda arrival: arrival.sequence), said
+    messages += [f"warning: {line}; it is left out tonight" for line in empty]
+    messages += [line for arrival in arrivals if arrival.file for line in warnings_of(spec, arrival.file)]
+    return sorted(arrivals, key=lambda arrival: arrival.sequence), messages
 
 
 def _require_no_loss(file: Path, record: Record | None, policy: Policy) -> None:
@@ -200,7 +173,7 @@ def _require_no_loss(file: Path, record: Record | None, policy: Policy) -> None:
         raise DataError(f"{file}: empty now, and was not when it was taken; --full would lose its rows")
 
 
-def _require_permission(file: Path, record: Record, spec: FileInput, policy: Policy) -> None:
+def _require_permission(file: Path, record: Record, spec: TableInput, policy: Policy) -> None:
     if not (policy.full or policy.reread or spec.changed_files == "read_again"):
         raise DataError(
             f"{file}: has changed since run {record[c.RUN_ID]} took it; a file is taken once: put what is new into "
@@ -208,13 +181,13 @@ def _require_permission(file: Path, record: Record, spec: FileInput, policy: Pol
         )
 
 
-def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int) -> Arrival:
-    status = file.stat()
+def _arrival_of(spark: SparkSession, spec: TableInput, file: Path, sequence: int) -> Arrival:
+    size_bytes, modified = _look(file)
     return Arrival(
         path=str(file.resolve()),
         file=file,
-        size_bytes=status.st_size,
-        modified_at=modified_at(file),
+        size_bytes=size_bytes,
+        modified_at=modified,
         checksum=sha256_of(file),
         columns=columns_of(spark, spec, file),
         sequence=sequence,
@@ -223,7 +196,7 @@ def _arrival_of(spark: SparkSession, spec: FileInput, file: Path, sequence: int)
 
 def _delta_arrivals(
     spark: SparkSession,
-    spec: FileInput,
+    spec: TableInput,
     known: Mapping[str, Record],
     lost: Container[str],
     sequence: int,
@@ -235,53 +208,88 @@ def _delta_arrivals(
     is_taken = str(folder) in known and known[str(folder)]["checksum"] == checksum
     if is_taken and not policy.full and str(folder) not in lost:
         return []
-    columns = columns_of(spark, spec, folder)
-    return [
-        Arrival(path=str(folder), file=folder, checksum=checksum, columns=columns, sequence=sequence, version=version)
-    ]
+    columns, path = columns_of(spark, spec, folder), str(folder)
+    return [Arrival(path=path, file=folder, checksum=checksum, columns=columns, sequence=sequence, version=version)]
 
 
 def _with_checked_columns(
-    spec: FileInput, known: Mapping[str, Record], arrivals: Sequence[Arrival], evolve: bool
+    spec: TableInput, known: Mapping[str, Record], arrivals: Sequence[Arrival], evolve: bool
 ) -> tuple[list[Arrival], list[str]]:
-    """The arrivals with the columns to keep in mind, and what differs from those of the file before it.
+    """The arrivals with the columns to remember, and what differs from those of the file before it.
 
     Raises:
         SchemaError: A column that the configuration names is of another kind, and ``evolve`` is off.
     """
-    needs = needs_of(spec)
+    needs, is_open = needs_of(spec), spec.format_in_use == "jsonl"
     with_rows = [record for record in known.values() if record["rows"]]
     last = max(with_rows, key=lambda record: record["sequence"], default=None)
     before = None if last is None else dict(last["columns"])
-    checked, said = [], []
+    checked, messages = [], []
     for arrival in arrivals:
         record = known.get(arrival.path)
         if record is not None and arrival.checksum and arrival.checksum == record["checksum"]:
             checked.append(replace(arrival, columns=record["columns"]))  # looked at when it was taken
             continue
         if before is not None:
-            retyped, harmless = differences(before, arrival.columns, needs, is_open=_is_open(spec))
+            retyped, harmless = differences(before, arrival.columns, needs, is_open=is_open)
             if retyped and not evolve:
                 raise SchemaError(
                     f"{arrival.file or arrival.path}: its columns differ from those taken before: "
-                    f"{'; '.join(retyped)}; "
-                    "correct the file, or accept them with --evolve"
+                    f"{'; '.join(retyped)}; correct the file, or accept them with --evolve"
                 )
             name = Path(arrival.path).name
-            said += [f"{name}: {difference}, accepted" for difference in retyped]
-            said += [f"warning: {name}: {difference}" for difference in harmless]
-        before = kept_in_mind(before or {}, arrival.columns, is_open=_is_open(spec))
+            messages += [f"{name}: {difference}, accepted" for difference in retyped]
+            messages += [f"warning: {name}: {difference}" for difference in harmless]
+        before = columns_to_remember(before or {}, arrival.columns, is_open=is_open)
         checked.append(replace(arrival, columns=before))
-    return checked, said
+    return checked, messages
 
 
-def _is_open(spec: FileInput) -> bool:
-    return format_in_use(spec) == "jsonl"
-
-
-def _batches(spec: FileInput, arrivals: Sequence[Arrival]) -> list[Batch]:
+def _batches(spec: TableInput, arrivals: Sequence[Arrival]) -> list[Batch]:
     if spec.jdbc is not None:
         return [Batch() for _ in arrivals]
-    if format_in_use(spec) == "delta":
+    if spec.format_in_use == "delta":
         return [Batch((one.file,), one.version) for one in arrivals if one.file]
     return batches_of(spec, [one.file for one in arrivals if one.file])
+
+
+def _look(file: Path) -> tuple[int, datetime]:
+    return file.stat().st_size, modified_at(file)
+
+
+def modified_at(file: Path) -> datetime:
+    return NO_TIME + timedelta(microseconds=file.stat().st_mtime_ns // 1000)
+
+
+def checksum_of(file: Path, record: Record | None) -> str:
+    """SHA-256 of a file; a file of the size and time that ``record`` knows is trusted, and not read for it."""
+    if record is not None and _look(file) == (record["size_bytes"], record["modified_at"]):
+        return str(record["checksum"])
+    return sha256_of(file)
+
+
+def lost_files(own: Mapping[str, Record], table_id: str | None) -> set[str]:
+    """Paths whose rows went with the table they were taken into.
+
+    Args:
+        table_id: The identity of the table that is there now; None where there is none.
+    """
+    if table_id is None:
+        return set(own)
+    return {path for path, record in own.items() if record["table_id"] not in (None, table_id)}
+
+
+def require_lost_files(table_name: str, lost: Iterable[str], read_again: Iterable[str]) -> None:
+    """Refuse to go on without the rows of files that can no longer be read.
+
+    Raises:
+        DataError: A lost file is not among those read again; the message names it, and says what to do.
+    """
+    missing: Sequence[str] = sorted(set(lost) - set(read_again))
+    if missing:
+        more = f", and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise DataError(
+            f"table {table_name}: it is gone or was made anew since these files were taken, and they are not in the "
+            f"source any more (or are empty): {', '.join(missing[:_NAMED])}{more}; put them back, or accept that their "
+            "rows are lost: --full makes the tables what the files there say"
+        )

@@ -15,12 +15,12 @@ from precise_core.artefacts import CHECKPOINTS, artefact_folder
 from precise_core.command import Command, Flag, command_parser, file_of, overrides_of, warn_stale_lock
 from precise_core.config import config_hash, load_config
 from precise_core.errors import PreciseError
+from precise_core.intake.night import read_manifest
 from precise_core.intake.read import source_fingerprint
 from precise_core.run.code import code_version
 from precise_core.run.job import require_no_rollback
 from precise_core.run.progress import console
 from precise_core.settings import Settings
-from precise_core.sources.manifest import read_manifest
 from precise_core.warehouse.care import content_changed
 from precise_core.warehouse.locks import warehouse_lock
 from precise_core.warehouse.tables import Warehouse

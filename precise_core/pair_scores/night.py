@@ -19,7 +19,7 @@ from precise_core.publication.night import published_vectors
 from precise_core.run.job import Job
 from precise_core.sources.cells import spark_path
 from precise_core.text.language_model import tokenizer_id
-from precise_core.text.states import tokenize_items
+from precise_core.text.tokens import tokenize_items
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.config import PairListConfig
 from precise_core.vectors.spark import embed_items

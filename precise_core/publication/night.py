@@ -23,7 +23,7 @@ from precise_core.index.index import VectorIndex
 from precise_core.index.night import index_folder, require_index
 from precise_core.publication.drift import drift_figures, unknown_token_share
 from precise_core.run.job import Job
-from precise_core.sequences.night import as_of_sequences
+from precise_core.sequences.plan import as_of_sequences
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.night import (
     latest_checkpoint,
@@ -259,7 +259,8 @@ def publish(job: Job, candidates: Mapping[str, Candidate], *, only_these: bool) 
 def _row(job: Job, task: str, candidate: Candidate, previous: dict[str, Any] | None) -> dict[str, Any]:
     """What is published from now on; the ``previous`` row where it says the same."""
     checkpoint, version = candidate.checkpoint, candidate.checkpoint.model_version
-    was, now, as_of = previous[c.MODEL_VERSION] if previous else None, datetime.now(UTC), as_of_sequences(job)
+    was, now = previous[c.MODEL_VERSION] if previous else None, datetime.now(UTC)
+    as_of = as_of_sequences(job.warehouse.note(USER_SEQUENCES, job.pin(USER_SEQUENCES)), job.settings.as_of)
     row = {
         c.TASK: task,
         c.MODEL_VERSION: version,

@@ -1,21 +1,54 @@
-"""User sequences: the last N events per user and task (S_u and S'_u in section III of the paper)."""
+"""User sequences: the last N events per user and task (S_u and S'_u in section III of the paper).
+
+One shuffle and one sort, whatever the number of tasks: a window per (user, task) would send every event through both
+once per task it belongs to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from precise_core.config.tasks import ALL_TASK, TaskConfig
+from precise_core.errors import ConfigError
+from precise_core.sequences.chunks import TASK_BITS, USER_HASH, SequencePass
 from precise_core.sequences.config import SequencesConfig
-from precise_core.sequences.one_pass import last_sequences
 from precise_core.tasks import events_before, task_filters
+from precise_core.text.vocabulary import with_item_index
 from schemas import USER_SEQUENCES
 from schemas import columns as c
 
 EVENTS_OF_SEQUENCES = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EVENT_TS)
+
+_MAX_TASKS = 63  # bits of a bigint, without its sign
+# A user with more events than about the product of the two is cut to the last N before the shuffle.
+_SAMPLED = 1024  # one event in so many
+_SAMPLES_OF_HEAVY = 512
+
+_COLUMNS = (c.USER_ID, c.TASK, c.ITEM_INDICES, c.SCENES, c.EVENT_TS, c.LENGTH, c.LAST_EVENT_TS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceInputs:
+    """What sequences are built from: two tables at one version each, and the configuration."""
+
+    events: DataFrame
+    vocabulary: DataFrame
+    tasks: Mapping[str, TaskConfig]
+    as_of: datetime
+    config: SequencesConfig
+
+    @property
+    def visible_events(self) -> DataFrame:
+        return events_before(self.events, self.as_of)
+
+    def sequences(self, events: DataFrame, only: Collection[str] | None = None) -> DataFrame:
+        return build_user_sequences(events, self.vocabulary, self.tasks, self.as_of, self.config, only)
 
 
 def build_user_sequences(
@@ -34,13 +67,30 @@ def build_user_sequences(
         events: ``schemas.EVENTS``.
         vocabulary: ``schemas.ITEM_VOCABULARY``; an item it lacks gets the unknown row.
         tasks: Declared tasks; `all` is added.
-        as_of: The instant up to which the sequences know the world, exclusive.
-        config: N of every task, and the number of buckets.
-        only: Names of the tasks wanted; every task by default.
+        only: Names of the tasks to build; every task by default.
+
+    Raises:
+        ConfigError: There are more tasks than bits to mark them with.
     """
-    names = [name for name in (ALL_TASK, *tasks) if only is None or name in only]
-    max_lengths = {name: config.length_of(name) for name in names}
-    sequences = last_sequences(events_before(events, as_of), vocabulary, tasks, max_lengths)
+    max_lengths = {name: config.length_of(name) for name in (ALL_TASK, *tasks) if only is None or name in only}
+    if len(max_lengths) > _MAX_TASKS:
+        raise ConfigError(f"tasks: sequences of {len(max_lengths)} tasks are asked for, at most {_MAX_TASKS} can be")
+    rows = events_before(events, as_of).select(
+        F.xxhash64(c.USER_ID).alias(USER_HASH),
+        c.USER_ID,
+        F.unix_micros(c.EVENT_TS).alias(c.EVENT_TS),
+        c.EVENT_ID,
+        c.ITEM_ID,
+        c.SCENE,
+        _task_bits(tasks, list(max_lengths)).alias(TASK_BITS),
+    )
+    chunks = SequencePass(max_lengths)
+    needed = _without_old_events_of_heavy_users(rows.where(F.col(TASK_BITS) != 0), chunks)
+    indexed = with_item_index(needed, vocabulary).drop(c.ITEM_ID)
+    # Sorted by one number: Spark does that by radix, without a comparison.
+    clustered = indexed.repartition(USER_HASH).sortWithinPartitions(USER_HASH)
+    schema = USER_SEQUENCES.spark_schema()
+    sequences = clustered.mapInArrow(chunks.sequences, StructType([schema[name] for name in _COLUMNS]))
     return sequences.withColumn(c.BUCKET, user_bucket(config.buckets)).select(*USER_SEQUENCES.column_names)
 
 
@@ -70,3 +120,24 @@ def length_limit(config: SequencesConfig) -> Column:
 def user_bucket(buckets: int) -> Column:
     """The partition of a user, the same every night."""
     return F.pmod(F.xxhash64(c.USER_ID), F.lit(buckets)).cast("int")
+
+
+def _task_bits(tasks: Mapping[str, TaskConfig], names: list[str]) -> Column:
+    bits, none = F.lit(0).cast("bigint"), F.lit(0).cast("bigint")
+    filters = task_filters(tasks)
+    for place, name in enumerate(names):
+        bits = bits.bitwiseOR(F.when(filters[name], F.lit(1 << place).cast("bigint")).otherwise(none))
+    return bits
+
+
+def _without_old_events_of_heavy_users(rows: DataFrame, chunks: SequencePass) -> DataFrame:
+    """Users with far more events than any N are cut before the shuffle, where all cores share them.
+
+    Who they are is read off a sample; whoever is overlooked costs time and not correctness. The sample is drawn by a
+    hash of the row, so that the two halves below agree on it.
+    """
+    is_sampled = F.pmod(F.xxhash64(USER_HASH, c.EVENT_TS), F.lit(_SAMPLED)) == 0
+    counts = rows.where(is_sampled).groupBy(USER_HASH).agg(F.count("*").alias(c.COUNT))
+    heavy = F.broadcast(counts.where(F.col(c.COUNT) >= _SAMPLES_OF_HEAVY).select(USER_HASH))
+    newest = rows.join(heavy, on=USER_HASH, how="left_semi").mapInArrow(chunks.newest, rows.schema)
+    return rows.join(heavy, on=USER_HASH, how="left_anti").unionByName(newest)

@@ -1,196 +1,196 @@
-"""What one night changes in `user_sequences`.
+"""What one night changes in `user_sequences`: frames in, frames out.
 
-New events are merged into the stored sequences of their users. Users who lost or corrected an event, whose items moved
-in the vocabulary, or whose new events share an instant with stored ones, are built anew from all their events.
+New events are merged into the stored sequences of their users, exactly as if these had been built from all events. A
+stored sequence holds no event ids, and needs none: where no new event shares an instant with a stored one, time alone
+decides the order. Users for whom that does not hold, who lost or corrected an event, or whose items moved in the
+vocabulary, are built anew from all their events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, reduce
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
 from typing import Any
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.run.job import Job
-from precise_core.sequences.build import EVENTS_OF_SEQUENCES, build_user_sequences, events_per_sequence
-from precise_core.sequences.merge import (
-    IS_CHANGED,
-    IS_TIED,
-    STORED_LENGTH,
-    merge_sequences,
-    trim_sequences,
-)
+from precise_core.sequences.build import EVENTS_OF_SEQUENCES, SequenceInputs, events_per_sequence, length_limit
+from precise_core.sequences.config import SequencesConfig
 from precise_core.sequences.plan import SequencePlan, SequenceState
-from precise_core.tasks import events_before
-from precise_core.warehouse.changes import Changes, net_changes
+from precise_core.warehouse.changes import Changes
 from precise_core.warehouse.instants import instant
-from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES, Table
+from schemas import USER_SEQUENCES
 from schemas import columns as c
 
 Partition = Mapping[str, Any]
 
 _KEY = [c.USER_ID, c.TASK]
 _BROADCAST_EVENTS = 2_000_000  # that every executor may hold at once, some 30 bytes each; so many keys without events
+_IS_TIED = "is_tied"
+_IS_CHANGED = "is_changed"
+_STORED_LENGTH = "stored_length"
+_PARALLEL = (c.ITEM_INDICES, c.SCENES, c.EVENT_TS)
+_LINE = "line"
+_NEW = "new_"
+_MERGED = "merged_"
 
 
-class Increment:
-    """The frames of one night's change, each computed once.
+@dataclass(frozen=True, kw_only=True)
+class SequenceChanges:
+    """What there is since the stored sequences were written.
 
     Args:
-        job: Its pinned inputs and its configuration.
-        last: What the stored rows were made from.
-        now: What tonight's rows are made from.
-        plan: Which tasks go on and which are built anew.
-        foreign_since: The version since which others have changed rows of `user_sequences`; None where nobody has.
+        stored: `user_sequences`, which know the events before ``stored_as_of``.
+        stored_as_of: The last night's ``as_of``.
+        late: Changes of `events` before ``stored_as_of``.
+        items: Changes of the vocabulary's items and indexes; None where it is the same version.
+        foreign: What others, an erasure for example, have changed in ``stored``; None where nobody has.
     """
 
-    def __init__(
-        self, job: Job, last: SequenceState, now: SequenceState, plan: SequencePlan, foreign_since: int | None
-    ) -> None:
-        self._job, self._last, self._now, self._plan = job, last, now, plan
-        self._foreign_since = foreign_since
-        self._config, self._tasks, self._as_of = job.settings.sequences, job.settings.tasks, job.settings.as_of
-        self._vocabulary = job.read(ITEM_VOCABULARY)
-
-    @cached_property
-    def rows(self) -> DataFrame:
-        """New and altered rows of every task."""
-        changed = self._settled(self._touched).where(IS_CHANGED).select(*USER_SEQUENCES.column_names)
-        built = self._settled(self._fresh.join(self._touched.select(*_KEY), on=_KEY, how="left_anti"))
-        if self._users_anew is not None:
-            built = built.unionByName(self._built(self._events_anew(self._users_anew), self._plan.kept))
-        if self._plan.rebuilt:
-            built = built.unionByName(self._built(self._job.read(EVENTS), tuple(self._plan.rebuilt)))
-        # Changed rows lie together as their old files do; the others would become a file per task and partition.
-        return changed.unionByName(built.repartition(*USER_SEQUENCES.partition_by)).persist(StorageLevel.DISK_ONLY)
-
-    def partitions(self) -> list[Partition]:
-        """What has to be rewritten: whole tasks, and single buckets of the others; empty where nothing changed."""
-        whole = {*self._plan.rebuilt, *self._plan.trimmed, *self._plan.dropped}
-        touched = self.rows.select(c.TASK, c.BUCKET)
-        if self._users_anew is not None:
-            leaving = self._stored.join(self._users_anew, on=c.USER_ID, how="left_semi")
-            touched = touched.unionByName(leaving.select(c.TASK, c.BUCKET))
-        found = sorted((row[c.TASK], row[c.BUCKET]) for row in touched.distinct().collect())
-        single: list[Partition] = [{c.TASK: task, c.BUCKET: bucket} for task, bucket in found if task not in whole]
-        return [*({c.TASK: task} for task in sorted(whole)), *single]
-
-    def content(self, partitions: Sequence[Partition]) -> DataFrame:
-        """All rows of ``partitions`` after tonight."""
-        stored = self._stored.where(is_in_partitions(partitions))
-        replaced = self.rows.where(F.col(c.TASK).isin(*self._plan.kept)).select(*_KEY)
-        kept = self._settled(stored.join(_sent(replaced), on=_KEY, how="left_anti"))
-        return kept.select(*USER_SEQUENCES.column_names).unionByName(self.rows)
-
-    def counted(self) -> DataFrame:
-        """user_id, task and ``count``: stored and new events of each sequence that was touched or built anew."""
-        new = self._settled(events_per_sequence(self._added, self._tasks, self._plan.kept))
-        total = F.col(c.COUNT) + F.coalesce(F.col(STORED_LENGTH), F.lit(0))
-        before = self._touched.select(*_KEY, STORED_LENGTH)
-        counted = new.join(before, on=_KEY, how="left").select(*_KEY, total.alias(c.COUNT))
-        if self._users_anew is not None:
-            anew = events_per_sequence(self._events_anew(self._users_anew), self._tasks, self._plan.kept)
-            counted = counted.unionByName(anew)
-        if self._plan.rebuilt:
-            visible = events_before(self._job.read(EVENTS), self._as_of)
-            counted = counted.unionByName(events_per_sequence(visible, self._tasks, tuple(self._plan.rebuilt)))
-        return counted
-
-    @cached_property
-    def _stored(self) -> DataFrame:
-        stored = self._job.read(USER_SEQUENCES).where(F.col(c.TASK).isin(*self._plan.kept))
-        return trim_sequences(stored, self._config) if self._plan.trimmed else stored
-
-    @cached_property
-    def _late(self) -> Changes:
-        """What changed among the events before last night's ``as_of``."""
-        is_late = F.col(c.EVENT_TS) < instant(self._last.as_of)
-        return self._changes(EVENTS, self._last.events.version, self._now.events.version, EVENTS_OF_SEQUENCES, is_late)
-
-    @cached_property
-    def _added(self) -> DataFrame:
-        """Late events, and all events since last night's ``as_of``, whenever they came into the table."""
-        is_recent = F.col(c.EVENT_DATE).between(self._last.as_of.date(), self._as_of.date())  # prunes partitions
-        recent = self._job.read(EVENTS).where(is_recent & (F.col(c.EVENT_TS) >= instant(self._last.as_of)))
-        recent = events_before(recent, self._as_of).select(*EVENTS_OF_SEQUENCES)
-        return self._late.added.unionByName(recent).persist(StorageLevel.DISK_ONLY)
-
-    @cached_property
-    def _unsettled_users(self) -> DataFrame | None:
-        """Users whose stored sequences cannot be gone on from; None where there is no reason to look for any."""
-        sources = [
-            self._late.removed.select(c.USER_ID) if self._late.has_removed else None,
-            self._users_of_moved_items() if self._last.vocabulary != self._now.vocabulary else None,
-            None if self._foreign_since is None else self._users_of_foreign_changes(self._foreign_since),
-        ]
-        found = [users for users in sources if users is not None]
-        if not found:
-            return None
-        return reduce(DataFrame.unionByName, found).distinct().persist(StorageLevel.DISK_ONLY)
-
-    def _users_of_moved_items(self) -> DataFrame | None:
-        """Users with an event on an item whose index is new, gone or another one."""
-        versions = self._last.vocabulary.version, self._now.vocabulary.version
-        moved = self._changes(ITEM_VOCABULARY, *versions, (c.ITEM_ID, c.ITEM_INDEX))
-        has_unknown = F.array_contains(c.ITEM_INDICES, c.UNKNOWN_INDEX)
-        if not moved.has_removed and self._stored.where(has_unknown).isEmpty():
-            return None  # the vocabulary only grew, and nobody has had an item that it lacked
-        events = events_before(self._job.read(EVENTS), self._as_of)
-        items = moved.frame.select(c.ITEM_ID).distinct()
-        return events.join(items, on=c.ITEM_ID, how="left_semi").select(c.USER_ID)
-
-    def _users_of_foreign_changes(self, since: int) -> DataFrame:
-        """Users of rows that somebody else, an erasure for example, has changed or deleted."""
-        self._job.say(f"user_sequences was changed by others since version {since}: these users are built anew")
-        columns = (c.USER_ID, c.TASK, c.ITEM_INDICES, c.SCENES, c.EVENT_TS)
-        return self._changes(USER_SEQUENCES, since, self._job.pin(USER_SEQUENCES), columns).frame.select(c.USER_ID)
-
-    def _changes(
-        self, table: Table, since: int, until: int, columns: Sequence[str], where: Column | None = None
-    ) -> Changes:
-        return net_changes(
-            self._job.spark, self._job.warehouse, table, since=since, until=until, columns=columns, where=where
-        )
-
-    @cached_property
-    def _fresh(self) -> DataFrame:
-        """Sequences of the new events alone."""
-        events = self._added
-        if self._unsettled_users is not None:
-            events = events.join(self._unsettled_users, on=c.USER_ID, how="left_anti")
-        return self._built(events, self._plan.kept).persist(StorageLevel.DISK_ONLY)
-
-    @cached_property
-    def _touched(self) -> DataFrame:
-        """Stored sequences with the new events merged in, whether or not they may be used."""
-        return merge_sequences(self._stored, _sent(self._fresh), self._config).persist(StorageLevel.DISK_ONLY)
-
-    @cached_property
-    def _users_anew(self) -> DataFrame | None:
-        """Users that are built anew from all their events; None on a night without any."""
-        unsettled, tied = self._unsettled_users, self._touched.where(IS_TIED).select(c.USER_ID)
-        users = tied if unsettled is None else unsettled.unionByName(tied)
-        return None if users.isEmpty() else users.distinct().persist(StorageLevel.DISK_ONLY)
-
-    def _events_anew(self, users: DataFrame) -> DataFrame:
-        return events_before(self._job.read(EVENTS), self._as_of).join(users, on=c.USER_ID, how="left_semi")
-
-    def _settled(self, frame: DataFrame) -> DataFrame:
-        """Rows of users that are not built anew."""
-        if self._users_anew is None:
-            return frame
-        return frame.join(self._users_anew, on=c.USER_ID, how="left_anti")
-
-    def _built(self, events: DataFrame, tasks: tuple[str, ...]) -> DataFrame:
-        return build_user_sequences(events, self._vocabulary, self._tasks, self._as_of, self._config, tasks)
+    stored: DataFrame
+    stored_as_of: datetime
+    late: Changes
+    items: Changes | None
+    foreign: Changes | None
 
 
-def _sent(frame: DataFrame) -> DataFrame:
-    """``frame``, cached, for a join with sequences: they are wide, and go through no shuffle where it is small."""
-    return F.broadcast(frame) if is_small(frame) else frame
+@dataclass(frozen=True, kw_only=True)
+class SequenceUpdate:
+    """What a night will write.
+
+    Args:
+        rows: New and altered rows: what a gate has to look at.
+        content: Everything that ``partitions``, or the table, will hold.
+        partitions: Which partitions are replaced; None for the whole table.
+        counted: user_id, task and the ``count`` of events that became this sequence or were cut off it.
+        state: What the table is made from after the write.
+    """
+
+    rows: DataFrame
+    content: DataFrame
+    partitions: Sequence[Partition] | None
+    counted: DataFrame
+    state: SequenceState
+
+    @property
+    def unit(self) -> str:
+        """What ``count_events`` counts."""
+        return "events of all tasks" if self.partitions is None else "events of the sequences touched"
+
+    def count_events(self, written: DataFrame, config: SequencesConfig) -> dict[str, int]:
+        """Where every event went: into a sequence of the table as ``written``, or beyond its N."""
+        beyond = F.greatest(F.col(c.COUNT) - length_limit(config), F.lit(0))
+        events = self.counted.agg(F.sum(c.COUNT).alias("all"), F.sum(beyond).alias("beyond")).collect()[0]
+        if self.partitions is not None:
+            written = written.join(self.counted.select(*_KEY), on=_KEY, how="left_semi")
+        kept = written.agg(F.sum(c.LENGTH).alias("kept")).collect()[0]["kept"]
+        return {"rows_in": events["all"] or 0, "rows_out": kept or 0, "rows_rejected": events["beyond"] or 0}
+
+    def table_after(self, stored: DataFrame) -> DataFrame:
+        """What the table, now ``stored``, is about to hold."""
+        if self.partitions is None:
+            return self.content
+        return stored.where(~_is_in_partitions(self.partitions)).unionByName(self.content)
+
+
+def build_everything(inputs: SequenceInputs, state: SequenceState) -> SequenceUpdate:
+    """Every row from all events."""
+    rows = _on_disk(inputs.sequences(inputs.events))
+    counted = events_per_sequence(inputs.visible_events, inputs.tasks)
+    return SequenceUpdate(rows=rows, content=rows, partitions=None, counted=counted, state=state)
+
+
+def bring_forward(
+    inputs: SequenceInputs, changes: SequenceChanges, plan: SequencePlan, state: SequenceState
+) -> SequenceUpdate | None:
+    """The update from the stored rows to those of ``state``; None where no row changes."""
+    columns, kept = USER_SEQUENCES.column_names, plan.kept
+    stored = changes.stored.where(F.col(c.TASK).isin(*kept))
+    if plan.trimmed:
+        stored = _trimmed(stored, inputs.config)
+    added = _on_disk(_added_events(inputs, changes))
+    unsettled = _unsettled_users(inputs, changes, stored)
+    # Sequences of the new events alone; then the stored ones with these merged in, whether or not they may be used.
+    fresh = _on_disk(inputs.sequences(_without_users(added, unsettled), kept))
+    touched = _on_disk(_merged(stored, _sent(fresh), inputs.config))
+    anew = _users_anew(unsettled, touched)
+    from_events: list[tuple[DataFrame, Sequence[str]]] = []  # events, and the tasks that are built from them
+    if anew is not None:
+        from_events.append((inputs.visible_events.join(anew, on=c.USER_ID, how="left_semi"), kept))
+    if plan.rebuilt:
+        from_events.append((inputs.visible_events, tuple(plan.rebuilt)))
+
+    changed = _without_users(touched, anew).where(_IS_CHANGED).select(*columns)
+    new = _without_users(fresh.join(touched.select(*_KEY), on=_KEY, how="left_anti"), anew)
+    built = _union(new, *(inputs.sequences(events, tasks) for events, tasks in from_events))
+    # Changed rows lie together as their old files do; the others would become a file per task and partition.
+    rows = _on_disk(changed.unionByName(built.repartition(*USER_SEQUENCES.partition_by)))
+    partitions = _partitions(plan, rows, stored, anew)
+    if not partitions:
+        return None
+
+    replaced = rows.where(F.col(c.TASK).isin(*kept)).select(*_KEY)
+    unchanged = stored.where(_is_in_partitions(partitions)).join(_sent(replaced), on=_KEY, how="left_anti")
+    content = _without_users(unchanged, anew).select(*columns).unionByName(rows)
+    of_added = _without_users(events_per_sequence(added, inputs.tasks, kept), anew)
+    total = F.col(c.COUNT) + F.coalesce(F.col(_STORED_LENGTH), F.lit(0))
+    merged = of_added.join(touched.select(*_KEY, _STORED_LENGTH), on=_KEY, how="left").select(
+        *_KEY, total.alias(c.COUNT)
+    )
+    counted = _union(merged, *(events_per_sequence(events, inputs.tasks, tasks) for events, tasks in from_events))
+    return SequenceUpdate(rows=rows, content=content, partitions=partitions, counted=counted, state=state)
+
+
+def _added_events(inputs: SequenceInputs, changes: SequenceChanges) -> DataFrame:
+    """Late events, and all events since the last night's ``as_of``, whenever they came into the table."""
+    since, until = changes.stored_as_of, inputs.as_of
+    is_recent = F.col(c.EVENT_DATE).between(since.date(), until.date())  # prunes partitions
+    recent = inputs.visible_events.where(is_recent & (F.col(c.EVENT_TS) >= instant(since)))
+    return changes.late.added.unionByName(recent.select(*EVENTS_OF_SEQUENCES))
+
+
+def _unsettled_users(inputs: SequenceInputs, changes: SequenceChanges, stored: DataFrame) -> DataFrame | None:
+    """Users whose stored sequences cannot be continued; None where there is no reason to look for any."""
+    late, foreign = changes.late, changes.foreign
+    sources = [
+        late.removed.select(c.USER_ID) if late.has_removed else None,
+        _users_of_moved_items(inputs, changes.items, stored),
+        foreign.frame.select(c.USER_ID) if foreign else None,
+    ]
+    found = [users for users in sources if users is not None]
+    return _on_disk(_union(*found).distinct()) if found else None
+
+
+def _users_of_moved_items(inputs: SequenceInputs, moved: Changes | None, stored: DataFrame) -> DataFrame | None:
+    """Users with an event on an item whose index is new, gone or another one."""
+    has_unknown = F.array_contains(c.ITEM_INDICES, c.UNKNOWN_INDEX)
+    if moved is None or (not moved.has_removed and stored.where(has_unknown).isEmpty()):
+        return None  # the vocabulary at most grew, and nobody has had an item that it lacked
+    items = moved.frame.select(c.ITEM_ID).distinct()
+    return inputs.visible_events.join(items, on=c.ITEM_ID, how="left_semi").select(c.USER_ID)
+
+
+def _users_anew(unsettled: DataFrame | None, touched: DataFrame) -> DataFrame | None:
+    """Users that are built anew from all their events; None on a night without any."""
+    tied = touched.where(_IS_TIED).select(c.USER_ID)
+    users = tied if unsettled is None else unsettled.unionByName(tied)
+    return None if users.isEmpty() else _on_disk(users.distinct())
+
+
+def _partitions(plan: SequencePlan, rows: DataFrame, stored: DataFrame, anew: DataFrame | None) -> list[Partition]:
+    """What has to be rewritten: whole tasks, and single buckets of the others; empty where nothing changed."""
+    whole = {*plan.rebuilt, *plan.trimmed, *plan.dropped}
+    touched = rows.select(c.TASK, c.BUCKET)
+    if anew is not None:
+        leaving = stored.join(anew, on=c.USER_ID, how="left_semi")
+        touched = touched.unionByName(leaving.select(c.TASK, c.BUCKET))
+    found = sorted((row[c.TASK], row[c.BUCKET]) for row in touched.distinct().collect())
+    single: list[Partition] = [{c.TASK: task, c.BUCKET: bucket} for task, bucket in found if task not in whole]
+    return [*({c.TASK: task} for task in sorted(whole)), *single]
 
 
 def is_small(frame: DataFrame) -> bool:
@@ -199,8 +199,24 @@ def is_small(frame: DataFrame) -> bool:
     return (frame.agg(events).collect()[0][0] or 0) <= _BROADCAST_EVENTS
 
 
-def is_in_partitions(partitions: Sequence[Partition]) -> Column:
-    """True for the rows of the partitions named."""
+def _sent(frame: DataFrame) -> DataFrame:
+    """``frame``, cached, for a join with sequences: they are wide, and go through no shuffle where it is small."""
+    return F.broadcast(frame) if is_small(frame) else frame
+
+
+def _on_disk(frame: DataFrame) -> DataFrame:
+    return frame.persist(StorageLevel.DISK_ONLY)  # a partition of sequences may be larger than the heap
+
+
+def _union(*frames: DataFrame) -> DataFrame:
+    return reduce(DataFrame.unionByName, frames)
+
+
+def _without_users(frame: DataFrame, users: DataFrame | None) -> DataFrame:
+    return frame if users is None else frame.join(users, on=c.USER_ID, how="left_anti")
+
+
+def _is_in_partitions(partitions: Sequence[Partition]) -> Column:
     buckets: dict[str, list[int] | None] = {}
     for partition in partitions:
         of_task = buckets.setdefault(partition[c.TASK], [] if c.BUCKET in partition else None)
@@ -211,3 +227,58 @@ def is_in_partitions(partitions: Sequence[Partition]) -> Column:
         for task, of_task in buckets.items()
     ]
     return reduce(lambda left, right: left | right, conditions, F.lit(False))
+
+
+def _trimmed(stored: DataFrame, config: SequencesConfig) -> DataFrame:
+    """Rows of ``schemas.USER_SEQUENCES`` cut to the last N of their task."""
+    arrays = {name: _last(F.col(name), length_limit(config)) for name in _PARALLEL}
+    return stored.withColumns(arrays | {c.LENGTH: F.least(F.col(c.LENGTH), length_limit(config))})
+
+
+def _merged(stored: DataFrame, fresh: DataFrame, config: SequencesConfig) -> DataFrame:
+    """The stored rows, none longer than N, that events of ``fresh`` belong to, with these events merged in.
+
+    Returns:
+        ``schemas.USER_SEQUENCES`` and three columns: ``is_tied`` (a new event shares an instant with a stored one; the
+        row is not to be used), ``is_changed`` (false where every new event is older than a full sequence) and
+        ``stored_length``, the length before the merge.
+    """
+    new = fresh.select(*_KEY, *[F.col(name).alias(_NEW + name) for name in _PARALLEL])
+    joined = stored.join(new, on=_KEY, how="inner")
+    new_times, times = F.col(_NEW + c.EVENT_TS), F.col(_MERGED + c.EVENT_TS)
+    is_later = F.element_at(new_times, 1) > F.col(c.LAST_EVENT_TS)
+    # Nearly always the new events are the newest, and the arrays only grow at their end.
+    merged = joined.withColumn(_LINE, F.when(~is_later, _in_order())).withColumns(
+        {
+            _MERGED + name: _last(
+                F.when(is_later, F.concat(name, _NEW + name)).otherwise(F.col(_LINE)[name]), length_limit(config)
+            )
+            for name in _PARALLEL
+        }
+    )
+    columns = {name: F.col(_MERGED + name) for name in _PARALLEL} | {
+        c.LENGTH: F.size(times),
+        c.LAST_EVENT_TS: F.element_at(times, -1),
+    }
+    return merged.select(
+        *[columns.get(name, F.col(name)).alias(name) for name in USER_SEQUENCES.column_names],
+        (~is_later & F.arrays_overlap(F.col(c.EVENT_TS), new_times)).alias(_IS_TIED),
+        (is_later | (times != F.col(c.EVENT_TS))).alias(_IS_CHANGED),
+        F.col(c.LENGTH).alias(_STORED_LENGTH),
+    )
+
+
+def _in_order() -> Column:
+    """Stored and new events by time; those of one instant are all stored or all new and keep their places."""
+    kind = f"array<struct<{c.EVENT_TS}:timestamp,place:int,{c.ITEM_INDICES}:int,{c.SCENES}:string>>"
+    lines = [
+        F.arrays_zip(
+            of + c.EVENT_TS, F.sequence(F.lit(1), F.size(of + c.EVENT_TS)), of + c.ITEM_INDICES, of + c.SCENES
+        ).cast(kind)
+        for of in ("", _NEW)
+    ]
+    return F.sort_array(F.concat(*lines))
+
+
+def _last(array: Column, limit: Column) -> Column:
+    return F.when(F.size(array) > limit, F.slice(array, F.size(array) - limit + 1, limit)).otherwise(array)

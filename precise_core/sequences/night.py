@@ -2,81 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from functools import partial
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError, HistoryGoneError
 from precise_core.run.job import Job
-from precise_core.sequences.build import build_user_sequences, events_per_sequence, length_limit, user_bucket
-from precise_core.sequences.increment import Increment, is_in_partitions
+from precise_core.sequences.build import EVENTS_OF_SEQUENCES, SequenceInputs, user_bucket
+from precise_core.sequences.increment import SequenceChanges, SequenceUpdate, bring_forward, build_everything
 from precise_core.sequences.plan import SequenceState, TableVersion, plan_sequences, task_states
-from precise_core.tasks import events_before
+from precise_core.sequences.windows import build_training_windows
+from precise_core.warehouse.changes import net_changes
+from precise_core.warehouse.instants import instant
 from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES, Table
 from schemas import columns as c
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceUpdate:
-    """What a night will write.
-
-    Args:
-        rows: New and altered rows: what a gate has to look at.
-        content: Everything that ``partitions``, or the table, will hold.
-        partitions: Which partitions are replaced; None for the whole table.
-        counted: user_id, task and the ``count`` of events that became this sequence or were cut off it.
-        state: What the table is made from after the write.
-    """
-
-    rows: DataFrame
-    content: DataFrame
-    partitions: Sequence[Mapping[str, Any]] | None
-    counted: DataFrame
-    state: SequenceState
-
-
 def prepare_sequences(job: Job, *, full: bool) -> SequenceUpdate | None:
-    """The update for ``settings.as_of``; None where nothing has to be written, which is said."""
+    """The update for ``settings.as_of``; None where nothing has to be written, which is logged."""
     is_first = not job.warehouse.exists(USER_SEQUENCES)
     update = _update(job, full=full, is_first=is_first)
-    if update is None or is_first or not update.rows.isEmpty():
-        return update
-    if not events_before(job.read(EVENTS), job.settings.as_of).isEmpty():
+    if update is None or is_first or not update.rows.isEmpty() or not _inputs(job).visible_events.isEmpty():
         return update
     job.say(f"warning: events has no row before {job.settings.as_of}; user_sequences is left as it is")
     return None
-
-
-def write_sequences(job: Job, update: SequenceUpdate) -> None:
-    """One commit: the rows and what they were made from; then where every event went."""
-    note = update.state.model_dump(mode="json")
-    if update.partitions is None:
-        job.write(USER_SEQUENCES, update.content, note=note)
-    else:
-        job.replace_partitions(USER_SEQUENCES, update.content, update.partitions, note)
-    limit = length_limit(job.settings.sequences)
-    beyond = F.greatest(F.col(c.COUNT) - limit, F.lit(0))
-    events = update.counted.agg(F.sum(c.COUNT).alias("all"), F.sum(beyond).alias("beyond")).collect()[0]
-    written = job.read_written(USER_SEQUENCES)
-    if update.partitions is not None:
-        written = written.join(update.counted.select(c.USER_ID, c.TASK), on=[c.USER_ID, c.TASK], how="left_semi")
-    kept = written.agg(F.sum(c.LENGTH).alias("kept")).collect()[0]["kept"]
-    unit = "events of all tasks" if update.partitions is None else "events of the sequences touched"
-    job.balance(unit, rows_in=events["all"] or 0, rows_out=kept or 0, rows_rejected=events["beyond"] or 0)
-
-
-def as_of_sequences(job: Job) -> datetime:
-    """The instant up to which the pinned `user_sequences` know the world; the configuration's, where they do not say.
-
-    Where a later night found nothing new, it is the instant of the night that wrote them.
-    """
-    note = job.warehouse.note(USER_SEQUENCES, job.pin(USER_SEQUENCES))
-    return SequenceState.model_validate(note.content).as_of if note else job.settings.as_of
 
 
 def check_sequences(job: Job, update: SequenceUpdate | None, buckets: int) -> None:
@@ -87,40 +37,25 @@ def check_sequences(job: Job, update: SequenceUpdate | None, buckets: int) -> No
     Raises:
         DataError: A row differs; nothing was written.
     """
-    settings = job.settings
-    first = settings.as_of.toordinal() * buckets
-    sample = sorted({(first + step) % settings.sequences.buckets for step in range(buckets)})
-    of_sample = user_bucket(settings.sequences.buckets).isin(sample)
-    expected = build_user_sequences(
-        job.read(EVENTS).where(of_sample), job.read(ITEM_VOCABULARY), settings.tasks, settings.as_of, settings.sequences
-    )
-    found = _after(job, update).where(F.col(c.BUCKET).isin(sample))
+    inputs = _inputs(job)
+    of_all, first = inputs.config.buckets, inputs.as_of.toordinal() * buckets
+    sample = sorted({(first + step) % of_all for step in range(buckets)})
+    expected = inputs.sequences(inputs.events.where(user_bucket(of_all).isin(sample)))
+    stored = job.read(USER_SEQUENCES)
+    found = (update.table_after(stored) if update else stored).where(F.col(c.BUCKET).isin(sample))
     missing, wrong = expected.exceptAll(found).count(), found.exceptAll(expected).count()
     if missing or wrong:
         raise DataError(
             f"user_sequences, buckets {sample}: {missing} rows of a full build are missing and {wrong} should not be "
             "there; nothing was written; run jobs/build_sequences.py --full"
         )
-    job.say(f"checked: buckets {sample} of {settings.sequences.buckets} are what a full build gives")
+    job.say(f"checked: buckets {sample} of {of_all} are what a full build gives")
 
 
-def _update(job: Job, *, full: bool, is_first: bool) -> SequenceUpdate | None:
-    now = _state(job)
-    if full or is_first:
-        return _everything(job, now, "asked for by --full" if full else "there is no user_sequences yet")
-    try:
-        return _brought_forward(job, now)
-    except HistoryGoneError as error:
-        return _everything(job, now, str(error))
-
-
-def _after(job: Job, update: SequenceUpdate | None) -> DataFrame:
-    if update is None:
-        return job.read(USER_SEQUENCES)
-    if update.partitions is None:
-        return update.content
-    kept = job.read(USER_SEQUENCES).where(~is_in_partitions(update.partitions))
-    return kept.unionByName(update.content)
+def prepare_windows(job: Job) -> DataFrame:
+    """`training_windows` of the pinned events."""
+    settings, events, vocabulary = job.settings, job.read(EVENTS), job.read(ITEM_VOCABULARY)
+    return build_training_windows(events, vocabulary, settings.tasks, settings.as_of, settings.windows, settings.seed)
 
 
 def _state(job: Job) -> SequenceState:
@@ -139,14 +74,30 @@ def _pinned(job: Job, table: Table) -> TableVersion:
     return TableVersion(table_id=job.warehouse.table_id(table), version=version)
 
 
+def _inputs(job: Job) -> SequenceInputs:
+    settings = job.settings
+    return SequenceInputs(
+        events=job.read(EVENTS),
+        vocabulary=job.read(ITEM_VOCABULARY),
+        tasks=settings.tasks,
+        as_of=settings.as_of,
+        config=settings.sequences,
+    )
+
+
+def _update(job: Job, *, full: bool, is_first: bool) -> SequenceUpdate | None:
+    now = _state(job)
+    if full or is_first:
+        return _everything(job, now, "asked for by --full" if full else "there is no user_sequences yet")
+    try:
+        return _brought_forward(job, now)
+    except HistoryGoneError as error:
+        return _everything(job, now, str(error))
+
+
 def _everything(job: Job, now: SequenceState, why: str) -> SequenceUpdate:
     job.say(f"full build: {why}")
-    settings, events = job.settings, job.read(EVENTS)
-    rows = build_user_sequences(
-        events, job.read(ITEM_VOCABULARY), settings.tasks, settings.as_of, settings.sequences
-    ).persist(StorageLevel.DISK_ONLY)  # a partition of them may be larger than the heap
-    counted = events_per_sequence(events_before(events, settings.as_of), settings.tasks)
-    return SequenceUpdate(rows=rows, content=rows, partitions=None, counted=counted, state=now)
+    return build_everything(_inputs(job), now)
 
 
 def _brought_forward(job: Job, now: SequenceState) -> SequenceUpdate | None:
@@ -162,15 +113,30 @@ def _brought_forward(job: Job, now: SequenceState) -> SequenceUpdate | None:
         return _everything(job, now, plan.full)
     for task, why in plan.rebuilt.items():
         job.say(f"task {task} is built anew: {why}")
-    increment = Increment(job, last, now, plan, None if note.is_current else note.version)
-    partitions = increment.partitions()
-    if not partitions:
+    changes = _changes(job, last, now, None if note.is_current else note.version)
+    update = bring_forward(_inputs(job), changes, plan, now)
+    if update is None:
         job.say("nothing that belongs into a sequence has changed")
-        return None
-    return SequenceUpdate(
-        rows=increment.rows,
-        content=increment.content(partitions),
-        partitions=partitions,
-        counted=increment.counted(),
-        state=now,
+    return update
+
+
+def _changes(job: Job, last: SequenceState, now: SequenceState, foreign_since: int | None) -> SequenceChanges:
+    """What changed between two nights; in `user_sequences` itself since the version ``foreign_since``."""
+    changes = partial(net_changes, job.spark, job.warehouse)
+    late = changes(
+        EVENTS,
+        since=last.events.version,
+        until=now.events.version,
+        columns=EVENTS_OF_SEQUENCES,
+        where=F.col(c.EVENT_TS) < instant(last.as_of),
     )
+    items, foreign = None, None
+    if last.vocabulary != now.vocabulary:
+        since, until = last.vocabulary.version, now.vocabulary.version
+        items = changes(ITEM_VOCABULARY, since=since, until=until, columns=(c.ITEM_ID, c.ITEM_INDEX))
+    if foreign_since is not None:
+        job.say(f"user_sequences was changed by others since version {foreign_since}: these users are built anew")
+        columns = (c.USER_ID, c.TASK, c.ITEM_INDICES, c.SCENES, c.EVENT_TS)
+        foreign = changes(USER_SEQUENCES, since=foreign_since, until=job.pin(USER_SEQUENCES), columns=columns)
+    stored = job.read(USER_SEQUENCES)
+    return SequenceChanges(stored=stored, stored_as_of=last.as_of, late=late, items=items, foreign=foreign)

@@ -9,6 +9,7 @@ from datetime import datetime
 from precise_core.config import Config, config_hash
 from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.sequences.config import SequencesConfig
+from precise_core.warehouse.notes import Note
 
 _FORMAT = 1  # of the stored rows; one more makes every table be rebuilt
 
@@ -45,7 +46,7 @@ class SequencePlan:
     Args:
         full: Why everything is rebuilt; empty where it is not.
         rebuilt: Tasks built from all events, and why.
-        kept: Tasks whose stored rows go on.
+        kept: Tasks whose stored rows are continued.
         trimmed: Those of them that have become shorter.
         dropped: Tasks that are not declared any more.
     """
@@ -57,6 +58,14 @@ class SequencePlan:
     dropped: tuple[str, ...] = ()
 
 
+def as_of_sequences(note: Note | None, default: datetime) -> datetime:
+    """The instant up to which `user_sequences` with this ``note`` know the world; ``default`` where there is none.
+
+    Where a later night found nothing new, it is the instant of the night that wrote them.
+    """
+    return SequenceState.model_validate(note.content).as_of if note else default
+
+
 def task_states(tasks: Mapping[str, TaskConfig], config: SequencesConfig) -> dict[str, TaskState]:
     """The state of `all` and of every declared task."""
     hashes = {ALL_TASK: ""} | {name: config_hash(task) for name, task in tasks.items()}
@@ -64,9 +73,8 @@ def task_states(tasks: Mapping[str, TaskConfig], config: SequencesConfig) -> dic
 
 
 def plan_sequences(last: SequenceState, now: SequenceState) -> SequencePlan:
-    """Which tasks go on from the stored rows and which are built anew."""
-    full = _why_full(last, now)
-    if full:
+    """Which tasks are continued from the stored rows and which are built anew."""
+    if full := _why_full(last, now):
         return SequencePlan(full=full)
     rebuilt = {name: why for name, task in now.tasks.items() if (why := _why_rebuilt(last.tasks.get(name), task))}
     kept = tuple(name for name in now.tasks if name not in rebuilt)

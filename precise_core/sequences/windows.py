@@ -50,8 +50,6 @@ def build_training_windows(
         events: ``schemas.EVENTS``.
         vocabulary: ``schemas.ITEM_VOCABULARY``; an item it lacks gets the unknown row, and is never a target.
         tasks: Declared tasks; `all` is added.
-        as_of: The instant up to which the windows know the world, exclusive.
-        config: Lengths, and what is held out.
         seed: Chooses the users that are held out by time.
     """
     narrow = events_before(events, as_of).select(c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EVENT_TS)

@@ -32,7 +32,6 @@ class Batch:
 
     Args:
         files: Files with the same columns, or the folder of a Delta table; empty for a database table.
-        version: Of the Delta table.
     """
 
     files: tuple[Path, ...] = ()
@@ -66,11 +65,7 @@ _WILDCARD = re.compile(r"([{}\[\]*?\\])")
 
 
 def spark_paths(files: Sequence[Path]) -> list[str]:
-    """Paths of files, links resolved, in the form in which Spark takes them to the letter.
-
-    Raises:
-        DataError: Spark cannot read, or would silently leave out, a file of this name.
-    """
+    """Paths of files, links resolved, in the form in which Spark takes them to the letter."""
     return [spark_path(file) for file in files]
 
 

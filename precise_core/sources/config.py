@@ -88,6 +88,16 @@ class FileInput(Config):
         "refuse", description="What a file gets that has changed since it was taken: an error, or another reading."
     )
 
+    @property
+    def format_in_use(self) -> Format | None:
+        """Of the files; None for a database."""
+        return None if self.path is None else self.format or format_of(self.path)
+
+    @property
+    def has_types(self) -> bool:
+        """Whether columns have types, so that a time may be one without being read."""
+        return self.format_in_use not in ("csv", "jsonl")
+
     @field_validator("delimiter")
     @classmethod
     def _one_mark(cls, value: str) -> str:
@@ -114,7 +124,7 @@ class FileInput(Config):
     def _known_format(self) -> FileInput:
         if (self.path is None) == (self.jdbc is None):
             raise ValueError("give exactly one of `path` and `jdbc`")
-        kind = None if self.path is None else self.format or format_of(self.path)
+        kind = self.format_in_use
         if self.path is not None and kind is None:
             raise ValueError("the format cannot be read off the ending; give `format`: csv, jsonl, parquet or delta")
         for key, formats in _KEYS_OF_TEXT.items():
@@ -212,6 +222,9 @@ class ImpressionsInput(FileInput):
     impression_id: str | None = Field(
         None, description="Column of its id; made from the row's content where not given."
     )
+
+
+TableInput = EventsInput | ItemsInput | ImpressionsInput
 
 
 class FilesSource(Config):

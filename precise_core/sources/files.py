@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import reduce
+from pathlib import Path
 
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, TimestampType
 
+from precise_core.errors import ConfigError, DataError
 from precise_core.sources.cells import Batch, Need, Role, cell, cell_name, quoted
 from precise_core.sources.config import (
     ColumnOrConstant,
@@ -17,9 +21,11 @@ from precise_core.sources.config import (
     FilesSource,
     ImpressionsInput,
     ItemsInput,
+    TableInput,
     TimeReading,
 )
-from precise_core.sources.formats import has_types, read_cells, whole
+from precise_core.sources.formats import read_cells, whole
+from precise_core.sources.listing import list_files
 from precise_core.sources.raw import (
     INVALID_FLAG,
     INVALID_TIME,
@@ -32,8 +38,15 @@ from precise_core.sources.raw import (
     items_of_events,
     raw_frame,
 )
-from precise_core.sources.times import check_time_reading, read_time
+from precise_core.sources.typed_formats import delta_version, jdbc_label
 from schemas import columns as c
+
+_MICROS_PER_UNIT = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
+# Spark's own cast also accepts "2024", "12:30" (today!) and "170412"; a time without a full date is not a time.
+_FULL_DATE = r"^\d{4}-\d{2}-\d{2}([ T].*)?$"
+# Years 1 to 9999: beyond them Python cannot hold what Spark can.
+_FIRST_MICROS = -62_135_596_800_000_000
+_LAST_MICROS = 253_402_300_799_999_999
 
 _TRUE = ("true", "1", "yes", "t", "y", "1.0")
 _FALSE = ("false", "0", "no", "f", "n", "0.0")
@@ -43,20 +56,52 @@ _FALSE = ("false", "0", "no", "f", "n", "0.0")
 ReadCells = Callable[[Sequence[Need]], DataFrame]
 
 
-def read_files(
-    spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequence[Batch]] | None = None
-) -> RawTables:
+def inputs_of(source: FilesSource) -> dict[str, TableInput]:
+    """What the configuration names, by the table it goes into."""
+    named = {"events": source.events, "items": source.items, "impressions": source.impressions}
+    return {name: spec for name, spec in named.items() if spec is not None}
+
+
+def input_files(source: FilesSource) -> list[Path]:
+    """The files that are there; those that were taken may be archived, which is judged where they are read."""
+    specs = inputs_of(source).values()
+    paths = [spec.path for spec in specs if spec.path is not None and spec.format_in_use != "delta"]
+    return [file for path in paths for file in _files_there(path)]
+
+
+def _files_there(path: str) -> list[Path]:
+    try:
+        return list_files(path)
+    except DataError:
+        return []
+
+
+def state_of_tables(source: FilesSource) -> str:
+    """What tells one content of the Delta and database tables from another."""
+    return "".join(map(_state_of_table, inputs_of(source).values()))
+
+
+def _state_of_table(spec: FileInput) -> str:
+    if spec.jdbc is not None:
+        return datetime.now(UTC).isoformat()  # what a database holds is only known by a query: never up to date
+    is_delta = spec.path is not None and spec.format_in_use == "delta"
+    return f"{spec.path} version {delta_version(Path(str(spec.path)))}" if is_delta else ""
+
+
+def has_impressions(source: FilesSource) -> bool:
+    return source.impressions is not None
+
+
+def describe(source: FilesSource) -> str:
+    names = [jdbc_label(s.jdbc) if s.jdbc else Path(str(s.path)).name for s in inputs_of(source).values()]
+    return f"Own data from {', '.join(names)}."
+
+
+def read(spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequence[Batch]] | None = None) -> RawTables:
     """The rows of ``source`` in the raw shape; the catalog is derived from the events where there is none.
 
     Args:
-        spark: The session.
-        source: What is where, and which column is what.
         batches: Only these, by table name; a table without any has no rows. Everything by default.
-
-    Raises:
-        DataError: No file matches, or a file is empty or truncated.
-        SchemaError: A named column is not there, or cannot be read as what it is needed for.
-        ConfigError: A time pattern is not one.
     """
     frames: dict[str, DataFrame | None] = dict.fromkeys(inputs_of(source))
     for name, spec in inputs_of(source).items():
@@ -71,13 +116,7 @@ def read_files(
     return RawTables(events=events, items=items, impressions=frames.get("impressions"))
 
 
-def inputs_of(source: FilesSource) -> dict[str, EventsInput | ItemsInput | ImpressionsInput]:
-    """What the configuration names, by the table it goes into."""
-    named = {"events": source.events, "items": source.items, "impressions": source.impressions}
-    return {name: spec for name, spec in named.items() if spec is not None}
-
-
-def needs_of(spec: FileInput) -> list[Need]:
+def needs_of(spec: TableInput) -> list[Need]:
     """Every column that the configuration names, and what for."""
     if isinstance(spec, EventsInput):
         return [
@@ -92,7 +131,6 @@ def needs_of(spec: FileInput) -> list[Need]:
             *_needs("texts", *spec.categories),
             *_needs("time", spec.published, spec.updated),
         ]
-    assert isinstance(spec, ImpressionsInput)
     return [
         *_needs("id", spec.user, spec.item, spec.impression_id),
         *_needs("time", spec.time),
@@ -101,19 +139,13 @@ def needs_of(spec: FileInput) -> list[Need]:
     ]
 
 
-def read_mapped(spark: SparkSession, spec: FileInput, read: ReadCells) -> DataFrame:
-    """Cells in the raw shape of the table that ``spec`` describes.
-
-    Raises:
-        ConfigError: A time pattern is not one.
-        SchemaError: A named column is not there, or cannot be read as what it is needed for.
-    """
+def read_mapped(spark: SparkSession, spec: TableInput, read: ReadCells) -> DataFrame:
+    """Cells in the raw shape of the table that ``spec`` describes."""
+    check_time_reading(spark, spec.time_reading)
+    cells = _without_missing(read(needs_of(spec)), spec)
     if isinstance(spec, EventsInput):
-        return _map_events(spark, spec, read)
-    if isinstance(spec, ItemsInput):
-        return _map_items(spark, spec, read)
-    assert isinstance(spec, ImpressionsInput)
-    return _map_impressions(spark, spec, read)
+        return _map_events(spec, cells)
+    return _map_items(spec, cells) if isinstance(spec, ItemsInput) else _map_impressions(spec, cells)
 
 
 def _reader(spark: SparkSession, spec: FileInput, batch: Batch) -> ReadCells:
@@ -131,9 +163,7 @@ def _without_missing(cells: DataFrame, spec: FileInput) -> DataFrame:
     )
 
 
-def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> DataFrame:
-    check_time_reading(spark, spec.time_reading)
-    cells = _without_missing(read(needs_of(spec)), spec)
+def _map_events(spec: EventsInput, cells: DataFrame) -> DataFrame:
     value = None if spec.value is None else _number(spec.value)
     columns = {
         c.EVENT_ID: _optional(spec.event_id),
@@ -148,9 +178,7 @@ def _map_events(spark: SparkSession, spec: EventsInput, read: ReadCells) -> Data
     return _to_raw(cells, RAW_EVENT_TYPES, columns, problems)
 
 
-def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFrame:
-    check_time_reading(spark, spec.time_reading)
-    cells = _without_missing(read(needs_of(spec)), spec)
+def _map_items(spec: ItemsInput, cells: DataFrame) -> DataFrame:
     times = {name: _time(cells, name, spec) for name in (spec.published, spec.updated) if name is not None}
     deleted = None if spec.deleted is None else _flag(spec.deleted)
     columns = {
@@ -169,9 +197,7 @@ def _map_items(spark: SparkSession, spec: ItemsInput, read: ReadCells) -> DataFr
     return _to_raw(cells, RAW_ITEM_TYPES, columns, problems)
 
 
-def _map_impressions(spark: SparkSession, spec: ImpressionsInput, read: ReadCells) -> DataFrame:
-    check_time_reading(spark, spec.time_reading)
-    cells = _without_missing(read(needs_of(spec)), spec)
+def _map_impressions(spec: ImpressionsInput, cells: DataFrame) -> DataFrame:
     columns = {
         c.IMPRESSION_ID: _optional(spec.impression_id),
         c.USER_ID: cell(spec.user),
@@ -184,7 +210,7 @@ def _map_impressions(spark: SparkSession, spec: ImpressionsInput, read: ReadCell
 
 
 def _to_raw(
-    cells: DataFrame, types: dict[str, str], columns: dict[str, Column], problems: Sequence[Column]
+    cells: DataFrame, types: Mapping[str, str], columns: dict[str, Column], problems: Sequence[Column]
 ) -> DataFrame:
     problem = F.coalesce(F.col(PROBLEM), *problems)
     return raw_frame(cells, types, columns, raw=F.col(c.RAW), source_file=F.col(c.SOURCE_FILE), problem=problem)
@@ -202,12 +228,12 @@ def _cell_or_constant(spec: ColumnOrConstant) -> Column:
     return F.lit(spec.constant) if spec.column is None else cell(spec.column)
 
 
-def _time(cells: DataFrame, name: str, spec: EventsInput | ItemsInput | ImpressionsInput) -> Column:
+def _time(cells: DataFrame, name: str, spec: TableInput) -> Column:
     if isinstance(cells.select(cell(name)).schema[0].dataType, TimestampType):
         return cell(name)
     text = read_time(cell(name), spec.time_reading)
     # A row that was rejected shows the time of a typed column in ISO 8601, whatever the reading says.
-    return F.coalesce(text, read_time(cell(name), TimeReading())) if has_types(spec) else text
+    return F.coalesce(text, read_time(cell(name), TimeReading())) if spec.has_types else text
 
 
 def _number(name: str) -> Column:
@@ -245,3 +271,31 @@ def _map(names: Sequence[str]) -> Column:
         F.struct(F.lit(name).alias("key"), cell(name).cast("string").alias("value")) for name in dict.fromkeys(names)
     ]
     return F.map_from_entries(F.array(*entries))
+
+
+def read_time(text: Column, reading: TimeReading) -> Column:
+    """A timestamp, null if unreadable, from a number in ``reading.unit``, text in ``reading.format``, or ISO 8601."""
+    trimmed = F.trim(text)
+    if reading.unit is not None:
+        number = trimmed.try_cast("decimal(24,6)") * F.lit(_MICROS_PER_UNIT[reading.unit]).cast("decimal(7,0)")
+        micros = number.try_cast("bigint")
+        return F.when(micros.between(_FIRST_MICROS, _LAST_MICROS), F.timestamp_micros(micros))
+    if reading.format is not None:
+        return F.try_to_timestamp(trimmed, F.lit(reading.format))
+    return F.when(trimmed.rlike(_FULL_DATE), trimmed.try_cast("timestamp"))
+
+
+def check_time_reading(spark: SparkSession, reading: TimeReading) -> None:
+    """Refuse a pattern that Spark does not understand before any data is read.
+
+    Raises:
+        ConfigError: ``reading.format`` is not a Spark datetime pattern.
+    """
+    if reading.format is None:
+        return
+    try:
+        spark.range(1).select(F.date_format(F.timestamp_micros(F.col("id")), reading.format)).collect()
+    except PySparkException as error:
+        raise ConfigError(
+            f"time_reading.format {reading.format!r}: not a Spark datetime pattern such as 'yyyy-MM-dd HH:mm:ss'"
+        ) from error

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType
 
-from precise_core.sources.cells import Batch, Need
-from precise_core.sources.config import FileInput, Format, format_of
-from precise_core.sources.folders import folder_columns, with_folder_cells
+from precise_core.sources.cells import Batch, Need, cell, cell_name, names_of
+from precise_core.sources.config import FileInput
 from precise_core.sources.listing import list_files
+from precise_core.sources.raw import MALFORMED_ROW, PROBLEM, row_as_json
 from precise_core.sources.text_formats import (
     csv_columns,
     csv_has_rows,
@@ -25,95 +28,81 @@ from precise_core.sources.text_formats import (
 )
 from precise_core.sources.typed_formats import (
     jdbc_frame,
+    parquet_columns,
     parquet_has_rows,
-    parquet_schema,
     parquet_storage,
     read_delta,
     read_jdbc,
     read_parquet,
     typed_columns,
 )
+from schemas import columns as c
+
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+class _FileFormat(NamedTuple):
+    """What is particular to a format of files; ``columns`` may be those of a sample of the rows."""
+
+    read: Callable[[SparkSession, Sequence[Path], FileInput, Sequence[Need]], DataFrame]
+    columns: Callable[[Path, FileInput], dict[str, str]]
+    columns_of_all_rows: Callable[[Path, FileInput], Collection[str]]
+    has_rows: Callable[[Path, FileInput], bool]
+
+
+_FILE_FORMATS = {
+    "csv": _FileFormat(read_csv, csv_columns, csv_columns, csv_has_rows),
+    "jsonl": _FileFormat(read_jsonl, jsonl_columns, jsonl_keys, jsonl_has_rows),
+    "parquet": _FileFormat(read_parquet, parquet_columns, parquet_columns, parquet_has_rows),
+}
+
+
+def _format_of(source: FileInput) -> _FileFormat:
+    return _FILE_FORMATS[str(source.format_in_use)]
 
 
 def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequence[Need]) -> DataFrame:
     """The requested columns of ``batch`` as cells (precise_core/sources/cells.py).
 
     Args:
-        spark: The session.
-        source: Format and how it is written, or the database.
-        batch: The files, or the version of the Delta table.
         needs: (column name, role) pairs; every named column must exist in every file (JSON Lines: in some line), or
             be the name of a folder on the way to it (`scene=home/`).
-
-    Raises:
-        DataError: A file is empty or truncated, or the database cannot be read.
-        SchemaError: A column is missing, twice in the header, or of a type that its role cannot have.
     """
     if source.jdbc is not None:
         return read_jdbc(spark, source.jdbc, needs)
-    if format_in_use(source) == "delta":
+    if source.format_in_use == "delta":
         return read_delta(spark, batch.files[0], batch.version, needs)
     files_by_folder_names: dict[tuple[str, ...], list[Path]] = {}
     for file in batch.files:
-        names = folder_columns(file, needs, lambda file: _columns_of_all_rows(spark, source, file))
-        files_by_folder_names.setdefault(names, []).append(file)
+        files_by_folder_names.setdefault(_folder_columns(file, source, needs), []).append(file)
     parts = []
     for names, files in files_by_folder_names.items():
         own = [need for need in needs if need[0] not in names]
-        parts.append(with_folder_cells(_read_files(spark, source, files, own), files, names))
+        parts.append(_with_folder_cells(_format_of(source).read(spark, files, source, own), files, names))
     return reduce(DataFrame.unionByName, parts)
 
 
-def _columns_of_all_rows(spark: SparkSession, source: FileInput, file: Path) -> Collection[str]:
-    """The columns that some row has: a key of JSON Lines may appear late."""
-    return jsonl_keys(file, source) if format_in_use(source) == "jsonl" else columns_of(spark, source, file)
-
-
-def _read_files(spark: SparkSession, source: FileInput, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:
-    kind = format_in_use(source)
-    if kind == "csv":
-        return read_csv(spark, files, source, needs)
-    return read_jsonl(spark, files, source, needs) if kind == "jsonl" else read_parquet(spark, files, needs)
-
-
 def why_without_rows(source: FileInput, file: Path) -> str | None:
-    """What is to say of a file of which no row can come; None where one must.
-
-    Raises:
-        DataError: The file is damaged or cut off, or not what its format says.
-    """
+    """What is to say of a file of which no row can come; None where one must."""
     if not file.stat().st_size:
         return "the file is empty"
-    kind = format_in_use(source)
-    if kind == "csv":
-        has_rows = csv_has_rows(file, source)
-    else:
-        has_rows = jsonl_has_rows(file, source) if kind == "jsonl" else parquet_has_rows(file)
-    return None if has_rows else "the file has no rows"
+    return None if _format_of(source).has_rows(file, source) else "the file has no rows"
 
 
 def whole(source: FileInput) -> list[Batch]:
-    """Everything that ``source`` names.
-
-    Raises:
-        DataError: No file matches, or a file is empty or cut off.
-    """
+    """Everything that ``source`` names."""
     if source.path is None:
         return [Batch()]
-    if format_in_use(source) == "delta":
+    if source.format_in_use == "delta":
         return [Batch((Path(source.path).resolve(),))]
     return batches_of(source, list_files(source.path))
 
 
 def batches_of(source: FileInput, files: Sequence[Path]) -> list[Batch]:
-    """Files that are read together: Parquet of one storage; other formats sort that out themselves.
-
-    Raises:
-        DataError: A Parquet file is not one, or was cut off.
-    """
+    """Files that are read together: Parquet of one storage; other formats sort that out themselves."""
     groups: dict[Any, list[Path]] = {}
     for file in files:
-        storage = parquet_storage(file) if format_in_use(source) == "parquet" else None
+        storage = parquet_storage(file) if source.format_in_use == "parquet" else None
         groups.setdefault(storage, []).append(file)
     return [Batch(tuple(group)) for group in groups.values()]
 
@@ -123,27 +112,40 @@ def columns_of(spark: SparkSession, source: FileInput, file: Path | None) -> dic
     if source.jdbc is not None:
         return typed_columns(jdbc_frame(spark, source.jdbc))
     assert file is not None
-    kind = format_in_use(source)
-    if kind == "csv":
-        return csv_columns(file, source)
-    if kind == "jsonl":
-        return jsonl_columns(file, source)
-    if kind == "delta":
+    if source.format_in_use == "delta":
         return typed_columns(spark.read.format("delta").load(str(file)))
-    return {field.name: str(field.type) for field in parquet_schema(file)}
+    return _format_of(source).columns(file, source)
 
 
 def warnings_of(source: FileInput, file: Path) -> list[str]:
     """What a person should know of a file that is read all the same."""
-    kind = format_in_use(source)
-    return text_warnings(file, source, kind) if kind in ("csv", "jsonl") else []
+    return [] if source.has_types else text_warnings(file, source, str(source.format_in_use))
 
 
-def has_types(source: FileInput) -> bool:
-    """Whether columns of the source have types, so that a time may be one without being read."""
-    return format_in_use(source) not in ("csv", "jsonl")
+def _folder_columns(file: Path, source: FileInput, needs: Sequence[Need]) -> tuple[str, ...]:
+    """The needed columns that only folders name; the file is opened only where a folder has a needed name."""
+    named = [name for name in names_of(needs) if name in _folder_values(file)]
+    own = _format_of(source).columns_of_all_rows(file, source) if named else ()
+    return tuple(name for name in named if name not in own)
 
 
-def format_in_use(source: FileInput) -> Format | None:
-    """The format of a source's files; None for a database."""
-    return source.format or (None if source.path is None else format_of(source.path))
+def _with_folder_cells(cells: DataFrame, files: Sequence[Path], names: Sequence[str]) -> DataFrame:
+    """``cells`` with those that the folders of ``files`` name; they are shown in ``raw`` as well."""
+    if not names:
+        return cells
+    fields = [StructField(name, StringType()) for name in (c.SOURCE_FILE, *map(cell_name, names))]
+    rows = [(str(file.resolve()), *map(_folder_values(file).get, names)) for file in files]
+    values = cells.sparkSession.createDataFrame(rows, StructType(fields))
+    joined = cells.join(F.broadcast(values), on=c.SOURCE_FILE, how="left")
+    named = row_as_json(*[cell(name).alias(name) for name in names])
+    # A rejected row is read again from `raw`: what the folders name must be there. A malformed one stays as it came.
+    body = F.regexp_replace(c.RAW, r"\}\s*$", "")
+    merged = F.concat(body, F.when(F.trim(body) == "{", "").otherwise(","), F.substr(named, F.lit(2)))
+    is_malformed = F.coalesce(F.col(PROBLEM) == MALFORMED_ROW, F.lit(False))
+    return joined.withColumn(c.RAW, F.when(is_malformed, F.col(c.RAW)).otherwise(merged))
+
+
+def _folder_values(file: Path) -> dict[str, str | None]:
+    """Name and value of every folder `name=value` on the way to ``file`` as it was reached, with Hive's escapes."""
+    pairs = [part.partition("=") for part in file.parent.parts if "=" in part]
+    return {unquote(name): None if value == _NULL else unquote(value) for name, _, value in pairs}

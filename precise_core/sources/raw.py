@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from schemas import EVENTS, IMPRESSIONS, ITEMS
 from schemas import columns as c
 
 PROBLEM = "problem"
@@ -29,33 +30,11 @@ INVALID_TIME = "invalid_time"
 INVALID_VALUE = "invalid_value"
 INVALID_FLAG = "invalid_flag"
 
-RAW_EVENT_TYPES: dict[str, str] = {
-    c.EVENT_ID: "string",
-    c.USER_ID: "string",
-    c.ITEM_ID: "string",
-    c.SCENE: "string",
-    c.ACTION: "string",
-    c.EVENT_TS: "timestamp",
-    c.VALUE: "double",
+RAW_EVENT_TYPES: Mapping[str, str] = {
+    column.name: column.type for column in EVENTS.columns if column.name != c.EVENT_DATE
 }
-RAW_ITEM_TYPES: dict[str, str] = {
-    c.ITEM_ID: "string",
-    c.TITLE: "string",
-    c.DESCRIPTION: "string",
-    c.CATEGORIES: "array<string>",
-    c.ATTRIBUTES: "map<string,string>",
-    c.PUBLISHED_TS: "timestamp",
-    c.UPDATED_TS: "timestamp",
-    c.IS_DELETED: "boolean",
-}
-RAW_IMPRESSION_TYPES: dict[str, str] = {
-    c.IMPRESSION_ID: "string",
-    c.USER_ID: "string",
-    c.ITEM_ID: "string",
-    c.IMPRESSION_TS: "timestamp",
-    c.LABEL: "int",
-    c.CONTEXT: "map<string,string>",
-}
+RAW_ITEM_TYPES: Mapping[str, str] = {column.name: column.type for column in ITEMS.columns}
+RAW_IMPRESSION_TYPES: Mapping[str, str] = {column.name: column.type for column in IMPRESSIONS.columns}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +59,15 @@ def raw_frame(
     types: Mapping[str, str],
     columns: Mapping[str, Column],
     *,
-    raw: Column,
     source_file: Column,
+    raw: Column | None = None,
     problem: Column | None = None,
 ) -> DataFrame:
-    """``frame`` in the raw shape ``types``; a canonical column that ``columns`` does not name is null."""
+    """``frame`` in the raw shape ``types``; a canonical column that ``columns`` does not name is null.
+
+    Args:
+        raw: The original row; by default all columns of ``frame``.
+    """
     unknown = sorted(set(columns) - set(types))
     if unknown:
         raise KeyError(f"not columns of this raw shape: {unknown}; it has {list(types)}")
@@ -92,7 +75,7 @@ def raw_frame(
     return frame.select(
         *[columns.get(name, missing).cast(type_name).alias(name) for name, type_name in types.items()],
         (missing if problem is None else problem).cast("string").alias(PROBLEM),
-        raw.alias(c.RAW),
+        (row_as_json(*map(F.col, frame.columns)) if raw is None else raw).alias(c.RAW),
         source_file.alias(c.SOURCE_FILE),
     )
 
@@ -106,10 +89,4 @@ def row_as_json(*columns: Column) -> Column:
 def items_of_events(events: DataFrame) -> DataFrame:
     """A catalog without text: the distinct item ids of raw ``events``, for sources that have no catalog."""
     ids = events.select(c.ITEM_ID).where(F.trim(c.ITEM_ID) != "").distinct()
-    return raw_frame(
-        ids,
-        RAW_ITEM_TYPES,
-        {c.ITEM_ID: F.col(c.ITEM_ID)},
-        raw=row_as_json(F.col(c.ITEM_ID)),
-        source_file=F.lit("item ids of the events"),
-    )
+    return raw_frame(ids, RAW_ITEM_TYPES, {c.ITEM_ID: F.col(c.ITEM_ID)}, source_file=F.lit("item ids of the events"))

@@ -81,11 +81,7 @@ def lines_of(file: Path, encoding: str, errors: str = "replace") -> Iterator[str
 
 
 def look(file: Path, source: FileInput, kind: str) -> Look:
-    """Look through a CSV or JSON Lines file; asked for again, an unchanged file is not read again.
-
-    Raises:
-        DataError: It is cut off, compressed in another way, in UTF-16 or UTF-32 without the key, or one JSON array.
-    """
+    """Look through a CSV or JSON Lines file; asked for again, an unchanged file is not read again."""
     status = file.stat()
     delimiter = source.delimiter if kind == "csv" else None
     return _look(file, delimiter, source.escape, source.encoding, status.st_size, status.st_mtime_ns)

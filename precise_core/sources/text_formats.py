@@ -67,38 +67,30 @@ def jsonl_keys(file: Path, source: FileInput) -> set[str]:
 
 
 def csv_has_rows(file: Path, source: FileInput) -> bool:
-    """Whether anything but blank lines follows the header.
-
-    Raises:
-        DataError: As ``text_files.look``.
-    """
+    """Whether anything but blank lines follows the header."""
     look(file, source, "csv")
     return next(islice(csv_rows(file, source), 1, None), None) is not None
 
 
 def jsonl_has_rows(file: Path, source: FileInput) -> bool:
-    """Whether some line is not blank.
-
-    Raises:
-        DataError: As ``text_files.look``.
-    """
+    """Whether some line is not blank."""
     look(file, source, "jsonl")
     return any(line.strip() for line in lines_of(file, source.encoding))
 
 
 def text_warnings(file: Path, source: FileInput, kind: str) -> list[str]:
     """What is wrong with a file that is read all the same: its rows are rejected, or repaired, one by one."""
-    found, said = look(file, source, kind), []
+    found, notes = look(file, source, kind), []
     if found.undecodable_line is not None:
-        said.append(
+        notes.append(
             f"line {found.undecodable_line} is not {source.encoding}: ids of such lines are rejected (invalid_id), "
             "text is repaired; say which one it is with `encoding`, such as latin-1 or cp1252"
         )
     if found.has_escapes and source.escape == '"':
-        said.append('a backslash comes before a quote; if it escapes it, say so with `escape: "\\\\"`')
+        notes.append('a backslash comes before a quote; if it escapes it, say so with `escape: "\\\\"`')
     if kind == "csv" and not found.is_plain and (number := swallowed_line(file, source)) is not None:
-        said.append(f"line {number} stands inside a quoted cell and would be a row by itself: is a quote not closed?")
-    return [f"warning: {file}: {line}" for line in said]
+        notes.append(f"line {number} stands inside a quoted cell and would be a row by itself: is a quote not closed?")
+    return [f"warning: {file}: {line}" for line in notes]
 
 
 def read_csv(spark: SparkSession, files: Sequence[Path], source: FileInput, needs: Sequence[Need]) -> DataFrame:

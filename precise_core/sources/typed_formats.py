@@ -32,19 +32,14 @@ from precise_core.sources.cells import (
     require_columns,
     spark_paths,
 )
-from precise_core.sources.config import JdbcTable
+from precise_core.sources.config import FileInput, JdbcTable
 from precise_core.sources.ids import id_text, is_no_id, shown_id
 from precise_core.sources.raw import row_as_json
 from schemas import columns as c
 
 
-def read_parquet(spark: SparkSession, files: Sequence[Path], needs: Sequence[Need]) -> DataFrame:
-    """The needed columns of Parquet files of one storage (``parquet_storage``).
-
-    Raises:
-        DataError: A file is not Parquet, or was cut off.
-        SchemaError: A column is missing, or of a type that its role cannot have.
-    """
+def read_parquet(spark: SparkSession, files: Sequence[Path], _source: FileInput, needs: Sequence[Need]) -> DataFrame:
+    """The needed columns of Parquet files of one storage (``parquet_storage``)."""
     for file in reversed(files):
         schema = parquet_schema(file)
         types = dict(zip(schema.names, schema.types, strict=True))
@@ -85,12 +80,12 @@ def jdbc_frame(spark: SparkSession, source: JdbcTable) -> DataFrame:
         ConfigError: An environment variable is not set.
         DataError: The database cannot be reached or refuses the question.
     """
-    asked = {"dbtable": source.table} if source.table is not None else {"query": source.query}
+    content = {"dbtable": source.table} if source.table is not None else {"query": source.query}
     # A time without a zone is UTC; read the usual way it would be in the zone of the JVM.
     options: dict[str, Any] = {"url": source.url, "driver": source.driver, "preferTimestampNTZ": True}
     options["fetchsize"] = source.fetch_rows
     try:
-        return spark.read.format("jdbc").options(**options, **asked, **_credentials(source)).load()
+        return spark.read.format("jdbc").options(**options, **content, **_credentials(source)).load()
     except (PySparkException, Py4JJavaError) as error:
         raise DataError(f"{jdbc_label(source)}: {_cause(error)}") from error
 
@@ -175,14 +170,14 @@ def parquet_time(frame: DataFrame, name: str) -> Column:
     return column.cast("timestamp")
 
 
-def parquet_schema(file: Path) -> pa.Schema:
-    """The footer's schema.
+def _footer(file: Path) -> pq.FileMetaData:
+    """The metadata of a Parquet file.
 
     Raises:
-        DataError: The file is not Parquet or was cut off; the message names it.
+        DataError: It is not one, or was cut off; the message names it.
     """
     try:
-        return pq.read_schema(file)
+        return pq.read_metadata(file)
     except PermissionError as error:
         raise DataError(f"{file}: cannot be read (Permission denied)") from error
     except (pa.ArrowInvalid, OSError) as error:
@@ -193,24 +188,24 @@ def parquet_storage(file: Path) -> frozenset[tuple[str, str, str]]:
     """How a file stores its columns: Spark reads files together only where they are alike in it.
 
     Arrow's types do not tell: a timestamp[ns] may be stored in two ways, of which Spark reads one as a number.
-
-    Raises:
-        DataError: The file is not Parquet or was cut off; the message names it.
     """
-    parquet_schema(file)
-    schema = pq.read_metadata(file).schema
+    schema = _footer(file).schema
     columns = [schema.column(number) for number in range(len(schema))]
     return frozenset((column.path, column.physical_type, str(column.logical_type)) for column in columns)
 
 
-def parquet_has_rows(file: Path) -> bool:
-    """Whether the footer counts any.
+def parquet_schema(file: Path) -> pa.Schema:
+    return _footer(file).schema.to_arrow_schema()
 
-    Raises:
-        DataError: The file is not Parquet or was cut off.
-    """
-    parquet_schema(file)
-    return bool(pq.read_metadata(file).num_rows)
+
+def parquet_columns(file: Path, _source: FileInput) -> dict[str, str]:
+    """Columns and types, in Arrow's spelling."""
+    return {field.name: str(field.type) for field in parquet_schema(file)}
+
+
+def parquet_has_rows(file: Path, _source: FileInput) -> bool:
+    """Whether the footer counts any."""
+    return bool(_footer(file).num_rows)
 
 
 def _require_types(source: object, needs: Sequence[Need], types: Mapping[str, pa.DataType]) -> None:

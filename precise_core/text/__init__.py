@@ -1,0 +1,5 @@
+"""Item text, its tokens and what a language model makes of them.
+
+The room is of the Spark wing. torch and transformers are imported in `language_model.py` alone, inside the functions
+that load a model or run one: importing the room needs neither.
+"""

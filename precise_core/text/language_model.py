@@ -1,4 +1,4 @@
-"""Find, load and run the language model that reads item text (eq. 2)."""
+"""Find, load and run the language model that reads item text (eq. 2): the one file of the room that needs torch."""
 
 from __future__ import annotations
 
@@ -42,16 +42,12 @@ def language_model_folder(name: str) -> Path:
         module = name.replace("-", "_")
         spec = importlib.util.find_spec(module) if module.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
-            raise ConfigError(f"text.language_model {name!r}: neither a folder nor an installed package with a model")
+            raise _refusal(name, "neither a folder nor an installed package with a model")
         folder = Path(spec.submodule_search_locations[0]) / "model"
     if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"text.language_model {name!r}: {folder.name}/config.json is missing; not a Hugging Face model"
-        )
+        raise _refusal(name, f"{folder.name}/config.json is missing; not a Hugging Face model")
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        raise ConfigError(
-            f"text.language_model {name!r}: no tokenizer in the folder; expected one of {_TOKENIZER_FILES}"
-        )
+        raise _refusal(name, f"no tokenizer in the folder; expected one of {_TOKENIZER_FILES}")
     return folder
 
 
@@ -77,20 +73,14 @@ def vectors_id(language_model: str, is_input: bool) -> str:
 
 @lru_cache(maxsize=2)
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of the language model, without remote code.
-
-    Raises:
-        ConfigError: Its files cannot be read.
-    """
+    """The tokenizer of the language model, without remote code; ConfigError where its files cannot be read."""
     from transformers import AutoTokenizer
 
     folder = language_model_folder(name)
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
-        raise ConfigError(
-            f"text.language_model {name!r}: its tokenizer cannot be read: {_first_line(error)}"
-        ) from error
+        raise _refusal(name, f"its tokenizer cannot be read: {_first_line(error)}") from error
 
 
 @lru_cache(maxsize=2)
@@ -110,52 +100,41 @@ def load_language_model(name: str) -> Any:
             str(folder), trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # what from_pretrained raises depends on the file that is wrong
-        raise ConfigError(
-            f"text.language_model {name!r}: the weights do not fit config.json (hidden_size {width}): "
-            f"{_first_line(error)}"
-        ) from error
+        why = f"the weights do not fit config.json (hidden_size {width}): {_first_line(error)}"
+        raise _refusal(name, why) from error
     # Only the layer behind the hidden states may be absent: anything else would start at random.
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
-        raise ConfigError(
-            f"text.language_model {name!r}: {len(missing)} weights that config.json asks for are not in the folder, "
-            f"first {missing[0]}"
-        )
+        why = f"{len(missing)} weights that config.json asks for are not in the folder, first {missing[0]}"
+        raise _refusal(name, why)
     if model.config.is_encoder_decoder:
-        raise ConfigError(
-            f"text.language_model {name!r}: is an encoder-decoder; an encoder or a decoder alone is needed"
-        )
+        raise _refusal(name, "is an encoder-decoder; an encoder or a decoder alone is needed")
     rows, highest = len(model.get_input_embeddings().weight), max(load_tokenizer(name).get_vocab().values())
     if highest >= rows:
-        raise ConfigError(
-            f"text.language_model {name!r}: the tokenizer goes up to id {highest}, the model has embeddings for ids "
-            f"0 to {rows - 1}; model and tokenizer are not of one folder"
+        raise _refusal(
+            name,
+            f"the tokenizer goes up to id {highest}, the model has embeddings for ids 0 to {rows - 1}; model and "
+            "tokenizer are not of one folder",
         )
     return model.eval()
 
 
 def hidden_size(name: str) -> int:
-    """H: components of a hidden state.
-
-    Raises:
-        ConfigError: config.json cannot be read.
-    """
+    """H: components of a hidden state; ConfigError where config.json cannot be read."""
     from transformers import AutoConfig
 
     folder = language_model_folder(name)
     try:
         return int(AutoConfig.from_pretrained(str(folder), trust_remote_code=False).hidden_size)
     except Exception as error:  # not JSON, an unknown model type, or no such number: each has an error of its own
-        raise ConfigError(
-            f"text.language_model {name!r}: no hidden_size in config.json: {_first_line(error)}"
-        ) from error
+        raise _refusal(name, f"no hidden_size in config.json: {_first_line(error)}") from error
 
 
 def check_language_model(name: str, max_tokens: int) -> None:
     """Load the model once here and let it go, so that a wrong folder fails with one line before any Spark job.
 
     Raises:
-        ConfigError: As ``load_language_model``, or texts of ``max_tokens`` are longer than the model can read.
+        ConfigError: Texts of ``max_tokens`` are longer than the model can read.
     """
     prefix, suffix = _special_tokens(name)
     positions = getattr(load_language_model(name).config, "max_position_embeddings", None)
@@ -169,10 +148,9 @@ def check_language_model(name: str, max_tokens: int) -> None:
 
 
 def tokenize(name: str, texts: list[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of texts, without special tokens (they carry no content of the item).
+    """``(token_ids_NT int32, token_counts_N int32)`` of texts, right-padded with 0 to T = ``max_tokens``.
 
-    Returns:
-        ``(token_ids_NT int32, token_counts_N int32)``, right-padded with 0 to T = ``max_tokens``.
+    Without special tokens: they carry no content of the item.
     """
     rows = _content_tokens(load_tokenizer(name), texts, max_tokens) if texts else []
     token_counts_N = np.fromiter(map(len, rows), np.int32, len(rows))
@@ -194,17 +172,13 @@ def _content_tokens(tokenizer: Any, texts: list[str], max_tokens: int) -> list[l
 
 
 def hidden_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Last hidden state of every real token, text after text.
+    """Last hidden state of every real token, text after text: ``(token_ids_S int32, states_SH float32)``.
 
     The texts are read with the model's special tokens around them, whose own states are left out.
 
     Args:
-        name: Language model.
         token_ids_NT: Right-padded token ids.
         token_counts_N: S real tokens in all texts together.
-
-    Returns:
-        ``(token_ids_S int32, states_SH float32)``.
     """
     import torch
 
@@ -250,9 +224,10 @@ def input_vectors(name: str, token_ids_K: np.ndarray) -> np.ndarray:
 
     table = load_language_model(name).get_input_embeddings().weight
     if len(token_ids_K) and int(token_ids_K.max()) >= len(table):
-        raise ConfigError(
-            f"text.language_model {name!r}: item_tokens has token id {int(token_ids_K.max())}, the model has "
-            f"embeddings for ids 0 to {len(table) - 1}; run jobs/tokenize_items.py first"
+        raise _refusal(
+            name,
+            f"item_tokens has token id {int(token_ids_K.max())}, the model has embeddings for ids 0 to "
+            f"{len(table) - 1}; run jobs/tokenize_items.py first",
         )
     with torch.inference_mode():
         return np.asarray(table[torch.from_numpy(token_ids_K.astype(np.int64))].numpy())
@@ -266,11 +241,16 @@ def _special_tokens(name: str) -> tuple[list[int], list[int]]:
     wrapped = tokenizer("word", add_special_tokens=True)["input_ids"]
     starts = [i for i in range(len(wrapped)) if bare and wrapped[i : i + len(bare)] == bare]
     if not starts:
-        raise ConfigError(
-            f"text.language_model {name!r}: its tokenizer reads 'word' as ids {bare}, with special tokens as "
-            f"{wrapped}; the first must be part of the second: do the tokenizer's files fit config.json?"
+        raise _refusal(
+            name,
+            f"its tokenizer reads 'word' as ids {bare}, with special tokens as {wrapped}; the first must be part of "
+            "the second: do the tokenizer's files fit config.json?",
         )
     return wrapped[: starts[0]], wrapped[starts[0] + len(bare) :]
+
+
+def _refusal(name: str, why: str) -> ConfigError:
+    return ConfigError(f"text.language_model {name!r}: {why}")
 
 
 def _first_line(error: Exception) -> str:

@@ -8,13 +8,8 @@ import numpy as np
 def principal_components(vectors_NH: np.ndarray, weights_N: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Weighted PCA; the sign of a component is the one that makes its largest entry positive.
 
-    Args:
-        vectors_NH: float64 rows.
-        weights_N: How much each row counts.
-        width: Components wanted.
-
     Returns:
-        ``(mean_H, components_HD)``, D = ``width``, or H where the vectors are narrower.
+        ``(mean_H, components_HD)``, float64; D = ``width``, or H where the vectors are narrower.
     """
     weights_N = weights_N / weights_N.sum()
     mean_H = weights_N @ vectors_NH

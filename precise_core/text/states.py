@@ -1,8 +1,9 @@
-"""The tokenizer and the language model over the catalog, on Spark."""
+"""The language model over the catalog, on Spark: `text_states`, and their means per token, `token_embeddings`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,15 +12,12 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
 from precise_core.text.config import TextConfig
-from precise_core.text.item_text import item_text
 from precise_core.text.language_model import (
     check_language_model,
     hidden_states,
     input_vectors,
-    language_model_folder,
     language_model_id,
     token_state_sums,
-    tokenize,
     tokenizer_id,
     vectors_id,
 )
@@ -28,96 +26,35 @@ from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
 
-_TEXT = "text"
 _PARTIAL = "partial"
-
-
-def tokenize_items(
-    items: DataFrame, vocabulary: DataFrame, config: TextConfig, known: DataFrame | None = None
-) -> DataFrame:
-    """`items` and `item_vocabulary` to `item_tokens`. A text shared by many items is tokenized once.
-
-    Args:
-        items: ``schemas.ITEMS``.
-        vocabulary: ``schemas.ITEM_VOCABULARY``; items that it lacks are left out.
-        config: The tokenizer, and which fields make the text.
-        known: `item_tokens` of an earlier night; a text in it that this tokenizer cut is not tokenized again.
-    """
-    language_model_folder(config.language_model)  # a wrong name fails here, not in a worker
-    # Indexed first: the token ids, far wider than a hash, then go through one join only.
-    texts = _texts(items, config).join(vocabulary.select(c.ITEM_ID, c.ITEM_INDEX), on=c.ITEM_ID, how="inner")
-    tokens = tokenize_texts(unknown_texts(items, config, known), config)
-    if known is not None:
-        tokens = tokens.unionByName(_known_tokens(known, config))
-    return (
-        texts.join(tokens, on=c.TEXT_HASH, how="inner")
-        .withColumn(c.TOKENIZER_ID, F.lit(tokenizer_id(config.language_model)))
-        .select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH, c.TOKENIZER_ID)
-    )
-
-
-def tokenize_texts(texts: DataFrame, config: TextConfig) -> DataFrame:
-    """(text_hash, text) to text_hash, token_ids and token_count."""
-    schema = f"{c.TEXT_HASH} string, {c.TOKEN_IDS} array<int>, {c.TOKEN_COUNT} int"
-    return texts.mapInArrow(_tokenizer(config), schema)
-
-
-def unknown_texts(items: DataFrame, config: TextConfig, known: DataFrame | None) -> DataFrame:
-    """The distinct texts (text_hash, text) of ``items`` that ``known`` tokens do not cover."""
-    distinct = _texts(items, config).select(c.TEXT_HASH, _TEXT).distinct()
-    if known is None:
-        return distinct
-    return distinct.join(_known_tokens(known, config), on=c.TEXT_HASH, how="left_anti")
-
-
-def _texts(items: DataFrame, config: TextConfig) -> DataFrame:
-    texts = items.select(c.ITEM_ID, item_text(config.fields, config.max_characters).alias(_TEXT))
-    return texts.withColumn(c.TEXT_HASH, F.sha2(F.col(_TEXT), 256))
-
-
-def _known_tokens(known: DataFrame, config: TextConfig) -> DataFrame:
-    is_alike = (F.col(c.TOKENIZER_ID) == tokenizer_id(config.language_model)) & (
-        F.size(c.TOKEN_IDS) == config.max_tokens
-    )
-    return known.where(is_alike).select(c.TEXT_HASH, c.TOKEN_IDS, c.TOKEN_COUNT).dropDuplicates([c.TEXT_HASH])
+_VECTORS = f"{c.TOKEN_ID} int, {c.VECTOR} array<float>, {c.COUNT} bigint"
 
 
 def embed_tokens(item_tokens: DataFrame, config: TextConfig, partitions: int) -> DataFrame:
     """`item_tokens` to `token_embeddings`: the mean last hidden state of every token over its occurrences.
 
     A text shared by many items counts once: nineteen pack sizes of one product say nothing new about its words.
-
-    Raises:
-        ConfigError: The language model cannot be used.
-        DataError: The items were tokenized by another tokenizer.
     """
     _require_fit(item_tokens, config)
     # Same partitions in the same order on every run: floating-point sums must not depend on scheduling.
     ordered = _in_fixed_order(_distinct_texts(item_tokens), partitions)
     partials = ordered.select(c.TOKEN_IDS, c.TOKEN_COUNT).mapInArrow(
-        _state_summer(config), f"{c.TOKEN_ID} int, {_PARTIAL} int, {c.VECTOR} array<double>, {c.COUNT} bigint"
+        partial(_sum_states, config), f"{c.TOKEN_ID} int, {_PARTIAL} int, {c.VECTOR} array<double>, {c.COUNT} bigint"
     )
     partials = partials.withColumn(_PARTIAL, F.spark_partition_id() * 1_000_000 + F.col(_PARTIAL))
     grouped = partials.repartition(partitions, c.TOKEN_ID).sortWithinPartitions(c.TOKEN_ID, _PARTIAL)
-    means = grouped.select(c.TOKEN_ID, c.VECTOR, c.COUNT).mapInArrow(
-        _mean_vectors, f"{c.TOKEN_ID} int, {c.VECTOR} array<float>, {c.COUNT} bigint"
-    )
-    return _named_vectors(means, vectors_id(language_model_id(config.language_model), is_input=False))
+    means = grouped.select(c.TOKEN_ID, c.VECTOR, c.COUNT).mapInArrow(_mean_vectors, _VECTORS)
+    return _named_vectors(means, config, is_input=False)
 
 
 def embed_token_inputs(item_tokens: DataFrame, config: TextConfig) -> DataFrame:
-    """`item_tokens` to `token_embeddings`: the row of the model's input embedding table of every token.
-
-    Raises:
-        ConfigError: The language model cannot be used.
-        DataError: The items were tokenized by another tokenizer.
-    """
+    """`item_tokens` to `token_embeddings`: the row of the model's input embedding table of every token."""
     _require_fit(item_tokens, config)
     real = F.slice(c.TOKEN_IDS, 1, F.col(c.TOKEN_COUNT))
     tokens = _distinct_texts(item_tokens).select(F.explode(real).alias(c.TOKEN_ID))
     counted = tokens.groupBy(c.TOKEN_ID).agg(F.count(c.TOKEN_ID).alias(c.COUNT))
-    vectors = counted.mapInArrow(_input_reader(config), f"{c.TOKEN_ID} int, {c.VECTOR} array<float>, {c.COUNT} bigint")
-    return _named_vectors(vectors, vectors_id(language_model_id(config.language_model), is_input=True))
+    vectors = counted.mapInArrow(partial(_read_inputs, config), _VECTORS)
+    return _named_vectors(vectors, config, is_input=True)
 
 
 def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextConfig, partitions: int) -> DataFrame:
@@ -126,12 +63,7 @@ def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextCon
     Args:
         item_tokens: Texts without a token are left out.
         known: The table of an earlier night; its states are kept, and the model reads only texts that are not in it.
-        config: The language model.
         partitions: Of the new texts.
-
-    Raises:
-        ConfigError: The language model cannot be used.
-        DataError: The items were tokenized by another tokenizer.
     """
     _require_fit(item_tokens, config)
     columns = (c.TEXT_HASH, c.STATES, c.TOKEN_COUNT, c.TOKENIZER_ID, c.LANGUAGE_MODEL)
@@ -146,7 +78,7 @@ def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextCon
         new = texts.join(known, on=same, how="left_anti")
     read = _in_fixed_order(new, partitions).select(c.TEXT_HASH, c.TOKEN_IDS, c.TOKEN_COUNT, c.TOKENIZER_ID)
     states = read.mapInArrow(
-        _state_reader(config),
+        partial(_read_states, config),
         f"{c.TEXT_HASH} string, {c.STATES} array<float>, {c.TOKEN_COUNT} int, {c.TOKENIZER_ID} string",
     )
     states = states.withColumn(c.LANGUAGE_MODEL, F.lit(model)).select(*columns)
@@ -154,6 +86,11 @@ def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextCon
 
 
 def _require_fit(item_tokens: DataFrame, config: TextConfig) -> None:
+    """The language model can be used and reads the tokens of these items.
+
+    Raises:
+        DataError: The items were tokenized by another tokenizer.
+    """
     check_language_model(config.language_model, config.max_tokens)
     expected = tokenizer_id(config.language_model)
     found = sorted(row[0] for row in item_tokens.select(c.TOKENIZER_ID).distinct().collect())
@@ -172,71 +109,52 @@ def _in_fixed_order(texts: DataFrame, partitions: int) -> DataFrame:
     return texts.repartition(partitions, c.TEXT_HASH).sortWithinPartitions(c.TEXT_HASH)
 
 
-def _named_vectors(vectors: DataFrame, language_model: str) -> DataFrame:
-    return vectors.select(c.TOKEN_ID, c.VECTOR, c.COUNT, F.lit(language_model).alias(c.LANGUAGE_MODEL))
+def _named_vectors(vectors: DataFrame, config: TextConfig, is_input: bool) -> DataFrame:
+    name = vectors_id(language_model_id(config.language_model), is_input)
+    return vectors.select(c.TOKEN_ID, c.VECTOR, c.COUNT, F.lit(name).alias(c.LANGUAGE_MODEL))
 
 
-def _tokenizer(config: TextConfig) -> Callable[[_Batches], _Batches]:
-    def apply(batches: _Batches) -> _Batches:
-        for batch in batches:
-            token_ids_NT, counts_N = tokenize(config.language_model, batch.column(_TEXT).to_pylist(), config.max_tokens)
-            yield pa.RecordBatch.from_arrays(
-                [batch.column(c.TEXT_HASH), float_lists(token_ids_NT), pa.array(counts_N)],
-                names=[c.TEXT_HASH, c.TOKEN_IDS, c.TOKEN_COUNT],
-            )
-
-    return apply
+def _parts(config: TextConfig, batches: _Batches) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray, np.ndarray]]:
+    """What the model reads at once: its place in the partition, the rows, token ids [N, T] and token counts [N]."""
+    for number, batch in enumerate(batches):
+        for start in range(0, batch.num_rows, config.batch_size):
+            rows = batch.slice(start, config.batch_size)
+            ids_NT = fixed_lists(rows.column(c.TOKEN_IDS), config.max_tokens)
+            yield number * 1000 + start // config.batch_size, rows, ids_NT, rows.column(c.TOKEN_COUNT).to_numpy()
 
 
-def _state_summer(config: TextConfig) -> Callable[[_Batches], _Batches]:
-    def apply(batches: _Batches) -> _Batches:
-        for number, batch in enumerate(batches):
-            ids_NT = fixed_lists(batch.column(c.TOKEN_IDS), config.max_tokens)
-            counts_N = batch.column(c.TOKEN_COUNT).to_numpy()
-            for start in range(0, len(counts_N), config.batch_size):
-                rows = slice(start, start + config.batch_size)
-                token_ids_K, sums_KH, counts_K = token_state_sums(config.language_model, ids_NT[rows], counts_N[rows])
-                partial = np.full(len(token_ids_K), number * 1000 + start // config.batch_size, dtype=np.int32)
-                yield pa.RecordBatch.from_arrays(
-                    [pa.array(token_ids_K), pa.array(partial), float_lists(sums_KH), pa.array(counts_K)],
-                    names=[c.TOKEN_ID, _PARTIAL, c.VECTOR, c.COUNT],
-                )
-
-    return apply
+def _sum_states(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBatch]:
+    for place, _, ids_NT, counts_N in _parts(config, batches):
+        token_ids_K, sums_KH, counts_K = token_state_sums(config.language_model, ids_NT, counts_N)
+        places_K = np.full(len(token_ids_K), place, dtype=np.int32)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(token_ids_K), pa.array(places_K), float_lists(sums_KH), pa.array(counts_K)],
+            names=[c.TOKEN_ID, _PARTIAL, c.VECTOR, c.COUNT],
+        )
 
 
-def _input_reader(config: TextConfig) -> Callable[[_Batches], _Batches]:
-    def apply(batches: _Batches) -> _Batches:
-        for batch in batches:
-            vectors_KH = input_vectors(config.language_model, batch.column(c.TOKEN_ID).to_numpy())
-            yield pa.RecordBatch.from_arrays(
-                [batch.column(c.TOKEN_ID), float_lists(vectors_KH), batch.column(c.COUNT)],
-                names=[c.TOKEN_ID, c.VECTOR, c.COUNT],
-            )
-
-    return apply
+def _read_inputs(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        vectors_KH = input_vectors(config.language_model, batch.column(c.TOKEN_ID).to_numpy())
+        yield pa.RecordBatch.from_arrays(
+            [batch.column(c.TOKEN_ID), float_lists(vectors_KH), batch.column(c.COUNT)],
+            names=[c.TOKEN_ID, c.VECTOR, c.COUNT],
+        )
 
 
-def _state_reader(config: TextConfig) -> Callable[[_Batches], _Batches]:
-    def apply(batches: _Batches) -> _Batches:
-        for batch in batches:
-            for start in range(0, batch.num_rows, config.batch_size):
-                part = batch.slice(start, config.batch_size)
-                counts_N = part.column(c.TOKEN_COUNT).to_numpy()
-                ids_NT = fixed_lists(part.column(c.TOKEN_IDS), config.max_tokens)
-                _, states_SH = hidden_states(config.language_model, ids_NT, counts_N)
-                ends_N = np.cumsum(counts_N, dtype=np.int64) * states_SH.shape[1]
-                offsets = pa.array(np.concatenate([[0], ends_N]).astype(np.int32))
-                states = pa.ListArray.from_arrays(offsets, pa.array(states_SH.reshape(-1)))
-                yield pa.RecordBatch.from_arrays(
-                    [part.column(c.TEXT_HASH), states, part.column(c.TOKEN_COUNT), part.column(c.TOKENIZER_ID)],
-                    names=[c.TEXT_HASH, c.STATES, c.TOKEN_COUNT, c.TOKENIZER_ID],
-                )
-
-    return apply
+def _read_states(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBatch]:
+    for _, rows, ids_NT, counts_N in _parts(config, batches):
+        _, states_SH = hidden_states(config.language_model, ids_NT, counts_N)
+        ends_N = np.cumsum(counts_N, dtype=np.int64) * states_SH.shape[1]
+        offsets = pa.array(np.concatenate([[0], ends_N]).astype(np.int32))
+        states = pa.ListArray.from_arrays(offsets, pa.array(states_SH.reshape(-1)))
+        yield pa.RecordBatch.from_arrays(
+            [rows.column(c.TEXT_HASH), states, rows.column(c.TOKEN_COUNT), rows.column(c.TOKENIZER_ID)],
+            names=[c.TEXT_HASH, c.STATES, c.TOKEN_COUNT, c.TOKENIZER_ID],
+        )
 
 
-def _mean_vectors(batches: _Batches) -> _Batches:
+def _mean_vectors(batches: _Batches) -> Iterator[pa.RecordBatch]:
     """Add up the partial sums of each token; all partials of a token lie in one partition, in a fixed order."""
     sums: dict[int, np.ndarray] = {}
     counts: dict[int, int] = {}

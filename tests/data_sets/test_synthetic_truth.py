@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from precise_core.data_sets.synthetic import interests, read_synthetic
+from precise_core.data_sets import synthetic
+from precise_core.data_sets.synthetic import interests
 from precise_core.data_sets.synthetic_truth import item_probabilities, scene_probabilities, topic_probabilities
 from precise_core.sources.config import SyntheticSource
 from schemas import columns as c
@@ -30,7 +31,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(spark: SparkSession) -> World:
-    raw = read_synthetic(spark, WORLD)
+    raw = synthetic.read(spark, WORLD)
     return World(
         raw.events.select(c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EVENT_TS).toPandas(),
         {row[c.USER_ID]: (row["first"], row["second"]) for row in interests(spark, WORLD).collect()},

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.errors import NOT_KEPT, DataError, stored_text
-from precise_core.intake.erasures import ERASED, hide_erased
+from precise_core.intake.cleaning import ERASED, hide_erased
 from precise_core.operations.erasure import erase, may_hold_users
 from precise_core.operations.traces import find_traces
 from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json

@@ -9,8 +9,9 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.build_sequences import write_sequences
 from precise_core.sequences.config import SequencesConfig
-from precise_core.sequences.night import prepare_sequences, write_sequences
+from precise_core.sequences.night import prepare_sequences
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, USER_SEQUENCES
 from tests.night import copy_of, job_of_its_own, run, wait_until

@@ -154,7 +154,7 @@ def test_no_events_never_wipe_the_table(world: World, spark: SparkSession, tmp_p
 
 def test_a_wrong_table_does_not_pass_the_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put(event(100, "u1", -1))
-    module = "precise_core.sequences.increment.net_changes"
+    module = "precise_core.sequences.night.net_changes"
     monkeypatch.setattr(module, lambda *args, **named: Changes(net_changes(*args, **named).frame.limit(0), False))
     with pytest.raises(DataError, match="2 rows of a full build are missing and 2 should not be there"):
         world.night(check=3)

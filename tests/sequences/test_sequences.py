@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from precise_core.config.tasks import TaskConfig
 from precise_core.errors import ConfigError
-from precise_core.sequences import one_pass as sequence_pass
+from precise_core.sequences import build as sequence_pass
 from precise_core.sequences.build import build_user_sequences
 from precise_core.sequences.config import SequencesConfig
 from precise_core.tasks import check_tasks

@@ -19,10 +19,9 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import SchemaError
 from precise_core.intake.read import read_source
-from precise_core.intake.stock import Intake, Policy, take_stock
-from precise_core.sources.column_drift import differences, kept_in_mind
+from precise_core.intake.stock import Intake, Policy, decide_what_to_read
+from precise_core.sources.column_drift import columns_to_remember, differences, is_same_kind
 from precise_core.sources.config import FilesSource
-from precise_core.sources.kinds import is_same_kind
 from tests.ingest_world import Shop, told
 
 NOON = 1_709_294_400_000_000  # 1 March 2024, in microseconds
@@ -61,10 +60,10 @@ def test_a_kind_is_one_in_every_spelling() -> None:
 
 
 def test_a_column_that_is_null_tonight_stays_what_it_was() -> None:
-    kept = kept_in_mind({"u": "string", "x": "int64"}, {"u": "null", "x": "null", "y": "null"}, is_open=False)
+    kept = columns_to_remember({"u": "string", "x": "int64"}, {"u": "null", "x": "null", "y": "null"}, is_open=False)
     assert kept == {"u": "string", "x": "int64", "y": "null"}
     assert differences(kept, {"u": "int64"}, [("u", "id")], is_open=False)[0] == ["column 'u' was string and is int64"]
-    assert kept_in_mind(kept, {"y": "double"}, is_open=False) == {"y": "double"}
+    assert columns_to_remember(kept, {"y": "double"}, is_open=False) == {"y": "double"}
 
 
 def test_only_text_shows_that_whole_numbers_have_become_doubles() -> None:
@@ -96,7 +95,7 @@ class Manifest:
     def night(self, *numbers: int, rows: int = 1, evolve: bool = False) -> Intake:
         for number in numbers:
             pq.write_table(log(id=[str(number)], **NIGHTS[number - 1]), self.folder / f"{number}.parquet")
-        intake = take_stock(self.spark, self.source, self.records, {"events": "t"}, Policy(evolve=evolve))
+        intake = decide_what_to_read(self.spark, self.source, self.records, {"events": "t"}, Policy(evolve=evolve))
         for arrival in intake.arrivals["events"]:
             self.records.append(arrival.record("events", "t", rows, "run", datetime.now(UTC)))
         return intake
@@ -118,14 +117,14 @@ NIGHTS: list[dict[str, Any]] = [
 def test_files_of_another_storage_are_one_source(spark: SparkSession, tmp_path: Path) -> None:
     nights = Manifest(spark, tmp_path)
     first = nights.night(1, 2, 3)
-    assert not [line for line in first.said if "column" in line]
+    assert not [line for line in first.messages if "column" in line]
     # An earlier version wrote down how the last file was stored.
     older = {"string": "large_string", "timestamp[us]": "timestamp[ns]"}
     for record in nights.records:
         record["columns"] = {name: older.get(kind, kind) for name, kind in record["columns"].items()}
-    assert not [line for line in nights.night(4).said if "column" in line]
+    assert not [line for line in nights.night(4).messages if "column" in line]
     unread = "; the configuration does not name it"
-    assert [line for line in nights.night(5, 6).said if "column" in line] == [
+    assert [line for line in nights.night(5, 6).messages if "column" in line] == [
         f"events: warning: 5.parquet: column 'more' was double and is string{unread}",
         f"events: warning: 6.parquet: column 'other' is new{unread}",
         f"events: warning: 6.parquet: column 'more' is gone{unread}",
@@ -142,7 +141,7 @@ def test_a_file_without_rows_says_nothing_about_columns(spark: SparkSession, tmp
     nights = Manifest(spark, tmp_path)
     nights.night(1)
     nights.night(7, rows=0, evolve=True)
-    assert not [line for line in nights.night(8).said if "column 'who'" in line]
+    assert not [line for line in nights.night(8).messages if "column 'who'" in line]
 
 
 @pytest.mark.faults

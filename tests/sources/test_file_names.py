@@ -18,9 +18,9 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import ConfigError, DataError, SchemaError
 from precise_core.intake.cleaning import clean_events
-from precise_core.intake.night import Part
+from precise_core.intake.parts import Part
 from precise_core.intake.read import read_source
-from precise_core.intake.stock import Arrival, Intake, Policy, take_stock
+from precise_core.intake.stock import Arrival, Intake, Policy, decide_what_to_read
 from precise_core.sources.config import FilesSource
 from precise_core.warehouse.spark_errors import unreadable_files
 from schemas import EVENTS
@@ -49,7 +49,7 @@ def write(file: Path, *users: str, **more: str) -> Path:
 
 
 def stock(spark: SparkSession, source: FilesSource, known: list[dict[str, Any]] | None = None, **flags: bool) -> Intake:
-    return take_stock(spark, source, known or [], {"events": "its id"}, Policy(**flags))
+    return decide_what_to_read(spark, source, known or [], {"events": "its id"}, Policy(**flags))
 
 
 def known_of(*arrivals: Arrival) -> list[dict[str, Any]]:
@@ -146,7 +146,7 @@ def test_a_file_without_rows_is_left_out_and_never_sets_columns(spark: SparkSess
         for known, taken in (([], [good, day / f"3.{kind}"]), (known_of(*first), [day / f"3.{kind}"])):
             intake = stock(spark, source_of(day, format=kind), known)
             assert [arrival.file for arrival in intake.arrivals["events"]] == taken
-            assert sum("it is left out tonight" in line for line in intake.said) == 2
+            assert sum("it is left out tonight" in line for line in intake.messages) == 2
         (day / f"3.{kind}").unlink()
         assert stock(spark, source_of(day, format=kind), known_of(*first)).arrivals["events"] == []
 
@@ -156,7 +156,7 @@ def test_a_taken_file_that_has_no_rows_any_more(spark: SparkSession, tmp_path: P
     source = source_of(tmp_path / "*.csv")
     known = known_of(*stock(spark, source).arrivals["events"])
     (tmp_path / "2.csv").write_text("u,i,t\n", encoding="utf-8")
-    assert any("2.csv: the file has no rows" in line for line in stock(spark, source, known).said)
+    assert any("2.csv: the file has no rows" in line for line in stock(spark, source, known).messages)
     with pytest.raises(DataError, match=r"2\.csv: empty now, and was not when it was taken; --full would lose"):
         stock(spark, source, known, full=True)
 

@@ -19,12 +19,12 @@ from pyspark.sql import functions as F
 from precise_core.errors import ConfigError, DataError, SchemaError
 from precise_core.intake.cleaning import clean_events, clean_impressions, clean_items
 from precise_core.intake.read import describe_source, read_source, source_fingerprint
+from precise_core.intake.stock import modified_at
 from precise_core.sources.config import (
     FilesSource,
     SyntheticSource,
 )
 from precise_core.sources.listing import sha256_of
-from precise_core.sources.manifest import modified_at
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 # Names that break naive column references: dots, spaces, back-ticks, case, a leading digit.

@@ -24,9 +24,9 @@ from precise_core.intake.cleaning import clean_events
 from precise_core.intake.read import read_source
 from precise_core.sources.cells import Batch, cell
 from precise_core.sources.config import FileInput, FilesSource, TimeReading
+from precise_core.sources.files import read_time
 from precise_core.sources.formats import read_cells
 from precise_core.sources.text_files import look
-from precise_core.sources.times import read_time
 from tests.ingest_world import Shop
 from tests.sources.test_csv_rows import FIRST_CELLS, as_csv
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.data_sets.synthetic import interests, read_synthetic
+from precise_core.data_sets import synthetic
+from precise_core.data_sets.synthetic import interests
 from precise_core.intake.cleaning import clean_events, clean_items
 from precise_core.sources.config import SyntheticSource
 from schemas import columns as c
@@ -32,7 +33,7 @@ WORLD = SyntheticSource(
 
 
 def deliveries(spark: SparkSession, source: SyntheticSource) -> pd.DataFrame:
-    events = read_synthetic(spark, source).events
+    events = synthetic.read(spark, source).events
     return events.select(
         c.EVENT_ID, c.USER_ID, c.ITEM_ID, F.unix_micros(c.EVENT_TS).alias(c.EVENT_TS), c.RAW
     ).toPandas()
@@ -49,7 +50,7 @@ def test_one_user_has_half_of_all_events_and_a_fifth_comes_twice(spark: SparkSes
     assert 0.15 < (times["size"] == 2).mean() < 0.25
     once = everything.drop_duplicates(c.EVENT_ID)
     assert 0.4 < (once[c.USER_ID] == "user-0").mean() < 0.6
-    raw = read_synthetic(spark, WORLD)
+    raw = synthetic.read(spark, WORLD)
     items = clean_items(raw.items)
     cleaned = clean_events(raw.events, items.accepted, not_after=datetime(2030, 1, 1, tzinfo=UTC))
     reasons = {row["reason"]: row["count"] for row in cleaned.rejected.groupBy("reason").count().collect()}

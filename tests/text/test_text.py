@@ -24,12 +24,8 @@ from precise_core.text.language_model import (
     tokenize,
     tokenizer_id,
 )
-from precise_core.text.states import (
-    embed_texts,
-    embed_token_inputs,
-    embed_tokens,
-    tokenize_items,
-)
+from precise_core.text.states import embed_texts, embed_token_inputs, embed_tokens
+from precise_core.text.tokens import tokenize_items
 from precise_core.warehouse.arrow_lists import fixed_lists, float_lists
 from schemas import ITEM_TOKENS
 from schemas import columns as c

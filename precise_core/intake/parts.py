@@ -1,0 +1,176 @@
+"""The rows of one night by table: cleaned, counted, and judged as a whole before anything is stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from precise_core.errors import DataError
+from precise_core.intake.cleaning import DUPLICATE, ID_OF_ANOTHER_USER, Cleaned, clean, missing_word, with_file_order
+from precise_core.intake.event_order import doubtful_order
+from precise_core.intake.refusals import refuse_misread_times, refuse_other_users, refuse_rejections
+from precise_core.intake.stock import Arrival
+from precise_core.sources.config import TableInput
+from precise_core.sources.raw import RawTables
+from precise_core.warehouse.spark_errors import unreadable_files
+from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
+from schemas import columns as c
+
+_TIMES: Mapping[str, str] = {EVENTS.name: c.EVENT_TS, IMPRESSIONS.name: c.IMPRESSION_TS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The rows of one table: as they came, and what became of them.
+
+    Args:
+        arrivals: The files they came from; none of a source that is not read by file.
+        catalog: The items that the rows must be about; None of items themselves.
+    """
+
+    table: Table
+    raw: DataFrame
+    cleaned: Cleaned
+    arrivals: Sequence[Arrival] = field(default_factory=list)
+    catalog: DataFrame | None = None
+
+    @cached_property
+    def rows_by_file(self) -> dict[str, int]:
+        """Raw rows by file; the first count reads and checks all rows, and keeps them."""
+        return self._added_up(c.SOURCE_FILE)
+
+    @property
+    def rows(self) -> int:
+        return sum(self.rows_by_file.values())
+
+    @property
+    def reasons(self) -> dict[str | None, int]:
+        """Raw rows by what is wrong with them; None = accepted."""
+        return self._added_up(c.REASON)
+
+    @property
+    def period(self) -> tuple[int, int] | None:
+        """First and last accepted time in microseconds since 1970; None where there is none."""
+        times = [(row["first"], row["last"]) for row in self._counts if row[c.REASON] is None and row["first"]]
+        return (min(first for first, _ in times), max(last for _, last in times)) if times else None
+
+    @property
+    def rows_by_word(self) -> dict[tuple[str, str], int]:
+        """Accepted rows by id column and word, where the id is a word that usually stands for a missing one."""
+        words = {(name, word): rows for name in self._ids for word, rows in self._added_up(name).items()}
+        return {(name, word): rows for (name, word), rows in words.items() if word is not None}
+
+    @property
+    def _ids(self) -> list[str]:
+        return [name for name in (c.USER_ID, c.ITEM_ID) if name in self.table.column_names]
+
+    def _added_up(self, column: str) -> dict[Any, int]:
+        rows: Counter[Any] = Counter()
+        for row in self._counts:
+            rows[row[column]] += row["rows"]
+        return rows
+
+    @cached_property
+    def _counts(self) -> list[Row]:
+        time = _TIMES.get(self.table.name)
+        micros = F.lit(None).cast("bigint") if time is None else F.unix_micros(time)
+        figures = [F.count("*").alias("rows"), F.min(micros).alias("first"), F.max(micros).alias("last")]
+        words = [missing_word(name) for name in self._ids]
+        with unreadable_files():
+            return self.cleaned.checked.groupBy(c.SOURCE_FILE, c.REASON, *words).agg(*figures).collect()
+
+    def require_rows_of_every_file(self) -> None:
+        """Refuse to go on where Spark has read other files than those that were listed.
+
+        Raises:
+            DataError: A file that has rows gave none, or rows came from a file that nobody listed.
+        """
+        silent = [one.file for one in self.arrivals if one.must_have_rows and one.path not in self.rows_by_file]
+        if silent:
+            raise DataError(f"{silent[0]}: it has rows, but Spark read none of them ({len(silent)} such files)")
+        strangers = sorted(self.rows_by_file.keys() - {one.path for one in self.arrivals}) if self.arrivals else []
+        if strangers:
+            raise DataError(f"{strangers[0]}: Spark read it, but the source does not name it")
+
+
+def clean_parts(
+    raw: RawTables,
+    items: DataFrame | None,
+    arrivals: Mapping[str, Sequence[Arrival]],
+    *,
+    not_after: datetime,
+    may_reassign: bool,
+) -> list[Part]:
+    """Items, events, impressions: those of which something was read, each row checked once and kept.
+
+    Args:
+        items: The stored catalog that new items are added to; None where there is none.
+
+    Raises:
+        DataError: There is no catalog, neither read nor stored.
+    """
+
+    def part(table: Table, frame: DataFrame, catalog: DataFrame | None) -> Part:
+        files = arrivals.get(table.name, [])
+        order = {one.path: one.sequence for one in files}
+        ordered = with_file_order(frame, order) if len(order) > 1 else frame
+        cleaned = clean(table, ordered, catalog, not_after=not_after, may_reassign=may_reassign)
+        cleaned.checked.persist(StorageLevel.DISK_ONLY)
+        return Part(table=table, raw=frame, cleaned=cleaned, arrivals=files, catalog=catalog)
+
+    parts = [] if raw.items is None else [part(ITEMS, raw.items, None)]
+    catalogs = [*(one.cleaned.accepted for one in parts), *([] if items is None else [items])]
+    if not catalogs:
+        raise DataError("no catalog: `items` was never taken and none of its files is there")
+    catalog = catalogs[0] if len(catalogs) == 1 else _ids(catalogs[0]).union(_ids(catalogs[1])).distinct()
+    for table, frame in ((EVENTS, raw.events), (IMPRESSIONS, raw.impressions)):
+        if frame is not None:
+            parts.append(part(table, frame, catalog))
+    return parts
+
+
+def _ids(items: DataFrame) -> DataFrame:
+    return items.select(c.ITEM_ID)
+
+
+def judge(part: Part, spec: TableInput | None, largest_rejected_share: float) -> Iterator[str]:
+    """What a person should know of the rows that are taken all the same.
+
+    Args:
+        spec: How own files are read; None of another source.
+    """
+    table, checked, reasons = part.table, part.cleaned.checked, part.reasons
+    part.require_rows_of_every_file()
+    if spec is not None:
+        yield from _missing_words(part, {c.ITEM_ID: spec.item, c.USER_ID: getattr(spec, "user", "")})
+    theirs = checked.where(F.col(c.REASON) == ID_OF_ANOTHER_USER)
+    refuse_other_users(table, theirs, reasons.get(ID_OF_ANOTHER_USER, 0), "that is read tonight, too")
+    refuse_rejections(table, checked, reasons, largest_rejected_share, spec, part.catalog)
+    if part.period is not None:
+        refuse_misread_times(table, *part.period, spec)
+    repeated, total = reasons.get(DUPLICATE[table.name], 0), sum(reasons.values())
+    if repeated > largest_rejected_share * total:
+        yield f"{table.name}: {repeated:,} of {total:,} rows repeat the {table.key[0]} of another"
+
+
+def _missing_words(part: Part, columns: Mapping[str, str]) -> Iterator[str]:
+    name = part.table.name
+    for (column, word), rows in sorted(part.rows_by_word.items()):
+        yield (
+            f"{name}: {rows:,} rows have {word!r} in column {columns[column]!r}, and it is taken for an id; where it "
+            f"means that there is none, put it into `source.{name}.null_values`"
+        )
+
+
+def doubts_about_order(parts: Sequence[Part]) -> list[str]:
+    """Why the log of tonight may not be in the order of time; nothing where it is, or there is no log."""
+    findings = [doubtful_order(part.cleaned.accepted, part.rows) for part in parts if part.table is EVENTS]
+    return [f"events: {finding}" for finding in findings if finding is not None]
