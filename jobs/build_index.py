@@ -6,9 +6,11 @@ searches.
 """
 
 from precise_core.command import command, task_flag
-from precise_core.index.night import indexed_items, make_index
+from precise_core.index.index import build_index
+from precise_core.index.night import index_folder, indexed_items, usable_index, user_queries
 from precise_core.run.job import Job
 from precise_core.training.night import latest_checkpoint, trained_tasks
+from schemas import ITEM_VOCABULARY
 
 
 @command(task_flag("index"))
@@ -17,7 +19,18 @@ def main(job: Job) -> None:
     for task in trained_tasks(job, job.arguments.task):
         checkpoint = latest_checkpoint(job, task)
         items = indexed_items(job, checkpoint)
-        index = make_index(job, task, checkpoint, items)
+        index = usable_index(job, checkpoint, items.version)
+        if index is None:
+            index = build_index(
+                items.item_ids,
+                items.item_indices_N,
+                items.vectors_ND,
+                model_version=checkpoint.model_version,
+                config=job.settings.index,
+                seed=job.settings.seed,
+                queries_QD=user_queries(job, task, checkpoint),
+            )
+            index.save(index_folder(job, items.version), job.pin(ITEM_VOCABULARY))
         rows_in, rows_out = rows_in + len(items.item_ids), rows_out + len(index)
         job.artefacts[f"index:{task}"] = items.version
         job.metrics[f"index_recall/{task}"] = index.recall

@@ -9,7 +9,6 @@ model_version.
 """
 
 from datetime import UTC, datetime
-from functools import partial
 
 from precise_core.command import command, switch, task_flag
 from precise_core.run.job import Job
@@ -20,8 +19,10 @@ from precise_core.training.night import (
     save_item_catalog,
     trained_tasks,
 )
-from precise_core.vectors.night import item_inputs, items_without_text, stored_rows, update_vectors
+from precise_core.vectors.night import end_update, item_inputs, items_without_text, write_vectors
 from precise_core.vectors.spark import embed_items
+from precise_core.vectors.update import Update
+from precise_core.warehouse.spark_errors import worker_errors
 from schemas import ITEM_EMBEDDINGS
 from validation.gate import gate
 
@@ -34,16 +35,20 @@ def main(job: Job) -> None:
         require_vocabulary(job, checkpoint)
         require_tokens(job, checkpoint)
         states = save_item_catalog(job, checkpoint) if checkpoint.reads_states else None
-        inputs = item_inputs(job, checkpoint)
-        encode = partial(
-            embed_items, job.spark, checkpoint=checkpoint.folder, embedded_at=datetime.now(UTC), catalog_file=states
-        )
-        check = partial(gate, ITEM_EMBEDDINGS, run_id=job.run_id, width=inputs.width)
-        done = update_vectors(job, inputs, encode, check, task, full=job.arguments.full)
-        rows_out, encoded = rows_out + stored_rows(job, inputs), encoded + done.encoded
+        inputs, now = item_inputs(job, checkpoint), datetime.now(UTC)
+        update = Update.of(inputs, full=job.arguments.full)
+        job.say(f"{task}: {update.in_words}")
+        for part, rows in update.parts(task, job.settings.encoding.part_mib):
+            with worker_errors():
+                vectors = embed_items(job.spark, rows, checkpoint.folder, now, states).persist()
+                with job.watching(f"{part}: encoding"):
+                    outcome = gate(ITEM_EMBEDDINGS, vectors, run_id=job.run_id, part=part, width=inputs.width)
+                job.check(outcome)
+                write_vectors(job, update, vectors)
+        rows_out, encoded = rows_out + end_update(job, update), encoded + update.encoded
         if textless := items_without_text(job, checkpoint):
             job.say(f"{task}: {textless:,} items have no text, and this model reads nothing else: they get no vector")
-        rows_in, left_out = rows_in + done.wanted + textless, left_out + textless
+        rows_in, left_out = rows_in + update.needed + textless, left_out + textless
     job.metrics["encoded"] = float(encoded)
     job.balance("items over all checkpoints", rows_in=rows_in, rows_out=rows_out, rows_rejected=left_out)
 

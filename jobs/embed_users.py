@@ -8,14 +8,14 @@ token_embeddings (of which language model they are), and checkpoints. Writes use
 model_version, and <warehouse>/catalogs, the item tokens as one file for the executors.
 """
 
-from functools import partial
-
 from precise_core.command import command, switch, task_flag
 from precise_core.run.job import Job
 from precise_core.sequences.plan import as_of_sequences
 from precise_core.training.night import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
-from precise_core.vectors.night import stored_rows, update_vectors, user_inputs
+from precise_core.vectors.night import end_update, user_inputs, write_vectors
 from precise_core.vectors.spark import embed_users
+from precise_core.vectors.update import Update
+from precise_core.warehouse.spark_errors import worker_errors
 from schemas import USER_EMBEDDINGS, USER_SEQUENCES
 from validation.gate import gate
 
@@ -30,17 +30,19 @@ def main(job: Job) -> None:
     rows_in, rows_out, encoded = 0, 0, 0
     for task, checkpoint in checkpoints.items():
         inputs, length = user_inputs(job, task, checkpoint), checkpoint.manifest.model.encoder.max_length
-        encode = partial(
-            embed_users,
-            job.spark,
-            checkpoint=checkpoint.folder,
-            catalog_file=catalog_file,
-            max_length=length,
-            as_of=as_of,
-        )
-        check = partial(gate, USER_EMBEDDINGS, run_id=job.run_id, width=inputs.width, tasks=[task])
-        done = update_vectors(job, inputs, encode, check, task, full=job.arguments.full)
-        rows_in, rows_out, encoded = rows_in + done.wanted, rows_out + stored_rows(job, inputs), encoded + done.encoded
+        update = Update.of(inputs, full=job.arguments.full)
+        job.say(f"{task}: {update.in_words}")
+        for part, rows in update.parts(task, job.settings.encoding.part_mib):
+            with worker_errors():
+                vectors = embed_users(job.spark, rows, checkpoint.folder, catalog_file, length, as_of).persist()
+                with job.watching(f"{part}: encoding"):
+                    outcome = gate(
+                        USER_EMBEDDINGS, vectors, run_id=job.run_id, part=part, width=inputs.width, tasks=[task]
+                    )
+                job.check(outcome)
+                write_vectors(job, update, vectors)
+        rows_in, rows_out = rows_in + update.needed, rows_out + end_update(job, update)
+        encoded += update.encoded
     job.metrics["encoded"] = float(encoded)
     job.balance("users over all tasks", rows_in=rows_in, rows_out=rows_out)
 

@@ -11,7 +11,7 @@ from precise_core.command import command
 from precise_core.errors import NothingToEvaluateError
 from precise_core.evaluation.night import OfflineEvaluation
 from precise_core.evaluation.ranking_night import ranking_metrics
-from precise_core.publication.published import published_tasks
+from precise_core.publication.night import published_tasks
 from precise_core.run.job import Job
 from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
 

@@ -8,8 +8,7 @@ checkpoints and indexes. Writes published_models.
 """
 
 from precise_core.command import command, switch, task_flag
-from precise_core.publication.drift_night import drift_facts
-from precise_core.publication.night import complete_candidates, publish
+from precise_core.publication.night import complete_candidates, drift_facts, publish
 from precise_core.run.job import Job
 from validation.publication import FAIL, WARN, gate_drift
 

@@ -7,7 +7,7 @@ known too) and the published indexes. Writes recall_candidates, one slice per mo
 """
 
 from precise_core.command import command, flag
-from precise_core.publication.published import published_checkpoint, published_tasks
+from precise_core.publication.night import published_checkpoint, published_tasks
 from precise_core.recall.night import recall_task
 from precise_core.run.job import Job
 from precise_core.warehouse.spark_errors import worker_errors

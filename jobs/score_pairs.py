@@ -9,7 +9,7 @@ text. Writes pair_scores, one slice per model_version.
 
 from precise_core.command import command, flag, task_flag
 from precise_core.pair_scores.night import pair_sources, score_task
-from precise_core.publication.published import published_checkpoint, published_tasks
+from precise_core.publication.night import published_checkpoint, published_tasks
 from precise_core.run.job import Job
 from precise_core.warehouse.spark_errors import worker_errors
 

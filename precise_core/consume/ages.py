@@ -18,15 +18,8 @@ def freshness(warehouse: str | Path, now: datetime | None = None) -> pd.DataFram
     """One row per table of the warehouse, in the order of the data flow.
 
     Columns: ``table``; ``version`` of the Delta table; ``rows``; ``job`` that writes it; ``last_status`` of that job's
-    last run; ``as_of`` and ``finished_at`` of its last run that succeeded; ``age`` from that as_of to ``now``. What a
-    table says of the world ends at `as_of`; `finished_at` is when it was written.
-
-    Args:
-        warehouse: The folder named `warehouse` in the configuration.
-        now: What the age is counted to; this moment by default.
-
-    Raises:
-        MissingTableError: The folder is no warehouse.
+    last run; ``as_of`` and ``finished_at`` of its last run that succeeded; ``age`` from that as_of to ``now``, this
+    moment by default. What a table says of the world ends at `as_of`; `finished_at` is when it was written.
     """
     tables = TableReader(warehouse)
     runs = tables.read(RUNS, _COLUMNS).to_pandas().sort_values("started_at")

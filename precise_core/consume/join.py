@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from precise_core.consume.keys import AT, INSTANT, ITEM, USER, keys_of
-from precise_core.consume.publications import publication_history, published, vector_space
+from precise_core.consume.publications import Publication, publication_history, published, vector_space
 from precise_core.errors import VersionMixError
 from precise_core.warehouse.arrow_lists import fixed_lists
 from precise_core.warehouse.reader import TableReader
@@ -26,6 +24,7 @@ PUBLISHED = "published"  # the checkpoint that is published now
 AS_OF = "as_of"  # for each row the checkpoint that was published at its instant
 
 _VECTOR = pa.list_(pa.float32())
+_BEFORE_ALL = np.iinfo(np.int64).min
 
 Rows = TypeVar("Rows", pd.DataFrame, pa.Table)
 
@@ -44,7 +43,7 @@ def join_vectors(
 
     Both vectors of a row are of one checkpoint. A row gets no vector that readers did not have at its instant: where
     nothing was published yet, or an item or a user was not in what was, it is left null rather than filled in. With
-    ``PUBLISHED`` that is what is published now, for rows since then; rows of before have null: take ``AS_OF`` for them.
+    ``PUBLISHED`` that is what is published now, for rows since then; earlier rows have null: take ``AS_OF`` for them.
     With the name of a checkpoint it is what the tables hold of it now, from each user's `as_of` on. As many rows come
     back as went in: where the user or the item is missing its vector is null, where the time is missing everything is.
 
@@ -65,14 +64,10 @@ def join_vectors(
     """
     keys = keys_of(rows, at, user, item)
     if version == AS_OF:
-        columns = _at_each_publication(keys, warehouse, task)
-    elif version == PUBLISHED:
-        now = published(warehouse, task)
-        columns = _join(keys, _Checkpoint(warehouse, task, now.model_version, now.space, now.last), now.valid_from)
+        history = publication_history(warehouse, task)
     else:
-        space = vector_space(warehouse, version)
-        named = _Checkpoint(warehouse, task, version, space, {})
-        columns = _join(keys, named, named.since())
+        history = [published(warehouse, task) if version == PUBLISHED else _as_it_is_now(warehouse, task, version)]
+    columns = _added(keys, warehouse, history)
     if isinstance(rows, pd.DataFrame):
         return rows.assign(**{name: columns[name].to_pandas().to_numpy() for name in columns.column_names})
     for name in columns.column_names:
@@ -80,111 +75,86 @@ def join_vectors(
     return rows
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    """The vectors of one checkpoint in pinned versions of the tables."""
+def _as_it_is_now(warehouse: str | Path, task: str, version: str) -> Publication:
+    """What the tables hold of a checkpoint now, valid from the first instant that a user was encoded for.
 
-    warehouse: str | Path
-    task: str
-    model_version: str
-    space: str
-    versions: Mapping[str, int]
-
-    def users(self, columns: Sequence[str], ids: pa.Array | None = None) -> pa.Table:
-        return self._read(USER_EMBEDDINGS, columns, ds.field(c.TASK) == self.task, c.USER_ID, ids)
-
-    def items(self, columns: Sequence[str], ids: pa.Array) -> pa.Table:
-        return self._read(ITEM_EMBEDDINGS, columns, None, c.ITEM_ID, ids)
-
-    def since(self) -> datetime:
-        """From when on there were vectors: the first instant that a user of this checkpoint was encoded for.
-
-        Raises:
-            VersionMixError: There are none; the message names the checkpoints that there are.
-        """
-        instants = self.users([c.AS_OF])[c.AS_OF]
-        if not len(instants):
-            of_task = ds.field(c.TASK) == self.task
-            rows = TableReader(self.warehouse).read(USER_EMBEDDINGS, [c.MODEL_VERSION], of_task)
-            raise VersionMixError(
-                f"user_embeddings has no vectors of {self.model_version!r} for task {self.task!r}; it has those of "
-                f"{sorted(rows[c.MODEL_VERSION].unique().to_pylist())}"
-            )
-        return pc.min(instants).as_py()
-
-    def _read(
-        self, table: Table, columns: Sequence[str], also: ds.Expression | None, key: str, ids: pa.Array | None
-    ) -> pa.Table:
-        where = ds.field(c.MODEL_VERSION) == self.model_version
-        where = where if also is None else where & also
-        where = where if ids is None else where & ds.field(key).isin(ids)
-        return TableReader(self.warehouse).read(table, columns, where, self.versions.get(table.name))
-
-
-def _at_each_publication(keys: pa.Table, warehouse: str | Path, task: str) -> pa.Table:
-    """Every row against the tables as they stood at the last publication before its instant."""
-    history = publication_history(warehouse, task)
-    starts = pa.array([publication.valid_from for publication in history], INSTANT)
-    # A row without a time gets nothing wherever it is counted.
-    starts_P, at_R = (column.cast(pa.int64()).fill_null(0).to_numpy() for column in (starts, _column(keys, AT)))
-    place_R = np.maximum(np.searchsorted(starts_P, at_R, side="right") - 1, 0)
-    parts, order = [], []
-    for number in np.unique(place_R):
-        mine, was = np.flatnonzero(place_R == number), history[number]
-        checkpoint = _Checkpoint(warehouse, task, was.model_version, was.space, was.first)
-        ended_with = replace(checkpoint, versions=was.last) if was.last != was.first else None
-        parts.append(_join(keys.take(mine), checkpoint, was.valid_from, ended_with))
-        order.append(mine)
-    if not parts:
-        newest = history[-1]
-        return _join(
-            keys, _Checkpoint(warehouse, task, newest.model_version, newest.space, newest.last), newest.valid_from
-        )
-    return pa.concat_tables(parts).take(np.argsort(np.concatenate(order), kind="stable"))
-
-
-def _join(keys: pa.Table, checkpoint: _Checkpoint, since: datetime, ended_with: _Checkpoint | None = None) -> pa.Table:
-    """The added columns; no vector for a row before ``since``.
-
-    Items that were computed between two nights are only in what the first of them ``ended_with``; they count from the
-    moment they were computed.
+    Raises:
+        VersionMixError: They hold nothing; the message names the checkpoints that there are.
     """
-    user_ids, item_ids, at = (_column(keys, name) for name in (USER, ITEM, AT))
-    users = checkpoint.users([c.USER_ID, c.EMBEDDING, c.AS_OF], user_ids.unique()).combine_chunks()
-    items = checkpoint.items([c.ITEM_ID, c.EMBEDDING], item_ids.unique()).combine_chunks()
-    is_late_enough = pc.greater_equal(at, pa.scalar(since, INSTANT))
-    rows_of_items = _where(is_late_enough, pc.index_in(item_ids, _column(items, c.ITEM_ID)))
-    rows_of_users = _where(is_late_enough, pc.index_in(user_ids, _column(users, c.USER_ID)))
-    is_known = pc.less_equal(_column(users, c.AS_OF).take(rows_of_users), at)
-    rows_of_users = _where(is_known, rows_of_users)
-    user_vectors, item_vectors = (
-        _column(found, c.EMBEDDING).cast(_VECTOR).take(rows)
-        for found, rows in ((users, rows_of_users), (items, rows_of_items))
-    )
-    if ended_with is not None:
-        later = ended_with.items([c.ITEM_ID, c.EMBEDDING, c.EMBEDDED_AT], item_ids.unique()).combine_chunks()
-        rows_of_later = _where(is_late_enough, pc.index_in(item_ids, _column(later, c.ITEM_ID)))
-        is_computed = pc.less_equal(_column(later, c.EMBEDDED_AT).take(rows_of_later), at)
-        computed = _column(later, c.EMBEDDING).cast(_VECTOR).take(_where(is_computed, rows_of_later))
-        item_vectors = pc.coalesce(computed, item_vectors)
+    of_task, of_version = ds.field(c.TASK) == task, ds.field(c.MODEL_VERSION) == version
+    tables = TableReader(warehouse)
+    instants = tables.read(USER_EMBEDDINGS, [c.AS_OF], of_version & of_task)[c.AS_OF]
+    if not len(instants):
+        there = tables.read(USER_EMBEDDINGS, [c.MODEL_VERSION], of_task)[c.MODEL_VERSION].unique()
+        raise VersionMixError(
+            f"user_embeddings has no vectors of {version!r} for task {task!r}; it has those of "
+            f"{sorted(there.to_pylist())}"
+        )
+    since = pc.min(instants).as_py()
+    return Publication(task, version, since, since, vector_space(warehouse, version), {}, {}, since)
+
+
+def _added(keys: pa.Table, warehouse: str | Path, history: Sequence[Publication]) -> pa.Table:
+    """The added columns: every row against the tables as they were at the last publication before its instant."""
+    at_R, starts_P = _micros(keys[AT]), _micros(pa.array([was.valid_from for was in history], INSTANT))
+    place_R = np.maximum(np.searchsorted(starts_P, at_R, side="right") - 1, 0)
+    tables, users, items = TableReader(warehouse), [], []
+    for place in np.unique(place_R) if len(place_R) else [len(history) - 1]:
+        was, mine = history[place], keys.filter(pa.array(place_R == place))
+        users_then = _read(tables, was, USER_EMBEDDINGS, was.first, mine[USER])
+        items_then = _read(tables, was, ITEM_EMBEDDINGS, was.first, mine[ITEM])
+        users.append(_held(place, users_then, np.maximum(_micros(users_then[c.AS_OF]), starts_P[place])))
+        items.append(_held(place, items_then, np.full(len(items_then), starts_P[place])))
+        if was.last != was.first:  # items that were computed between two nights count from that moment
+            later = _read(tables, was, ITEM_EMBEDDINGS, was.last, mine[ITEM])
+            items.append(_held(place, later, np.maximum(_micros(later[c.EMBEDDED_AT]), starts_P[place])))
+    user_vectors, item_vectors = _newest(keys[USER], place_R, at_R, users), _newest(keys[ITEM], place_R, at_R, items)
+    places = pc.if_else(keys[AT].is_valid(), pa.array(place_R), None)
     return pa.table(
         {
             c.USER_EMBEDDING: user_vectors,
             c.ITEM_EMBEDDING: item_vectors,
             c.PRECISE_SCORE: _dot(user_vectors, item_vectors),
-            c.MODEL_VERSION: pc.if_else(at.is_valid(), checkpoint.model_version, pa.scalar(None, pa.string())),
-            c.VECTOR_SPACE: pc.if_else(at.is_valid(), checkpoint.space, pa.scalar(None, pa.string())),
+            c.MODEL_VERSION: pa.array([was.model_version for was in history]).take(places),
+            c.VECTOR_SPACE: pa.array([was.space for was in history]).take(places),
         }
     )
 
 
-def _where(condition: pa.Array, rows: pa.Array) -> pa.Array:
-    """``rows`` where ``condition`` is true; null where it is false or null."""
-    return pc.if_else(pc.fill_null(condition, False), rows, pa.scalar(None, rows.type))
+def _read(
+    tables: TableReader, was: Publication, table: Table, versions: Mapping[str, int], ids: pa.ChunkedArray
+) -> pa.Table:
+    """The vectors of these users or items in one version of a table, and when each was made."""
+    where = (ds.field(c.MODEL_VERSION) == was.model_version) & ds.field(table.key[0]).isin(ids.unique())
+    if table == USER_EMBEDDINGS:
+        where = where & (ds.field(c.TASK) == was.task)
+    made = c.AS_OF if table == USER_EMBEDDINGS else c.EMBEDDED_AT
+    return tables.read(table, [table.key[0], c.EMBEDDING, made], where, versions.get(table.name))
 
 
-def _column(table: pa.Table, name: str) -> pa.Array:
-    return table[name].combine_chunks()
+def _held(place: int, found: pa.Table, since_N: np.ndarray) -> pa.Table:
+    """What a publication held of ``found``, and since when readers had it."""
+    key, vector = found.columns[:2]
+    return pa.table({"id": key, "vector": vector.cast(_VECTOR), "place": np.full(len(found), place), "since": since_N})
+
+
+def _newest(ids: pa.ChunkedArray, place_R: np.ndarray, at_R: np.ndarray, held: Sequence[pa.Table]) -> pa.Array:
+    """For each row the newest vector of its id in its publication at its instant; null where there was none."""
+    vectors = pa.concat_tables(held)
+    distinct = vectors["id"].unique()
+    ids_R, ids_N = (pc.index_in(column, distinct).fill_null(-1).to_numpy() for column in (ids, vectors["id"]))
+    rows = pd.DataFrame({"row": np.arange(len(ids)), "id": ids_R, "place": place_R, "at": at_R})
+    known = pd.DataFrame({"found": np.arange(len(vectors)), "id": ids_N})
+    known = known.assign(place=vectors["place"].to_numpy(), since=vectors["since"].to_numpy())
+    # Stable: of two vectors since one instant it is the one that was published last.
+    rows, known = rows.sort_values("at", kind="stable"), known.sort_values("since", kind="stable")
+    joined = pd.merge_asof(rows, known, left_on="at", right_on="since", by=["id", "place"]).sort_values("row")
+    return vectors["vector"].combine_chunks().take(pa.array(joined["found"].astype("Int64")))
+
+
+def _micros(instants: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Microseconds since 1970, int64; a missing instant lies before all."""
+    return instants.cast(pa.int64()).fill_null(_BEFORE_ALL).to_numpy()
 
 
 def _dot(left: pa.Array, right: pa.Array) -> pa.Array:

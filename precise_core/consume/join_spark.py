@@ -1,27 +1,52 @@
-"""Point-in-time join of a team's own rows with published vectors, in Spark."""
+"""Point-in-time join of rows with published vectors, in Spark.
+
+The publication in force at a row's instant decides, for its user and its item alike, and only what it held is joined:
+the newest vector of the user, and of the item, at the instant. What came later, be it a checkpoint or a vector, and
+what had gone by then, is never joined: a row that finds nothing has null, it is not filled from another night.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial, reduce
+from itertools import pairwise
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.consume import as_of_spark as vectors
-from precise_core.consume.as_of_spark import PUBLICATION, SINCE, PublishedVersion
 from precise_core.consume.keys import ADDED, require_columns
 from precise_core.consume.publications import Publication, publication_history
-from precise_core.errors import HistoryGoneError, SchemaError
+from precise_core.errors import DataError, HistoryGoneError, SchemaError
 from precise_core.warehouse.care import is_readable
 from precise_core.warehouse.instants import instant
 from precise_core.warehouse.reader import TableReader
 from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
+SINCE = "since"  # from which instant on readers had this vector
+PUBLICATION = "_publication"  # its place in the history of publications
+_NEWEST = "_newest_since"  # since when its vector is
+_WHEN = "_at"
 _USER, _ITEM, _AT = "_join_user", "_join_item", "_join_at"  # beside whatever the rows call theirs
-_OURS = (_USER, _ITEM, _AT, PUBLICATION, vectors.NEWEST)  # there while it joins
+_OURS = (_USER, _ITEM, _AT, PUBLICATION, _NEWEST)  # there while it joins
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """One publication of a task's vectors.
+
+    Attributes:
+        model_version: The checkpoint.
+        since: From when on its vectors were the ones to use; until the next publication's ``since``.
+        space: Checkpoints that each went on from the previous one share a space; one from scratch has its own.
+    """
+
+    model_version: str
+    since: datetime
+    space: str
 
 
 def join_vectors(
@@ -35,22 +60,12 @@ def join_vectors(
 ) -> DataFrame:
     """``rows`` with user_embedding, item_embedding, precise_score, model_version and vector_space; as many as before.
 
-    As `consume.join_vectors` with ``version=AS_OF``: each row gets the newest vectors of the checkpoint that was
-    published at its instant, and null where there were none, or where the row has no instant, user or item.
-
-    Args:
-        rows: A user, an item and a timestamp per row.
-        warehouse: The folder named `warehouse` in the configuration.
-        at: Column with the instant that a row must not look beyond.
-        task: Whose user vectors.
-        user: Column with the user's id.
-        item: Column with the item's id.
+    As `consume.join_vectors` with ``version=AS_OF``, which describes the arguments: each row gets the newest vectors of
+    the checkpoint that was published at its instant, and null where there were none, or where the row has no instant,
+    user or item. Publications up to the last one that cannot be read any more are passed over.
 
     Raises:
         SchemaError: A column is missing, twice there, of another type, or would be overwritten.
-        MissingTableError: The folder is no warehouse, or nothing is published yet.
-        CheckpointError: Nothing was ever published for the task.
-        HistoryGoneError: No published version of the vectors can be read any more.
     """
     there, needed = ([name.lower() for name in names] for names in (rows.columns, (user, item, at)))
     require_columns(there, needed, (*ADDED, *_OURS))
@@ -59,13 +74,13 @@ def join_vectors(
         if found not in (kind, "void"):
             raise SchemaError(f"join_vectors: column {name!r} is {found}, {kind} is needed")
     history = still_there(warehouse, publication_history(warehouse, task))
-    users, items = published_vectors(rows.sparkSession, warehouse, history)
+    users, items = held_vectors(rows.sparkSession, warehouse, history)
     keys = {
         _USER: _quoted(user).cast("string"),
         _ITEM: _quoted(item).cast("string"),
         _AT: _quoted(at).cast("timestamp"),
     }
-    joined = vectors.join_vectors(rows.withColumns(keys), users, items, in_use(history), at=_AT, user=_USER, item=_ITEM)
+    joined = join_as_of(rows.withColumns(keys), users, items, in_use(history), at=_AT, user=_USER, item=_ITEM)
     return joined.select(*(_quoted(name) for name in (*rows.columns, *ADDED)))
 
 
@@ -95,37 +110,40 @@ def still_there(warehouse: str | Path, history: Sequence[Publication]) -> list[P
     return kept
 
 
+def _can_be_read(warehouse: str | Path, table: Table, was: Publication) -> bool:
+    """Whether the versions are in the log, and the files of the checkpoint in them are on disk."""
+    path, of_checkpoint = TableReader(warehouse).path(table), f"{c.MODEL_VERSION}={was.model_version}/"
+    versions = {was.first[table.name], was.last[table.name]}
+    return all(is_readable(path, version, of_checkpoint) for version in versions)
+
+
 def in_use(history: Sequence[Publication]) -> list[PublishedVersion]:
     """Which publication was to be used from when on."""
     return [PublishedVersion(was.model_version, was.valid_from, was.space) for was in history]
 
 
-def published_vectors(
+def held_vectors(
     spark: SparkSession, warehouse: str | Path, history: Sequence[Publication]
 ) -> tuple[DataFrame, DataFrame]:
     """Every vector of users and of items that some publications held (``still_there``), and since when readers had it.
 
     Users are encoded once a night: their vectors are those that a publication began with, and count from its beginning.
     Items that came, or whose text changed, between two nights are in what it ended with, and count from the moment they
-    were computed. The hours between need no look of their own.
+    were computed. The hours between need not be read.
     """
     users, items = [], []
     for place, was in enumerate(history):
         start = instant(was.valid_from)
         first = partial(_slice, spark, warehouse, was, versions=was.first)
         users_then = first(USER_EMBEDDINGS).where(F.col(c.TASK) == was.task)
-        users.append(_of(place, users_then.select(c.USER_ID, start.alias(SINCE), c.EMBEDDING)))
+        users.append(users_then.select(c.USER_ID, start.alias(SINCE), c.EMBEDDING, F.lit(place).alias(PUBLICATION)))
         held = first(ITEM_EMBEDDINGS).select(c.ITEM_ID, start.alias(SINCE), c.EMBEDDING)
         if was.last[ITEM_EMBEDDINGS.name] != was.first[ITEM_EMBEDDINGS.name]:
             later = _slice(spark, warehouse, was, ITEM_EMBEDDINGS, versions=was.last)
             computed = later.where(F.col(c.EMBEDDED_AT) > start)
             held = held.unionByName(computed.select(c.ITEM_ID, F.col(c.EMBEDDED_AT).alias(SINCE), c.EMBEDDING))
-        items.append(_of(place, held))
+        items.append(held.withColumn(PUBLICATION, F.lit(place)))
     return reduce(DataFrame.unionByName, users), reduce(DataFrame.unionByName, items)
-
-
-def _of(place: int, rows: DataFrame) -> DataFrame:
-    return rows.withColumn(PUBLICATION, F.lit(place))
 
 
 def _slice(
@@ -135,8 +153,86 @@ def _slice(
     return of_version.load(TableReader(warehouse).path(table)).where(F.col(c.MODEL_VERSION) == was.model_version)
 
 
-def _can_be_read(warehouse: str | Path, table: Table, was: Publication) -> bool:
-    """Whether the versions are in the log, and the files of the checkpoint in them are on disk."""
-    path, of_checkpoint = TableReader(warehouse).path(table), f"{c.MODEL_VERSION}={was.model_version}/"
-    versions = {was.first[table.name], was.last[table.name]}
-    return all(is_readable(path, version, of_checkpoint) for version in versions)
+def join_as_of(
+    rows: DataFrame,
+    user_vectors: DataFrame,
+    item_vectors: DataFrame,
+    versions: Sequence[PublishedVersion],
+    *,
+    at: str,
+    user: str = c.USER_ID,
+    item: str = c.ITEM_ID,
+) -> DataFrame:
+    """As ``join_vectors``, with the vectors as ``held_vectors`` has them.
+
+    Args:
+        rows: Anything with the columns ``at``, ``user`` and ``item``.
+        user_vectors: user_id, place of a publication in ``versions``, ``since`` and embedding: one row per vector that
+            each of them held.
+        item_vectors: The same with item_id.
+        versions: The publications, oldest first. A row before the first gets its names and no vector.
+    """
+    places = [(version.since, place) for place, version in enumerate(_in_order(versions))]
+    of_row = rows.withColumns(version_at(at, versions)).withColumn(PUBLICATION, _valid(at, places))
+    joined = _newest(of_row, user_vectors, c.USER_ID, user, at, c.USER_EMBEDDING)
+    joined = _newest(joined, item_vectors, c.ITEM_ID, item, at, c.ITEM_EMBEDDING)
+    scored = joined.withColumn(c.PRECISE_SCORE, _dot(F.col(c.USER_EMBEDDING), F.col(c.ITEM_EMBEDDING)))
+    return scored.drop(PUBLICATION)
+
+
+def version_at(at: str, versions: Sequence[PublishedVersion]) -> dict[str, Column]:
+    """model_version and vector_space at the instant in ``at``; the first version's before all, null without one."""
+    ordered = _in_order(versions)
+    return {
+        c.MODEL_VERSION: _valid(at, [(version.since, version.model_version) for version in ordered]),
+        c.VECTOR_SPACE: _valid(at, [(version.since, version.space) for version in ordered]),
+    }
+
+
+def _dot(left: Column, right: Column) -> Column:
+    """Dot product as float, summed in double; null where either vector is."""
+    products = F.zip_with(left, right, lambda a, b: a.cast("double") * b.cast("double"))
+    return F.aggregate(products, F.lit(0.0), lambda total, product: total + product).cast("float")
+
+
+def _in_order(versions: Sequence[PublishedVersion]) -> list[PublishedVersion]:
+    """By ``since``.
+
+    Raises:
+        DataError: There is no version, or two of them are of one instant.
+    """
+    ordered = sorted(versions, key=lambda version: version.since)
+    if not ordered:
+        raise DataError("vectors: no published version to join; run jobs/embed_items.py and jobs/embed_users.py first")
+    for earlier, later in pairwise(ordered):
+        if earlier.since == later.since:
+            raise DataError(
+                f"vectors: {earlier.model_version} and {later.model_version} are both in use since {later.since}; "
+                "one of them must be chosen"
+            )
+    return ordered
+
+
+def _valid(at: str, names: Sequence[tuple[datetime, str | int]]) -> Column:
+    """The last of ``names`` whose instant is not after the one in column ``at``."""
+    chosen: Column = F.when(F.col(at).isNotNull(), F.lit(names[0][1]))
+    for since, name in names[1:]:
+        chosen = F.when(F.col(at) >= instant(since), F.lit(name)).otherwise(chosen)
+    return chosen
+
+
+def _newest(rows: DataFrame, vectors: DataFrame, key: str, of: str, at: str, into: str) -> DataFrame:
+    """Adds the vector with the largest ``since`` that is not after the row's instant.
+
+    Which one that is, is found without carrying vectors; then each row meets exactly one of them.
+    """
+    requested = rows.select(F.col(of).alias(key), PUBLICATION, F.col(at).alias(_WHEN)).distinct()
+    known = requested.join(vectors.select(key, PUBLICATION, SINCE), on=[key, PUBLICATION], how="inner")
+    known = known.where(F.col(SINCE) <= F.col(_WHEN))
+    newest = known.groupBy(key, PUBLICATION, _WHEN).agg(F.max(SINCE).alias(_NEWEST))
+    newest = newest.select(F.col(key).alias(of), PUBLICATION, F.col(_WHEN).alias(at), _NEWEST)
+    vectors = vectors.select(
+        F.col(key).alias(of), PUBLICATION, F.col(SINCE).alias(_NEWEST), F.col(c.EMBEDDING).alias(into)
+    )
+    marked = rows.join(newest, on=[of, PUBLICATION, at], how="left")
+    return marked.join(vectors, on=[of, PUBLICATION, _NEWEST], how="left").drop(_NEWEST)

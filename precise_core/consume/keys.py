@@ -8,7 +8,6 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from precise_core.errors import SchemaError
 from schemas import columns as c
@@ -19,12 +18,7 @@ ADDED = (c.USER_EMBEDDING, c.ITEM_EMBEDDING, c.PRECISE_SCORE, c.MODEL_VERSION, c
 
 
 def keys_of(rows: pd.DataFrame | pa.Table, at: str, user: str, item: str) -> pa.Table:
-    """``USER``, ``ITEM`` and ``AT`` of every row; what is missing, or not a time, is null.
-
-    Raises:
-        SchemaError: The rows are no frame, or a column is missing, twice there, of another type, or would be
-            overwritten.
-    """
+    """``USER``, ``ITEM`` and ``AT`` of every row; what is missing, or not a time, is null."""
     if not isinstance(rows, pd.DataFrame | pa.Table):
         raise SchemaError(
             f"join_vectors: rows are a {type(rows).__name__}; a pandas DataFrame or a pyarrow Table is needed "
@@ -87,7 +81,8 @@ def _instants(rows: pd.DataFrame | pa.Table, name: str) -> pa.Array:
         )
     if column.type.unit == "ns":  # the microsecond it lies in, so that nothing later is joined
         whole = np.floor_divide(column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False), 1000)
-        return pa.array(whole, mask=~_is_valid(column)).cast(INSTANT)
+        is_missing = column.is_null().to_numpy(zero_copy_only=False)
+        return pa.array(whole, mask=is_missing).cast(INSTANT)
     try:
         return column.cast(INSTANT)
     except pa.ArrowInvalid as error:
@@ -102,7 +97,3 @@ def _require_zones(column: pd.Series, name: str) -> None:
                 f"join_vectors: column {name!r} holds {value!r}; a timestamp with a time zone is needed, e.g. "
                 f"pd.to_datetime(rows[{name!r}], utc=True)"
             )
-
-
-def _is_valid(column: pa.Array) -> np.ndarray:
-    return np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False))

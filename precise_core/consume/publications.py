@@ -1,4 +1,4 @@
-"""Which checkpoint's vectors are published, and which were when: `published_models` and its history."""
+"""Which checkpoint's vectors are published, and which were when: the reader of `published_models` and its history."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from precise_core.artefacts import CHECKPOINTS, checkpoint_manifest
-from precise_core.errors import CheckpointError, HistoryGoneError
+from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError
 from precise_core.warehouse.reader import TableReader
 from schemas import PUBLISHED_MODELS
 from schemas import columns as c
 
-_COLUMNS = (c.TASK, c.MODEL_VERSION, c.AS_OF, "table_versions", "published_at", c.VALID_FROM)
-
 
 @dataclass
 class Publication:
-    """A checkpoint of a task, and the tables as they stood when it was published.
+    """A checkpoint of a task, and the tables as they were when it was published.
 
     New items are published every hour under the same checkpoint and the same ``as_of``: ``first`` and ``last`` then
     differ.
@@ -29,7 +27,7 @@ class Publication:
         as_of: Its users know every event before this instant.
         valid_from: From when on its vectors are the ones to use: the later of ``as_of`` and the moment of the first
             publication; in a night of the past (a demo, a backfill) ``as_of``.
-        space: Checkpoints that each went on from the one before share a vector space; a model may learn from all.
+        space: Checkpoints that each went on from the previous one share a vector space; a model may learn from all.
         first: Delta version by table at the first publication with this ``as_of``.
         last: The same at the last one.
         published_at: When that was, on the clock of the machine.
@@ -45,14 +43,27 @@ class Publication:
     published_at: datetime
 
 
+def published_rows(warehouse: str | Path, version: int | None = None) -> dict[str, dict[str, Any]]:
+    """The rows of one version of `published_models`, the newest by default, by task."""
+    rows = TableReader(warehouse).read(PUBLISHED_MODELS, PUBLISHED_MODELS.column_names, version=version)
+    return {row[c.TASK]: row | {"table_versions": dict(row["table_versions"])} for row in rows.to_pylist()}
+
+
+def published_now(warehouse: str | Path) -> dict[str, dict[str, Any]]:
+    """The rows of the newest version, by task; none where nothing was ever published."""
+    try:
+        return published_rows(warehouse)
+    except MissingTableError:
+        return {}
+
+
 def published(warehouse: str | Path, task: str = "all") -> Publication:
     """What is published for a task now.
 
     Raises:
-        MissingTableError: Nothing was ever published.
         CheckpointError: Nothing is published for the task; the message names the tasks that there are.
     """
-    rows = _rows(warehouse, None)
+    rows = published_rows(warehouse)
     if task not in rows:
         raise CheckpointError(f"no model is published for task {task!r}; published are {sorted(rows)}")
     return _publication(warehouse, rows[task])
@@ -63,22 +74,16 @@ def publication_history(warehouse: str | Path, task: str = "all", until: int | N
 
     One that is followed by a publication of an earlier or the same ``as_of`` was taken back (a rollback, or the night
     was run again with another checkpoint): it counts as if it had never been, and until ``valid_from`` of the one that
-    came in its place, the publication before it does.
-
-    Args:
-        warehouse: Folder of the warehouse.
-        task: Whose.
-        until: Version of `published_models` to stop at; the newest by default.
+    came in its place, the publication before it does. ``until`` is the version of `published_models` to stop at.
 
     Raises:
-        MissingTableError: Nothing was ever published.
         CheckpointError: Nothing was ever published for the task.
     """
     history: list[Publication] = []
     newest = TableReader(warehouse).snapshot(PUBLISHED_MODELS, until).version
     for version in range(newest + 1):
         try:
-            row = _rows(warehouse, version).get(task)
+            row = published_rows(warehouse, version).get(task)
         except HistoryGoneError:
             continue
         if row is not None:
@@ -97,22 +102,17 @@ def _add(history: list[Publication], now: Publication) -> None:
         history.append(now)
 
 
-def _renews(now: Publication, before: Publication) -> bool:
-    return (before.model_version, before.as_of) == (now.model_version, now.as_of)
-
-
-def _rows(warehouse: str | Path, version: int | None) -> dict[str, dict[str, Any]]:
-    rows = TableReader(warehouse).read(PUBLISHED_MODELS, _COLUMNS, version=version)
-    return {row[c.TASK]: row for row in rows.to_pylist()}
+def _renews(now: Publication, previous: Publication) -> bool:
+    return (previous.model_version, previous.as_of) == (now.model_version, now.as_of)
 
 
 def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
-    versions = dict(row["table_versions"])
+    versions = row["table_versions"]
     return Publication(
         task=row[c.TASK],
         model_version=row[c.MODEL_VERSION],
         as_of=row[c.AS_OF],
-        valid_from=row[c.VALID_FROM] or row[c.AS_OF],  # null in a version of before the column
+        valid_from=row[c.VALID_FROM] or row[c.AS_OF],  # null in a version older than the column
         space=vector_space(warehouse, row[c.MODEL_VERSION]),
         first=versions,
         last=versions,

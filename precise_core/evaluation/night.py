@@ -37,7 +37,7 @@ from precise_core.evaluation.references import (
     pair_matrix,
 )
 from precise_core.models.catalog import ItemCatalog
-from precise_core.publication.published import published_checkpoint, published_version
+from precise_core.publication.night import published_checkpoint, published_version
 from precise_core.recall.eligibility import excluded_items
 from precise_core.run.job import Job
 from precise_core.sequences.config import LEAVE_ONE_OUT

@@ -1,8 +1,11 @@
-"""FAISS index structures by kind: flat (exact), inverted lists with and without compressed vectors, graph."""
+"""All that touches FAISS: index structures by kind, their search, dot products, and what is refused before.
+
+FAISS accepts NaN vectors and duplicate ids without a word. N items, Q queries, D width, K rows of each query.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +14,11 @@ import numpy as np
 
 from precise_core.errors import ModelError
 from precise_core.index.config import IndexConfig
-from precise_core.index.dot_products import dot_products
 
 faiss: Any = _faiss  # its own type stubs miss most of what is used here
 
 FLAT_BELOW_ITEMS = 20_000  # `auto`: at 92,000 items exact U2I2I recall of 2,500 users takes a minute on one core
-COMPRESSED_FROM_ITEMS = 2_000_000  # `auto`: from here on a second copy of all vectors in memory is dear
+COMPRESSED_FROM_ITEMS = 2_000_000  # `auto`: from here on a second copy of all vectors in memory is expensive
 _FIRST_PROBES = 32  # lists searched per query, before more turn out to be needed
 _POINTS_PER_LIST = 39  # FAISS's own minimum for training one centroid
 _CODE_BITS = 4  # what FAISS's fast scan reads; 16 centroids for every few dimensions
@@ -126,13 +128,6 @@ def threads_of_faiss(number: int) -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-def exact_scores(queries_QD: np.ndarray, vectors_ND: np.ndarray, rows_QK: np.ndarray) -> np.ndarray:
-    """Inner products of each query with its rows, float32 [Q, K]; -inf at row -1. The same whatever the batch."""
-    scores_QK = dot_products(queries_QD, vectors_ND, rows_QK)
-    scores_QK[rows_QK < 0] = -np.inf
-    return scores_QK
-
-
 def search_parameters(engine: Any, allowed: np.ndarray | None) -> Any:
     """What narrows one search to the rows where ``allowed`` (bool [N]) is True; None = all rows.
 
@@ -152,3 +147,80 @@ def search_parameters(engine: Any, allowed: np.ndarray | None) -> Any:
     if isinstance(engine, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(sel=selector, efSearch=engine.hnsw.efSearch)
     return faiss.SearchParameters(sel=selector)
+
+
+def dot_products(
+    queries_QD: np.ndarray, vectors_ND: np.ndarray, rows_QK: np.ndarray, out_QK: np.ndarray | None = None
+) -> np.ndarray:
+    """Dot products of each query with its rows, float32 [Q, K]; the same whatever the batch.
+
+    FAISS reads the rows where they are: gathering them first reads and writes everything once more. Vectors are
+    contiguous float32, in memory or memory-mapped, rows contiguous int64; the product with row -1 is undefined.
+    """
+    products_QK = np.empty(rows_QK.shape, np.float32) if out_QK is None else out_QK
+    pointers = [faiss.swig_ptr(array) for array in (products_QK, queries_QD, vectors_ND, rows_QK)]
+    faiss.fvec_inner_products_by_idx(*pointers, vectors_ND.shape[1], *rows_QK.shape)
+    return products_QK
+
+
+def exact_scores(queries_QD: np.ndarray, vectors_ND: np.ndarray, rows_QK: np.ndarray) -> np.ndarray:
+    """As ``dot_products``; -inf at row -1."""
+    scores_QK = dot_products(queries_QD, vectors_ND, rows_QK)
+    scores_QK[rows_QK < 0] = -np.inf
+    return scores_QK
+
+
+def require_good_items(item_ids: Sequence[str], item_indices_N: np.ndarray, vectors_ND: np.ndarray) -> np.ndarray:
+    """The vectors as contiguous float32 [N, D], ids and vocabulary rows distinct.
+
+    Raises:
+        ModelError: They are not; the message has the number of bad items and the first one's id.
+    """
+    vectors = _as_matrix("item vectors", vectors_ND)
+    if not len(item_ids) == len(item_indices_N) == len(vectors):
+        raise ModelError(
+            f"index: {len(item_ids)} item ids, {len(item_indices_N)} vocabulary rows and {len(vectors)} vectors; "
+            "the three must be parallel"
+        )
+    if len(vectors) == 0:
+        raise ModelError("index: there is not a single item vector; run jobs/embed_items.py first")
+    ids = np.asarray(item_ids, dtype=object)
+    _refuse("item ids are there more than once", _repeated(ids), ids)
+    _refuse("vocabulary rows are there more than once", _repeated(np.asarray(item_indices_N)), ids)
+    _refuse("vectors hold NaN or infinity", ~np.isfinite(vectors).all(axis=1), ids)
+    _refuse("vectors are all zero", ~vectors.any(axis=1), ids)
+    return vectors
+
+
+def require_good_queries(queries_QD: np.ndarray, width: int) -> np.ndarray:
+    """The queries as contiguous, finite float32 [Q, D]; D is the width of the index."""
+    queries = _as_matrix("queries", queries_QD)
+    if queries.shape[1] != width:
+        raise ModelError(f"queries are {queries.shape[1]} wide, the index {width}: they are of another model")
+    bad = ~np.isfinite(queries).all(axis=1)
+    if bad.any():
+        raise ModelError(f"{bad.sum()} queries hold NaN or infinity, the first is row {int(bad.argmax())}")
+    return queries
+
+
+def _as_matrix(name: str, vectors: np.ndarray) -> np.ndarray:
+    try:
+        matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    except ValueError as error:
+        raise ModelError(f"{name}: not one width for all, or not numbers: {error}") from error
+    if matrix.ndim != 2:
+        raise ModelError(f"{name}: expected two dimensions [rows, width], found shape {matrix.shape}")
+    return matrix
+
+
+def _repeated(values: np.ndarray) -> np.ndarray:
+    """True at every value that an earlier position has already."""
+    _, first = np.unique(values, return_index=True)
+    repeated = np.ones(len(values), bool)
+    repeated[first] = False
+    return repeated
+
+
+def _refuse(problem: str, bad_N: np.ndarray, ids: np.ndarray) -> None:
+    if bad_N.any():
+        raise ModelError(f"index: {int(bad_N.sum())} {problem}, the first is item {ids[bad_N.argmax()]!r}")

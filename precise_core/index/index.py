@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import pyarrow.parquet as pq
 
 from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError, ModelError, VersionMixError
-from precise_core.index.checks import require_good_items, require_good_queries
 from precise_core.index.config import IndexConfig
 from precise_core.index.engine import (
     build_engine,
@@ -26,12 +26,14 @@ from precise_core.index.engine import (
     exact_scores,
     faiss,
     is_exact,
+    require_good_items,
+    require_good_queries,
     search_more_lists,
     search_parameters,
 )
 from schemas import columns as c
 
-CHECK_K = 100  # recall is measured over as many results as recall jobs usually ask for
+CHECK_K = 100  # recall is measured over as many results as recall jobs usually return
 _TIE_SLACK = 8  # results fetched beyond k, so that a tie at the cut can be seen
 _BLOCK_QUERIES = 256  # what a thread searches for at a time
 _MISSING = 0xFFFF_FFFF  # row -1 as the low half of a sorting key: behind every other row of its score
@@ -39,43 +41,35 @@ _MISSING = 0xFFFF_FFFF  # row -1 as the low half of a sorting key: behind every 
 _INDEX_FILE, _ITEMS_FILE, _VECTORS_FILE, _MANIFEST_FILE = "index.faiss", "items.parquet", "vectors.npy", "manifest.json"
 
 
+@dataclass(eq=False, repr=False)
 class VectorIndex:
     """Item vectors of one checkpoint, searchable by inner product.
 
     Attributes:
+        engine: FAISS's own index.
         item_ids: External keys, one per row.
         item_indices_N: Vocabulary rows (int32), one per row of the index.
         vectors_ND: The vectors (float32), one per row; the exact scores are computed from them.
         model_version: The checkpoint that made the vectors.
         kind: `flat`, `ivf`, `ivf_sq`, `ivf_pq` or `hnsw`.
+        rerank: Places looked at per place returned.
         recall: Share of the exact top results that the index finds, as measured when it was built.
     """
 
-    def __init__(
-        self,
-        engine: Any,
-        item_ids: Sequence[str],
-        item_indices_N: np.ndarray,
-        vectors_ND: np.ndarray,
-        *,
-        model_version: str,
-        kind: str,
-        rerank: int = 1,
-        recall: float = 1.0,
-    ) -> None:
-        self._engine = engine
-        self.item_ids = list(item_ids)
-        self.item_indices_N = item_indices_N
-        self.vectors_ND = vectors_ND
-        self.model_version = model_version
-        self.kind = kind
-        self.rerank = rerank
-        self.recall = recall
+    engine: Any
+    item_ids: Sequence[str]
+    item_indices_N: np.ndarray
+    vectors_ND: np.ndarray
+    _: KW_ONLY
+    model_version: str
+    kind: str
+    rerank: int = 1
+    recall: float = 1.0
 
     @property
     def in_words(self) -> str:
         """Kind, size, how much of it a search reads, and what it finds."""
-        lists = faiss.try_extract_index_ivf(self._engine)
+        lists = faiss.try_extract_index_ivf(self.engine)
         searched = f"{lists.nprobe:,} of {lists.nlist:,} lists searched, " if lists else ""
         return f"{self.kind} index over {len(self):,} items, {searched}recall {self.recall:.4f} against exact search"
 
@@ -91,17 +85,14 @@ class VectorIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k items with the largest inner product per query.
 
-        Args:
-            queries_QD: Finite float vectors of the index's width and model version.
-            k: Results per query.
-            allowed_rows_N: Boolean mask of the rows that may be returned; all where None.
+        Queries are of the index's model version. ``allowed_rows_N`` is a boolean mask of the rows that may be returned.
 
         Returns:
             ``item_rows_Qk`` (int64) and ``scores_Qk`` (float32), best first, equal scores by row. Where fewer than k
             items are found, the rest is row -1 with score -inf. The score of a pair does not depend on the batch.
 
         Raises:
-            ModelError: The queries have another width or are not finite, or k is not positive.
+            ModelError: k is not positive.
         """
         if k < 1:
             raise ModelError(f"search for k = {k}: at least 1 is needed")
@@ -121,14 +112,12 @@ class VectorIndex:
         return exact.search(require_good_queries(queries_QD, self.width), k)[1]
 
     def save(self, folder: str | Path, vocabulary_version: int | None = None) -> None:
-        """Write the index as a folder, whole or not at all; the folder's files are listed with their SHA-256.
+        """Write the index as a folder, whole or not at all, with its files' SHA-256.
 
-        Args:
-            folder: Where to.
-            vocabulary_version: Version of `item_vocabulary` whose numbers the items carry; kept in the manifest.
+        ``vocabulary_version`` of `item_vocabulary`, whose numbers the items carry, is kept in the manifest.
         """
         with atomic_folder(folder) as target:
-            faiss.write_index(self._engine, str(target / _INDEX_FILE))
+            faiss.write_index(self.engine, str(target / _INDEX_FILE))
             np.save(target / _VECTORS_FILE, self.vectors_ND)
             items = pa.table({c.ITEM_ID: pa.array(self.item_ids, pa.string()), c.ITEM_INDEX: self.item_indices_N})
             pq.write_table(items, target / _ITEMS_FILE)
@@ -148,10 +137,7 @@ class VectorIndex:
     def open(cls, folder: str | Path, model_version: str, *, is_verified: bool = False) -> VectorIndex:
         """Open what ``save`` wrote; index and vectors are memory-mapped, so processes on one machine share them.
 
-        Args:
-            folder: Of the index.
-            model_version: The checkpoint that it has to be of.
-            is_verified: Another process of this machine has compared the files with their sums.
+        With ``is_verified`` another process of this machine has compared the files with their sums.
 
         Raises:
             CheckpointError: The folder is incomplete or was changed on disk.
@@ -185,7 +171,7 @@ class VectorIndex:
         self, blocks: Sequence[np.ndarray], k: int, allowed: np.ndarray | None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """As many blocks at a time as FAISS would use threads: ranking their results then runs on all of them too."""
-        search = partial(self._search_block, k=k, parameters=search_parameters(self._engine, allowed))
+        search = partial(self._search_block, k=k, parameters=search_parameters(self.engine, allowed))
         threads = min(faiss.omp_get_max_threads(), len(blocks))
         if threads < 2:
             return [search(block) for block in blocks]
@@ -195,10 +181,10 @@ class VectorIndex:
     def _search_block(self, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
         fetched = min(k * self.rerank + _TIE_SLACK, len(self))
         while True:
-            scores, rows = self._engine.search(queries, fetched, params=parameters)
+            scores, rows = self.engine.search(queries, fetched, params=parameters)
             cut = scores[:, min(k, fetched) - 1]
             tie_runs_on = (scores[:, -1] == cut) & (rows[:, -1] >= 0)
-            # Compressed vectors tie without being equal: they are told apart by the whole ones below.
+            # Compressed vectors tie without being equal: the whole ones below rank them.
             if fetched == len(self) or not is_exact(self.kind) or not tie_runs_on.any():
                 break
             fetched = min(fetched * 4, len(self))
@@ -217,17 +203,12 @@ def build_index(
 ) -> VectorIndex:
     """Build an index and measure it against exact search; an index below the gate is never returned.
 
-    Args:
-        item_ids: External keys; the order is the order of ties, so pass rows sorted by vocabulary row.
-        item_indices_N: Vocabulary rows of the same items.
-        vectors_ND: Their vectors (float32).
-        model_version: The checkpoint of the vectors.
-        config: Kind of index and the gate.
-        seed: Of k-means, of HNSW's levels and of the choice of queries that are measured.
-        queries_QD: User vectors, half of what is measured with; the items' own vectors alone where None.
+    The order of the items is the order of ties, so pass them sorted by vocabulary row. ``queries_QD`` are user vectors,
+    half of what is measured with; the items' own vectors alone where None. ``seed`` is that of k-means, of HNSW's
+    levels and of the choice of queries.
 
     Raises:
-        ModelError: A vector is not finite or zero, an id is there twice, lengths differ, or recall is too low.
+        ModelError: Recall is below ``min_recall``.
     """
     vectors = require_good_items(item_ids, item_indices_N, vectors_ND)
     kind = choose_kind(config, len(vectors))

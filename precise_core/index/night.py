@@ -1,4 +1,4 @@
-"""Which index belongs to which vectors.
+"""Which vectors the index of a checkpoint has to hold, and the index that holds them, if it was built already.
 
 An index is named after what is in it: the checkpoint, and a hash of the items, their vectors and the configuration. One
 that is in use is never written over, and one that fits is found by its name alone.
@@ -17,18 +17,18 @@ from pyspark.sql import functions as F
 
 from precise_core.artefacts import INDEXES
 from precise_core.errors import CheckpointError, DataError
-from precise_core.index.index import VectorIndex, build_index
+from precise_core.index.index import VectorIndex
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.spark import one_version
 from precise_core.warehouse.arrow_lists import fixed_lists
-from schemas import ITEM_EMBEDDINGS, ITEM_VOCABULARY, ITEMS, USER_EMBEDDINGS
+from schemas import ITEM_EMBEDDINGS, ITEMS, USER_EMBEDDINGS
 from schemas import columns as c
 
 
 @dataclass(frozen=True)
 class IndexedItems:
-    """The living items of a checkpoint as this run reads them, N of them, in the order of the vocabulary."""
+    """The N living items of a checkpoint in the order of the vocabulary; ``version`` names the index of these."""
 
     version: str
     item_ids: list[str]
@@ -41,12 +41,8 @@ def index_folder(job: Job, index_version: str) -> Path:
 
 
 def indexed_items(job: Job, checkpoint: Checkpoint) -> IndexedItems:
-    """What the checkpoint's index has to hold, and the name of that index.
-
-    Raises:
-        VersionMixError: There are no vectors of the checkpoint.
-    """
-    vectors = one_version(job.read(ITEM_EMBEDDINGS), checkpoint.model_version, ITEM_EMBEDDINGS.name)
+    """What the checkpoint's index has to hold, and the name of that index."""
+    vectors = one_version(job.read(ITEM_EMBEDDINGS), checkpoint.model_version, ITEM_EMBEDDINGS)
     living = job.read(ITEMS).where(~F.col(c.IS_DELETED)).select(c.ITEM_ID)
     chosen = vectors.join(living, on=c.ITEM_ID, how="left_semi").select(c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING)
     table = chosen.orderBy(c.ITEM_INDEX).toArrow().combine_chunks()
@@ -60,28 +56,22 @@ def indexed_items(job: Job, checkpoint: Checkpoint) -> IndexedItems:
     return IndexedItems(version, item_ids, item_indices_N, vectors_ND)
 
 
-def make_index(job: Job, task: str, checkpoint: Checkpoint, items: IndexedItems) -> VectorIndex:
-    """The index of these items: the one that is there already, or one built now and measured against exact search.
+def user_queries(job: Job, task: str, checkpoint: Checkpoint) -> np.ndarray | None:
+    """Vectors of some users of the checkpoint, the same on every run; None where nobody is encoded yet."""
+    users = job.read_optional(USER_EMBEDDINGS)
+    if users is None:
+        return None
+    chosen = users.where((F.col(c.MODEL_VERSION) == checkpoint.model_version) & (F.col(c.TASK) == task))
+    table = chosen.orderBy(F.xxhash64(c.USER_ID)).limit(job.settings.index.check_queries).select(c.EMBEDDING).toArrow()
+    return _vectors(table, checkpoint.manifest.model.fusion.width) if table.num_rows else None
 
-    Raises:
-        ModelError: A vector is not usable, or recall is below `index.min_recall`.
-    """
-    folder, version = index_folder(job, items.version), checkpoint.model_version
+
+def usable_index(job: Job, checkpoint: Checkpoint, index_version: str) -> VectorIndex | None:
+    """The index of that name; None where it was not built yet or is damaged."""
     try:
-        return VectorIndex.open(folder, version)
-    except CheckpointError:  # not there, or damaged
-        pass
-    index = build_index(
-        items.item_ids,
-        items.item_indices_N,
-        items.vectors_ND,
-        model_version=version,
-        config=job.settings.index,
-        seed=job.settings.seed,
-        queries_QD=_queries(job, task, checkpoint),
-    )
-    index.save(folder, job.pin(ITEM_VOCABULARY))
-    return index
+        return VectorIndex.open(index_folder(job, index_version), checkpoint.model_version)
+    except CheckpointError:
+        return None
 
 
 def require_index(job: Job, task: str, checkpoint: Checkpoint) -> str:
@@ -89,7 +79,6 @@ def require_index(job: Job, task: str, checkpoint: Checkpoint) -> str:
 
     Raises:
         DataError: There is none; an older one may be there.
-        CheckpointError: It was changed on disk.
     """
     items = indexed_items(job, checkpoint)
     folder = index_folder(job, items.version)
@@ -101,16 +90,6 @@ def require_index(job: Job, task: str, checkpoint: Checkpoint) -> str:
         )
     VectorIndex.open(folder, checkpoint.model_version)
     return items.version
-
-
-def _queries(job: Job, task: str, checkpoint: Checkpoint) -> np.ndarray | None:
-    """Vectors of some users of the checkpoint, the same on every run; None where nobody is encoded yet."""
-    users = job.read_optional(USER_EMBEDDINGS)
-    if users is None:
-        return None
-    chosen = users.where((F.col(c.MODEL_VERSION) == checkpoint.model_version) & (F.col(c.TASK) == task))
-    table = chosen.orderBy(F.xxhash64(c.USER_ID)).limit(job.settings.index.check_queries).select(c.EMBEDDING).toArrow()
-    return _vectors(table, checkpoint.manifest.model.fusion.width) if table.num_rows else None
 
 
 def _vectors(table: pa.Table, width: int) -> np.ndarray:

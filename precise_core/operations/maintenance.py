@@ -20,8 +20,8 @@ from precise_core.artefacts import (
     artefacts_in_use,
     checkpoint_manifest,
 )
+from precise_core.consume.publications import published_now
 from precise_core.errors import ConfigError, ReaderError
-from precise_core.publication.published import published_now
 from precise_core.run.job import Job
 from precise_core.warehouse.care import (
     MIB,
@@ -34,7 +34,6 @@ from precise_core.warehouse.care import (
     vacuum,
 )
 from precise_core.warehouse.locks import leases, needed_since
-from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_EMBEDDINGS, RUNS, TRAINING_WINDOWS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
@@ -105,7 +104,7 @@ def _published_versions(job: Job, table: Table) -> set[int]:
     if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
         return set()
     kept, path = set(), job.warehouse.path(table)
-    for row in published_now(job.warehouse).values():
+    for row in published_now(job.folder).values():
         version = row["table_versions"].get(table.name)
         if version is not None and is_readable(path, version, f"{c.MODEL_VERSION}={row[c.MODEL_VERSION]}/"):
             kept.add(version)
@@ -139,7 +138,7 @@ def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int)
     process left half-written is unused after a day.
     """
     kept = _newest(runs, keep) | set(artefacts_in_use(warehouse).values())
-    published = published_now(Warehouse(str(warehouse))).values()
+    published = published_now(warehouse).values()
     kept |= {row[name] for row in published for name in (c.MODEL_VERSION, c.INDEX_VERSION)}
     kept |= {name for version in sorted(kept) for name in _made_from(warehouse, version)}
     unused = [

@@ -22,8 +22,8 @@ from precise_core.artefacts import (
     replace_file,
     verify_sums,
 )
+from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
-from precise_core.publication.published import publications, published_now
 from precise_core.ranking.variants import publish_rankers
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
@@ -108,7 +108,7 @@ def _end(run: Mapping[str, Any]) -> datetime:
 def whole_state(job: Job) -> None:
     """Write down every table's version and everything in use, so that this run can be gone back to."""
     job.output_versions = {table.name: job.warehouse.version(table) for table in _tables(job)}
-    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.warehouse).items()}
+    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.folder).items()}
     job.artefacts = artefacts_in_use(job.folder) | indexes
 
 
@@ -128,7 +128,7 @@ def verify(job: Job, state: State) -> list[str]:
         Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(folder)
         seen.append(f"{key} {version}: SHA-256 as written")
     if PUBLISHED_MODELS.name in state.tables:
-        for task, row in publications(job.warehouse, state.tables[PUBLISHED_MODELS.name]).items():
+        for task, row in published_rows(job.folder, state.tables[PUBLISHED_MODELS.name]).items():
             Checkpoint.open(job.folder / CHECKPOINTS / row[c.MODEL_VERSION])
             seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
     return seen
@@ -223,7 +223,7 @@ def _may_move_first(job: Job, state: State) -> bool:
     version = state.tables.get(PUBLISHED_MODELS.name)
     if version is None:
         return True
-    named = {row[c.MODEL_VERSION] for row in publications(job.warehouse, version).values()}
+    named = {row[c.MODEL_VERSION] for row in published_rows(job.folder, version).values()}
     tables = [table for table in (ITEM_EMBEDDINGS, USER_EMBEDDINGS) if table.name in state.tables]
     found = [DeltaTable(job.warehouse.path(table)).partitions() for table in tables]
     return all(named <= {partition[c.MODEL_VERSION] for partition in partitions} for partitions in found)

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import CheckpointError, ConfigError, DataError, MissingTableError, SchemaError
 from precise_core.pair_scores.scores import choose_plan, score_pairs
-from precise_core.publication.published import published_vectors
+from precise_core.publication.night import published_vectors
 from precise_core.run.job import Job
 from precise_core.sources.cells import spark_path
 from precise_core.text.language_model import tokenizer_id

@@ -26,7 +26,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.errors import ModelError
-from precise_core.index.dot_products import dot_products
+from precise_core.index.engine import dot_products
 from precise_core.pair_scores.config import ScoringConfig
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths

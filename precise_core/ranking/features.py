@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.consume.as_of_spark import PublishedVersion, in_use, join_vectors
+from precise_core.consume.join_spark import PublishedVersion, join_as_of, version_at
 from precise_core.ranking.config import RankingFeaturesConfig
 from schemas import RANKING_FEATURES
 from schemas import columns as c
@@ -58,7 +58,7 @@ def build_ranking_features(
         impressions: ``schemas.IMPRESSIONS``.
         events: ``schemas.EVENTS``.
         items: ``schemas.ITEMS``.
-        user_vectors: Every vector of the task's users that was ever published (``vectors.join_vectors``).
+        user_vectors: Every vector of the task's users that was ever published (``join_as_of``).
         item_vectors: The same of items.
         task: Whose vectors are injected.
         versions: Which checkpoint of the task was in use from when on.
@@ -69,7 +69,7 @@ def build_ranking_features(
     shown = impressions.join(categories, on=c.ITEM_ID, how="left").fillna("", subset=[_CATEGORY])
     counted = _with_history(shown, events, categories)
     counted = _with_popularity(counted, events, config.popularity_days)
-    joined = join_vectors(counted, user_vectors, item_vectors, versions, at=c.IMPRESSION_TS)
+    joined = join_as_of(counted, user_vectors, item_vectors, versions, at=c.IMPRESSION_TS)
     columns = {
         c.TASK: F.lit(task),
         c.SPLIT: F.lit(c.TRAIN),
@@ -78,7 +78,7 @@ def build_ranking_features(
     }
     rows = joined.select(*[columns.get(name, F.col(name)).alias(name) for name in RANKING_FEATURES.column_names])
     instants = impressions.select(
-        c.IMPRESSION_TS, in_use(c.IMPRESSION_TS, versions)[c.VECTOR_SPACE].alias(c.VECTOR_SPACE)
+        c.IMPRESSION_TS, version_at(c.IMPRESSION_TS, versions)[c.VECTOR_SPACE].alias(c.VECTOR_SPACE)
     )
     if earlier is not None:
         rows = rows.unionByName(earlier)

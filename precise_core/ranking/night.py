@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.consume.join_spark import in_use, published_vectors, still_there
+from precise_core.consume.join_spark import held_vectors, in_use, still_there
 from precise_core.consume.publications import publication_history
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.features import build_ranking_features
@@ -40,7 +40,7 @@ class RankingFeatures:
     @property
     def rows(self) -> DataFrame:
         """The whole content of the table for the task."""
-        users, items = published_vectors(self._job.spark, self._job.folder, self._history)
+        users, items = held_vectors(self._job.spark, self._job.folder, self._history)
         return build_ranking_features(
             self._joined_anew,
             self._job.read(EVENTS),

@@ -10,7 +10,7 @@ from pathlib import Path
 from precise_core import artefacts
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError
-from precise_core.publication.published import published_tasks
+from precise_core.publication.night import published_tasks
 from precise_core.ranking.config import DCNConfig
 from precise_core.run.job import Job
 from schemas import columns as c

@@ -8,7 +8,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.publication.published import published_index, published_vectors
+from precise_core.publication.night import published_index, published_vectors
 from precise_core.recall.eligibility import excluded_items
 from precise_core.recall.popular import known_users, popular_candidates, popular_items
 from precise_core.recall.spark import recall_candidates

@@ -29,11 +29,7 @@ VectorUdf = Callable[..., Column]
 
 
 def item_vectors(spark: SparkSession, checkpoint: Path, batch_size: int = 4096) -> VectorUdf:
-    """A function of the columns item_index, token_ids and token_count; not for contextual checkpoints.
-
-    Raises:
-        CheckpointError: The checkpoint is missing or changed.
-    """
+    """A function of the columns item_index, token_ids and token_count; not for contextual checkpoints."""
     width = Checkpoint.open(checkpoint).manifest.max_token_length
     name = ship(spark, checkpoint)
 
@@ -52,12 +48,8 @@ def item_vectors(spark: SparkSession, checkpoint: Path, batch_size: int = 4096) 
 def user_vectors(
     spark: SparkSession, checkpoint: Path, catalog_file: Path, max_length: int, batch_size: int = 256
 ) -> VectorUdf:
-    """A function of ``left_padded(max_length)``.
-
-    Raises:
-        CheckpointError: The checkpoint is missing or changed.
-    """
-    Checkpoint.open(checkpoint)
+    """A function of ``left_padded(max_length)``."""
+    Checkpoint.open(checkpoint)  # missing or changed: fails before any Spark job
     name, catalog_name = ship(spark, checkpoint), ship(spark, catalog_file)
 
     def make_predictor() -> Callable[[np.ndarray], np.ndarray]:

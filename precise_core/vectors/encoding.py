@@ -7,6 +7,7 @@ B users, N items, L positions, T text tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,8 @@ _catalogs: dict[str, ItemCatalog] = {}
 def load_encoder(folder: str | Path, gpu: str | None = None) -> tuple[str, Precise]:
     """``(model_version, model)`` of a checkpoint, verified and loaded once per process, on this machine's device.
 
-    What is loaded is told by its checksum, not by its place. On a CPU the weights are mapped into memory, so that the
+    A model is identified by its checksum, not by its path. On a CPU the weights are mapped into memory, so that the
     workers of one machine share them. ``gpu`` is the address of the one to use, where a machine has several.
-
-    Raises:
-        CheckpointError: The folder is missing or a file in it was changed.
     """
     device = encoding_device(gpu)
     key = (content_sum(Path(folder)), device)
@@ -47,11 +45,7 @@ def encoding_device(gpu: str | None = None) -> torch.device:
 
 
 def load_catalog(file: Path) -> ItemCatalog:
-    """The catalog in ``file``, read once per process: every batch of a worker asks for the same.
-
-    Raises:
-        ModelError: The file is missing or is not an item catalog.
-    """
+    """The catalog in ``file``, read once per process: every batch of a worker needs the same."""
     key = str(file)
     if key not in _catalogs:
         _catalogs.clear()
@@ -60,19 +54,13 @@ def load_catalog(file: Path) -> ItemCatalog:
 
 
 def encode_catalog(model: Precise, catalog: ItemCatalog, item_indices_N: np.ndarray, batch: int = 4096) -> np.ndarray:
-    """Serving vectors of items of a catalog, shape ``(N, D)`` float32; for models of every ``token_init``.
+    """Serving vectors of items of a catalog, shape ``(N, D)`` float32; for models of every ``token_init``."""
 
-    Raises:
-        ModelError: The model reads hidden states and the catalog has none; or a vector is not usable.
-    """
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(item_indices_N), batch):
-            indices_N = torch.from_numpy(item_indices_N[start : start + batch].astype(np.int64))
-            (fused_ND,) = fuse_distinct(model, catalog, indices_N.to(model.device))
-            parts.append(model.serving_item_vectors(fused_ND).float().cpu().numpy())
-    vectors_ND = np.concatenate(parts) if parts else np.zeros((0, model.config.fusion.width), np.float32)
-    return _finite(vectors_ND, "item")
+    def fused(rows: slice) -> torch.Tensor:
+        indices_N = torch.from_numpy(item_indices_N[rows].astype(np.int64))
+        return fuse_distinct(model, catalog, indices_N.to(model.device))[0]
+
+    return _serving_vectors(model, fused, len(item_indices_N), batch)
 
 
 def encode_items(
@@ -83,18 +71,25 @@ def encode_items(
     Needs no catalog, so that a stream of items of any length can be encoded; a contextual model needs one, see
     ``encode_catalog``.
     """
-    parts = []
+
+    def fused(rows: slice) -> torch.Tensor:
+        return model.item_embeddings(
+            # Arrow's buffers are read-only, which torch does not know: it gets copies.
+            torch.from_numpy(item_indices_N[rows].astype(np.int64)).to(model.device),
+            torch.from_numpy(token_ids_NT[rows].copy()).to(model.device),
+            torch.from_numpy(token_counts_N[rows].copy()).to(model.device),
+        )
+
+    return _serving_vectors(model, fused, len(item_indices_N), batch)
+
+
+def _serving_vectors(model: Precise, fused: Callable[[slice], torch.Tensor], items: int, batch: int) -> np.ndarray:
+    """Vectors of items in batches, of which ``fused`` gives the embeddings [rows, D]."""
+    vectors_ND = np.zeros((items, model.config.fusion.width), np.float32)
     with torch.inference_mode():
-        for start in range(0, len(item_indices_N), batch):
+        for start in range(0, items, batch):
             rows = slice(start, start + batch)
-            fused_ND = model.item_embeddings(
-                # Arrow's buffers are read-only, which torch does not know: it gets copies.
-                torch.from_numpy(item_indices_N[rows].astype(np.int64)).to(model.device),
-                torch.from_numpy(token_ids_NT[rows].copy()).to(model.device),
-                torch.from_numpy(token_counts_N[rows].copy()).to(model.device),
-            )
-            parts.append(model.serving_item_vectors(fused_ND).float().cpu().numpy())
-    vectors_ND = np.concatenate(parts) if parts else np.zeros((0, model.config.fusion.width), np.float32)
+            vectors_ND[rows] = model.serving_item_vectors(fused(rows)).float().cpu().numpy()
     return _finite(vectors_ND, "item")
 
 
@@ -135,6 +130,11 @@ def _left_padded(items_E: np.ndarray, ends_B: np.ndarray, lengths_B: np.ndarray)
 
 
 def _finite(vectors_ND: np.ndarray, what: str) -> np.ndarray:
+    """The vectors, of an ``item`` or a ``user`` each.
+
+    Raises:
+        ModelError: One of them cannot be used.
+    """
     bad = ~np.isfinite(vectors_ND).all(axis=1) | (np.abs(vectors_ND).sum(axis=1) == 0)
     if bad.any():
         raise ModelError(f"{int(bad.sum())} of {len(bad)} {what} vectors are NaN, infinite or all zero")

@@ -26,11 +26,12 @@ from precise_core.vectors.encoding import encode_catalog, encode_items, encode_u
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists, float_lists, ragged_rows
 from precise_core.warehouse.instants import instant
-from schemas import TABLES
+from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
-_WRITERS = {table.name: table.written_by for table in TABLES}
+_OF_ITEM = [c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD, c.TEXT_HASH]  # what a worker returns
+_OF_USER = [c.USER_ID, c.TASK, c.EMBEDDING, c.SEQUENCE_HASH]
 
 
 def embed_items(
@@ -48,20 +49,10 @@ def embed_items(
     version = Checkpoint.open(checkpoint).model_version  # missing or changed: fails before any Spark job
     name = ship(spark, checkpoint)
     catalog_name = ship(spark, catalog_file) if catalog_file else None
-    encoded = item_tokens.select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH).mapInArrow(
-        _item_encoder(name, catalog_name),
-        f"{c.ITEM_ID} string, {c.ITEM_INDEX} int, {c.EMBEDDING} array<float>, {c.IS_COLD} boolean, "
-        f"{c.TEXT_HASH} string",
-    )
-    return encoded.select(
-        c.ITEM_ID,
-        c.ITEM_INDEX,
-        F.lit(version).alias(c.MODEL_VERSION),
-        c.EMBEDDING,
-        F.lit(embedded_at).alias(c.EMBEDDED_AT),
-        c.IS_COLD,
-        c.TEXT_HASH,
-    )
+    read = item_tokens.select(c.ITEM_ID, c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH)
+    encoded = read.mapInArrow(_item_encoder(name, catalog_name), ITEM_EMBEDDINGS.ddl(*_OF_ITEM))
+    stamps = {c.MODEL_VERSION: F.lit(version), c.EMBEDDED_AT: F.lit(embedded_at)}
+    return encoded.withColumns(stamps).select(*ITEM_EMBEDDINGS.column_names)
 
 
 def embed_users(
@@ -72,18 +63,10 @@ def embed_users(
     read = sequences.select(
         c.USER_ID, c.TASK, newest_items(max_length).alias(c.ITEM_INDICES), sequence_hash(max_length)
     )
-    encoded = read.mapInArrow(
-        _user_encoder(ship(spark, checkpoint), ship(spark, catalog_file), max_length),
-        f"{c.USER_ID} string, {c.TASK} string, {c.EMBEDDING} array<float>, {c.SEQUENCE_HASH} bigint",
-    )
-    return encoded.select(
-        c.USER_ID,
-        c.TASK,
-        F.lit(version).alias(c.MODEL_VERSION),
-        c.EMBEDDING,
-        instant(as_of).alias(c.AS_OF),
-        c.SEQUENCE_HASH,
-    )
+    encode = _user_encoder(ship(spark, checkpoint), ship(spark, catalog_file), max_length)
+    encoded = read.mapInArrow(encode, USER_EMBEDDINGS.ddl(*_OF_USER))
+    stamps = {c.MODEL_VERSION: F.lit(version), c.AS_OF: instant(as_of)}
+    return encoded.withColumns(stamps).select(*USER_EMBEDDINGS.column_names)
 
 
 def newest_items(max_length: int) -> Column:
@@ -109,16 +92,9 @@ def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_
             vectors_ND = encode_catalog(model, catalog, indices_N) if catalog else _encode_batch(model, batch)
             known_N = indices_N < len(trained)
             is_cold_N = ~(known_N & trained[np.where(known_N, indices_N, 0)])
-            yield pa.RecordBatch.from_arrays(
-                [
-                    batch.column(c.ITEM_ID),
-                    batch.column(c.ITEM_INDEX),
-                    float_lists(vectors_ND),
-                    pa.array(is_cold_N),
-                    batch.column(c.TEXT_HASH),
-                ],
-                names=[c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD, c.TEXT_HASH],
-            )
+            ids, text_hashes = batch.column(c.ITEM_ID), batch.column(c.TEXT_HASH)
+            columns = [ids, batch.column(c.ITEM_INDEX), float_lists(vectors_ND), pa.array(is_cold_N), text_hashes]
+            yield pa.RecordBatch.from_arrays(columns, names=_OF_ITEM)
 
     return apply
 
@@ -154,15 +130,13 @@ def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> C
             if not batch.num_rows:
                 continue
             vectors_BD = encode_users(model, catalog, ragged_rows(batch.column(c.ITEM_INDICES)), max_length)
-            yield pa.RecordBatch.from_arrays(
-                [batch.column(c.USER_ID), batch.column(c.TASK), float_lists(vectors_BD), batch.column(c.SEQUENCE_HASH)],
-                names=[c.USER_ID, c.TASK, c.EMBEDDING, c.SEQUENCE_HASH],
-            )
+            ids, tasks, hashes = (batch.column(name) for name in (c.USER_ID, c.TASK, c.SEQUENCE_HASH))
+            yield pa.RecordBatch.from_arrays([ids, tasks, float_lists(vectors_BD), hashes], names=_OF_USER)
 
     return apply
 
 
-def one_version(vectors: DataFrame, model_version: str, name: str) -> DataFrame:
+def one_version(vectors: DataFrame, model_version: str, table: Table) -> DataFrame:
     """The rows of one checkpoint.
 
     Raises:
@@ -171,5 +145,7 @@ def one_version(vectors: DataFrame, model_version: str, name: str) -> DataFrame:
     chosen = vectors.where(F.col(c.MODEL_VERSION) == model_version)
     if chosen.isEmpty():
         there = sorted(row[0] for row in vectors.select(c.MODEL_VERSION).distinct().collect())
-        raise VersionMixError(f"{name} has no rows of {model_version}; it has {there}; run jobs/{_WRITERS[name]}.py")
+        raise VersionMixError(
+            f"{table.name} has no rows of {model_version}; it has {there}; run jobs/{table.written_by}.py"
+        )
     return chosen

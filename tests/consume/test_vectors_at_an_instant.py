@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from precise_core.consume.as_of_spark import PUBLICATION, PublishedVersion, join_vectors
+from precise_core.consume.join_spark import PUBLICATION, PublishedVersion, join_as_of
 from precise_core.errors import DataError
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -44,7 +44,7 @@ def joined(spark: SparkSession, users: list[Vector], items: list[Vector], versio
     shape = f"{{}} string, {PUBLICATION} int, since timestamp, embedding array<float>"
     places = {of.model_version: place for place, of in enumerate(sorted(versions, key=lambda of: of.since))}
     users, items = ([(key, places[of], *rest) for key, of, *rest in rows if of in places] for rows in (users, items))
-    frame = join_vectors(
+    frame = join_as_of(
         spark.createDataFrame(ROWS, "n int, user_id string, what string, at timestamp"),
         spark.createDataFrame(users, shape.format("user_id")),
         spark.createDataFrame(items, shape.format("item_id")),

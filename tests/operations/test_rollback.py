@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from precise_core.artefacts import artefacts_in_use
+from precise_core.consume.publications import published_now
 from precise_core.index.index import VectorIndex
-from precise_core.publication.published import published_now
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.tables import Warehouse
 from schemas import RUNS, TABLES
@@ -33,7 +33,7 @@ def content(warehouse: Path) -> dict[str, Any]:
     }
     indexes = {
         task: sorted(VectorIndex.open(index_of(warehouse, task), row[c.MODEL_VERSION]).item_ids)
-        for task, row in published_now(Warehouse(str(warehouse))).items()
+        for task, row in published_now(warehouse).items()
     }
     tables = {name: files for name, files in tables.items() if files}
     return {"tables": tables, "in use": artefacts_in_use(warehouse), "indexes": indexes}
@@ -41,7 +41,7 @@ def content(warehouse: Path) -> dict[str, Any]:
 
 def index_of(warehouse: Path, task: str) -> Path:
     """The folder of the index that is published for a task."""
-    return warehouse / "indexes" / published_now(Warehouse(str(warehouse)))[task][c.INDEX_VERSION]
+    return warehouse / "indexes" / published_now(warehouse)[task][c.INDEX_VERSION]
 
 
 def last_night(warehouse: Path) -> str:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from precise_core.artefacts import artefacts_in_use
+from precise_core.consume.publications import published_now
 from precise_core.index.config import IndexConfig
 from precise_core.index.index import build_index
 from precise_core.operations.maintenance import unused_artefacts
 from precise_core.operations.rollback import begin, state_after, whole_state
-from precise_core.publication.published import published_now
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import publish_latest, unpublish
 from precise_core.warehouse.care import content_changed, live_files
@@ -114,7 +114,7 @@ def nights(tmp_path: Path) -> tuple[Path, str]:
 
 
 def published(warehouse: Path) -> dict[str, str]:
-    return {task: row[c.MODEL_VERSION] for task, row in published_now(Warehouse(str(warehouse))).items()}
+    return {task: row[c.MODEL_VERSION] for task, row in published_now(warehouse).items()}
 
 
 def test_what_is_published_moves_too_and_names_vectors_at_every_moment(

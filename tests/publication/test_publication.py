@@ -11,9 +11,15 @@ from pyspark.sql import SparkSession
 
 from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError
 from precise_core.index.index import VectorIndex
-from precise_core.publication.drift_night import drift_facts
-from precise_core.publication.night import publication_follows, valid_from
-from precise_core.publication.published import published_checkpoint, published_index, published_tasks, published_vectors
+from precise_core.publication.night import (
+    drift_facts,
+    publication_follows,
+    published_checkpoint,
+    published_index,
+    published_tasks,
+    published_vectors,
+    valid_from,
+)
 from precise_core.run.job import Job
 from precise_core.training.night import latest_checkpoint
 from precise_core.warehouse.tables import Warehouse

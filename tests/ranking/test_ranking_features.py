@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.consume.as_of_spark import PUBLICATION, PublishedVersion
+from precise_core.consume.join_spark import PUBLICATION, PublishedVersion
 from precise_core.ranking.config import RankingFeaturesConfig
 from precise_core.ranking.features import build_ranking_features
 from precise_core.warehouse.instants import instant

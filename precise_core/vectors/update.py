@@ -1,0 +1,149 @@
+"""Which vectors of a checkpoint are missing, stale or left over, and what the table has to become."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from precise_core.training.checkpoint import Checkpoint
+from schemas import Table
+
+_NEEDED, _STORED = "is_needed", "is_stored"
+_MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorInputs:
+    """What the vectors of one checkpoint are made from, and those that are stored.
+
+    Attributes:
+        table: Where the vectors are.
+        checkpoint: What encodes them.
+        rows: One row per vector that there has to be, with what the encoder reads.
+        stored: The checkpoint's rows of ``table``; None where no run has written the table yet.
+        fingerprint: Column of ``rows`` and of ``table``: equal where a stored vector is still what would be encoded.
+        spread: An integer that spreads ``rows`` evenly, for encoding them in parts.
+        most_parts: How many parts it can make.
+    """
+
+    table: Table
+    checkpoint: Checkpoint
+    rows: DataFrame
+    stored: DataFrame | None
+    fingerprint: str
+    spread: Column
+    most_parts: int
+
+    @property
+    def key(self) -> str:
+        """Column with the identity of a vector within the checkpoint."""
+        return self.table.key[0]
+
+    @property
+    def model_version(self) -> str:
+        return self.checkpoint.model_version
+
+    @property
+    def width(self) -> int:
+        return self.checkpoint.manifest.model.fusion.width
+
+
+def differences(inputs: VectorInputs, *, full: bool = False) -> DataFrame:
+    """key, is_needed, is_stored of everything that has no vector, a stale one, or one that is not needed any more.
+
+    ``full`` takes every stored vector for stale.
+    """
+    key = inputs.key
+    needed = inputs.rows.select(key, F.col(inputs.fingerprint).alias(_NEEDED))
+    if inputs.stored is None:
+        return needed.select(key, F.lit(True).alias(_NEEDED), F.lit(False).alias(_STORED))
+    stored = inputs.stored.select(key, F.col(inputs.fingerprint).alias(_STORED))
+    joined = needed.join(stored, on=key, how="full_outer")
+    is_same = F.lit(not full) & F.col(_NEEDED).eqNullSafe(F.col(_STORED))
+    return joined.where(~is_same).select(
+        key, F.col(_NEEDED).isNotNull().alias(_NEEDED), F.col(_STORED).isNotNull().alias(_STORED)
+    )
+
+
+@dataclass(frozen=True)
+class Update:
+    """What has to be encoded, so that a job that was killed goes on with what is missing.
+
+    Vectors that only come in addition (a new checkpoint, new items) are appended part by part. Where stored vectors
+    change or go, readers may be using them: everything new comes in one commit, beside the stored vectors that stay.
+
+    Attributes:
+        stale: ``differences``, persisted.
+        needed: Vectors that there have to be; ``new`` of them are not stored yet, ``changed`` ones are stale.
+        gone: Stored vectors that are not needed any more.
+    """
+
+    inputs: VectorInputs
+    stale: DataFrame
+    needed: int
+    new: int
+    changed: int
+    gone: int
+
+    @classmethod
+    def of(cls, inputs: VectorInputs, *, full: bool = False) -> Update:
+        """``full`` encodes everything, whatever is stored."""
+        stale = differences(inputs, full=full).persist()
+        counts = stale.agg(
+            F.count_if(F.col(_NEEDED) & ~F.col(_STORED)).alias("new"),
+            F.count_if(F.col(_NEEDED) & F.col(_STORED)).alias("changed"),
+            F.count_if(~F.col(_NEEDED)).alias("gone"),
+        ).collect()[0]
+        return cls(inputs, stale, inputs.rows.count(), **counts.asDict())
+
+    @property
+    def encoded(self) -> int:
+        return self.new + self.changed
+
+    @property
+    def in_words(self) -> str:
+        return f"{self.encoded:,} encoded, {self.needed - self.encoded:,} kept, {self.gone:,} removed"
+
+    @property
+    def replaces(self) -> bool:
+        """Whether stored vectors change or go."""
+        return bool(self.changed or self.gone)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is nothing to write."""
+        return self.inputs.stored is not None and not self.replaces and not self.new
+
+    def parts(self, name: str, part_mib: float) -> Iterator[tuple[str, DataFrame]]:
+        """Name and rows of everything that is encoded, gated and committed together; nothing where all is current."""
+        todo = self.inputs.rows
+        if self.new < self.needed:
+            todo = todo.join(self.stale.where(_NEEDED).select(self.inputs.key), on=self.inputs.key, how="left_semi")
+        if self.replaces:
+            yield name, self._spread_out(todo)
+        elif not self.is_current:
+            parts = min(self.inputs.most_parts, _files(self.new, self.inputs.width, part_mib))
+            for part in range(parts):
+                chosen = todo.where(F.pmod(self.inputs.spread, F.lit(parts)) == part)
+                yield name if parts == 1 else f"{name} {part + 1} of {parts}", self._spread_out(chosen)
+
+    def with_kept(self, vectors: DataFrame, part_mib: float) -> DataFrame:
+        """New vectors beside the stored ones that stay: the whole content of the checkpoint's slice."""
+        if self.inputs.stored is None:
+            return vectors
+        replaced = self.stale.where(_STORED).select(self.inputs.key)
+        kept = self.inputs.stored.join(replaced, on=self.inputs.key, how="left_anti")
+        return kept.unionByName(vectors).coalesce(_files(self.needed, self.inputs.width, part_mib))
+
+    def _spread_out(self, rows: DataFrame) -> DataFrame:
+        """As many partitions as tasks run at once: a few large files would otherwise be encoded by a few of them."""
+        return rows.repartition(rows.sparkSession.sparkContext.defaultParallelism, self.inputs.key)
+
+
+def _files(rows: int, width: int, part_mib: float) -> int:
+    """How many files of about ``part_mib`` the vectors of so many rows fill."""
+    return max(1, math.ceil(rows * width * 4 / (part_mib * _MIB)))
