@@ -38,7 +38,7 @@ from precise_core.evaluation.references import (
 )
 from precise_core.models.catalog import ItemCatalog
 from precise_core.publication.published import published_checkpoint, published_version
-from precise_core.recall.eligibility import excluded_items
+from precise_core.recall.popular import excluded_items
 from precise_core.run.job import Job
 from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.sources.config import SyntheticSource

@@ -14,6 +14,7 @@ import numpy as np
 from precise_core.errors import ModelError
 from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
+from precise_core.recall.merge import first_of_each_pair, numbered
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,8 @@ def recall_u2i(
         index: Items of the same checkpoint as the user vectors.
         user_vectors_UD: One vector per user.
         k: Items per user, at most.
-        excluded: Per user the rows that are not wanted (for example items the user had); rows of -1 are ignored.
+        excluded: Per user the rows to leave out (for example items the user had); rows of -1 are ignored.
         allowed_rows_N: Mask of rows that may be returned to anybody; deleted items are False here.
-
-    Raises:
-        ModelError: A vector is not finite or of another width, or ``excluded`` has another number of users.
     """
     users = len(user_vectors_UD)
     if excluded is None:
@@ -156,23 +154,18 @@ def _best_per_item(
     """Positions of the best candidate of each (user, item) among ``keep``."""
     kept = np.flatnonzero(keep)
     order = kept[np.lexsort((positions[kept], -scores[kept], items[kept], users[kept]))]
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = (users[order][1:] != users[order][:-1]) | (items[order][1:] != items[order][:-1])
-    return order[is_first]
+    return first_of_each_pair(order, users, items)
 
 
 def _ranked(users: np.ndarray, items: np.ndarray, scores: np.ndarray, seeds: np.ndarray, k: int) -> Candidates:
     """Order by user, score (best first) and row; number within the user; keep the first k."""
     order = np.lexsort((items, -scores, users))
     users = users[order]
-    ranks = np.arange(len(users)) - np.searchsorted(users, users) + 1
-    top = order[ranks <= k]
+    ranks = numbered(users)
+    is_top = ranks <= k
+    top = order[is_top]
     return Candidates(
-        users[ranks <= k],
-        ranks[ranks <= k].astype(np.int32),
-        items[top],
-        scores[top].astype(np.float32),
-        seeds[top],
+        users[is_top], ranks[is_top].astype(np.int32), items[top], scores[top].astype(np.float32), seeds[top]
     )
 
 
