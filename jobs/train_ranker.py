@@ -1,15 +1,22 @@
 """Train the DCN ranking model alone and with PRECISE's vectors (section VI-C, Table IX).
 
 Reads ranking_features. Writes a checkpoint folder per variant under <warehouse>/rankers. A variant that has nothing to
-learn from yet is left out; the model of before, if there is one, stays in use.
+learn from yet is left out; the previous model, if there is one, stays in use.
 """
 
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.data import RankingData
-from precise_core.ranking.night import ranking_slice, read_slice
-from precise_core.ranking.train import RankerCheckpoint, RankerProgress, train_ranker
-from precise_core.ranking.variants import Variant, publish_rankers, ranker_folder, rankers_in_use, variants
+from precise_core.ranking.night import (
+    publish_rankers,
+    ranker_folder,
+    rankers_in_use,
+    ranking_slice,
+    read_slice,
+    variants,
+)
+from precise_core.ranking.train import RankerCheckpoint, train_ranker
+from precise_core.ranking.variants import Variant
 from precise_core.run.job import Job
 from schemas import RANKING_FEATURES
 from schemas import columns as c
@@ -17,13 +24,13 @@ from schemas import columns as c
 
 @command()
 def main(job: Job) -> None:
-    before, rows, used = rankers_in_use(job), 0, 0
+    previous, rows, used = rankers_in_use(job), 0, 0
     versions: dict[str, str] = {}
     for variant in variants(job):
         try:
             ranker, data = _train(job, variant)
         except NothingToLearnError as error:
-            version = before.get(variant.system)
+            version = previous.get(variant.system)
             job.say(f"{variant.system}: left out, {error}; {version or 'none'} stays in use")
             versions |= {variant.system: version} if version else {}
             continue
@@ -47,14 +54,10 @@ def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
         use_vectors=variant.use_vectors,
         seed=settings.seed,
         out=ranker_folder(job),
-        progress=_teller(job, variant.system),
+        progress=lambda figures: job.say(f"{variant.system}: {', '.join(f'{n} {v:.4g}' for n, v in figures.items())}"),
         parent={"task": variant.task, "ranking_features": job.pin(RANKING_FEATURES)},
     )
     return ranker, data
-
-
-def _teller(job: Job, system: str) -> RankerProgress:
-    return lambda figures: job.say(f"{system}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
 
 if __name__ == "__main__":

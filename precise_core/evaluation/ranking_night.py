@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions, gains
-from precise_core.ranking.night import ranking_slice, read_slice
-from precise_core.ranking.variants import current_rankers, ranking_tasks
+from precise_core.ranking.night import current_rankers, ranking_slice, ranking_tasks, read_slice
 from precise_core.run.job import Job
 from schemas import RANKING_SCORES
 from schemas import columns as c

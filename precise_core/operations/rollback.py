@@ -18,7 +18,7 @@ from precise_core.artefacts import verify_sums
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
 from precise_core.operations.old_artefacts import FOLDERS, pointers
 from precise_core.publication.published import publications, published_now
-from precise_core.ranking.variants import publish_rankers
+from precise_core.ranking.night import publish_rankers
 from precise_core.run.job import ROLLBACK_JOURNAL, Job
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
 from precise_core.warehouse.care import live_files

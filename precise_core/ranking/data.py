@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from precise_core.errors import DataError, SchemaError, VersionMixError
+from precise_core.errors import DataError, NothingToLearnError, SchemaError, VersionMixError
 from schemas import columns as c
 
 _COLUMNS = (
@@ -27,6 +28,44 @@ _COLUMNS = (
     c.MODEL_VERSION,
     c.VECTOR_SPACE,
 )
+
+
+@dataclass(frozen=True)
+class RankingSlice:
+    """Rows of `ranking_features` that one ranking model may see together.
+
+    Attributes:
+        task: Whose vectors.
+        space: The vector space; vectors of another one would be noise to the model.
+        model_versions: The checkpoints in it.
+    """
+
+    task: str
+    space: str
+    model_versions: tuple[str, ...]
+
+
+def choose_slice(rows: pa.Table, task: str, space: str | None = None) -> RankingSlice:
+    """What to train and to test a task's ranking model on: the rows in ``space``, by default the newest impression's.
+
+    Args:
+        rows: task, vector_space, model_version and impression_ts of `ranking_features`.
+        task: Whose vectors.
+        space: Of a model that is trained already.
+
+    Raises:
+        NothingToLearnError: No impression was joined for the task, or none in the space.
+    """
+    groups = rows.filter(pc.equal(rows[c.TASK], task)).group_by([c.VECTOR_SPACE, c.MODEL_VERSION])
+    newest = groups.aggregate([(c.IMPRESSION_TS, "max")]).sort_by(f"{c.IMPRESSION_TS}_max").to_pylist()
+    if not newest:
+        raise NothingToLearnError(f"{task}: no impression lies at or after the as_of of a published model")
+    space = space or newest[-1][c.VECTOR_SPACE]
+    versions = tuple(row[c.MODEL_VERSION] for row in newest if row[c.VECTOR_SPACE] == space)
+    if not versions:
+        there = sorted({row[c.VECTOR_SPACE] for row in newest})
+        raise NothingToLearnError(f"{task}: no impression has vectors of the space {space!r}, but of {there}")
+    return RankingSlice(task, space, versions)
 
 
 @dataclass(frozen=True)
