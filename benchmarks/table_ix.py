@@ -23,7 +23,7 @@ from benchmarks import results_page
 from benchmarks.ranking_page import section
 from precise_core.config import load_config
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
-from precise_core.evaluation.ranking_night import impressions_to_test_on
+from precise_core.evaluation.night import impressions_to_test_on
 from precise_core.experiments.machine import machine
 from precise_core.intake.read import describe_source
 from precise_core.ranking.data import RankingData

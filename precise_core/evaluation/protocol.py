@@ -129,54 +129,6 @@ class EvaluationResult:
         ]
 
 
-class EmbeddingScorer:
-    """Dot product of user and item vectors of one checkpoint.
-
-    Args:
-        user_vectors_UD: One row per user; rows of users without a vector are ignored.
-        item_vectors_ND: One row per item; rows of items without a vector are ignored.
-        has_user_U: Which users have a vector; all where None.
-        has_item_N: Which items have a vector; the others are never ranked. All where None.
-        fallback: Scores of users without a vector (cold users get the most popular items).
-    """
-
-    def __init__(
-        self,
-        user_vectors_UD: np.ndarray,
-        item_vectors_ND: np.ndarray,
-        *,
-        has_user_U: np.ndarray | None = None,
-        has_item_N: np.ndarray | None = None,
-        fallback: Scorer | None = None,
-    ) -> None:
-        self._users = np.asarray(user_vectors_UD, np.float32)
-        self._items = np.asarray(item_vectors_ND, np.float32)
-        self._has_user = np.ones(len(self._users), bool) if has_user_U is None else np.asarray(has_user_U)
-        self._has_item = np.ones(len(self._items), bool) if has_item_N is None else np.asarray(has_item_N)
-        self._fallback = fallback
-
-    def item_vectors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the items that have a vector, and the vectors."""
-        rows = np.flatnonzero(self._has_item)
-        return rows, self._items[rows]
-
-    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
-        """float32 [B, N].
-
-        Raises:
-            ModelError: A user has no vector and there is no fallback.
-        """
-        warm = self._has_user[user_rows_B]
-        if self._fallback is None and not warm.all():
-            raise ModelError(f"{int((~warm).sum())} users have no vector and there is no fallback for them")
-        block = np.empty((len(user_rows_B), len(self._items)), np.float32)
-        block[warm] = self._users[user_rows_B[warm]] @ self._items.T
-        block[np.ix_(warm, ~self._has_item)] = -np.inf
-        if self._fallback is not None and not warm.all():
-            block[~warm] = self._fallback.scores(user_rows_B[~warm])
-        return block
-
-
 def evaluate_ranking(
     systems: Mapping[str, Scorer],
     task: EvaluationTask,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,11 @@ from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import DataError, NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.config import BlendConfig
 from precise_core.evaluation.names import with_history
-from precise_core.evaluation.night import OfflineEvaluation
-from precise_core.evaluation.protocol import (
-    USER_FILTERS,
-    EmbeddingScorer,
-    EvaluationResult,
-    evaluate_ranking,
-)
+from precise_core.evaluation.night import offline_evaluation, references
+from precise_core.evaluation.protocol import USER_FILTERS, EvaluationResult, evaluate_ranking
+from precise_core.evaluation.questions import OfflineEvaluation
 from precise_core.evaluation.references import Scorer
+from precise_core.evaluation.systems import EmbeddingScorer, encoded_system
 from precise_core.experiments.blend import Blend
 from precise_core.experiments.blending import Blending
 from precise_core.experiments.lightgcn import graph_system
@@ -98,7 +96,7 @@ class Questions:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job, self.evaluation = job, OfflineEvaluation(job)
+        self._job = job
         self._blendings: dict[str, Blending] = {}
         self.scorers: dict[tuple[int, str], dict[str, EmbeddingScorer]] = {}
         self.blends: list[dict[str, Any]] = []
@@ -107,6 +105,10 @@ class Questions:
         # Published leave-one-out figures come in two readings: nothing filtered, and seen items filtered.
         is_by_time = job.settings.windows.split != LEAVE_ONE_OUT
         self._filters = USER_FILTERS if is_by_time else USER_FILTERS[:2]
+
+    @cached_property
+    def evaluation(self) -> OfflineEvaluation:
+        return offline_evaluation(self._job, self.tasks)
 
     def refuse_doubtful_order(self) -> None:
         """Compare nothing on a log whose order is not one of time.
@@ -124,7 +126,7 @@ class Questions:
 
     def ask_references(self) -> dict[str, EvaluationResult]:
         """By task, the figures of the simple references."""
-        return {task: self._ask(task, self.evaluation.references(task)) for task in self.tasks}
+        return {task: self._ask(task, references(self._job, self.evaluation, task)) for task in self.tasks}
 
     def ask(self, job: Job, name: str, system: SystemTraining, blend: BlendConfig) -> dict[str, EvaluationResult]:
         """By task, the figures of one system, and of the same blended with the users' own history where asked for.
@@ -144,7 +146,7 @@ class Questions:
             checkpoint = system.checkpoints[history]
             catalog = item_catalog(job, checkpoint)
             popular = self.evaluation.most_popular(task)
-            scorer = self.evaluation.encoded(checkpoint, catalog, history, popular)
+            scorer = encoded_system(self.evaluation, checkpoint, catalog, history, popular)
             systems: dict[str, Scorer] = {name: scorer}
             self.scorers.setdefault((job.settings.seed, task), {})[name] = scorer
             if blend.weights:

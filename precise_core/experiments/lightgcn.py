@@ -8,8 +8,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 
-from precise_core.evaluation.night import OfflineEvaluation
-from precise_core.evaluation.protocol import EmbeddingScorer
+from precise_core.evaluation.questions import OfflineEvaluation
+from precise_core.evaluation.systems import EmbeddingScorer, vector_system
 from precise_core.experiments.blending import Blending
 from precise_core.experiments.lightgcn_training import GraphVectors, Quality, train_lightgcn
 from precise_core.experiments.trainings import Trained, digest, note_of, read_note, what_trainings_read, write_note
@@ -53,7 +53,7 @@ def graph_system(
     items, users = (np.flatnonzero(known_UN.getnnz(axis=axis)) for axis in (0, 1))
     user_rows = evaluation.rows_of([at_cut.user_ids[row] for row in users])
     popular = evaluation.most_popular(task)
-    scorer = evaluation.scorer(items, tensors["items"][items], user_rows, tensors["users"][users], popular)
+    scorer = vector_system(evaluation, items, tensors["items"][items], user_rows, tensors["users"][users], popular)
     return scorer, read_note(note)
 
 
@@ -64,7 +64,7 @@ def _quality(validation: Blending, task: str, train_UN: sparse.csr_matrix) -> Qu
     popular = at_cut.most_popular(task)
 
     def quality(users_UD: np.ndarray, items_ND: np.ndarray) -> float:
-        return validation.quality(at_cut.scorer(items, items_ND[items], users, users_UD[users], popular))
+        return validation.quality(vector_system(at_cut, items, items_ND[items], users, users_UD[users], popular))
 
     return quality
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from precise_core.evaluation.calibration import calibration, calibration_error
+from precise_core.evaluation.impressions import calibration, calibration_error
 from precise_core.report import formats, plots
 from precise_core.report import verdicts as v
 from precise_core.report.blocks import Block, Cell, Grid, Heading, Plot, Plots, Skip, Text, Verdicts

@@ -21,8 +21,8 @@ from precise_core.evaluation.bootstrap import (
     mean_intervals,
     paired_difference,
 )
-from precise_core.evaluation.calibration import calibration, calibration_error
 from precise_core.evaluation.groups import item_groups
+from precise_core.evaluation.impressions import calibration, calibration_error
 from precise_core.evaluation.metrics import (
     auc,
     auc_by_user,
