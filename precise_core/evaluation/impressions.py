@@ -1,4 +1,7 @@
-"""Evaluation of ranking models on impressions: AUC, GAUC and log loss with intervals by user (question `ranking`)."""
+"""Evaluation of ranking models on impressions: AUC, GAUC and log loss with intervals by user, and calibration.
+
+The question `ranking` of `evaluation_metrics`. I impressions.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,16 @@ import numpy as np
 
 from precise_core.errors import DataError, NothingToEvaluateError
 from precise_core.evaluation.bootstrap import auc_difference, auc_interval, mean_interval, paired_difference
+from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.metrics import auc_by_user, log_loss_by_user
-from schemas import columns as c
+from precise_core.evaluation.protocol import MetricKey, metric_row
 
 BINS = 10
 
 
 @dataclass(frozen=True)
 class ImpressionTask:
-    """Impressions of the test split; the arrays are parallel (I impressions).
-
-    Attributes:
-        task: Name of the task the impressions belong to.
-        as_of: The instant the vectors know the world up to.
-        user_ids_I: To whom it was shown.
-        labels_I: 1 = taken, 0 = passed over.
-        samples: Bootstrap samples.
-        seed: Of the bootstrap.
-    """
+    """Impressions of the test split: to whom each was shown, and whether it was taken (1) or passed over (0)."""
 
     task: str
     as_of: datetime
@@ -47,16 +42,12 @@ class ImpressionTask:
 def evaluate_impressions(
     systems: Mapping[str, np.ndarray], task: ImpressionTask, *, model_versions: Mapping[str, str | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of evaluation_metrics: auc, gauc, log_loss and calibration_error of each system's probabilities.
-
-    Raises:
-        DataError: A system has another number of probabilities than there are impressions.
-    """
+    """Rows of evaluation_metrics: auc, gauc, log_loss and calibration_error of each system's probabilities."""
     rows: list[dict[str, Any]] = []
     for name, probabilities_I in systems.items():
         _require_parallel(name, probabilities_I, task)
-        for metric, (value, low, high, users) in _figures(probabilities_I, task).items():
-            rows.append(_row(task, name, (model_versions or {}).get(name), metric, value, low, high, users))
+        for metric, figure in _figures(probabilities_I, task).items():
+            rows.append(_row(task, name, (model_versions or {}).get(name), metric, figure))
     return [row for row in rows if not np.isnan(row["value"])]
 
 
@@ -68,8 +59,8 @@ def gains(
     for found in compared:
         sign = -1 if found["metric"] == "log_loss" else 1
         low, high = sorted((sign * found["ci_low"], sign * found["ci_high"]))
-        metric, value = f"{found['metric']}_gain", sign * found["difference"]
-        rows.append(_row(task, found["system"], model_versions[found["system"]], metric, value, low, high, users))
+        metric, system, gain = f"{found['metric']}_gain", found["system"], sign * found["difference"]
+        rows.append(_row(task, system, model_versions[system], metric, (gain, low, high, users)))
     return [row for row in rows if not np.isnan(row["value"])]
 
 
@@ -78,10 +69,7 @@ def compare_impressions(
 ) -> list[dict[str, Any]]:
     """Paired difference of every other system to ``reference`` on auc, gauc and log_loss, by user, with p-value.
 
-    Args:
-        systems: Probabilities by name; of several trainings one row each [S, I], compared by the mean of their figures.
-        reference: The system that the others are compared with.
-        task: The impressions.
+    Probabilities of several trainings, one row each [S, I], are compared by the mean of their figures.
     """
     if reference not in systems:
         raise DataError(f"compare: no system {reference!r}; there are {sorted(systems)}")
@@ -117,26 +105,10 @@ def _row(
     system: str,
     model_version: str | None,
     metric: str,
-    value: float,
-    low: float | None,
-    high: float | None,
-    users: int,
+    figure: tuple[float, float | None, float | None, int],
 ) -> dict[str, Any]:
-    return {
-        "question": "ranking",
-        c.TASK: task.task,
-        "system": system,
-        c.MODEL_VERSION: model_version,
-        "user_filter": "all",
-        "item_group": "all",
-        "metric": metric,
-        "k": 0,
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-        "users": users,
-        c.AS_OF: task.as_of,
-    }
+    key = MetricKey(system, "all", ALL, metric, 0)
+    return metric_row("ranking", task.task, task.as_of, model_version, key, figure)
 
 
 def _figures(

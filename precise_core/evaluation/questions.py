@@ -91,13 +91,7 @@ class EventArrays:
 
 @dataclass(frozen=True)
 class Periods:
-    """Masks over all events.
-
-    Attributes:
-        trained_E: What a model may learn from.
-        known_E: What it knows of a user when it is asked.
-        truth_E: What it has to find.
-    """
+    """Masks of the events that a model may learn from, that it knows of a user when asked, and that it has to find."""
 
     trained_E: np.ndarray
     known_E: np.ndarray
@@ -111,12 +105,9 @@ class Periods:
 
     @classmethod
     def leave_one_out(cls, events: EventArrays, of_task_E: np.ndarray, train_includes_validation: bool) -> Periods:
-        """The last event of every user with at least three is to be found; the last but one selects, unless included.
+        """The last event of the task of every user with at least three is to be found, all others are known.
 
-        Args:
-            events: All of them before ``as_of``.
-            of_task_E: The events of the task; the others are known.
-            train_includes_validation: Whether models were trained on the last but one too.
+        The last but one selects models, unless they were trained on it, too.
         """
         chosen = np.flatnonzero(of_task_E)
         by_user = chosen[np.argsort(events.user_rows_E[chosen], kind="stable")]
@@ -156,8 +147,7 @@ class EvaluationInputs:
 
     Attributes:
         events: Those before ``QuestionSettings.end`` on items of the vocabulary.
-        item_ids: Of the vocabulary.
-        item_indices: Their rows.
+        item_ids: Of the vocabulary, parallel to ``item_indices``.
         excluded: By task, the rows of items that may not be recommended (``recall.popular.excluded_items``).
     """
 

@@ -24,12 +24,8 @@ MERGED = "merged"
 class EmbeddingScorer:
     """Dot product of user and item vectors of one checkpoint.
 
-    Args:
-        user_vectors_UD: One row per user; rows of users without a vector are ignored.
-        item_vectors_ND: One row per item; rows of items without a vector are ignored.
-        has_user_U: Which users have a vector; all where None.
-        has_item_N: Which items have a vector; the others are never ranked. All where None.
-        fallback: Scores of users without a vector (cold users get the most popular items).
+    ``has_user_U`` and ``has_item_N`` say who has a vector, all where None: the other rows are ignored. An item without
+    one is never ranked, users without one get the scores of ``fallback`` (cold users: the most popular items).
     """
 
     def __init__(
@@ -101,15 +97,7 @@ def published_system(
 def encoded_system(
     evaluation: OfflineEvaluation, checkpoint: Checkpoint, catalog: ItemCatalog, task: str, fallback: Scorer
 ) -> EmbeddingScorer:
-    """A system whose vectors are in no table, encoded in this process.
-
-    Args:
-        evaluation: Whose events are the users' histories.
-        checkpoint: The model.
-        catalog: The items' texts as the checkpoint reads them.
-        task: The task whose events are a history.
-        fallback: Scores of users without any.
-    """
+    """A system whose vectors are in no table: it encodes the catalog, and the users' known events of ``task``."""
     model, rows = checkpoint.load_model(), np.arange(c.FIRST_ITEM_INDEX, catalog.num_rows)
     items_MD = encode_catalog(model, catalog, rows)
     user_rows, histories = evaluation.histories(task)

@@ -151,7 +151,7 @@ def score_pairs(
 
     Args:
         spark: Sends item vectors to every node under the plan `broadcast`.
-        pairs: Distinct pairs; read more than once, so cache them.
+        pairs: Distinct; read more than once, so cache them.
         users: (user_id, embedding, as_of), one checkpoint and one task.
         items: (item_id, embedding) of the same checkpoint.
         plan: Of ``choose_plan``.
@@ -167,11 +167,8 @@ def score_pairs(
 def gathered_scores(users_GD: np.ndarray, counts_G: np.ndarray, items_ND: np.ndarray, rows_P: np.ndarray) -> np.ndarray:
     """Dot products of each user with the user's items, float32 [P].
 
-    Args:
-        users_GD: One vector per group.
-        counts_G: Pairs of each group; they lie one after the other in ``rows_P``.
-        items_ND: Item vectors, in memory or memory-mapped.
-        rows_P: Rows of ``items_ND``.
+    ``rows_P`` are rows of ``items_ND`` (which may be memory-mapped), the ``counts_G`` pairs of a group one after the
+    other.
     """
     width = items_ND.shape[1]
     if users_GD.shape[1] != width:

@@ -6,38 +6,27 @@ Shapes: I impressions, D width of a PRECISE vector.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from precise_core.errors import DataError, NothingToLearnError, SchemaError, VersionMixError
+from precise_core.warehouse.arrow_lists import fixed_lists
+from schemas import RANKING_FEATURES
 from schemas import columns as c
 
-_COLUMNS = (
-    c.IMPRESSION_ID,
-    c.USER_ID,
-    c.SPLIT,
-    c.LABEL,
-    c.SPARSE_FEATURES,
-    c.DENSE_FEATURES,
-    c.USER_EMBEDDING,
-    c.ITEM_EMBEDDING,
-    c.PRECISE_SCORE,
-    c.MODEL_VERSION,
-    c.VECTOR_SPACE,
-)
+_NOT_READ = (c.TASK, c.ITEM_ID, c.IMPRESSION_TS)
+_COLUMNS = [name for name in RANKING_FEATURES.column_names if name not in _NOT_READ]
 
 
 @dataclass(frozen=True)
 class RankingSlice:
     """Rows of `ranking_features` that one ranking model may see together.
 
-    Attributes:
-        task: Whose vectors.
-        space: The vector space; vectors of another one would be noise to the model.
-        model_versions: The checkpoints in it.
+    They have vectors of one task and one vector space (those of another would be noise to the model), which several
+    checkpoints can share.
     """
 
     task: str
@@ -48,10 +37,7 @@ class RankingSlice:
 def choose_slice(rows: pa.Table, task: str, space: str | None = None) -> RankingSlice:
     """What to train and to test a task's ranking model on: the rows in ``space``, by default the newest impression's.
 
-    Args:
-        rows: task, vector_space, model_version and impression_ts of `ranking_features`.
-        task: Whose vectors.
-        space: Of a model that is trained already.
+    ``rows`` have task, vector_space, model_version and impression_ts of `ranking_features`.
 
     Raises:
         NothingToLearnError: No impression was joined for the task, or none in the space.
@@ -73,16 +59,11 @@ class RankingData:
     """Impressions in the order they came in; the arrays are parallel.
 
     Attributes:
-        impression_ids_I: Identity, the order in which training sorts.
-        user_ids_I: To whom it was shown.
-        splits_I: train, validation or test.
         labels_I: float32, 1 = taken.
         sparse: Values (text, empty = missing) by feature.
         dense: Values (float64, NaN = missing) by feature.
         user_vectors_ID: float32, zeros where missing; D = 0 where no row has one.
-        item_vectors_ID: The same for items.
         has_user_I: Where a user vector is there.
-        has_item_I: Where an item vector is there.
         scores_I: float32 dot products, NaN where missing.
         model_versions_I: Checkpoint of each row's vectors.
         space: The vector space of all of them.
@@ -111,12 +92,11 @@ class RankingData:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> RankingData:
-        """Read rows with the columns of ``schemas.RANKING_FEATURES`` (item_id and impression_ts may be left out).
+        """Read rows with the columns of ``schemas.RANKING_FEATURES`` (task, item_id and impression_ts are not read).
 
         Raises:
             SchemaError: A column is missing.
-            VersionMixError: The rows hold vectors of two spaces.
-            DataError: A label is not 0 or 1, a number is infinite, or vectors differ in width.
+            DataError: User and item vectors differ in width.
         """
         missing = [name for name in _COLUMNS if name not in table.column_names]
         if missing:
@@ -145,24 +125,12 @@ class RankingData:
 
     def take(self, rows: np.ndarray) -> RankingData:
         """The impressions at ``rows`` (positions or a boolean mask), in that order."""
-        return RankingData(
-            self.impression_ids_I[rows],
-            self.user_ids_I[rows],
-            self.splits_I[rows],
-            self.labels_I[rows],
-            {name: values[rows] for name, values in self.sparse.items()},
-            {name: values[rows] for name, values in self.dense.items()},
-            self.user_vectors_ID[rows],
-            self.item_vectors_ID[rows],
-            self.has_user_I[rows],
-            self.has_item_I[rows],
-            self.scores_I[rows],
-            self.model_versions_I[rows],
-            self.space,
-        )
+        arrays = {name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        sparse = {name: values[rows] for name, values in self.sparse.items()}
+        dense = {name: values[rows] for name, values in self.dense.items()}
+        return replace(self, **arrays, sparse=sparse, dense=dense)
 
     def split(self, name: str) -> RankingData:
-        """The impressions of one split."""
         return self.take(self.splits_I == name)
 
 
@@ -225,7 +193,7 @@ def _vectors(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
     if len(widths) != 1:
         raise DataError(f"ranking data: {column} has vectors of several widths: {widths.tolist()}")
     vectors = np.zeros((table.num_rows, int(widths[0])), np.float32)
-    vectors[has_vector] = present.flatten().to_numpy(zero_copy_only=False).reshape(-1, int(widths[0]))
+    vectors[has_vector] = fixed_lists(present, int(widths[0]))
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise DataError(f"ranking data: {column} holds NaN or infinity in {int(bad.sum())} rows")

@@ -20,15 +20,9 @@ def merged_ranks(
 
     Sources take turns in proportion to their quotas. An item that several bring belongs to the one that would place it
     first, the source of lower number at equal places, and the others go on with their next item, so that it costs
-    nobody a place. Where a source has no more items the others take its places.
+    nobody a place. Where a source has no more items the others take its places; one with quota 0 is not merged.
 
-    Args:
-        user_rows_C: Whose candidate it is.
-        item_rows_C: The item.
-        ranks_C: 1 = best, within user and source.
-        sources_C: Number of its source.
-        quotas_S: Places of each source, in proportion; a source with quota 0 is not merged.
-        k: Most places of a merged list.
+    ``ranks_C`` count from 1 = best within user and source; ``k`` is the most places of a merged list.
     """
     merged_C = np.zeros(len(user_rows_C), np.int32)
     chosen = np.flatnonzero(quotas_S[sources_C] > 0)

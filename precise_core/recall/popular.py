@@ -70,11 +70,11 @@ def popular_candidates(
 
     Args:
         users: (user_id, item_indices), the second being items that the user is not to get.
-        popular: Of ``popular_items``: ``k`` and as many more as a user can have of unwanted ones.
+        popular: Of ``popular_items``: ``k``, and as many more as a user can have in ``item_indices``.
         k: Items per user, at most.
         task: Name of the task.
         model_version: The slice of the table; the list itself comes from no model.
-        as_of: The instant that the counts know the world up to.
+        as_of: What is later was not counted.
     """
     rows = users.crossJoin(F.broadcast(popular)).where(~F.array_contains(c.ITEM_INDICES, F.col(c.ITEM_INDEX)))
     place = F.row_number().over(Window.partitionBy(c.USER_ID).orderBy(_PLACE))
@@ -94,12 +94,7 @@ def popular_candidates(
 
 
 def known_users(sequences: DataFrame, *others: DataFrame | None) -> DataFrame:
-    """(user_id, item_indices) of everybody in some tables, with the newest items of the user's whole history.
-
-    Args:
-        sequences: ``schemas.USER_SEQUENCES``.
-        others: Tables with a `user_id`; None where there is none.
-    """
+    """(user_id, item_indices) of everybody in `user_sequences` and ``others``, with the newest items of all tasks."""
     histories = sequences.where(F.col(c.TASK) == ALL_TASK).select(c.USER_ID, c.ITEM_INDICES)
     users = sequences.select(c.USER_ID)
     for frame in others:

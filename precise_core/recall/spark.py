@@ -64,7 +64,7 @@ class Recalled:
         rows: Of `recall_candidates`, the slice of the checkpoint.
         users: `user_id` of everybody who is to have candidates.
         without_vector: The known users that the model has no vector for.
-        excluded_items: How many items are deleted or belong to other scenes.
+        excluded_items: How many items may not be shown.
         cached: Frames to drop once ``rows`` are written.
     """
 
@@ -112,12 +112,8 @@ def recall_candidates(
 ) -> DataFrame:
     """U2I and U2I2I candidates of users (VI-B, Fig. 6) as rows of `recall_candidates`.
 
-    Args:
-        spark: Sends the index to every node, once.
-        inputs: The newest items of the task in `user_sequences` are the seeds of U2I2I.
-        seen: (user_id, item_indices): what users had in any task; filtered out where ``config.filter_seen`` says so.
-        excluded_indices: Vocabulary rows that must never be returned.
-        config: How many, how far, how decayed, how merged.
+    The newest items of the task are the seeds of U2I2I. With ``config.filter_seen`` users do not get the items of
+    ``seen`` (user_id, item_indices), what they had in any task; nobody gets those of ``excluded_indices``.
     """
     excluded = spark.sparkContext.broadcast(np.sort(excluded_indices))
     history = inputs.sequences.select(c.USER_ID, c.TASK, c.ITEM_INDICES)
