@@ -1,6 +1,6 @@
 """Measure the night: full ranking and recall against the test period, ranking against the shown impressions.
 
-Reads every published table. Writes evaluation_metrics, where each model stands beside the simple references.
+Reads every published table. Writes evaluation_metrics, where each model is beside the simple references.
 """
 
 from precise_core.command import command

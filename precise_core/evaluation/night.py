@@ -62,14 +62,14 @@ def question_settings(settings: Settings) -> QuestionSettings:
     return QuestionSettings(settings.as_of, settings.tasks, settings.evaluation, settings.windows, settings.seed)
 
 
-def gather(job: Job, asked: QuestionSettings, tasks: Sequence[str]) -> EvaluationInputs:
+def gather(job: Job, settings: QuestionSettings, tasks: Sequence[str]) -> EvaluationInputs:
     """The events and the vocabulary, and which items may not be recommended for each of some tasks."""
     events, vocabulary = job.read(EVENTS), job.read(ITEM_VOCABULARY)
-    arrays = event_arrays(events, vocabulary, asked.end)
+    arrays = event_arrays(events, vocabulary, settings.end)
     known = _table(job, ITEM_VOCABULARY, [c.ITEM_ID, c.ITEM_INDEX])
     catalog, excluded = (events, job.read(ITEMS), vocabulary), {}
     for task in tasks:
-        rows = excluded_items(*catalog, asked.tasks, asked.as_of, task).toPandas()
+        rows = excluded_items(*catalog, settings.tasks, settings.as_of, task).toPandas()
         excluded[task] = rows[c.ITEM_INDEX].to_numpy(np.int64)
     return EvaluationInputs(arrays, known[c.ITEM_ID].combine_chunks(), known[c.ITEM_INDEX].to_numpy(), excluded)
 
@@ -84,10 +84,10 @@ def event_arrays(events: DataFrame, vocabulary: DataFrame, end: datetime) -> Eve
     return EventArrays.from_arrow(known.select(*columns).toArrow(), last_index + 1)
 
 
-def offline_evaluation(job: Job, tasks: Sequence[str], asked: QuestionSettings | None = None) -> OfflineEvaluation:
-    """The questions of some tasks, as the configuration asks them, or as ``asked``."""
-    asked = asked or question_settings(job.settings)
-    return OfflineEvaluation(gather(job, asked, tasks), asked)
+def offline_evaluation(job: Job, tasks: Sequence[str], settings: QuestionSettings | None = None) -> OfflineEvaluation:
+    """The questions of some tasks, of the configuration, or of other ``settings``."""
+    settings = settings or question_settings(job.settings)
+    return OfflineEvaluation(gather(job, settings, tasks), settings)
 
 
 def references(job: Job, evaluation: OfflineEvaluation, task: str) -> dict[str, Scorer]:
@@ -232,10 +232,10 @@ def _published(job: Job, evaluation: OfflineEvaluation, checkpoint: Checkpoint, 
 
 def _oracle(job: Job, evaluation: OfflineEvaluation, source: SyntheticSource, task: str) -> Scorer:
     """What the synthetic world itself would recommend in the middle of the test period."""
-    asked = evaluation.settings
-    of_task = asked.tasks.get(task)
+    settings = evaluation.settings
+    of_task = settings.tasks.get(task)
     action, scene = (None, None) if of_task is None else (of_task.action, of_task.scene)
-    middle = asked.as_of + timedelta(days=asked.evaluation.test_days / 2)
+    middle = settings.as_of + timedelta(days=settings.evaluation.test_days / 2)
     users = interests(job.spark, source, days_after_start(source, middle)).collect()
     known = {row[c.USER_ID]: (row["first"], row["second"]) for row in users}
     topics_UT = np.stack([topic_probabilities(source, *known[user], action) for user in evaluation.user_ids])

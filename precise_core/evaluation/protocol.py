@@ -50,7 +50,7 @@ class MetricKey(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What is asked, the same for every system.
+    """A question, the same for every system.
 
     Attributes:
         as_of: End of training, start of the truth.

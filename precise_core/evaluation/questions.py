@@ -1,4 +1,4 @@
-"""What every system is asked of a task: truth, history and candidates, from arrays of events.
+"""The questions that every system answers: truth, history and candidates of a task, from arrays of events.
 
 E events, U users, N vocabulary rows.
 """
@@ -91,7 +91,7 @@ class EventArrays:
 
 @dataclass(frozen=True)
 class Periods:
-    """Masks of the events that a model may learn from, that it knows of a user when asked, and that it has to find."""
+    """Masks of the events that a model may learn from, that it knows of a user, and that it has to find."""
 
     trained_E: np.ndarray
     known_E: np.ndarray

@@ -66,20 +66,20 @@ class FeatureInputs:
 def ranking_features(inputs: FeatureInputs, config: RankingFeaturesConfig) -> tuple[DataFrame, int]:
     """The whole content of the table for a task, and how many rows that must be.
 
-    Impressions since the oldest publication that can still be read are joined anew; rows of earlier ones stay as they
+    Impressions since the oldest publication that can still be read are joined again; rows of earlier ones stay as they
     were joined when their vectors were there.
     """
     newest = F.max(c.IMPRESSION_TS) - F.expr(f"INTERVAL {config.days} DAYS")
     oldest = F.broadcast(inputs.impressions.agg(newest.alias("oldest")))
     shown = inputs.impressions.join(oldest, on=F.col(c.IMPRESSION_TS) >= F.col("oldest"), how="left_semi")
     first = instant(inputs.versions[0].since)
-    anew, earlier = shown.where(F.col(c.IMPRESSION_TS) >= first), None
-    number = anew.count()
+    joined_now, earlier = shown.where(F.col(c.IMPRESSION_TS) >= first), None
+    number = joined_now.count()
     if inputs.stored is not None:
         of_task = inputs.stored.where((F.col(c.TASK) == inputs.task) & (F.col(c.IMPRESSION_TS) < first))
         earlier = of_task.join(shown.select(c.IMPRESSION_ID), on=c.IMPRESSION_ID, how="left_semi")
         number += earlier.count()
-    return build_ranking_features(replace(inputs, impressions=anew), config, earlier), number
+    return build_ranking_features(replace(inputs, impressions=joined_now), config, earlier), number
 
 
 def build_ranking_features(
