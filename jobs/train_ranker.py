@@ -44,6 +44,9 @@ def main(job: Job) -> None:
 
 
 def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
+    def log_epoch(figures: dict[str, float]) -> None:
+        job.say(f"{variant.system}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
     settings = job.settings
     data = RankingData.from_arrow(read_slice(job, ranking_slice(job, variant.task)))
     ranker = train_ranker(
@@ -54,7 +57,7 @@ def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
         use_vectors=variant.use_vectors,
         seed=settings.seed,
         out=ranker_folder(job),
-        progress=lambda figures: job.say(f"{variant.system}: {', '.join(f'{n} {v:.4g}' for n, v in figures.items())}"),
+        progress=log_epoch,
         parent={"task": variant.task, "ranking_features": job.pin(RANKING_FEATURES)},
     )
     return ranker, data

@@ -74,8 +74,6 @@ def auc_interval(
 ) -> tuple[float, float, float]:
     """(AUC, low, high) over all impressions together, resampled by user; ties count half."""
     value, resampled_S = _resampled_auc(user_ids_I, labels_I, scores_I, samples, seed)
-    if np.isnan(value):
-        return value, value, value
     lows, highs = _quantiles(resampled_S[:, None])
     return value, float(lows[0]), float(highs[0])
 
