@@ -23,13 +23,13 @@ from benchmarks import results_page
 from benchmarks.ranking_page import section
 from precise_core.config import load_config
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
-from precise_core.evaluation.ranking_night import impressions_to_test_on
+from precise_core.evaluation.night import impressions_to_test_on
 from precise_core.experiments.machine import machine
 from precise_core.intake.read import describe_source
 from precise_core.ranking.data import RankingData
-from precise_core.ranking.night import ranking_slice, read_slice
+from precise_core.ranking.night import ranking_slice, ranking_tasks, read_slice
 from precise_core.ranking.train import score, train_ranker
-from precise_core.ranking.variants import Variant, ranking_tasks, variants_of
+from precise_core.ranking.variants import Variant, variants_of
 from precise_core.run.code import code_version
 from precise_core.run.job import Job
 from precise_core.settings import Settings

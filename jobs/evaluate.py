@@ -9,8 +9,7 @@ ranking_scores and checkpoints. Writes evaluation_metrics.
 
 from precise_core.command import command
 from precise_core.errors import NothingToEvaluateError
-from precise_core.evaluation.night import OfflineEvaluation
-from precise_core.evaluation.ranking_night import ranking_metrics
+from precise_core.evaluation.night import offline_evaluation, ranking_rows, recall_rows, retrieval_rows
 from precise_core.publication.night import published_tasks
 from precise_core.run.job import Job
 from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
@@ -18,13 +17,13 @@ from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
 
 @command()
 def main(job: Job) -> None:
-    evaluation, rows, done, left_out = OfflineEvaluation(job), [], 0, 0
     published, recalled = published_tasks(job), job.warehouse.exists(RECALL_CANDIDATES)
+    evaluation, rows, done, left_out = offline_evaluation(job, job.settings.task_names), [], 0, 0
     for task in job.settings.task_names:
         try:
-            rows += evaluation.retrieval(task)
+            rows += retrieval_rows(job, evaluation, task)
             if recalled and task in published:
-                rows += evaluation.recall(task)
+                rows += recall_rows(job, evaluation, task)
             done += 1
         except NothingToEvaluateError as error:
             job.say(f"{task}: not evaluated, {error}")
@@ -33,7 +32,7 @@ def main(job: Job) -> None:
             job.say(f"{task}: evaluated")
     if job.warehouse.exists(RANKING_SCORES):
         try:
-            rows += ranking_metrics(job)
+            rows += ranking_rows(job)
         except NothingToEvaluateError as error:
             job.say(f"ranking: not evaluated, {error}")
     job.write_records(EVALUATION_METRICS, rows)

@@ -7,11 +7,16 @@ user_embeddings, item_embeddings, and items, item_tokens and item_vocabulary whe
 text. Writes pair_scores, one slice per model_version.
 """
 
+from pyspark.sql import functions as F
+
 from precise_core.command import command, flag, task_flag
-from precise_core.pair_scores.night import pair_sources, score_task
-from precise_core.publication.night import published_checkpoint, published_tasks
+from precise_core.pair_scores.night import gather, log_missing_vectors, pair_sources
+from precise_core.pair_scores.scores import choose_plan, count_missing_vectors, score_pairs
+from precise_core.publication.night import published_tasks
 from precise_core.run.job import Job
 from precise_core.warehouse.spark_errors import worker_errors
+from schemas import PAIR_SCORES
+from schemas import columns as c
 
 
 @command(
@@ -27,10 +32,21 @@ from precise_core.warehouse.spark_errors import worker_errors
 def main(job: Job) -> None:
     sources = pair_sources(job, job.arguments.pairs)
     tasks = published_tasks(job, job.arguments.task)
+    config, pairs, scored, without_vector = job.settings.scoring, 0, 0, 0
     with worker_errors():
-        counts = [score_task(job, task, published_checkpoint(job, task), sources) for task in tasks]
-    pairs_in, scored, without_vector = (sum(column) for column in zip(*counts, strict=True))
-    job.balance("pairs", rows_in=pairs_in, rows_out=scored, rows_rejected=without_vector)
+        for inputs in (gather(job, task, sources) for task in tasks):
+            if inputs is None:
+                continue
+            plan = choose_plan(config, inputs.items.count(), inputs.width, job.spark.sparkContext.defaultParallelism)
+            job.say(f"{inputs.task}: {plan}")
+            missing = count_missing_vectors(inputs)
+            scores = score_pairs(job.spark, inputs.pairs, inputs.users, inputs.items, plan, config.similarity)
+            rows = scores.withColumn(c.MODEL_VERSION, F.lit(inputs.model_version))
+            scored += job.write(PAIR_SCORES, rows, replace={c.MODEL_VERSION: inputs.model_version})
+            log_missing_vectors(job, inputs, missing)
+            pairs, without_vector = pairs + inputs.number, without_vector + sum(missing.values())
+            inputs.pairs.unpersist()
+    job.balance("pairs", rows_in=pairs, rows_out=scored, rows_rejected=without_vector)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ Reads ranking_features, published_models and the ranking models. Writes ranking_
 
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
-from precise_core.ranking.night import is_in_slice, ranking_slice
-from precise_core.ranking.spark import score_impressions
+from precise_core.ranking.night import current_rankers, ranker_folder, ranking_slice, variants
+from precise_core.ranking.spark import is_in_slice, score_impressions
 from precise_core.ranking.train import RankerCheckpoint
-from precise_core.ranking.variants import current_rankers, ranker_folder, variants
 from precise_core.run.job import Job
 from precise_core.warehouse.spark_errors import worker_errors
 from schemas import RANKING_FEATURES, RANKING_SCORES
@@ -30,7 +29,7 @@ def main(job: Job) -> None:
             job.say(f"{variant.system}: {ranker.ranker_version} has nothing to score, {error}")
             continue
         with worker_errors():
-            scores = score_impressions(job.spark, of_task, ranker.folder)
+            scores = score_impressions(job.spark, of_task, ranker)
             rows_out += job.write(RANKING_SCORES, scores, replace={c.RANKER_VERSION: ranker.ranker_version})
         rows_in += of_task.count()
     job.balance("impressions over all variants", rows_in=rows_in, rows_out=rows_out)

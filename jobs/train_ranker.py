@@ -8,9 +8,16 @@ Reads ranking_features and published_models. Writes a checkpoint folder per vari
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.data import RankingData
-from precise_core.ranking.night import ranking_slice, read_slice
-from precise_core.ranking.train import RankerCheckpoint, RankerProgress, train_ranker
-from precise_core.ranking.variants import Variant, publish_rankers, ranker_folder, rankers_in_use, variants
+from precise_core.ranking.night import (
+    publish_rankers,
+    ranker_folder,
+    rankers_in_use,
+    ranking_slice,
+    read_slice,
+    variants,
+)
+from precise_core.ranking.train import RankerCheckpoint, train_ranker
+from precise_core.ranking.variants import Variant
 from precise_core.run.job import Job
 from schemas import RANKING_FEATURES
 from schemas import columns as c
@@ -18,13 +25,13 @@ from schemas import columns as c
 
 @command()
 def main(job: Job) -> None:
-    before, rows, used = rankers_in_use(job), 0, 0
+    previous, rows, used = rankers_in_use(job), 0, 0
     versions: dict[str, str] = {}
     for variant in variants(job):
         try:
             ranker, data = _train(job, variant)
         except NothingToLearnError as error:
-            version = before.get(variant.system)
+            version = previous.get(variant.system)
             job.say(f"{variant.system}: left out, {error}; {version or 'none'} stays in use")
             versions |= {variant.system: version} if version else {}
             continue
@@ -38,6 +45,9 @@ def main(job: Job) -> None:
 
 
 def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
+    def log_epoch(figures: dict[str, float]) -> None:
+        job.say(f"{variant.system}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
     settings = job.settings
     data = RankingData.from_arrow(read_slice(job, ranking_slice(job, variant.task)))
     ranker = train_ranker(
@@ -48,14 +58,10 @@ def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
         use_vectors=variant.use_vectors,
         seed=settings.seed,
         out=ranker_folder(job),
-        progress=_teller(job, variant.system),
+        progress=log_epoch,
         parent={"task": variant.task, "ranking_features": job.pin(RANKING_FEATURES)},
     )
     return ranker, data
-
-
-def _teller(job: Job, system: str) -> RankerProgress:
-    return lambda figures: job.say(f"{system}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
 
 if __name__ == "__main__":

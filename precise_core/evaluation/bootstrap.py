@@ -74,8 +74,6 @@ def auc_interval(
 ) -> tuple[float, float, float]:
     """(AUC, low, high) over all impressions together, resampled by user; ties count half."""
     value, resampled_S = _resampled_auc(user_ids_I, labels_I, scores_I, samples, seed)
-    if np.isnan(value):
-        return value, value, value
     lows, highs = _quantiles(resampled_S[:, None])
     return value, float(lows[0]), float(highs[0])
 
@@ -120,8 +118,8 @@ def _resampled_means(
     """Means [M] of the users as they are and [S, M] of the resampled ones; NaN where nobody counts."""
     weights_UM = ~np.isnan(values_UM) * (1.0 if weights_U is None else np.asarray(weights_U, float)[:, None])
     totals_UM = np.nan_to_num(values_UM) * weights_UM
-    parts = [_divide(counts @ totals_UM, counts @ weights_UM) for counts in _counts(len(values_UM), samples, seed)]
-    return _divide(totals_UM.sum(axis=0), weights_UM.sum(axis=0)), np.concatenate(parts)
+    parts = [ratio(counts @ totals_UM, counts @ weights_UM) for counts in _counts(len(values_UM), samples, seed)]
+    return ratio(totals_UM.sum(axis=0), weights_UM.sum(axis=0)), np.concatenate(parts)
 
 
 def _counts(users: int, samples: int, seed: int) -> Iterator[np.ndarray]:
@@ -143,7 +141,8 @@ def _quantiles(samples_SM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lows, highs
 
 
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, NaN where the denominator is 0."""
     result = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from precise_core.config import Config
-from precise_core.evaluation.names import ALWAYS_ASKED, with_history
+from precise_core.evaluation.names import SIMPLE_REFERENCES, with_history
 
 
 class EvaluationConfig(Config):
@@ -110,7 +110,7 @@ class ExperimentConfig(Config):
         if self.systems and self.reference not in self.systems:
             raise ValueError(f"reference {self.reference!r} is not one of the systems {sorted(self.systems)}")
         blended = [with_history(name) for name, system in self.systems.items() if system.blend.weights]
-        names = [*self.systems, *blended, *ALWAYS_ASKED]
+        names = [*self.systems, *blended, *SIMPLE_REFERENCES]
         if others := sorted({*self.also_against} - set(names)):
             raise ValueError(f"also_against: {others} are none of the systems and references {names}")
         if len({self.reference, *self.also_against}) <= len(self.also_against):

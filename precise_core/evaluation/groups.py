@@ -35,12 +35,7 @@ def scene_groups(item_rows_E: np.ndarray, scenes_E: np.ndarray, items: int) -> d
     """Masks [N] named `scene:<name>`: the items with most of their training events in that scene.
 
     Equal counts go to the scene of smaller name; items without events are in no group. Empty where all events are of
-    one scene, which says nothing more than the other groups.
-
-    Args:
-        item_rows_E: Item of each training event, 0 .. items - 1.
-        scenes_E: Its scene.
-        items: Number of item rows N.
+    one scene, which says nothing more than the other groups. E training events, each of an item row and a scene.
     """
     codes_E, names = pd.factorize(scenes_E, sort=True)
     if len(names) < 2:

@@ -1,4 +1,7 @@
-"""Evaluation of ranking models on impressions: AUC, GAUC and log loss with intervals by user (question `ranking`)."""
+"""Evaluation of ranking models on impressions: AUC, GAUC and log loss with intervals by user, and calibration.
+
+The question `ranking` of `evaluation_metrics`. I impressions.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,16 @@ import numpy as np
 
 from precise_core.errors import DataError, NothingToEvaluateError
 from precise_core.evaluation.bootstrap import auc_difference, auc_interval, mean_interval, paired_difference
-from precise_core.evaluation.calibration import calibration_error
+from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.metrics import auc_by_user, log_loss_by_user
-from schemas import columns as c
+from precise_core.evaluation.protocol import MetricKey, metric_row
+
+BINS = 10
 
 
 @dataclass(frozen=True)
 class ImpressionTask:
-    """Impressions of the test split; the arrays are parallel (I impressions).
-
-    Attributes:
-        task: Name of the task the impressions belong to.
-        as_of: The instant the vectors know the world up to.
-        user_ids_I: To whom it was shown.
-        labels_I: 1 = taken, 0 = passed over.
-        samples: Bootstrap samples.
-        seed: Of the bootstrap.
-    """
+    """Impressions of the test split: to whom each was shown, and whether it was taken (1) or passed over (0)."""
 
     task: str
     as_of: datetime
@@ -46,16 +42,12 @@ class ImpressionTask:
 def evaluate_impressions(
     systems: Mapping[str, np.ndarray], task: ImpressionTask, *, model_versions: Mapping[str, str | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of evaluation_metrics: auc, gauc, log_loss and calibration_error of each system's probabilities.
-
-    Raises:
-        DataError: A system has another number of probabilities than there are impressions.
-    """
+    """Rows of evaluation_metrics: auc, gauc, log_loss and calibration_error of each system's probabilities."""
     rows: list[dict[str, Any]] = []
     for name, probabilities_I in systems.items():
         _require_parallel(name, probabilities_I, task)
-        for metric, (value, low, high, users) in _figures(probabilities_I, task).items():
-            rows.append(_row(task, name, (model_versions or {}).get(name), metric, value, low, high, users))
+        for metric, figure in _figures(probabilities_I, task).items():
+            rows.append(_row(task, name, (model_versions or {}).get(name), metric, figure))
     return [row for row in rows if not np.isnan(row["value"])]
 
 
@@ -67,8 +59,8 @@ def gains(
     for found in compared:
         sign = -1 if found["metric"] == "log_loss" else 1
         low, high = sorted((sign * found["ci_low"], sign * found["ci_high"]))
-        metric, value = f"{found['metric']}_gain", sign * found["difference"]
-        rows.append(_row(task, found["system"], model_versions[found["system"]], metric, value, low, high, users))
+        metric, system, gain = f"{found['metric']}_gain", found["system"], sign * found["difference"]
+        rows.append(_row(task, system, model_versions[system], metric, (gain, low, high, users)))
     return [row for row in rows if not np.isnan(row["value"])]
 
 
@@ -77,10 +69,7 @@ def compare_impressions(
 ) -> list[dict[str, Any]]:
     """Paired difference of every other system to ``reference`` on auc, gauc and log_loss, by user, with p-value.
 
-    Args:
-        systems: Probabilities by name; of several trainings one row each [S, I], compared by the mean of their figures.
-        reference: The system that the others are compared with.
-        task: The impressions.
+    Probabilities of several trainings, one row each [S, I], are compared by the mean of their figures.
     """
     if reference not in systems:
         raise DataError(f"compare: no system {reference!r}; there are {sorted(systems)}")
@@ -116,26 +105,10 @@ def _row(
     system: str,
     model_version: str | None,
     metric: str,
-    value: float,
-    low: float | None,
-    high: float | None,
-    users: int,
+    figure: tuple[float, float | None, float | None, int],
 ) -> dict[str, Any]:
-    return {
-        "question": "ranking",
-        c.TASK: task.task,
-        "system": system,
-        c.MODEL_VERSION: model_version,
-        "user_filter": "all",
-        "item_group": "all",
-        "metric": metric,
-        "k": 0,
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-        "users": users,
-        c.AS_OF: task.as_of,
-    }
+    key = MetricKey(system, "all", ALL, metric, 0)
+    return metric_row("ranking", task.task, task.as_of, model_version, key, figure)
 
 
 def _figures(
@@ -158,3 +131,40 @@ def _require_parallel(name: str, probabilities_I: np.ndarray, task: ImpressionTa
         raise DataError(f"system {name}: {len(probabilities_I)} probabilities for {len(task.labels_I)} impressions")
     if not np.isfinite(probabilities_I).all():
         raise DataError(f"system {name}: {int((~np.isfinite(probabilities_I)).sum())} probabilities are not finite")
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Impressions of similar probability: how many, their mean probability, and the share that was taken."""
+
+    impressions: int
+    predicted: float
+    observed: float
+
+
+def calibration(labels_I: np.ndarray, probabilities_I: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """Bins of equally many impressions, lowest probability first; equal probabilities are never parted.
+
+    >>> calibration(np.array([0, 1, 1, 1]), np.array([0.5, 0.5, 0.9, 0.9]), bins=2)
+    [Bin(impressions=2, predicted=0.5, observed=0.5), Bin(impressions=2, predicted=0.9, observed=1.0)]
+    """
+    probabilities_I = np.asarray(probabilities_I, np.float64)
+    if len(probabilities_I) == 0:
+        return []
+    edges = np.unique(np.quantile(probabilities_I, np.arange(1, bins) / bins, method="lower"))
+    bin_I = np.searchsorted(edges, probabilities_I, side="left")
+    found = []
+    for number in np.unique(bin_I):
+        mine = bin_I == number
+        observed = float((np.asarray(labels_I)[mine] > 0).mean())
+        found.append(Bin(int(mine.sum()), float(probabilities_I[mine].mean()), observed))
+    return found
+
+
+def calibration_error(labels_I: np.ndarray, probabilities_I: np.ndarray, bins: int = BINS) -> float:
+    """Mean distance of predicted and observed share over the bins, weighted by impressions; NaN without any."""
+    found = calibration(labels_I, probabilities_I, bins)
+    if not found:
+        return float("nan")
+    distances = [abs(part.predicted - part.observed) for part in found]
+    return float(np.average(distances, weights=[part.impressions for part in found]))

@@ -10,27 +10,21 @@ import numpy as np
 from scipy import sparse
 
 from precise_core.errors import ModelError
+from precise_core.evaluation.bootstrap import ratio
 
 PROBABILITY_MARGIN = 1e-7  # a float32 probability of exactly 0 or 1 must not make one impression infinitely bad
 
 
 def top_k_rows(scores_UN: np.ndarray, k: int, last_UN: np.ndarray | None = None) -> np.ndarray:
-    """Rows of the k best items per user, best first, equal scores by row.
+    """Rows of the k best items per user, int64 [U, k], best first, equal scores by row; -1 where there are fewer.
 
     Args:
         scores_UN: Scores; -inf = not a candidate.
         k: Length of the lists.
         last_UN: Items that lose every tie against others. Passing the truth here ranks pessimistically: a system that
             gives all items one score then finds nothing, whatever the order of rows.
-
-    Returns:
-        int64 [U, k]; -1 where a user has fewer candidates.
-
-    Raises:
-        ModelError: A score is NaN.
     """
-    if np.isnan(scores_UN).any():
-        raise ModelError(f"scores: {int(np.isnan(scores_UN).sum())} are NaN; a ranking needs numbers")
+    _require_numbers(scores_UN)
     users, items = scores_UN.shape
     ranked = np.full((users, k), -1, np.int64)
     if items == 0:
@@ -51,8 +45,7 @@ def top_k_of_pairs(
     """
     users, items = pairs.nonzero()
     scores = scores_UN[users, items]
-    if np.isnan(scores).any():
-        raise ModelError(f"scores: {int(np.isnan(scores).sum())} are NaN; a ranking needs numbers")
+    _require_numbers(scores)
     last = np.zeros(len(users), bool) if last_UN is None else last_UN[users, items]
     order = np.lexsort((items, last, -scores, users))
     order = order[scores[order] > -np.inf]
@@ -62,6 +55,11 @@ def top_k_of_pairs(
     ranked = np.full((scores_UN.shape[0], k), -1, np.int64)
     ranked[users[kept], places[kept]] = items[kept]
     return ranked
+
+
+def _require_numbers(scores: np.ndarray) -> None:
+    if np.isnan(scores).any():
+        raise ModelError(f"scores: {int(np.isnan(scores).sum())} are NaN; a ranking needs numbers")
 
 
 def _top_rows(scores: np.ndarray, cut: float, k: int, last: np.ndarray | None) -> np.ndarray:
@@ -81,7 +79,7 @@ def hits_in(ranked_UK: np.ndarray, truth_UN: np.ndarray) -> np.ndarray:
 
 def recall_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndarray:
     """Hits among the first k over min(k, truth count), float64 [U]; NaN for users without truth."""
-    return _ratio(hits_UK[:, :k].sum(axis=1), np.minimum(truth_count_U, k))
+    return ratio(hits_UK[:, :k].sum(axis=1), np.minimum(truth_count_U, k))
 
 
 def ndcg_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndarray:
@@ -89,7 +87,7 @@ def ndcg_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndar
     gains = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], np.cumsum(gains)])[np.minimum(truth_count_U, k)]
     places = min(k, hits_UK.shape[1])
-    return _ratio(hits_UK[:, :places] @ gains[:places], ideal)
+    return ratio(hits_UK[:, :places] @ gains[:places], ideal)
 
 
 def hit_rate_at_k(hits_UK: np.ndarray, truth_count_U: np.ndarray, k: int) -> np.ndarray:
@@ -104,7 +102,7 @@ def novelty_at_k(ranked_UK: np.ndarray, novelty_N: np.ndarray, k: int) -> np.nda
     """
     ranked_UK = ranked_UK[:, :k]
     is_item_UK = ranked_UK >= 0
-    return _ratio((novelty_N[ranked_UK] * is_item_UK).sum(axis=1), is_item_UK.sum(axis=1))
+    return ratio((novelty_N[ranked_UK] * is_item_UK).sum(axis=1), is_item_UK.sum(axis=1))
 
 
 def item_novelty(users_N: np.ndarray, users: int) -> np.ndarray:
@@ -113,19 +111,6 @@ def item_novelty(users_N: np.ndarray, users: int) -> np.ndarray:
     An item that nobody had counts as if one user had it (Zhou et al., PNAS 2010; RecTools does the same).
     """
     return np.log2(max(users, 1)) - np.log2(np.maximum(users_N, 1))
-
-
-def auc(labels_I: np.ndarray, scores_I: np.ndarray) -> float:
-    """Probability that a positive scores above a negative, ties count half; NaN where a class is missing."""
-    _, values, _ = auc_by_user(np.zeros(len(labels_I), np.int64), labels_I, scores_I)
-    return float(values[0]) if len(values) else float("nan")
-
-
-def gauc(user_ids_I: np.ndarray, labels_I: np.ndarray, scores_I: np.ndarray) -> float:
-    """AUC within each user who has both classes, weighted by the user's impressions; NaN where nobody has."""
-    _, values, weights = auc_by_user(user_ids_I, labels_I, scores_I)
-    usable = ~np.isnan(values)
-    return float(np.average(values[usable], weights=weights[usable])) if usable.any() else float("nan")
 
 
 def auc_by_user(
@@ -139,18 +124,13 @@ def auc_by_user(
     positives = np.bincount(user_I[positive_I], minlength=len(users))
     rank_sums = np.bincount(user_I[positive_I], weights=ranks_I[positive_I], minlength=len(users))
     won_pairs = rank_sums - positives * (positives + 1) / 2
-    return users, _ratio(won_pairs, positives * (impressions - positives)), impressions
-
-
-def log_loss(labels_I: np.ndarray, probabilities_I: np.ndarray) -> float:
-    """Mean negative log likelihood; NaN without impressions."""
-    return float(_losses(labels_I, probabilities_I).mean()) if len(labels_I) else float("nan")
+    return users, ratio(won_pairs, positives * (impressions - positives)), impressions
 
 
 def log_loss_by_user(
     user_ids_I: np.ndarray, labels_I: np.ndarray, probabilities_I: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted user ids, mean log loss per user, impressions per user; their weighted mean is ``log_loss``."""
+    """Sorted user ids, mean log loss per user, impressions per user; their weighted mean is the log loss."""
     users, user_I = np.unique(user_ids_I, return_inverse=True)
     impressions = np.bincount(user_I, minlength=len(users))
     return users, np.bincount(user_I, weights=_losses(labels_I, probabilities_I)) / impressions, impressions
@@ -173,10 +153,3 @@ def _ranks_within(user_I: np.ndarray, scores_I: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(order))
     ranks[order] = middle - np.searchsorted(users, users) + 1
     return ranks
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator, NaN where the denominator is 0."""
-    result = np.full(len(numerator), np.nan)
-    np.divide(numerator, denominator, out=result, where=np.asarray(denominator) > 0)
-    return result

@@ -1,4 +1,4 @@
-"""Names of what stands beside the systems in every table; imports nothing, so that the configuration can know them."""
+"""Names of what is measured beside the systems; imports nothing, so that the configuration can know them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MOST_POPULAR, ALL_TIME = "most_popular_{days}d", "most_popular"
 PERSONAL_FREQUENCY = "personal_frequency"
 ITEM_KNN, LAST_ITEM_KNN = "item_knn", "last_item_knn"
 ORACLE = "oracle"
-ALWAYS_ASKED = (ALL_TIME, PERSONAL_FREQUENCY, ITEM_KNN, LAST_ITEM_KNN)
+SIMPLE_REFERENCES = (ALL_TIME, PERSONAL_FREQUENCY, ITEM_KNN, LAST_ITEM_KNN)
 
 # Metric and K of the main tables of docs/results.md.
 MAIN_FIGURES = (("recall", 10), ("recall", 50), ("ndcg", 10), ("ndcg", 50))

@@ -50,18 +50,16 @@ class MetricKey(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What is asked, the same for every system.
+    """A question, the same for every system.
 
     Attributes:
-        task: Name of the task.
         as_of: End of training, start of the truth.
         truth: Items of the test period, bool CSR [U, N] (``references.pair_matrix``).
         history: Items the user had before, bool CSR [U, N]; `new` takes them out, `repeat` keeps nothing else.
         candidates_N: Mask of the items that may be recommended for the task.
         groups: Masks [N] by name (``groups.item_groups``).
         ks: Cuts of the ranking.
-        samples: Bootstrap samples.
-        seed: Of the bootstrap.
+        samples: Of the bootstrap.
     """
 
     task: str
@@ -129,54 +127,6 @@ class EvaluationResult:
         ]
 
 
-class EmbeddingScorer:
-    """Dot product of user and item vectors of one checkpoint.
-
-    Args:
-        user_vectors_UD: One row per user; rows of users without a vector are ignored.
-        item_vectors_ND: One row per item; rows of items without a vector are ignored.
-        has_user_U: Which users have a vector; all where None.
-        has_item_N: Which items have a vector; the others are never ranked. All where None.
-        fallback: Scores of users without a vector (cold users get the most popular items).
-    """
-
-    def __init__(
-        self,
-        user_vectors_UD: np.ndarray,
-        item_vectors_ND: np.ndarray,
-        *,
-        has_user_U: np.ndarray | None = None,
-        has_item_N: np.ndarray | None = None,
-        fallback: Scorer | None = None,
-    ) -> None:
-        self._users = np.asarray(user_vectors_UD, np.float32)
-        self._items = np.asarray(item_vectors_ND, np.float32)
-        self._has_user = np.ones(len(self._users), bool) if has_user_U is None else np.asarray(has_user_U)
-        self._has_item = np.ones(len(self._items), bool) if has_item_N is None else np.asarray(has_item_N)
-        self._fallback = fallback
-
-    def item_vectors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the items that have a vector, and the vectors."""
-        rows = np.flatnonzero(self._has_item)
-        return rows, self._items[rows]
-
-    def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
-        """float32 [B, N].
-
-        Raises:
-            ModelError: A user has no vector and there is no fallback.
-        """
-        warm = self._has_user[user_rows_B]
-        if self._fallback is None and not warm.all():
-            raise ModelError(f"{int((~warm).sum())} users have no vector and there is no fallback for them")
-        block = np.empty((len(user_rows_B), len(self._items)), np.float32)
-        block[warm] = self._users[user_rows_B[warm]] @ self._items.T
-        block[np.ix_(warm, ~self._has_item)] = -np.inf
-        if self._fallback is not None and not warm.all():
-            block[~warm] = self._fallback.scores(user_rows_B[~warm])
-        return block
-
-
 def evaluate_ranking(
     systems: Mapping[str, Scorer],
     task: EvaluationTask,
@@ -185,7 +135,7 @@ def evaluate_ranking(
     user_filters: Sequence[str] = USER_FILTERS,
     pessimistic: bool = True,
 ) -> EvaluationResult:
-    """Rank every candidate for every user with a truth, for the user filters asked for and all item groups.
+    """Rank every candidate for every user with a truth, under some user filters and for all item groups.
 
     Args:
         systems: Scorers by name.
@@ -198,7 +148,6 @@ def evaluate_ranking(
             equal scores by row. Published figures are pessimistic.
 
     Raises:
-        ModelError: A system scores NaN or another number of items.
         DataError: A user filter is not known.
     """
     if unknown := sorted(set(user_filters) - set(USER_FILTERS)):
@@ -222,11 +171,8 @@ def evaluate_lists(
 ) -> EvaluationResult:
     """The same figures for candidates that were recalled already (question `recall`, Table VIII).
 
-    Args:
-        lists: By system, item rows [U, K] for every user row, best first, -1 = nothing.
-        task: The question.
-        user_filter: `new` where the lists were made without the items the users had.
-        model_versions: As in ``evaluate_ranking``.
+    ``lists`` are item rows [U, K] for every user row, best first, -1 = nothing; ``user_filter`` is `new` where they
+    were made without the items the users had: these are no truth either.
     """
     result = EvaluationResult(task.user_rows)
     for name, ranked_UK in lists.items():
@@ -283,7 +229,6 @@ def _add(
     truth = task.truth_under(user_filter)[result.user_rows]
     groups = {ALL: task.groups[ALL]} if user_filter == REPEAT else task.groups
     hits_UK = _hits(truth, ranked_UK)
-    shared = {"question": question, c.TASK: task.task, c.MODEL_VERSION: model_version, c.AS_OF: task.as_of}
     values = {
         MetricKey(system, user_filter, group, metric, k): per_user
         for group, mask_N in groups.items()
@@ -291,16 +236,44 @@ def _add(
     }
     for k in task.ks:
         values[MetricKey(system, user_filter, ALL, "novelty", k)] = novelty_at_k(ranked_UK, task.novelty_N, k)
-    means, lows, highs = mean_intervals(np.stack(list(values.values()), axis=1), task.samples, task.seed)
-    for key, mean, low, high in zip(values, means, lows, highs, strict=True):
-        users = int((~np.isnan(values[key])).sum())
-        if users:
-            figures = {"value": float(mean), "ci_low": float(low), "ci_high": float(high), "users": users}
-            result.rows.append({**shared, **key._asdict(), **figures})
     result.per_user.update(values)
-    for key, covered in _coverage(system, user_filter, task.candidates_N, groups, ranked_UK, max(task.ks)):
-        uncounted: dict[str, Any] = {"value": covered, "ci_low": None, "ci_high": None, "users": len(ranked_UK)}
-        result.rows.append({**shared, **key._asdict(), **uncounted})
+    result.rows += figure_rows(values, task, question, model_version)
+    shown_N = np.zeros(len(task.candidates_N), bool)
+    top_UK = ranked_UK[:, : max(task.ks)]
+    shown_N[top_UK[top_UK >= 0]] = True
+    for group, mask_N in groups.items():
+        candidates_N = mask_N & task.candidates_N
+        if candidates_N.any():
+            key = MetricKey(system, user_filter, group, "coverage", max(task.ks))
+            covered = (float(shown_N[candidates_N].mean()), None, None, len(ranked_UK))
+            result.rows.append(metric_row(question, task.task, task.as_of, model_version, key, covered))
+
+
+def figure_rows(
+    values: Mapping[MetricKey, np.ndarray], task: EvaluationTask, question: str, model_version: str | None
+) -> list[dict[str, Any]]:
+    """Rows of `evaluation_metrics`: mean and interval of each figure over the users who have it (NaN = has not)."""
+    means, lows, highs = mean_intervals(np.stack(list(values.values()), axis=1), task.samples, task.seed)
+    users = [int((~np.isnan(per_user)).sum()) for per_user in values.values()]
+    figures = zip(means.tolist(), lows.tolist(), highs.tolist(), users, strict=True)
+    return [
+        metric_row(question, task.task, task.as_of, model_version, key, figure)
+        for key, figure in zip(values, figures, strict=True)
+        if figure[-1]
+    ]
+
+
+def metric_row(
+    question: str,
+    task: str,
+    as_of: datetime,
+    model_version: str | None,
+    key: MetricKey,
+    figure: tuple[float, float | None, float | None, int],
+) -> dict[str, Any]:
+    """A row of `evaluation_metrics`; ``figure`` is (value, low, high, users)."""
+    about = {"question": question, c.TASK: task, c.MODEL_VERSION: model_version, c.AS_OF: as_of}
+    return about | key._asdict() | dict(zip(("value", "ci_low", "ci_high", "users"), figure, strict=True))
 
 
 def _hits(truth: sparse.csr_matrix, ranked_UK: np.ndarray) -> np.ndarray:
@@ -319,23 +292,6 @@ def _group_metrics(
     for name, metric in _PER_USER_METRICS.items():
         for k in ks:
             yield name, k, metric(group_hits_UK, counts_U, k)
-
-
-def _coverage(
-    system: str,
-    user_filter: str,
-    candidates_N: np.ndarray,
-    groups: Mapping[str, np.ndarray],
-    ranked_UK: np.ndarray,
-    k: int,
-) -> Iterator[tuple[MetricKey, float]]:
-    """Share of a group's candidates that are in somebody's list."""
-    shown = np.zeros(len(candidates_N), bool)
-    shown[ranked_UK[:, :k][ranked_UK[:, :k] >= 0]] = True
-    for group, mask_N in groups.items():
-        candidates = mask_N & candidates_N
-        if candidates.any():
-            yield MetricKey(system, user_filter, group, "coverage", k), float(shown[candidates].mean())
 
 
 def _blocks(rows: np.ndarray, items: int) -> Iterator[np.ndarray]:

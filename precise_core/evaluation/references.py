@@ -26,14 +26,9 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Events before the test period, as parallel arrays.
+    """Events before the test period, as parallel arrays; times are seconds since 1970 (UTC).
 
-    Attributes:
-        user_rows_E: 0 .. users - 1.
-        item_rows_E: 0 .. items - 1.
-        seconds_E: Time of the event, seconds since 1970 (UTC).
-        users: Number of user rows, with and without events.
-        items: Number of item rows, with and without events.
+    ``users`` and ``items`` count all rows, with and without events.
     """
 
     user_rows_E: np.ndarray
@@ -77,9 +72,8 @@ class PersonalFrequency:
 
     def __init__(self, log: TrainingLog) -> None:
         counts = log.item_counts()
-        self._popularity_N = (counts / (counts.max(initial=0) + 1)).astype(
-            np.float32
-        )  # below 1, so below every own item
+        # Below 1, so below every own item.
+        self._popularity_N = (counts / (counts.max(initial=0) + 1)).astype(np.float32)
         self._own = self._own_scores(log, counts)
 
     def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
@@ -181,10 +175,7 @@ def _recent_items(log: TrainingLog, history: int) -> sparse.csr_matrix:
 def build_references(
     log: TrainingLog, *, as_of_seconds: int, popular_days: int, knn_shrinkage: float, knn_history: int
 ) -> dict[str, Scorer]:
-    """The references by their names in the tables.
-
-    These are most_popular_7d (the days are in the name), most_popular, personal_frequency, item_knn, last_item_knn.
-    """
+    """The references by their names in the tables; that of the most popular items of late has its days in the name."""
     return {
         MOST_POPULAR.format(days=popular_days): MostPopular(log, days=popular_days, as_of_seconds=as_of_seconds),
         ALL_TIME: MostPopular(log),
@@ -197,10 +188,7 @@ def build_references(
 class OwnHistory:
     """log(1 + Σ exp(-age / τ)) over a user's events with an item: how often, and how lately; 0 for other items.
 
-    Args:
-        log: Events before the question.
-        as_of_seconds: Its instant; ages count from here.
-        days: τ.
+    τ is ``days``; ages count from ``as_of_seconds``.
     """
 
     def __init__(self, log: TrainingLog, *, as_of_seconds: int, days: float) -> None:

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from precise_core.errors import ConfigError
 from precise_core.evaluation.config import BlendConfig
-from precise_core.evaluation.night import OfflineEvaluation
+from precise_core.evaluation.night import offline_evaluation, question_settings
 from precise_core.evaluation.protocol import EvaluationTask, MetricKey, evaluate_ranking
 from precise_core.evaluation.references import Scorer
+from precise_core.evaluation.systems import encoded_system
 from precise_core.models.catalog import ItemCatalog
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint
@@ -73,8 +74,8 @@ class ValidationQuestion:
         windows = job.settings.windows
         self.cut = cut = job.settings.as_of - timedelta(days=windows.validation_days)
         evaluation = job.settings.evaluation.model_copy(update={"test_days": windows.validation_days})
-        settings = job.settings.model_copy(update={"as_of": cut, "evaluation": evaluation})
-        self.at_cut = OfflineEvaluation(Job(job.name, settings, job.arguments, job.checkpoints))
+        asked = replace(question_settings(job.settings), as_of=cut, evaluation=evaluation)
+        self.at_cut = offline_evaluation(job, [task], asked)
         self._task = task
         self._question = self._of_held_out_users(job)
 
@@ -83,7 +84,7 @@ class ValidationQuestion:
     ) -> BlendChoice:
         """The best blend with a model that reads the users' events of ``history_task``."""
         popular = self.at_cut.most_popular(self._task)
-        model = self.at_cut.encoded(checkpoint, catalog, history_task, popular)
+        model = encoded_system(self.at_cut, checkpoint, catalog, history_task, popular)
         found = []
         for days in config.days:
             history = self.at_cut.own_history(self._task, days)

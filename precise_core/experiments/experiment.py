@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,11 @@ from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import DataError, NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.config import BlendConfig
 from precise_core.evaluation.names import with_history
-from precise_core.evaluation.night import OfflineEvaluation
-from precise_core.evaluation.protocol import (
-    USER_FILTERS,
-    EmbeddingScorer,
-    EvaluationResult,
-    evaluate_ranking,
-)
+from precise_core.evaluation.night import offline_evaluation, references
+from precise_core.evaluation.protocol import USER_FILTERS, EvaluationResult, evaluate_ranking
+from precise_core.evaluation.questions import OfflineEvaluation
 from precise_core.evaluation.references import Scorer
+from precise_core.evaluation.systems import EmbeddingScorer, encoded_system
 from precise_core.experiments.blend import Blend, ValidationQuestion
 from precise_core.experiments.lightgcn import graph_system
 from precise_core.experiments.machine import machine
@@ -93,14 +91,17 @@ class Questions:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job, self._evaluation = job, OfflineEvaluation(job)
-        self._experiment = job.settings.experiment
+        self._job, self._experiment = job, job.settings.experiment
         self._validations: dict[str, ValidationQuestion] = {}
         self.result = ExperimentResult()
         self._scorers: dict[tuple[int, str], dict[str, EmbeddingScorer]] = {}  # by seed and task, then by name
         # Published leave-one-out figures come in two readings: nothing filtered, and seen items filtered.
         is_by_time = job.settings.windows.split != LEAVE_ONE_OUT
         self._filters = USER_FILTERS if is_by_time else USER_FILTERS[:2]
+
+    @cached_property
+    def _evaluation(self) -> OfflineEvaluation:
+        return offline_evaluation(self._job, self._experiment.tasks)
 
     def refuse_doubtful_order(self) -> None:
         """Compare nothing on a log whose order is not one of time.
@@ -118,9 +119,8 @@ class Questions:
 
     def ask_references(self) -> None:
         """The simple references, which learn nothing and are the same for every seed."""
-        self.result.add(
-            0, {task: self._ask(task, self._evaluation.references(task)) for task in self._experiment.tasks}
-        )
+        systems = {task: references(self._job, self._evaluation, task) for task in self._experiment.tasks}
+        self.result.add(0, {task: self._ask(task, of_task) for task, of_task in systems.items()})
 
     def ask_system(self, job: Job, name: str, seed_number: int) -> None:
         """Train a system with the seed of its ``job``, and ask it about every task."""
@@ -159,7 +159,7 @@ class Questions:
             checkpoint = system.checkpoints[history]
             catalog = item_catalog(job, checkpoint)
             popular = self._evaluation.most_popular(task)
-            scorer = self._evaluation.encoded(checkpoint, catalog, history, popular)
+            scorer = encoded_system(self._evaluation, checkpoint, catalog, history, popular)
             systems: dict[str, Scorer] = {name: scorer}
             self._scorers.setdefault((job.settings.seed, task), {})[name] = scorer
             if blend.weights:

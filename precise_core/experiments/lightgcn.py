@@ -22,8 +22,8 @@ from torch import nn
 
 from precise_core.errors import NothingToLearnError, TrainingError
 from precise_core.evaluation.config import LightGCNConfig
-from precise_core.evaluation.night import OfflineEvaluation
-from precise_core.evaluation.protocol import EmbeddingScorer
+from precise_core.evaluation.questions import OfflineEvaluation
+from precise_core.evaluation.systems import EmbeddingScorer, vector_system
 from precise_core.experiments.blend import ValidationQuestion
 from precise_core.experiments.training_cache import Trained, load_trained, save_trained, trained_file, training_key
 from precise_core.run.job import Job
@@ -228,7 +228,7 @@ def graph_system(
     items, users = (np.flatnonzero(known_UN.getnnz(axis=axis)) for axis in (0, 1))
     user_rows = evaluation.rows_of([at_cut.user_ids[row] for row in users])
     popular = evaluation.most_popular(task)
-    scorer = evaluation.scorer(items, tensors["items"][items], user_rows, tensors["users"][users], popular)
+    scorer = vector_system(evaluation, items, tensors["items"][items], user_rows, tensors["users"][users], popular)
     return scorer, load_trained(done)
 
 
@@ -239,6 +239,6 @@ def _quality(validation: ValidationQuestion, task: str, train_UN: sparse.csr_mat
     popular = at_cut.most_popular(task)
 
     def quality(users_UD: np.ndarray, items_ND: np.ndarray) -> float:
-        return validation.quality(at_cut.scorer(items, items_ND[items], users, users_UD[users], popular))
+        return validation.quality(vector_system(at_cut, items, items_ND[items], users, users_UD[users], popular))
 
     return quality

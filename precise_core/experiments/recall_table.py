@@ -16,13 +16,9 @@ from typing import Any
 import numpy as np
 
 from precise_core.evaluation.groups import ALL
-from precise_core.evaluation.night import OfflineEvaluation
-from precise_core.evaluation.protocol import (
-    EmbeddingScorer,
-    EvaluationTask,
-    evaluate_lists,
-    ranked_candidates,
-)
+from precise_core.evaluation.protocol import EvaluationTask, evaluate_lists, ranked_candidates
+from precise_core.evaluation.questions import OfflineEvaluation
+from precise_core.evaluation.systems import EmbeddingScorer
 from precise_core.experiments.seeds import figures_over_seeds
 from precise_core.index.config import IndexConfig
 from precise_core.index.index import build_index

@@ -24,7 +24,7 @@ from precise_core.artefacts import (
 )
 from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
-from precise_core.ranking.variants import publish_rankers
+from precise_core.ranking.night import publish_rankers
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
 from precise_core.warehouse.care import live_files

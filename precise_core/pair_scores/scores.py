@@ -13,9 +13,10 @@ import atexit
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from datetime import UTC, datetime
+from functools import lru_cache, reduce
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,13 @@ import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.errors import ModelError
+from precise_core.errors import DataError, ModelError
 from precise_core.index.engine import dot_products
 from precise_core.pair_scores.config import ScoringConfig
+from precise_core.text.config import TextConfig
+from precise_core.text.tokens import tokenize_items
 from precise_core.vectors.shipping import ship, shipped
+from precise_core.vectors.spark import embed_items
 from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
 from schemas import PAIR_SCORES
 from schemas import columns as c
@@ -41,6 +45,27 @@ _PAIRS_PER_GROUP = 8192  # a user with more becomes several groups, so that no l
 _SMALLEST_NORM = 1e-12
 _SCORED = [c.USER_ID, c.ITEM_ID, c.SCORE, c.AS_OF]  # of `pair_scores`
 _Batches = Iterable[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class PairInputs:
+    """The pairs to score and the vectors of one task's published checkpoint.
+
+    Attributes:
+        width: Of the vectors.
+        pairs: Distinct (user_id, item_id), cached.
+        number: How many pairs there are.
+        users: (user_id, embedding, as_of).
+        items: (item_id, embedding), with vectors made from texts where that is configured.
+    """
+
+    task: str
+    model_version: str
+    width: int
+    pairs: DataFrame
+    number: int
+    users: DataFrame
+    items: DataFrame
 
 
 @dataclass(frozen=True)
@@ -60,13 +85,56 @@ class ScoringPlan:
 
 
 def choose_plan(config: ScoringConfig, items: int, width: int, parallelism: int) -> ScoringPlan:
-    """The plan of the configuration, or the one that the size of the item vectors asks for."""
+    """The plan of the configuration, or the one that the size of the item vectors requires."""
     megabytes = items * width * 4 / 1e6
     is_small = config.plan == "broadcast" or (config.plan == "auto" and megabytes <= config.broadcast_mb)
     if is_small:
         return ScoringPlan("broadcast", megabytes, config.broadcast_mb)
     buckets = max(parallelism, math.ceil(megabytes / _BUCKET_MB))
     return ScoringPlan("shuffle", megabytes, config.broadcast_mb, buckets)
+
+
+def distinct_pairs(sources: Sequence[DataFrame], model_version: str) -> DataFrame:
+    """Distinct pairs: this checkpoint's candidates, but not the fallback's, and every pair of the other lists."""
+    is_scored = (F.col(c.MODEL_VERSION) == model_version) & (F.col(c.SOURCE) != c.POPULAR)
+    own = [frame.where(is_scored) if c.SOURCE in frame.columns else frame for frame in sources]
+    return reduce(DataFrame.unionByName, [frame.select(c.USER_ID, c.ITEM_ID) for frame in own]).distinct()
+
+
+def vectors_from_text(
+    spark: SparkSession, catalog: DataFrame, pairs: DataFrame, items: DataFrame, checkpoint: Path, config: TextConfig
+) -> DataFrame:
+    """(item_id, embedding) of items of ``catalog`` in the pairs that are not among ``items``, as of a cold item.
+
+    Their vectors are made from their text and the unknown row; an item without text has none.
+    """
+    unknown = pairs.select(c.ITEM_ID).distinct().join(items, on=c.ITEM_ID, how="left_anti")
+    new = catalog.where(f"NOT {c.IS_DELETED}").join(unknown, on=c.ITEM_ID, how="left_semi")
+    indexed = new.select(c.ITEM_ID, F.lit(c.UNKNOWN_INDEX).alias(c.ITEM_INDEX))
+    tokens = tokenize_items(new, indexed, config).where(F.col(c.TOKEN_COUNT) > 0)
+    return embed_items(spark, tokens, checkpoint, datetime.now(UTC)).select(c.ITEM_ID, c.EMBEDDING)
+
+
+def count_missing_vectors(inputs: PairInputs) -> dict[str, int]:
+    """Pairs without a vector, by whose is missing first; counted apart from the scoring so that a lost pair shows.
+
+    Raises:
+        DataError: No pair has both vectors.
+    """
+    has_user, has_item = F.lit(True).alias("has_user"), F.lit(True).alias("has_item")
+    flagged = inputs.pairs.join(inputs.users.select(c.USER_ID, has_user), on=c.USER_ID, how="left")
+    flagged = flagged.join(inputs.items.select(c.ITEM_ID, has_item), on=c.ITEM_ID, how="left")
+    no_user, no_item = F.col("has_user").isNull(), F.col("has_item").isNull()
+    users, items = flagged.agg(F.count_if(no_user), F.count_if(~no_user & no_item)).collect()[0]
+    if users + items == inputs.number:
+        first = str([tuple(row) for row in inputs.pairs.orderBy(c.USER_ID, c.ITEM_ID).limit(3).collect()])
+        raise DataError(
+            f"{inputs.task}: none of {inputs.number:,} pairs has both vectors of {inputs.model_version} "
+            f"({users:,} have no user vector, {items:,} more no item vector), e.g. {first}; the scores of before stay; "
+            "are these the ids of the tables?",
+            private=first,
+        )
+    return {"user": users, "item": items}
 
 
 def score_pairs(
@@ -82,8 +150,8 @@ def score_pairs(
     A score is the same to the last bit under every plan and in every batch.
 
     Args:
-        spark: The session.
-        pairs: Distinct pairs; read more than once, so keep them.
+        spark: Sends item vectors to every node under the plan `broadcast`.
+        pairs: Distinct; read more than once, so cache them.
         users: (user_id, embedding, as_of), one checkpoint and one task.
         items: (item_id, embedding) of the same checkpoint.
         plan: Of ``choose_plan``.
@@ -99,14 +167,8 @@ def score_pairs(
 def gathered_scores(users_GD: np.ndarray, counts_G: np.ndarray, items_ND: np.ndarray, rows_P: np.ndarray) -> np.ndarray:
     """Dot products of each user with the user's items, float32 [P].
 
-    Args:
-        users_GD: One vector per group.
-        counts_G: Pairs of each group; they lie one after the other in ``rows_P``.
-        items_ND: Item vectors, in memory or memory-mapped.
-        rows_P: Rows of ``items_ND``.
-
-    Raises:
-        ModelError: Users and items are not of one width.
+    ``rows_P`` are rows of ``items_ND`` (which may be memory-mapped), the ``counts_G`` pairs of a group one after the
+    other.
     """
     width = items_ND.shape[1]
     if users_GD.shape[1] != width:
@@ -219,9 +281,9 @@ def _by_bucket(similarity: str) -> Callable[[pa.Table, pa.Table], pa.Table]:
 
 
 def _scored_ids(batch: pa.RecordBatch, items_ND: np.ndarray, ids: pa.Array, similarity: str) -> pa.RecordBatch:
-    wanted = batch.column(_ITEMS).flatten()
-    rows_P = pc.index_in(wanted, ids)
-    scored = _scored(batch, items_ND, rows_P.fill_null(0).to_numpy(), wanted, similarity)
+    ids_P = batch.column(_ITEMS).flatten()
+    rows_P = pc.index_in(ids_P, ids)
+    scored = _scored(batch, items_ND, rows_P.fill_null(0).to_numpy(), ids_P, similarity)
     return scored.filter(rows_P.is_valid())
 
 

@@ -6,28 +6,52 @@ Shapes: I impressions, D width of a PRECISE vector.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from precise_core.errors import DataError, SchemaError, VersionMixError
+from precise_core.errors import DataError, NothingToLearnError, SchemaError, VersionMixError
 from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
+from schemas import RANKING_FEATURES
 from schemas import columns as c
 
-_COLUMNS = (
-    c.IMPRESSION_ID,
-    c.USER_ID,
-    c.SPLIT,
-    c.LABEL,
-    c.SPARSE_FEATURES,
-    c.DENSE_FEATURES,
-    c.USER_EMBEDDING,
-    c.ITEM_EMBEDDING,
-    c.PRECISE_SCORE,
-    c.MODEL_VERSION,
-    c.VECTOR_SPACE,
-)
+_NOT_READ = (c.TASK, c.ITEM_ID, c.IMPRESSION_TS)
+_COLUMNS = [name for name in RANKING_FEATURES.column_names if name not in _NOT_READ]
+
+
+@dataclass(frozen=True)
+class RankingSlice:
+    """Rows of `ranking_features` that one ranking model may see together.
+
+    They have vectors of one task and one vector space (those of another would be noise to the model), which several
+    checkpoints can share.
+    """
+
+    task: str
+    space: str
+    model_versions: tuple[str, ...]
+
+
+def choose_slice(rows: pa.Table, task: str, space: str | None = None) -> RankingSlice:
+    """What to train and to test a task's ranking model on: the rows in ``space``, by default the newest impression's.
+
+    ``rows`` have task, vector_space, model_version and impression_ts of `ranking_features`.
+
+    Raises:
+        NothingToLearnError: No impression was joined for the task, or none in the space.
+    """
+    groups = rows.filter(pc.equal(rows[c.TASK], task)).group_by([c.VECTOR_SPACE, c.MODEL_VERSION])
+    newest = groups.aggregate([(c.IMPRESSION_TS, "max")]).sort_by(f"{c.IMPRESSION_TS}_max").to_pylist()
+    if not newest:
+        raise NothingToLearnError(f"{task}: no impression lies at or after the as_of of a published model")
+    space = space or newest[-1][c.VECTOR_SPACE]
+    versions = tuple(row[c.MODEL_VERSION] for row in newest if row[c.VECTOR_SPACE] == space)
+    if not versions:
+        there = sorted({row[c.VECTOR_SPACE] for row in newest})
+        raise NothingToLearnError(f"{task}: no impression has vectors of the space {space!r}, but of {there}")
+    return RankingSlice(task, space, versions)
 
 
 @dataclass(frozen=True)
@@ -35,16 +59,11 @@ class RankingData:
     """Impressions in the order they came in; the arrays are parallel.
 
     Attributes:
-        impression_ids_I: Identity, the order in which training sorts.
-        user_ids_I: To whom it was shown.
-        splits_I: train, validation or test.
         labels_I: float32, 1 = taken.
         sparse: Values (text, empty = missing) by feature.
         dense: Values (float64, NaN = missing) by feature.
         user_vectors_ID: float32, zeros where missing; D = 0 where no row has one.
-        item_vectors_ID: The same for items.
         has_user_I: Where a user vector is there.
-        has_item_I: Where an item vector is there.
         scores_I: float32 dot products, NaN where missing.
         model_versions_I: Checkpoint of each row's vectors.
         space: The vector space of all of them.
@@ -73,12 +92,11 @@ class RankingData:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> RankingData:
-        """Read rows with the columns of ``schemas.RANKING_FEATURES`` (item_id and impression_ts may be left out).
+        """Read rows with the columns of ``schemas.RANKING_FEATURES`` (task, item_id and impression_ts are not read).
 
         Raises:
             SchemaError: A column is missing.
-            VersionMixError: The rows hold vectors of two spaces.
-            DataError: A label is not 0 or 1, a number is infinite, or vectors differ in width.
+            DataError: User and item vectors differ in width.
         """
         missing = [name for name in _COLUMNS if name not in table.column_names]
         if missing:
@@ -107,24 +125,12 @@ class RankingData:
 
     def take(self, rows: np.ndarray) -> RankingData:
         """The impressions at ``rows`` (positions or a boolean mask), in that order."""
-        return RankingData(
-            self.impression_ids_I[rows],
-            self.user_ids_I[rows],
-            self.splits_I[rows],
-            self.labels_I[rows],
-            {name: values[rows] for name, values in self.sparse.items()},
-            {name: values[rows] for name, values in self.dense.items()},
-            self.user_vectors_ID[rows],
-            self.item_vectors_ID[rows],
-            self.has_user_I[rows],
-            self.has_item_I[rows],
-            self.scores_I[rows],
-            self.model_versions_I[rows],
-            self.space,
-        )
+        arrays = {name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        sparse = {name: values[rows] for name, values in self.sparse.items()}
+        dense = {name: values[rows] for name, values in self.dense.items()}
+        return replace(self, **arrays, sparse=sparse, dense=dense)
 
     def split(self, name: str) -> RankingData:
-        """The impressions of one split."""
         return self.take(self.splits_I == name)
 
 

@@ -26,8 +26,7 @@ def hash_feature(name: str, values_B: np.ndarray, buckets: int) -> np.ndarray:
     """
     texts = np.array(["" if value is None else value for value in values_B], dtype=str)
     distinct, inverse = np.unique(texts, return_inverse=True)
-    hashed = np.array([_bucket(name, str(text), buckets) for text in distinct], np.int64)
-    return hashed[inverse] if len(texts) else np.empty(0, np.int64)
+    return np.array([_bucket(name, str(text), buckets) for text in distinct], np.int64)[inverse]
 
 
 def look_up_feature(values_B: np.ndarray, rows: Mapping[str, int]) -> np.ndarray:

@@ -21,12 +21,14 @@ sparse_features:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from precise_core.consume.join_spark import PublishedVersion, join_as_of, version_at
 from precise_core.ranking.config import RankingFeaturesConfig
+from precise_core.warehouse.instants import instant
 from schemas import RANKING_FEATURES
 from schemas import columns as c
 
@@ -40,46 +42,64 @@ _FIRST, _LAST = "first_micros", "last_micros"
 _MICROS_PER_DAY = 86_400_000_000
 
 
-def build_ranking_features(
-    impressions: DataFrame,
-    events: DataFrame,
-    items: DataFrame,
-    user_vectors: DataFrame,
-    item_vectors: DataFrame,
-    *,
-    task: str,
-    versions: Sequence[PublishedVersion],
-    config: RankingFeaturesConfig,
-    earlier: DataFrame | None = None,
-) -> DataFrame:
-    """``schemas.RANKING_FEATURES``: exactly one row per impression, and those of ``earlier``.
+@dataclass(frozen=True)
+class FeatureInputs:
+    """What the rows of one task are joined from: tables at the versions that the run reads.
 
-    Args:
-        impressions: ``schemas.IMPRESSIONS``.
-        events: ``schemas.EVENTS``.
-        items: ``schemas.ITEMS``.
-        user_vectors: Every vector of the task's users that was ever published (``join_as_of``).
+    Attributes:
+        versions: Which checkpoint of the task was in use from when on, oldest first, as far as vectors can be read.
+        user_vectors: Every vector of the task's users that these publications held (``join_as_of``).
         item_vectors: The same of items.
-        task: Whose vectors are injected.
-        versions: Which checkpoint of the task was in use from when on.
-        config: Split and popularity days.
-        earlier: Rows of the table that stay as they are, but for their split.
+        stored: `ranking_features` of every task; None where it was never written.
     """
-    categories = _item_categories(items)
-    shown = impressions.join(categories, on=c.ITEM_ID, how="left").fillna("", subset=[_CATEGORY])
-    counted = _with_history(shown, events, categories)
-    counted = _with_popularity(counted, events, config.popularity_days)
-    joined = join_as_of(counted, user_vectors, item_vectors, versions, at=c.IMPRESSION_TS)
+
+    task: str
+    versions: Sequence[PublishedVersion]
+    impressions: DataFrame
+    events: DataFrame
+    items: DataFrame
+    user_vectors: DataFrame
+    item_vectors: DataFrame
+    stored: DataFrame | None = None
+
+
+def ranking_features(inputs: FeatureInputs, config: RankingFeaturesConfig) -> tuple[DataFrame, int]:
+    """The whole content of the table for a task, and how many rows that must be.
+
+    Impressions since the oldest publication that can still be read are joined again; rows of earlier ones stay as they
+    were joined when their vectors were there.
+    """
+    newest = F.max(c.IMPRESSION_TS) - F.expr(f"INTERVAL {config.days} DAYS")
+    oldest = F.broadcast(inputs.impressions.agg(newest.alias("oldest")))
+    shown = inputs.impressions.join(oldest, on=F.col(c.IMPRESSION_TS) >= F.col("oldest"), how="left_semi")
+    first = instant(inputs.versions[0].since)
+    joined_now, earlier = shown.where(F.col(c.IMPRESSION_TS) >= first), None
+    number = joined_now.count()
+    if inputs.stored is not None:
+        of_task = inputs.stored.where((F.col(c.TASK) == inputs.task) & (F.col(c.IMPRESSION_TS) < first))
+        earlier = of_task.join(shown.select(c.IMPRESSION_ID), on=c.IMPRESSION_ID, how="left_semi")
+        number += earlier.count()
+    return build_ranking_features(replace(inputs, impressions=joined_now), config, earlier), number
+
+
+def build_ranking_features(
+    inputs: FeatureInputs, config: RankingFeaturesConfig, earlier: DataFrame | None = None
+) -> DataFrame:
+    """``schemas.RANKING_FEATURES``: exactly one row per impression, and those of ``earlier``, but for their split."""
+    categories = _item_categories(inputs.items)
+    shown = inputs.impressions.join(categories, on=c.ITEM_ID, how="left").fillna("", subset=[_CATEGORY])
+    counted = _with_history(shown, inputs.events, categories)
+    counted = _with_popularity(counted, inputs.events, config.popularity_days)
+    joined = join_as_of(counted, inputs.user_vectors, inputs.item_vectors, inputs.versions, at=c.IMPRESSION_TS)
     columns = {
-        c.TASK: F.lit(task),
+        c.TASK: F.lit(inputs.task),
         c.SPLIT: F.lit(c.TRAIN),
         c.SPARSE_FEATURES: _sparse_features(),
         c.DENSE_FEATURES: _dense_features(),
     }
     rows = joined.select(*[columns.get(name, F.col(name)).alias(name) for name in RANKING_FEATURES.column_names])
-    instants = impressions.select(
-        c.IMPRESSION_TS, version_at(c.IMPRESSION_TS, versions)[c.VECTOR_SPACE].alias(c.VECTOR_SPACE)
-    )
+    space = version_at(c.IMPRESSION_TS, inputs.versions)[c.VECTOR_SPACE].alias(c.VECTOR_SPACE)
+    instants = inputs.impressions.select(c.IMPRESSION_TS, space)
     if earlier is not None:
         rows = rows.unionByName(earlier)
         instants = instants.unionByName(earlier.select(c.IMPRESSION_TS, c.VECTOR_SPACE))
@@ -122,11 +142,11 @@ _HISTORIES = {
 def _with_popularity(shown: DataFrame, events: DataFrame, days: int) -> DataFrame:
     """Adds the events on the item in the ``days`` days before the impression's day, from daily counts."""
     by_day = shown.withColumn(_DAY, F.unix_date(F.to_date(c.IMPRESSION_TS)))
-    asked = by_day.select(c.ITEM_ID, _DAY).distinct().withColumn(_EVENTS, F.lit(0).cast("bigint"))
+    needed = by_day.select(c.ITEM_ID, _DAY).distinct().withColumn(_EVENTS, F.lit(0).cast("bigint"))
     happened = events.select(c.ITEM_ID, F.unix_date(F.to_date(c.EVENT_TS)).alias(_DAY))
-    daily = happened.join(asked.select(c.ITEM_ID).distinct(), on=c.ITEM_ID, how="left_semi")
+    daily = happened.join(needed.select(c.ITEM_ID).distinct(), on=c.ITEM_ID, how="left_semi")
     daily = daily.groupBy(c.ITEM_ID, _DAY).agg(F.count("*").alias(_EVENTS))
-    both = asked.unionByName(daily).groupBy(c.ITEM_ID, _DAY).agg(F.sum(_EVENTS).alias(_EVENTS))
+    both = needed.unionByName(daily).groupBy(c.ITEM_ID, _DAY).agg(F.sum(_EVENTS).alias(_EVENTS))
     before = Window.partitionBy(c.ITEM_ID).orderBy(_DAY).rangeBetween(-days, -1)
     recent = both.withColumn(_RECENT, F.coalesce(F.sum(_EVENTS).over(before), F.lit(0)))
     return by_day.join(recent.select(c.ITEM_ID, _DAY, _RECENT), on=[c.ITEM_ID, _DAY], how="left")

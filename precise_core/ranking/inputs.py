@@ -26,7 +26,7 @@ class RankingInputs:
     """How impressions are read; kept in the checkpoint so that scoring reads as training did.
 
     Attributes:
-        sparse_names: Sparse features in the order of the model's input.
+        sparse_names: In the order of the model's input.
         dense_statistics: (mean, standard deviation) by dense feature, from the training split.
         score_statistics: The same for the PRECISE score.
         vector_width: D; 0 = vectors and score are not read.
@@ -45,11 +45,7 @@ class RankingInputs:
     def fit(
         cls, train: RankingData, dcn: DCNConfig, use_vectors: bool, leave_out: Collection[str] = ()
     ) -> RankingInputs:
-        """Names, statistics and vocabularies of the training split; features in the order of their names.
-
-        Raises:
-            DataError: A feature that is to have a vocabulary, or to be left out, is not in the training split.
-        """
+        """Names, statistics and vocabularies of the training split; features in the order of their names."""
         _require_known("dcn.vocabulary_features", dcn.vocabulary_features, train.sparse)
         _require_known("ranker.leave_out", leave_out, {**train.sparse, **train.dense})
         return cls(
@@ -86,11 +82,7 @@ class RankingInputs:
         return asdict(self)
 
     def tensors(self, data: RankingData) -> tuple[Tensor, ...]:
-        """The five inputs of ``DCN.forward``.
-
-        Raises:
-            DataError: A dense feature the model was trained on is missing, or vectors have another width.
-        """
+        """The five inputs of ``DCN.forward``."""
         self._require_features(data)
         # A batch in which no row has a value of a categorical feature does not know its name: all values are missing.
         none = np.full(len(data), "", dtype=object)

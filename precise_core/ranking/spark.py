@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from precise_core.ranking.data import RankingData
+from precise_core.ranking.data import RankingData, RankingSlice
 from precise_core.ranking.train import RankerCheckpoint, score
 from precise_core.vectors.shipping import ship, shipped
 from schemas import columns as c
@@ -18,15 +18,16 @@ from schemas import columns as c
 _Batches = Iterable[pa.RecordBatch]
 
 
-def score_impressions(spark: SparkSession, features: DataFrame, checkpoint: Path) -> DataFrame:
-    """Probabilities of impressions under one ranking model.
+def is_in_slice(of: RankingSlice) -> Column:
+    """Condition on `ranking_features`."""
+    is_in_space = F.col(c.MODEL_VERSION).isin(*of.model_versions) & (F.col(c.VECTOR_SPACE) == of.space)
+    return is_in_space & (F.col(c.TASK) == of.task)
 
-    Raises:
-        CheckpointError: The checkpoint is missing or changed; said before any Spark job runs.
-    """
-    version = RankerCheckpoint.open(checkpoint).ranker_version
-    scored = features.mapInArrow(_scorer(ship(spark, checkpoint)), f"{c.IMPRESSION_ID} string, {c.SCORE} float")
-    return scored.select(c.IMPRESSION_ID, F.lit(version).alias(c.RANKER_VERSION), c.SCORE)
+
+def score_impressions(spark: SparkSession, features: DataFrame, ranker: RankerCheckpoint) -> DataFrame:
+    """Probabilities of impressions under one ranking model."""
+    scored = features.mapInArrow(_scorer(ship(spark, ranker.folder)), f"{c.IMPRESSION_ID} string, {c.SCORE} float")
+    return scored.select(c.IMPRESSION_ID, F.lit(ranker.ranker_version).alias(c.RANKER_VERSION), c.SCORE)
 
 
 @lru_cache(maxsize=1)

@@ -34,13 +34,11 @@ class RankerCheckpoint:
     """A trained ranking model with all that is needed to read features as it did.
 
     Attributes:
-        model: The DCN, in evaluation mode.
-        inputs: How impressions are read.
+        model: In evaluation mode.
         space: Vector space of the vectors it learned with; None where none are used.
         ranker_version: `dcn-<hash>` or `dcn+<task>-<hash>`.
         metrics: Epoch, train_loss and validation_log_loss of the epoch that was kept.
         parent: What it was trained from, as given.
-        folder: Where it lies.
     """
 
     model: DCN
@@ -53,10 +51,10 @@ class RankerCheckpoint:
 
     @classmethod
     def open(cls, folder: str | Path) -> RankerCheckpoint:
-        """Open what ``train_ranker`` wrote.
+        """Open what ``train_ranker`` wrote; refuse a folder that is incomplete or was changed on disk.
 
         Raises:
-            CheckpointError: The folder is incomplete, was changed on disk, or its weights do not fit its sizes.
+            CheckpointError: The weights do not fit the sizes beside them.
         """
         root = Path(folder)
         verify_sums(root)
@@ -67,15 +65,8 @@ class RankerCheckpoint:
             model.load_state_dict(load_file(root / _WEIGHTS_FILE))
         except RuntimeError as error:
             raise CheckpointError(f"{root}: the weights do not fit the sizes in {_META_FILE}: {error}") from error
-        return cls(
-            model=model.eval(),
-            inputs=inputs,
-            space=meta["vector_space"],
-            ranker_version=meta["ranker_version"],
-            metrics=meta["metrics"],
-            parent=meta["parent"],
-            folder=root,
-        )
+        about = {name: meta[name] for name in ("ranker_version", "metrics", "parent")}
+        return cls(model=model.eval(), inputs=inputs, space=meta["vector_space"], folder=root, **about)
 
 
 def train_ranker(
@@ -92,7 +83,8 @@ def train_ranker(
 ) -> RankerCheckpoint:
     """Train with binary cross-entropy; keep the epoch with the lowest validation log loss.
 
-    The result depends on the rows, the configuration and the seed, not on the order the rows come in.
+    The result depends on the rows, the configuration and the seed, not on the order the rows come in. ``progress`` is
+    called after every epoch with epoch, train_loss and validation_log_loss.
 
     Args:
         train: Impressions to learn from.
@@ -103,12 +95,7 @@ def train_ranker(
         seed: Of initialisation, shuffling and dropout.
         out: Folder in which the checkpoint's folder, named by its ``ranker_version``, is made.
         parent: What it comes from, kept as it is; ``parent["task"]`` names the vectors in the version (default `all`).
-        progress: Called after every epoch with epoch, train_loss and validation_log_loss.
-
-    Raises:
-        TrainingError: A label class is missing, there is no validation row, no row has a vector although they are
-            asked for, or the loss is not finite.
-        VersionMixError: Training and validation hold vectors of two spaces.
+        progress: Hears of every epoch.
     """
     _require_learnable(train, validation, use_vectors)
     train = train.take(np.argsort(train.impression_ids_I, kind="stable"))
@@ -136,7 +123,6 @@ def score(checkpoint: RankerCheckpoint, data: RankingData) -> np.ndarray:
 
     Raises:
         VersionMixError: The data's vectors are of another space than those the model learned with.
-        DataError: A feature is missing.
     """
     if len(data) == 0:
         return np.empty(0, np.float32)

@@ -20,15 +20,9 @@ def merged_ranks(
 
     Sources take turns in proportion to their quotas. An item that several bring belongs to the one that would place it
     first, the source of lower number at equal places, and the others go on with their next item, so that it costs
-    nobody a place. Where a source has no more items the others take its places.
+    nobody a place. Where a source has no more items the others take its places; one with quota 0 is not merged.
 
-    Args:
-        user_rows_C: Whose candidate it is.
-        item_rows_C: The item.
-        ranks_C: 1 = best, within user and source.
-        sources_C: Number of its source.
-        quotas_S: Places of each source, in proportion; a source with quota 0 is not merged.
-        k: Length of the merged list, at most.
+    ``ranks_C`` count from 1 = best within user and source; ``k`` is the most places of a merged list.
     """
     merged_C = np.zeros(len(user_rows_C), np.int32)
     chosen = np.flatnonzero(quotas_S[sources_C] > 0)
@@ -36,9 +30,9 @@ def merged_ranks(
     chosen = chosen[_firsts(chosen, user_rows_C, item_rows_C, turns_C, sources_C)]
     chosen = chosen[np.lexsort((ranks_C[chosen], sources_C[chosen], user_rows_C[chosen]))]
     users, sources = user_rows_C[chosen], sources_C[chosen]
-    turns = _numbered(users * len(quotas_S) + sources) / quotas_S[sources]
+    turns = numbered(users * len(quotas_S) + sources) / quotas_S[sources]
     chosen = chosen[np.lexsort((sources, turns, users))]
-    places = _numbered(user_rows_C[chosen])
+    places = numbered(user_rows_C[chosen])
     merged_C[chosen[places <= k]] = places[places <= k]
     return merged_C
 
@@ -48,12 +42,16 @@ def _firsts(
 ) -> np.ndarray:
     """Positions in ``chosen`` of the first claim to each (user, item)."""
     users, items = users_C[chosen], items_C[chosen]
-    order = np.lexsort((sources_C[chosen], turns_C[chosen], items, users))
+    return first_of_each_pair(np.lexsort((sources_C[chosen], turns_C[chosen], items, users)), users, items)
+
+
+def first_of_each_pair(order: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Of positions in an ``order`` by user and item, the first of each (user, item)."""
     is_first = np.ones(len(order), bool)
     is_first[1:] = (users[order][1:] != users[order][:-1]) | (items[order][1:] != items[order][:-1])
     return order[is_first]
 
 
-def _numbered(sorted_keys: np.ndarray) -> np.ndarray:
+def numbered(sorted_keys: np.ndarray) -> np.ndarray:
     """1, 2, 3 ... within each run of equal keys."""
     return np.arange(len(sorted_keys)) - np.searchsorted(sorted_keys, sorted_keys) + 1

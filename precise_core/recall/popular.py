@@ -1,7 +1,8 @@
-"""What a user without history gets: the most popular items of the task, marked as such in `source`."""
+"""Which items a task may be shown, and its most popular ones: what a user without history gets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from pyspark.sql import DataFrame, Window
@@ -12,8 +13,29 @@ from precise_core.tasks import events_before, task_filter
 from precise_core.warehouse.instants import instant
 from schemas import columns as c
 
-PLACE = "_place"
-_RECENT, _TOTAL = "_recent", "_total"
+_PLACE, _RECENT, _TOTAL = "_place", "_recent", "_total"
+
+
+def excluded_items(
+    events: DataFrame,
+    items: DataFrame,
+    vocabulary: DataFrame,
+    tasks: Mapping[str, TaskConfig],
+    as_of: datetime,
+    task: str,
+) -> DataFrame:
+    """`item_index` of items that must not be candidates of ``task``.
+
+    An item is left out when it is deleted, or when it had events before ``as_of`` but none of the task. An item
+    without any event is kept: nobody can know its scene yet, and new items must be able to appear.
+    """
+    excluded = items.where(F.col(c.IS_DELETED)).select(c.ITEM_ID)
+    if task != ALL_TASK:
+        known = events_before(events, as_of)
+        of_task = known.where(task_filter(tasks[task])).select(c.ITEM_ID)
+        foreign = known.select(c.ITEM_ID).distinct().join(of_task, on=c.ITEM_ID, how="left_anti")
+        excluded = excluded.unionByName(foreign)
+    return excluded.distinct().join(vocabulary, on=c.ITEM_ID, how="inner").select(c.ITEM_INDEX)
 
 
 def popular_items(
@@ -23,21 +45,12 @@ def popular_items(
     task: TaskConfig | None,
     as_of: datetime,
     days: int,
-    items: int,
+    limit: int,
 ) -> DataFrame:
-    """(item_id, item_index, score, _place) of the most popular items that may be shown, place 1 first.
+    """(item_id, item_index, score, _place) of the ``limit`` most popular items that may be shown, place 1 first.
 
-    Counted are the events of the task in the ``days`` before ``as_of``, that is the score; equal counts by all earlier
-    events of the task, then by id, so that a list is full where a scene has been quiet of late.
-
-    Args:
-        events: ``schemas.EVENTS``.
-        vocabulary: ``schemas.ITEM_VOCABULARY``.
-        excluded: `item_index` of deleted items and of those that belong to other scenes.
-        task: Whose events count; None = all.
-        as_of: What is later is not known.
-        days: How far back.
-        items: Of the list, at most.
+    The score is the number of events of the task (None = all) in the ``days`` before ``as_of``. Equal scores are
+    ordered by all earlier events of the task, then by id, so that a list is full where a scene has been quiet of late.
     """
     known = events_before(events, as_of).where(task_filter(task) if task else F.lit(True))
     is_recent = F.col(c.EVENT_TS) >= instant(as_of - timedelta(days=days))
@@ -45,8 +58,8 @@ def popular_items(
     rows = counted.join(vocabulary.select(c.ITEM_ID, c.ITEM_INDEX), on=c.ITEM_ID, how="inner")
     rows = rows.join(excluded, on=c.ITEM_INDEX, how="left_anti")
     order = (F.desc(_RECENT), F.desc(_TOTAL), F.asc(c.ITEM_ID))
-    top = rows.orderBy(*order).limit(items)
-    place = F.row_number().over(Window.orderBy(*order)).alias(PLACE)  # of a short list: one task numbers it
+    top = rows.orderBy(*order).limit(limit)
+    place = F.row_number().over(Window.orderBy(*order)).alias(_PLACE)  # of a short list: one task numbers it
     return top.select(c.ITEM_ID, c.ITEM_INDEX, F.col(_RECENT).cast("float").alias(c.SCORE), place)
 
 
@@ -57,14 +70,14 @@ def popular_candidates(
 
     Args:
         users: (user_id, item_indices), the second being items that the user is not to get.
-        popular: Of ``popular_items``: ``k`` and as many more as a user can have of unwanted ones.
+        popular: Of ``popular_items``: ``k``, and as many more as a user can have in ``item_indices``.
         k: Items per user, at most.
         task: Name of the task.
         model_version: The slice of the table; the list itself comes from no model.
-        as_of: The instant that the counts know the world up to.
+        as_of: What is later was not counted.
     """
     rows = users.crossJoin(F.broadcast(popular)).where(~F.array_contains(c.ITEM_INDICES, F.col(c.ITEM_INDEX)))
-    place = F.row_number().over(Window.partitionBy(c.USER_ID).orderBy(PLACE))
+    place = F.row_number().over(Window.partitionBy(c.USER_ID).orderBy(_PLACE))
     ranked = rows.withColumn(c.RANK, place).where(F.col(c.RANK) <= k)
     return ranked.select(
         c.USER_ID,
@@ -81,12 +94,7 @@ def popular_candidates(
 
 
 def known_users(sequences: DataFrame, *others: DataFrame | None) -> DataFrame:
-    """(user_id, item_indices) of everybody the warehouse knows, with the newest items of the user's whole history.
-
-    Args:
-        sequences: ``schemas.USER_SEQUENCES``.
-        others: Tables with a `user_id`; None where there is none.
-    """
+    """(user_id, item_indices) of everybody in `user_sequences` and ``others``, with the newest items of all tasks."""
     histories = sequences.where(F.col(c.TASK) == ALL_TASK).select(c.USER_ID, c.ITEM_INDICES)
     users = sequences.select(c.USER_ID)
     for frame in others:

@@ -14,18 +14,14 @@ import numpy as np
 from precise_core.errors import ModelError
 from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
+from precise_core.recall.merge import first_of_each_pair, numbered
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Recalled items, ordered by user and rank; the arrays are parallel.
+    """Recalled items, ordered by user and rank (1 = best); the arrays are parallel.
 
-    Attributes:
-        user_rows_C: Position of the user in the call.
-        ranks_C: 1 = best, within the user.
-        item_rows_C: Row of the item in the index.
-        scores_C: What it was ranked by (float32).
-        seed_rows_C: Row of the recent item it is a neighbour of; -1 for U2I.
+    ``seed_rows_C`` are the recent items that an item is a neighbour of; -1 for U2I.
     """
 
     user_rows_C: np.ndarray
@@ -46,17 +42,14 @@ def recall_u2i(
     excluded: Sequence[np.ndarray] | None = None,
     allowed_rows_N: np.ndarray | None = None,
 ) -> Candidates:
-    """The k items nearest to each user's vector.
+    """The k items nearest to each user's vector, from an index of the same checkpoint.
 
     Args:
-        index: Items of the same checkpoint as the user vectors.
+        index: Items to find.
         user_vectors_UD: One vector per user.
         k: Items per user, at most.
-        excluded: Per user the rows that are not wanted (for example items the user had); rows of -1 are ignored.
+        excluded: Per user the rows to leave out (for example items the user had); rows of -1 are ignored.
         allowed_rows_N: Mask of rows that may be returned to anybody; deleted items are False here.
-
-    Raises:
-        ModelError: A vector is not finite or of another width, or ``excluded`` has another number of users.
     """
     users = len(user_vectors_UD)
     if excluded is None:
@@ -85,7 +78,7 @@ def recall_u2i2i(
     Seeds are the last ``config.seeds`` distinct items; each brings its ``config.neighbours`` nearest items, never
     itself. A candidate's score is similarity × decay^(position of its seed, 0 = newest); where several seeds bring
     one item, the best score and its seed stay, the newer seed at equal score. A similarity that is not positive is
-    no neighbourhood: decay would push it upwards.
+    no neighbourhood: decay would push it upwards. A deleted item may be a seed, but is never returned.
 
     Args:
         index: Items of one checkpoint.
@@ -93,7 +86,7 @@ def recall_u2i2i(
         k: Items per user, at most.
         config: Seeds, neighbours and decay.
         excluded: As in ``recall_u2i``.
-        allowed_rows_N: As in ``recall_u2i``; a deleted item may be a seed, but is never returned.
+        allowed_rows_N: As in ``recall_u2i``.
     """
     if excluded is not None:
         _require_parallel("excluded", len(excluded), len(recent_rows))
@@ -156,23 +149,18 @@ def _best_per_item(
     """Positions of the best candidate of each (user, item) among ``keep``."""
     kept = np.flatnonzero(keep)
     order = kept[np.lexsort((positions[kept], -scores[kept], items[kept], users[kept]))]
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = (users[order][1:] != users[order][:-1]) | (items[order][1:] != items[order][:-1])
-    return order[is_first]
+    return first_of_each_pair(order, users, items)
 
 
 def _ranked(users: np.ndarray, items: np.ndarray, scores: np.ndarray, seeds: np.ndarray, k: int) -> Candidates:
     """Order by user, score (best first) and row; number within the user; keep the first k."""
     order = np.lexsort((items, -scores, users))
     users = users[order]
-    ranks = np.arange(len(users)) - np.searchsorted(users, users) + 1
-    top = order[ranks <= k]
+    ranks = numbered(users)
+    is_top = ranks <= k
+    top = order[is_top]
     return Candidates(
-        users[ranks <= k],
-        ranks[ranks <= k].astype(np.int32),
-        items[top],
-        scores[top].astype(np.float32),
-        seeds[top],
+        users[is_top], ranks[is_top].astype(np.int32), items[top], scores[top].astype(np.float32), seeds[top]
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from precise_core.config.tasks import ALL_TASK
-from precise_core.evaluation.calibration import calibration, calibration_error
+from precise_core.evaluation.impressions import calibration, calibration_error
 from precise_core.report import formats, plots
 from precise_core.report import verdicts as v
 from precise_core.report.blocks import Block, Cell, Grid, Heading, Listing, Person, Plot, Plots, Skip, Text, Verdicts

@@ -21,15 +21,12 @@ from precise_core.evaluation.bootstrap import (
     mean_intervals,
     paired_difference,
 )
-from precise_core.evaluation.calibration import calibration, calibration_error
 from precise_core.evaluation.groups import item_groups
+from precise_core.evaluation.impressions import calibration, calibration_error
 from precise_core.evaluation.metrics import (
-    auc,
     auc_by_user,
-    gauc,
     hit_rate_at_k,
     hits_in,
-    log_loss,
     log_loss_by_user,
     ndcg_at_k,
     recall_at_k,
@@ -37,6 +34,7 @@ from precise_core.evaluation.metrics import (
     top_k_rows,
 )
 from precise_core.training.validation import _hits
+from tests.evaluation.impression_metrics import auc, gauc, log_loss
 
 rankings = st.integers(0, 10_000).map(np.random.default_rng)
 

@@ -15,9 +15,7 @@ from precise_core.errors import DataError, ModelError
 from precise_core.evaluation.bootstrap import paired_difference
 from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions, gains
-from precise_core.evaluation.metrics import auc, gauc, log_loss
 from precise_core.evaluation.protocol import (
-    EmbeddingScorer,
     EvaluationResult,
     EvaluationTask,
     MetricKey,
@@ -25,8 +23,10 @@ from precise_core.evaluation.protocol import (
     evaluate_ranking,
 )
 from precise_core.evaluation.references import MostPopular, TrainingLog, pair_matrix
+from precise_core.evaluation.systems import EmbeddingScorer
 from precise_core.experiments.seeds import compare_over_seeds, figures_over_seeds, spread_over_seeds
 from schemas import EVALUATION_METRICS
+from tests.evaluation.impression_metrics import auc, gauc, log_loss
 
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 COUNTS = np.array([50, 40, 30, 20, 10, 4, 3, 2, 0, 0])

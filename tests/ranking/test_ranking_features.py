@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from precise_core.consume.join_spark import PUBLICATION, PublishedVersion
 from precise_core.ranking.config import RankingFeaturesConfig
-from precise_core.ranking.features import build_ranking_features
+from precise_core.ranking.features import FeatureInputs, build_ranking_features
 from precise_core.warehouse.instants import instant
 from schemas import IMPRESSIONS, ITEMS, RANKING_FEATURES
 from tests import oracles
@@ -58,22 +58,22 @@ def build(spark: SparkSession, events: list[Event], **changes: Any) -> DataFrame
         (item, "", "", [CATEGORY[item], "x"] if CATEGORY[item] else [], {}, None, None, False) for item in ITEM_IDS
     ]
     vectors = f"{{}} string, {PUBLICATION} int, embedding array<float>, since timestamp"
-    arguments: dict[str, Any] = {"task": "all", "versions": VERSIONS, "config": CONFIG} | changes
-    places = {version.model_version: place for place, version in enumerate(arguments["versions"])}
+    versions = changes.get("versions", VERSIONS)
+    places = {version.model_version: place for place, version in enumerate(versions)}
     held = [
         [(key, places[of], *rest) for key, of, *rest in rows if of in places] for rows in (USER_VECTORS, ITEM_VECTORS)
     ]
-    impressions = arguments.pop("impressions", None) or spark.createDataFrame(
-        IMPRESSION_ROWS, IMPRESSIONS.spark_schema()
-    )
-    return build_ranking_features(
+    impressions = changes.get("impressions") or spark.createDataFrame(IMPRESSION_ROWS, IMPRESSIONS.spark_schema())
+    inputs = FeatureInputs(
+        changes.get("task", "all"),
+        versions,
         impressions,
         oracles.events_frame(spark, events),
         spark.createDataFrame(items, ITEMS.spark_schema()),
         spark.createDataFrame(held[0], vectors.format("user_id")),
         spark.createDataFrame(held[1], vectors.format("item_id")),
-        **arguments,
     )
+    return build_ranking_features(inputs, changes.get("config", CONFIG), changes.get("earlier"))
 
 
 @pytest.fixture(scope="module")

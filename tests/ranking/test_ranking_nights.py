@@ -17,7 +17,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from precise_core.config import load_config
 from precise_core.errors import NothingToEvaluateError
-from precise_core.evaluation.ranking_night import ranking_metrics
+from precise_core.evaluation.night import ranking_rows
 from precise_core.run.job import Job
 from precise_core.settings import Settings
 from precise_core.warehouse.tables import Warehouse
@@ -100,7 +100,7 @@ def test_without_impressions_since_the_first_publication_ranking_is_left_out(
     assert "no impression lies at or after the as_of" in capsys.readouterr().out.replace("\n", " ")
     assert pointer_of(warehouse) == {name: pointer_of(night)[name] for name in ("DCN", "DCN + PRECISE-UT")}  # kept
     with pytest.raises(NothingToEvaluateError, match="no impression is in the test split"):
-        ranking_metrics(job_of(warehouse))
+        ranking_rows(job_of(warehouse))
 
 
 def pointer_of(warehouse: Path) -> dict[str, str]:
@@ -127,7 +127,7 @@ def test_a_task_that_has_nothing_to_learn_yet_holds_nobody_up(
 
     # The old scores are those of other models than are in use: not compared before they are scored.
     with pytest.raises(NothingToEvaluateError, match="DCN, which the others are compared with, has no scores"):
-        ranking_metrics(job_of(warehouse))
+        ranking_rows(job_of(warehouse))
     assert "test impressions have no score of dcn-" in " ".join(capsys.readouterr().out.split())
     assert run("score_ranking", warehouse) == 0
-    assert {row["system"] for row in ranking_metrics(job_of(warehouse))} == set(before)
+    assert {row["system"] for row in ranking_rows(job_of(warehouse))} == set(before)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 from pyspark.sql import SparkSession
 
-from precise_core.evaluation.event_arrays import EventArrays, Periods, event_arrays
-from precise_core.recall.eligibility import excluded_items
+from precise_core.evaluation.night import event_arrays
+from precise_core.evaluation.questions import EventArrays, Periods
+from precise_core.recall.popular import excluded_items
 from precise_core.sequences.config import WindowsConfig
 from precise_core.sequences.windows import build_training_windows
 from schemas import ITEMS
