@@ -155,6 +155,9 @@ def test_an_empty_reading_never_wipes_a_table(tmp_path: Path, capsys: pytest.Cap
     assert shop.run("ingest") == 0
     shop.day("1")
     assert shop.run("ingest", "--full") == 2
+    assert told(capsys, "empty now, and was not when it was taken")
+    shop.day("1", ("2", "ann", "nowhere", ONE[3], "click"))
+    assert shop.run("ingest", "--full", "--set", "gates.largest_rejected_share=1") == 2
     assert told(capsys, "no acceptable row")
     assert set(shop.events()) == {"1"}
 
