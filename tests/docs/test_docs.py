@@ -41,7 +41,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_the_page_on_the_paper_names_code_that_exists() -> None:
     page = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")
-    references = re.findall(r"\[`([^`]+\.py)`\]\([^)]+\)((?:,?\s?`[A-Za-z_\.]+`)*)", page)
+    references = re.findall(r"\[`([^`]+\.py)`\]\([^)]+\)((?:,?\s*`[A-Za-z_\.]+`)*)", page)
     assert len(references) > 20
     for file, functions in references:
         missing = set(re.findall(r"`([^`]+)`", functions)) - names_in(ROOT / file)
