@@ -56,7 +56,11 @@ def flat(settings: Settings) -> dict[str, Any]:
 def departures() -> dict[str, tuple[Any, Any]]:
     """By switch: the paper's value and the default, as the page has them."""
     page = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ") for line in page.split("## All departures")[1].splitlines() if line.startswith("| ")]
+    rows = [
+        line.split(" | ")
+        for line in page.split("## All departures")[1].split("\n## ")[0].splitlines()
+        if line.startswith("| ")
+    ]
     return {
         switch: (yaml.safe_load(paper.strip("`")), yaml.safe_load(default.strip("`")))
         for _, switches, paper, default, *_ in rows
