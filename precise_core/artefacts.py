@@ -67,7 +67,7 @@ def checkpoints_in_use(checkpoints: str | Path) -> dict[str, str]:
 
 
 def checkpoint_manifest(checkpoints: str | Path, model_version: str) -> dict[str, Any]:
-    """What a checkpoint says about itself, unverified; empty where its folder is gone."""
+    """The manifest of a checkpoint, unverified; empty where its folder was removed."""
     file = Path(checkpoints) / model_version / MANIFEST_FILE
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
@@ -130,12 +130,9 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def replace_file(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
-    """Write a small file in one step: a reader finds what was there before, or all of ``content``, even after a crash.
+    """Write a small file in one step: a reader finds the old content or all of the new one, even after a crash.
 
-    Args:
-        path: The file; its folder is made.
-        content: Text is written as UTF-8.
-        mode: Who may read and write it, within the umask.
+    The folder is made, text is written as UTF-8, and ``mode`` holds within the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".writing")

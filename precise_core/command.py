@@ -126,7 +126,7 @@ def flags_of(arguments: argparse.Namespace, overrides: Sequence[str]) -> list[st
 
 
 def warn_stale_lock(stale: Holder | None) -> None:
-    """Say that the writer before this one was killed, and that nothing has to be done about it."""
+    """Print that the previous writer was killed, and that nothing has to be done about it."""
     if stale:
         console.print(
             f"  the last writer, {stale}, was killed; its lock is void, tables are at whole versions", markup=False
@@ -143,7 +143,7 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
         with unreadable_files("docs/operations.md says how to get a table's file back"):
             body(job)
     except BaseException as error:
-        with suppress(OSError, DeltaError):  # a full disk: what the job failed of is told all the same
+        with suppress(OSError, DeltaError):  # on a full disk the error is still printed
             job.record("failed", started_at, time.monotonic() - started, stored_text(error)[:2000])
         if isinstance(error, Exception):
             return report_error(job.name, error, file, is_verbose=is_verbose)
@@ -158,17 +158,13 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
 
 
 def report_error(name: str, error: Exception, file: Path | None = None, *, is_verbose: bool) -> int:
-    """Tell of an error in one line, and give the exit code.
+    """Print an error in one line, and give the exit code.
 
-    Args:
-        name: Of the command.
-        error: Of one that nobody raised on purpose the true cause is told, and where the whole stack is.
-        file: Where to keep that stack.
-        is_verbose: Print it, too.
+    Of an unexpected error the true cause is printed, and the whole stack is kept in ``file`` or, if verbose, printed.
     """
     if isinstance(error, PreciseError):
-        told = " ".join(line.strip() for line in str(error).splitlines())
-        console.print(f"{name} failed: {told}", style="bold red", markup=False)
+        message = " ".join(line.strip() for line in str(error).splitlines())
+        console.print(f"{name} failed: {message}", style="bold red", markup=False)
         return EXIT_FAILED
     is_kept = file is not None and keep_stack(file, error)
     where = f"the whole stack is in {file}" if is_kept else "--verbose prints the whole stack"

@@ -43,7 +43,7 @@ class PreciseError(Exception):
 
 
 def stored_text(error: BaseException) -> str:
-    """What is kept of an error; of one that was not raised on purpose nobody knows what its message says."""
+    """What is kept of an error; of an unexpected one only the place, since its message may hold any value."""
     if isinstance(error, PreciseError):
         return f"{type(error).__name__}: {error.stored}"
     frames = traceback.extract_tb(error.__traceback__)

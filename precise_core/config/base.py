@@ -18,7 +18,7 @@ _INSTANT = rf"{_DAY}(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d{{1,6}})?)? ?(?:[Zz]|[+-]\d\
 
 
 def _as_day(value: Any) -> Any:
-    """A number is no date: pydantic takes 20240310 for seconds since 1970."""
+    """Refuse numbers: pydantic would read 20240310 as seconds since 1970."""
     try:
         if isinstance(value, str) and re.fullmatch(_DAY, value, re.ASCII):
             return date.fromisoformat(value)

@@ -1,4 +1,4 @@
-"""Paths that Delta's libraries take for what they are."""
+"""Paths that Delta's libraries read literally."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ _UNREACHABLE = r"[\[\]{}*?^|`\x00-\x1f\x7f]"  # Spark's half takes some for wild
 
 
 def require_delta_path(what: str, path: str, *, is_read_only: bool = False) -> None:
-    """Refuse a path at which Delta's libraries would end the process, or look at another place.
+    """Refuse a path of a table or warehouse at which Delta's libraries would end the process, or read another place.
 
     Args:
-        what: What is there, for the message.
-        path: Of a table or a warehouse.
-        is_read_only: It is read without Spark, which takes more characters.
-
-    Raises:
-        ConfigError: The message names the character.
+        what: Names the path in the message.
+        is_read_only: It is read without Spark, which allows more characters.
     """
     if found := re.search(_READ_AS_ANOTHER if is_read_only else f"{_READ_AS_ANOTHER}|{_UNREACHABLE}", path):
         raise ConfigError(

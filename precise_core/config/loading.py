@@ -20,11 +20,9 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def load_config(path: str | Path, kind: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
-    """Read ``path`` into ``kind``; nothing is converted that would have to be guessed.
+    """Read a YAML file with one mapping into ``kind``; no value is converted by guessing.
 
     Args:
-        path: A YAML file with one mapping.
-        kind: Whose fields the keys are.
         overrides: ``a.b=c`` strings; the value is read as YAML, so numbers and lists work.
 
     Raises:
@@ -61,7 +59,7 @@ def validated(kind: type[ConfigT], data: dict[str, Any]) -> ConfigT:
 
 
 def over(weaker: Sequence[str], stronger: Sequence[str]) -> list[str]:
-    """Overrides of which ``stronger`` win: those of ``weaker`` that set another key, then they."""
+    """``stronger``, preceded by those of ``weaker`` that set other keys."""
     taken = [_key(override) for override in stronger]
     return [*(one for one in weaker if not any(_overlap(_key(one), key) for key in taken)), *stronger]
 

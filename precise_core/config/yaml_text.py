@@ -1,4 +1,4 @@
-"""YAML read to the letter: what is not clearly a number, true, false or null is the text that stands there.
+"""YAML read literally: what is not clearly a number, true, false or null is text.
 
 PyYAML follows YAML 1.1, where `no` is false, `0123` is 83, `12:30` is 750, `1e3` is text, and of two equal keys the
 last one wins. Here the rules are those of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema), a key is always
@@ -52,7 +52,7 @@ def read_yaml(text: str) -> Any:
     """Dictionaries, lists, texts, numbers, true, false and null; None where ``text`` holds nothing.
 
     Raises:
-        ConfigError: It is not YAML, a key stands twice in a mapping, or a value is of a kind that is not read.
+        ConfigError: It is not YAML, a mapping has a key twice, or a value is of a kind that is not read.
     """
     node = _compose(text)
     return None if node is None else _value(node, ())

@@ -156,7 +156,7 @@ def _redemptions(journey: _Journey) -> DataFrame:
     redemptions = journey.coupon_redemptions.withColumn(c.RAW, original)
     matches = _redeemed_purchases(redemptions, journey)
     unmatched = redemptions.join(matches, on=list(_COLUMNS["coupon_redemptions"]), how="left_anti")
-    # Several coupons may cover one purchase; the smallest basket and row stand for it, so that a rerun agrees.
+    # Several coupons may cover one purchase; the smallest basket and row are taken, so that a rerun agrees.
     events = matches.groupBy("household_id", "product_id", "transaction_timestamp").agg(
         F.min(F.struct("basket_id", "sales_value")).alias("purchase"), F.min(c.RAW).alias(c.RAW)
     )

@@ -1,4 +1,4 @@
-"""Files of a published data set: only the very content that others measured on is read."""
+"""Files of a published data set: only the exact content that published figures are measured on is read."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ class KnownFile:
 
 
 def plain_or_compressed(folder: Path, name: str) -> Path:
-    """``name`` or ``name.zst`` of ``folder``.
-
-    Raises:
-        DataError: The folder has neither.
-    """
+    """``name`` or ``name.zst`` of ``folder``; DataError where it has neither."""
     for candidate in (folder / name, folder / f"{name}{_COMPRESSED}"):
         if candidate.is_file():
             return candidate
@@ -58,11 +54,7 @@ def known_content(file: Path, known: KnownFile, *, refused: Mapping[str, str] | 
 
 
 def content_of(file: Path) -> bytes:
-    """The file's bytes, decompressed where it ends in `.zst`.
-
-    Raises:
-        DataError: It is not compressed, or cut off.
-    """
+    """The file's bytes, decompressed where it ends in `.zst`; DataError where it is not compressed, or cut off."""
     if file.suffix != _COMPRESSED:
         return file.read_bytes()
     try:

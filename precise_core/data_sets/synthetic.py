@@ -13,8 +13,8 @@ partitioning, and nothing is held in the driver.
 - With ``drift_share``, some users' two interests move to other topics on a day of their own.
 - With ``heavy_user_share``, `user-0` has that share of all events, in expectation.
 - An event is delivered at its own time; with ``late_share`` some deliveries come days later, with ``duplicate_share``
-  some events are delivered once more within a day, the same to the letter. ``delivered_before`` cuts the world off
-  there: what it leaves out of the past is what a later night finds new.
+  some events are delivered once more within a day, identically. ``delivered_before`` leaves out all later deliveries:
+  what it leaves out of the past is what a later night finds new.
 - An impression is taken with 60 % where the item is of the first interest, 35 % of the second, 5 % otherwise.
 """
 
@@ -70,7 +70,7 @@ def describe(source: SyntheticSource) -> str:
 
 
 def read(spark: SparkSession, source: SyntheticSource) -> RawTables:
-    """Events, items and impressions of the world; impressions are None where there are to be none."""
+    """Events, items and impressions of the world; impressions are None where none are configured."""
     impressions = _impressions(spark, source) if has_impressions(source) else None
     return RawTables(events=_events(spark, source), items=_items(spark, source), impressions=impressions)
 

@@ -1,4 +1,4 @@
-"""What the synthetic world knows about itself: the probability of every item for every user (an oracle's score).
+"""The true probability of every item for every user of the synthetic world (an oracle's score).
 
 T topics, S scenes, N items.
 """
@@ -21,11 +21,7 @@ from precise_core.sources.config import SyntheticSource
 
 
 def topic_probabilities(source: SyntheticSource, first: int, second: int, action: str | None) -> np.ndarray:
-    """P(topic) of a user's next event, float64 [T].
-
-    Args:
-        action: `click` or `share`; None = any.
-    """
+    """P(topic) of a user's next event, float64 [T]; ``action`` is `click`, `share` or None (any)."""
     session_T = np.full(source.topics, (1 - FIRST_INTEREST - SECOND_INTEREST) / source.topics)
     session_T[first] += FIRST_INTEREST
     session_T[second] += SECOND_INTEREST
@@ -44,11 +40,7 @@ def scene_probabilities(source: SyntheticSource) -> np.ndarray:
 def item_probabilities(
     source: SyntheticSource, numbers_N: Sequence[int], is_published_N: np.ndarray, scene: str | None
 ) -> np.ndarray:
-    """P(item | topic), float64 [T, N], among the items that are published.
-
-    Args:
-        scene: Where the event happens; None = anywhere.
-    """
+    """P(item | topic), float64 [T, N], among the items that are published, in a scene or (None) in any."""
     scenes_S = scene_probabilities(source)
     if scene is not None:
         scenes_S = np.array([float(name == scene) for name in source.scenes])

@@ -1,7 +1,7 @@
 """Whether the order of a log can be one of time.
 
-An export that was sorted by item, or that has one instant for everything, looks like a log and teaches a sequence model
-nothing but the sorting. Two of the published Amazon files were like that (docs/data_sets.md).
+From an export that was sorted by item, or that has one instant for everything, a sequence model learns nothing but the
+sorting. Two of the published Amazon files are like that (docs/data_sets.md).
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ _HASH_SLOTS = 1_000_000
 
 
 def doubtful_order(events: DataFrame, rows: int) -> str | None:
-    """What is wrong with the order of ``events``, as one line; None where nothing is, or too few users tell.
+    """What is wrong with the order of ``events``, as one line; None where nothing is, or there are too few users.
 
-    Args:
-        events: ``schemas.EVENTS``; of a large log whole users are sampled by a hash of their id.
+    Of a large log whole users are sampled by a hash of their id.
     """
     share = min(1.0, _SAMPLED_EVENTS / max(rows, 1))
     is_sampled = F.pmod(F.xxhash64(c.USER_ID), F.lit(_HASH_SLOTS)) < F.lit(round(share * _HASH_SLOTS))
@@ -36,10 +35,10 @@ def order_finding(events: pd.DataFrame) -> str | None:
     """As ``doubtful_order``, of all rows of a frame with user_id, item_id, event_ts (any number) and event_id.
 
     A user counts as sorted where no step from one instant to the next goes against the order of item ids, as text or,
-    if all of them are whole numbers, by number; a step from an item to itself says nothing.
+    if all of them are whole numbers, by number; a step from an item to itself does not count.
     """
     ordered = events.sort_values([c.USER_ID, c.EVENT_TS, c.EVENT_ID], ignore_index=True)
-    # Of an instant its first event: inside a basket no order means anything.
+    # Of an instant its first event: the order inside a basket has no meaning.
     firsts = ordered.drop_duplicates([c.USER_ID, c.EVENT_TS], ignore_index=True)
     counts, instants = ordered.groupby(c.USER_ID).size(), firsts.groupby(c.USER_ID).size()
     frozen = instants[counts >= LEAST_EVENTS] == 1

@@ -1,4 +1,4 @@
-"""The rows of one night by table: cleaned, counted, and judged as a whole before anything is stored."""
+"""The rows of one night by table: cleaned, counted, and checked as a whole before anything is stored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TIMES: Mapping[str, str] = {EVENTS.name: c.EVENT_TS, IMPRESSIONS.name: c.IMPRES
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The rows of one table: as they came, and what became of them.
+    """The rows of one table: raw, and cleaned.
 
     Args:
         arrivals: The files they came from; none of a source that is not read by file.
@@ -64,7 +64,7 @@ class Part:
 
     @property
     def rows_by_word(self) -> dict[tuple[str, str], int]:
-        """Accepted rows by id column and word, where the id is a word that usually stands for a missing one."""
+        """Accepted rows by id column and word, where the id is a word that usually means a missing one."""
         words = {(name, word): rows for name in self._ids for word, rows in self._added_up(name).items()}
         return {(name, word): rows for (name, word), rows in words.items() if word is not None}
 
@@ -88,7 +88,7 @@ class Part:
             return self.cleaned.checked.groupBy(c.SOURCE_FILE, c.REASON, *words).agg(*figures).collect()
 
     def require_rows_of_every_file(self) -> None:
-        """Refuse to go on where Spark has read other files than those that were listed.
+        """Refuse a night in which Spark has read other files than those that were listed.
 
         Raises:
             DataError: A file that has rows gave none, or rows came from a file that nobody listed.
@@ -109,7 +109,7 @@ def clean_parts(
     not_after: datetime,
     may_reassign: bool,
 ) -> list[Part]:
-    """Items, events, impressions: those of which something was read, each row checked once and kept.
+    """Items, events, impressions: those of which something was read, each row checked once and persisted.
 
     Args:
         items: The stored catalog that new items are added to; None where there is none.
@@ -142,11 +142,7 @@ def _ids(items: DataFrame) -> DataFrame:
 
 
 def judge(part: Part, spec: TableInput | None, largest_rejected_share: float) -> Iterator[str]:
-    """What a person should know of the rows that are taken all the same.
-
-    Args:
-        spec: How own files are read; None of another source.
-    """
+    """Warnings about rows that are accepted; ``spec`` says how own files are read, and is None of another source."""
     table, checked, reasons = part.table, part.cleaned.checked, part.reasons
     part.require_rows_of_every_file()
     if spec is not None:
@@ -171,6 +167,6 @@ def _missing_words(part: Part, columns: Mapping[str, str]) -> Iterator[str]:
 
 
 def doubts_about_order(parts: Sequence[Part]) -> list[str]:
-    """Why the log of tonight may not be in the order of time; nothing where it is, or there is no log."""
+    """Why tonight's log may not be in the order of time; empty where it is, or there is no log."""
     findings = [doubtful_order(part.cleaned.accepted, part.rows) for part in parts if part.table is EVENTS]
     return [f"events: {finding}" for finding in findings if finding is not None]

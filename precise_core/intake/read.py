@@ -30,7 +30,7 @@ class Adapter(Protocol):
         """The files that it is read from."""
 
     def has_impressions(self, source: Any, /) -> bool:
-        """Whether the source says what was shown, without which there is nothing to rank."""
+        """Whether the source has impressions, without which there is nothing to rank."""
 
     def describe(self, source: Any, /) -> str:
         """One sentence for reports: what the data is and where it comes from."""

@@ -1,7 +1,7 @@
 """When a night is refused because of its rows: nearly all are rejected, times are misread, or ids belong to others.
 
-What is printed shows rows as they are; of that nothing is kept (`PreciseError.stored`). Jobs of Spark run only on the
-way to a refusal.
+Messages are printed with example rows, but stored without them (`PreciseError.stored`). Spark jobs run only when a
+night is refused.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def refuse_rejections(
     """Refuse a night of which (nearly) no row can be used: the configuration or the delivery is wrong, not the rows.
 
     Args:
-        checked: Its rows of tonight with their reasons.
+        checked: Tonight's rows with their reasons.
         reasons: Rows by reason; None = accepted.
-        largest_share: Of the rows; repeated ones and those of erased users are as they should be.
+        largest_share: Of the rows; repeated ones and those of erased users do not count.
         spec: How own files are read; None of another source.
         items: The catalog, for the table whose rows must be on its items.
 
@@ -86,9 +86,8 @@ def refuse_misread_times(table: Table, first: int, last: int, spec: FileInput | 
     """Refuse a night whose times all lie in the first days of 1970: numbers of another unit than they were read in.
 
     Args:
-        first: Earliest accepted time, in microseconds since 1970.
-        last: Latest.
-        spec: How own files are read; other sources know their times.
+        first: Earliest accepted time, in microseconds since 1970; ``last`` is the latest.
+        spec: How own files are read; other sources are not checked.
 
     Raises:
         DataError: All of them would lie between 1990 and 2100 if their unit were larger.
@@ -109,14 +108,11 @@ def refuse_misread_times(table: Table, first: int, last: int, spec: FileInput | 
 
 
 def refuse_other_users(table: Table, rows: DataFrame, number: int, where: str) -> None:
-    """Refuse rows under the id of a row of somebody else, which they would replace.
+    """Refuse ``number`` rows with the id of another user's row, which they would replace.
 
     Args:
-        rows: Those rows, or more than those where ``number`` is 0.
-        where: Where the other row is.
-
-    Raises:
-        DataError: There is one.
+        rows: Those rows; not read where ``number`` is 0.
+        where: Where the other row is, for the message.
     """
     if not number:
         return
@@ -131,7 +127,7 @@ def refuse_other_users(table: Table, rows: DataFrame, number: int, where: str) -
 
 
 def time_hint(values: Sequence[str], reading: TimeReading) -> str:
-    """Which reading would make times of the usual years of ``values``; empty where none is known."""
+    """With which ``time_reading`` the values would lie in the usual years; empty where none is known."""
     numbers = [float(value) for value in values if re.fullmatch(r"-?\d+(\.\d+)?([eE]\+?\d+)?", value.strip())]
     if not numbers or len(numbers) < len(values):
         is_default = reading.unit is None and reading.format is None
@@ -153,7 +149,7 @@ def _usual_units(first: float, last: float) -> list[str]:
 
 
 def _about_items(unknown: DataFrame, items: DataFrame) -> tuple[str, str]:
-    """What keeps the ids of a log and those of the catalog apart, and a few of both."""
+    """How the ids of a log and those of the catalog differ, and a few of both."""
     of_log = unknown.select(F.col(c.ITEM_ID).alias("of_log")).distinct()
     known = items.select(F.col(c.ITEM_ID).alias("known")).distinct()
     nearly_meet = _plain(F.col("of_log")) == _plain(F.col("known"))
@@ -185,7 +181,7 @@ def _differences(pairs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cells(rejected: DataFrame, column: str) -> list[str]:
-    """What a few rejected rows have in a column of the source, where it has been kept."""
+    """The values of a few rejected rows in a column of the source, where it has been kept."""
     found = [json.loads(row[c.RAW]) for row in rejected.select(c.RAW).limit(_EXAMPLES).collect()]
     cells = [row.get(column) for row in found if isinstance(row, dict)]
     return [str(cell) for cell in cells if cell is not None]

@@ -1,7 +1,7 @@
-"""What of an own source is taken tonight, whether its columns have drifted, and what is remembered of it.
+"""Which files of an own source are read tonight, whether their columns have changed, and what is recorded of them.
 
-A file is taken once. What was taken is a row of `source_files`; a file of the same size and time is trusted, any other
-one is compared by its SHA-256. Where the table it was taken into is gone, or was made anew, it is read again.
+A file is taken once, recorded as a row of `source_files`; a file of the same size and time is trusted, any other one is
+compared by its SHA-256. Where the table it was taken into was removed, or made anew, it is read again.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _NAMED = 10  # files that a message names; of more it gives the number
 
 @dataclass(frozen=True)
 class Policy:
-    """What the command line says about files.
+    """The flags of the command line about files.
 
     Args:
-        full: Take every file again, whether it was taken or not.
+        full: Take every file again.
         evolve: Accept columns that are of another kind than before.
         reread: Take a file again whose content has changed, whatever `changed_files` says.
         reassign: Accept corrections that give a row to another user.
@@ -52,7 +52,7 @@ class Arrival:
     """A file (or Delta table, or database table) that is read tonight.
 
     Args:
-        path: The real path, or what stands for the database table; `source_files` and rejected rows have it.
+        path: The real path, or the label of the database table; `source_files` and rejected rows have it.
         file: The file as the configuration reaches it, for messages; None for a database table.
         checksum: Of the content, or the version of a Delta table.
         sequence: Place in the order of taking.
@@ -73,7 +73,7 @@ class Arrival:
         return self.file is not None and self.version is None
 
     def record(self, table_name: str, table_id: str, rows: int, run_id: str, taken_at: datetime) -> dict[str, Any]:
-        """The row of `source_files` that says it was taken."""
+        """Its row of `source_files`."""
         return {
             c.TABLE_NAME: table_name,
             "table_id": table_id,
@@ -91,7 +91,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Intake:
-    """What is read tonight, by table name, and what is worth saying about the rest."""
+    """What is read tonight, by table name, and messages about the rest."""
 
     arrivals: dict[str, list[Arrival]] = field(default_factory=dict)
     batches: dict[str, list[Batch]] = field(default_factory=dict)
@@ -101,11 +101,7 @@ class Intake:
 def decide_what_to_read(
     spark: SparkSession, source: FilesSource, known: Sequence[Record], table_ids: Mapping[str, str], policy: Policy
 ) -> Intake:
-    """Decide what of ``source`` is read tonight.
-
-    Args:
-        table_ids: Identity of every table there is, by name.
-    """
+    """Decide what of ``source`` is read tonight; ``table_ids`` are those of the existing tables, by name."""
     intake = Intake()
     for name, spec in inputs_of(source).items():
         own = {record[c.PATH]: record for record in known if record[c.TABLE_NAME] == name}
@@ -130,7 +126,7 @@ def decide_what_to_read(
 def _arrivals(
     spark: SparkSession, spec: TableInput, known: Mapping[str, Record], lost: Container[str], policy: Policy
 ) -> tuple[list[Arrival], list[str]]:
-    """What is read, in the order of taking: what was taken keeps its place, what is new comes after it, by path."""
+    """What is read, in the order of taking: known files keep their place, new ones follow, by path."""
     first = max((record["sequence"] for record in known.values()), default=0) + 1
     if spec.jdbc is not None:
         label = jdbc_label(spec.jdbc)
@@ -262,18 +258,14 @@ def modified_at(file: Path) -> datetime:
 
 
 def checksum_of(file: Path, record: Record | None) -> str:
-    """SHA-256 of a file; a file of the size and time that ``record`` knows is trusted, and not read for it."""
+    """SHA-256 of a file; a file of the size and time of ``record`` is trusted, and not read for it."""
     if record is not None and _look(file) == (record["size_bytes"], record["modified_at"]):
         return str(record["checksum"])
     return sha256_of(file)
 
 
 def lost_files(own: Mapping[str, Record], table_id: str | None) -> set[str]:
-    """Paths whose rows went with the table they were taken into.
-
-    Args:
-        table_id: The identity of the table that is there now; None where there is none.
-    """
+    """Paths whose rows were lost with the table they were taken into; ``table_id`` is that of the current table."""
     if table_id is None:
         return set(own)
     return {path for path, record in own.items() if record["table_id"] not in (None, table_id)}

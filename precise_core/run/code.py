@@ -1,4 +1,4 @@
-"""Our own code: which of it made an output, and all of it as one zip for executors.
+"""The project's own code: the version that made an output, and all of it as one zip for executors.
 
 `python -m precise_core.run.code build/precise.zip` writes the zip and prints its path.
 """
@@ -22,7 +22,7 @@ _PACKAGES = ("schemas", "validation", "precise_core", "jobs")
 
 @cache
 def code_version() -> str:
-    """`<version>+<12 hex digits>`; any change of a source file of ours changes it.
+    """`<version>+<12 hex digits>`; any change of a source file changes it.
 
     Read through importlib.resources, so that code shipped as a zip (spark-submit --py-files) has the same version.
     """

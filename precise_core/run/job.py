@@ -1,4 +1,4 @@
-"""One run of one job: pinned reads, gated writes, what it says and counts, one row in `runs`."""
+"""One run of one job: pinned reads, gated writes, log lines and counts, one row in `runs`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GateOutcome(Protocol):
 
 
 class TrainedCheckpoint(Protocol):
-    """What a training returns (training.checkpoint), as far as a run writes it down."""
+    """What a training returns (training.checkpoint), as far as a run records it."""
 
     @property
     def model_version(self) -> str: ...
@@ -60,7 +60,7 @@ class TrainedCheckpoint(Protocol):
 
 
 class Job:
-    """One run of one job: what it reads and writes goes through here and is written down."""
+    """One run of one job: all that it reads and writes goes through here and is recorded."""
 
     def __init__(
         self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Path | None = None
@@ -101,13 +101,13 @@ class Job:
         return StepProgress(unit)
 
     def pin(self, table: Table) -> int:
-        """The version of ``table`` this run reads, the same however often it asks."""
+        """The version of ``table`` this run reads, fixed by the first call."""
         if table.name not in self.input_versions:
             self.pin_at(table, self.warehouse.version(table))
         return self.input_versions[table.name]
 
     def pin_at(self, table: Table, version: int) -> int:
-        """A version that a publication has chosen; where a run reads several of a table, the oldest is written down."""
+        """A version that a publication has chosen; where a run reads several of a table, the oldest is recorded."""
         self.input_versions[table.name] = min(version, self.input_versions.get(table.name, version))
         if self.lease:
             self.lease.pin(table.name, self.input_versions[table.name])
@@ -162,17 +162,17 @@ class Job:
         return self._commit("writing", table, write)
 
     def keep(self, table: Table) -> None:
-        """Nothing to write: the version there is stays, and this run answers for it."""
+        """Nothing to write: the current version is recorded as the output of this run."""
         version = self.output_versions[table.name] = self.warehouse.version(table)
         self.say(f"{table.name}: {_state(version, changed=False)}")
 
     def added(self, table: Table, result: UpsertResult) -> None:
-        """Write down what an upsert did to a table."""
+        """Record and log what an upsert did to a table."""
         self.output_versions[table.name] = result.version
         counts = {"new": result.new, "corrected": result.corrected, "already_stored": result.kept}
         self.metrics |= {f"{table.name}/{name}": float(rows) for name, rows in counts.items()}
-        told = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in counts.items())
-        self.say(f"{table.name}: {told}; {_state(result.version, result.changed)}")
+        shown = ", ".join(f"{rows:,} {name.replace('_', ' ')}" for name, rows in counts.items())
+        self.say(f"{table.name}: {shown}; {_state(result.version, result.changed)}")
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add the rows of ``frame``; returns how many."""
@@ -185,7 +185,7 @@ class Job:
         self.say(f"{table.name}: {len(records):,} rows, version {self.output_versions[table.name]}")
 
     def describe_checkpoint(self, key: str, checkpoint: TrainedCheckpoint) -> None:
-        """Write down which checkpoint a training left for ``key``, and how it did on the validation slice."""
+        """Record and log the checkpoint that a training chose for ``key``, with its metrics on the validation slice."""
         self.artefacts[f"checkpoint:{key}"] = checkpoint.model_version
         for name, value in checkpoint.manifest.metrics.items():
             self.metrics[f"{key}/{name}"] = value
@@ -193,7 +193,7 @@ class Job:
         self.say(f"{key}: checkpoint {checkpoint.model_version}, epoch {checkpoint.manifest.best_epoch} kept; {shown}")
 
     def balance(self, unit: str, *, rows_in: int, rows_out: int, rows_rejected: int = 0) -> None:
-        """State where every row went; lost ones are an error."""
+        """Record and log where every row went; lost ones are an error."""
         self.rows = {"rows_in": rows_in, "rows_out": rows_out, "rows_rejected": rows_rejected, "row_unit": unit}
         self.say(f"{unit}: {rows_in:,} in = {rows_out:,} out + {rows_rejected:,} rejected or left out")
         if rows_in != rows_out + rows_rejected:

@@ -74,7 +74,7 @@ class StepProgress:
         self._log(now, parts)
 
     def finish(self) -> None:
-        """Also says how a training went that was over before its first line, or since the last one."""
+        """Also logs the steps since the last line."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

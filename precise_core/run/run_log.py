@@ -15,7 +15,7 @@ from precise_core.artefacts import LOGS
 
 _APPENDER = "precise"
 _PATTERN = "%d{yy/MM/dd HH:mm:ss} %p %c{1}: %m%n%ex"
-# Of a chain of causes the innermost that says something; of a Python worker the line below its traceback.
+# Of a chain of causes the innermost with a message; of a Python worker the line below its traceback.
 _JAVA_CAUSE = re.compile(r"^Caused by: (?:[\w$]+\.)*([\w$]+: .+)$", re.MULTILINE)
 _PYTHON_CAUSE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception)\w*: .+)$", re.MULTILINE)
 _IN_A_WORKER = "Traceback (most recent call last)"
@@ -26,7 +26,7 @@ def log_file(warehouse: Path, run_id: str) -> Path:
 
 
 def send_spark_log_to(session: SparkSession, file: Path) -> None:
-    """Write what this JVM logs from now on into ``file``, made with the first line, and nothing to the terminal."""
+    """Send the log of this JVM from now on to ``file``, made with the first line, instead of the terminal."""
     jvm: Any = session.sparkContext._jvm
     core = jvm.org.apache.logging.log4j.core
     context = jvm.org.apache.logging.log4j.LogManager.getContext(False)
@@ -40,17 +40,17 @@ def send_spark_log_to(session: SparkSession, file: Path) -> None:
         if name == _APPENDER:
             old.stop()
     root.addAppender(appender, None, None)
-    # PySpark prints an error that it raises as JSON, stack and all; the job tells of it.
+    # PySpark prints an error that it raises as JSON, stack and all; the job reports it itself.
     PySparkLogger.getLogger("DataFrameQueryContextLogger").disabled = True
     context.updateLoggers()
 
 
 def true_cause(error: BaseException) -> str:
-    """What went wrong, in one line: of Java's chain of causes, or a worker's traceback, the innermost that says it."""
+    """The cause in one line: of Java's chain of causes, or of a worker's traceback, the innermost with a message."""
     if isinstance(error, Py4JNetworkError | ConnectionRefusedError):
         return f"Spark's Java process has ended, for want of memory or because it was killed ({_one_line(error)})"
-    told = f"{error}\n{getattr(error, '_stackTrace', None) or ''}"
-    found = (_PYTHON_CAUSE if _IN_A_WORKER in told else _JAVA_CAUSE).findall(told)
+    text = f"{error}\n{getattr(error, '_stackTrace', None) or ''}"
+    found = (_PYTHON_CAUSE if _IN_A_WORKER in text else _JAVA_CAUSE).findall(text)
     if found:
         return str(found[-1]).strip()
     java = getattr(error, "java_exception", None)

@@ -74,7 +74,7 @@ def build_user_sequences(
     """
     max_lengths = {name: config.length_of(name) for name in (ALL_TASK, *tasks) if only is None or name in only}
     if len(max_lengths) > _MAX_TASKS:
-        raise ConfigError(f"tasks: sequences of {len(max_lengths)} tasks are asked for, at most {_MAX_TASKS} can be")
+        raise ConfigError(f"tasks: sequences of {len(max_lengths)} tasks are configured, at most {_MAX_TASKS} can be")
     rows = events_before(events, as_of).select(
         F.xxhash64(c.USER_ID).alias(USER_HASH),
         c.USER_ID,
@@ -133,8 +133,8 @@ def _task_bits(tasks: Mapping[str, TaskConfig], names: list[str]) -> Column:
 def _without_old_events_of_heavy_users(rows: DataFrame, chunks: SequencePass) -> DataFrame:
     """Users with far more events than any N are cut before the shuffle, where all cores share them.
 
-    Who they are is read off a sample; whoever is overlooked costs time and not correctness. The sample is drawn by a
-    hash of the row, so that the two halves below agree on it.
+    They are found in a sample; an overlooked one costs time, not correctness. The sample is drawn by a hash of the row,
+    so that the two halves below agree on it.
     """
     is_sampled = F.pmod(F.xxhash64(USER_HASH, c.EVENT_TS), F.lit(_SAMPLED)) == 0
     counts = rows.where(is_sampled).groupBy(USER_HASH).agg(F.count("*").alias(c.COUNT))

@@ -1,7 +1,7 @@
 """Last-N sequences of all tasks from one pass over events that are clustered by user: Arrow in, Arrow out.
 
 Spark sorts the rows of a partition by one 64-bit number, the hash of the user, which it does by radix and on disk where
-memory is short. What is left is done here, vectorised over chunks of whole users: order in time, ties by event_id, the
+memory is short. The rest is done here, vectorised over chunks of whole users: order in time, ties by event_id, the
 cut to the last N of each task. A row crosses the process border once, however many tasks it belongs to. Memory is a
 chunk and what one user may keep; of a user larger than that only the last N per task are held.
 

@@ -1,4 +1,4 @@
-"""Cells: the one form in which every format hands over its rows to the mapping of columns (files.py).
+"""Cells: the common form of the rows of every format, from which files.py maps the columns.
 
 A frame of cells has one column per requested name (text; a timestamp where the format knows one), reached by
 ``cell(name)``, and problem, raw, source_file as in ``precise_core/sources/raw.py``.
@@ -60,12 +60,12 @@ def ids_of(needs: Sequence[Need]) -> list[str]:
     return list(dict.fromkeys(name for name, role in needs if role == "id"))
 
 
-# Spark takes every path for a wildcard (its option to leave that off reads several files as often as there are files).
+# Spark reads every path as a wildcard (with its option to turn that off, it reads n files n times).
 _WILDCARD = re.compile(r"([{}\[\]*?\\])")
 
 
 def spark_paths(files: Sequence[Path]) -> list[str]:
-    """Paths of files, links resolved, in the form in which Spark takes them to the letter."""
+    """Paths of files, links resolved, escaped so that Spark reads them literally."""
     return [spark_path(file) for file in files]
 
 

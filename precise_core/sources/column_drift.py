@@ -1,4 +1,4 @@
-"""Whether the columns of a file differ from those of the file before: by what they are, not by how they are stored."""
+"""Whether the columns of a file differ from those of the previous one: in kind, not in storage type."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _TEXT_ROLES = ("text", "texts")
 def differences(
     before: Mapping[str, str], now: Mapping[str, str], needs: Sequence[Need], *, is_open: bool
 ) -> tuple[list[str], list[str]]:
-    """Columns that the configuration names and that are of another kind now; and what is only worth a warning.
+    """Differences of columns that the configuration names; and those that are only worth a warning.
 
-    That a named column is gone is found where it is read.
+    A named column that is missing is found where it is read.
 
     Args:
-        before: Column -> type of the file before, in any spelling that ``kind_of`` knows.
+        before: Column -> type of the previous file, in any spelling that ``kind_of`` knows.
         is_open: Whether a row may leave a column out.
     """
     named = set(names_of(needs))
@@ -54,7 +54,7 @@ def differences(
 
 
 def columns_to_remember(before: Mapping[str, str], now: Mapping[str, str], *, is_open: bool) -> dict[str, str]:
-    """The columns that the next file is compared with; one that is null now stays what it was before."""
+    """The columns that the next file is compared with; one that is null now keeps its previous type."""
     columns = {name: before.get(name, kind) if kind_of(kind) == ANY else kind for name, kind in now.items()}
     # A JSON object may leave a key out: what was seen once belongs to the source from then on.
     return {**before, **columns} if is_open else columns

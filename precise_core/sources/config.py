@@ -143,7 +143,7 @@ _KEYS_OF_TEXT = {"delimiter": ("csv",), "escape": ("csv",), "encoding": ("csv", 
 
 
 def format_of(path: str) -> Format | None:
-    """The format that the ending of ``path`` tells; None where it tells none."""
+    """The format by the ending of ``path``; None where the ending is unknown."""
     lowered = path.lower()
     unpacked = lowered.removesuffix(".gz").removesuffix(".bz2")
     if unpacked.endswith(".csv"):

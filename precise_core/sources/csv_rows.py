@@ -53,7 +53,7 @@ def csv_rows(file: Path, source: FileInput) -> Iterator[Row]:
 
 
 def swallowed_line(file: Path, source: FileInput) -> int | None:
-    """The first line that stands inside a quoted cell and would be a row by itself; None where there is none.
+    """The first line that lies inside a quoted cell and would be a row of its own; None where there is none.
 
     Of two quotes that are meant as inch marks, rows apart, the lines between are one cell: valid CSV, and rows lost.
     """
@@ -99,7 +99,7 @@ class _TooLongError(Exception):
 
 
 class _Feed:
-    """Lines for a reader that can be taken back."""
+    """Lines for a reader; lines already read can be given back."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self.taken: list[str] = []

@@ -63,7 +63,7 @@ def inputs_of(source: FilesSource) -> dict[str, TableInput]:
 
 
 def input_files(source: FilesSource) -> list[Path]:
-    """The files that are there; those that were taken may be archived, which is judged where they are read."""
+    """The files that exist; files that were ingested may be archived since, which is checked where they are read."""
     specs = inputs_of(source).values()
     paths = [spec.path for spec in specs if spec.path is not None and spec.format_in_use != "delta"]
     return [file for path in paths for file in _files_there(path)]
@@ -77,7 +77,7 @@ def _files_there(path: str) -> list[Path]:
 
 
 def state_of_tables(source: FilesSource) -> str:
-    """What tells one content of the Delta and database tables from another."""
+    """A text that changes with the content of the Delta and database tables."""
     return "".join(map(_state_of_table, inputs_of(source).values()))
 
 
@@ -232,7 +232,7 @@ def _time(cells: DataFrame, name: str, spec: TableInput) -> Column:
     if isinstance(cells.select(cell(name)).schema[0].dataType, TimestampType):
         return cell(name)
     text = read_time(cell(name), spec.time_reading)
-    # A row that was rejected shows the time of a typed column in ISO 8601, whatever the reading says.
+    # A rejected row holds the time of a typed column in ISO 8601, whatever ``time_reading`` is.
     return F.coalesce(text, read_time(cell(name), TimeReading())) if spec.has_types else text
 
 

@@ -83,7 +83,7 @@ def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequ
 
 
 def why_without_rows(source: FileInput, file: Path) -> str | None:
-    """What is to say of a file of which no row can come; None where one must."""
+    """Why a file has no rows; None where it has."""
     if not file.stat().st_size:
         return "the file is empty"
     return None if _format_of(source).has_rows(file, source) else "the file has no rows"
@@ -99,7 +99,7 @@ def whole(source: FileInput) -> list[Batch]:
 
 
 def batches_of(source: FileInput, files: Sequence[Path]) -> list[Batch]:
-    """Files that are read together: Parquet of one storage; other formats sort that out themselves."""
+    """Files that are read together: Parquet files of one storage, of the other formats all."""
     groups: dict[Any, list[Path]] = {}
     for file in files:
         storage = parquet_storage(file) if source.format_in_use == "parquet" else None
@@ -118,7 +118,7 @@ def columns_of(spark: SparkSession, source: FileInput, file: Path | None) -> dic
 
 
 def warnings_of(source: FileInput, file: Path) -> list[str]:
-    """What a person should know of a file that is read all the same."""
+    """Warnings about a file that is read nevertheless."""
     return [] if source.has_types else text_warnings(file, source, str(source.format_in_use))
 
 

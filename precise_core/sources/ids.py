@@ -1,7 +1,7 @@
 """Ids: one rule for every format. An id is text, or a whole number, however the format stores it, to the last digit.
 
 7, 7.0 and a decimal 7.00 are the id "7". No id (``invalid_id``) is a number with a fraction, an infinite one, one too
-large for a float to hold exactly, a boolean or an object of JSON. NaN stands for a missing id, as null does.
+large for a float to hold exactly, a boolean or an object of JSON. NaN is a missing id, as null is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-# Beyond them a float may stand for two whole numbers: 2^53 is also what 2^53 + 1 is rounded to.
+# Beyond them a float may be the value of two whole numbers: 2^53 + 1 is rounded to 2^53.
 _LARGEST_OF_DOUBLE = 2**53 - 1
 _LARGEST_OF_FLOAT = 2**24 - 1
 _WHOLE_DECIMAL = r"^-?\d+(\.0*)?$"
@@ -22,7 +22,7 @@ _LONGEST_NUMBER = 512  # digits; 1e999999999 is not written out
 
 
 class JsonNumber(str):
-    """A number of JSON (or NaN, Infinity) as it is written, told from a text of the same characters."""
+    """A number of JSON (or NaN, Infinity) as it is written, to distinguish it from text of the same characters."""
 
 
 def id_text(column: Column, kind: pa.DataType) -> Column:
@@ -55,7 +55,7 @@ def shown_id(column: Column, kind: pa.DataType) -> Column:
 
 
 def id_of_json(value: Any) -> str | None:
-    """The id that a value of a JSON object stands for; null where there is none, or it is none.
+    """The id in a value of a JSON object; null where there is none, or it is none.
 
     Args:
         value: Text, ``JsonNumber``, or what the json module makes of anything else.
@@ -72,7 +72,7 @@ def id_of_json(value: Any) -> str | None:
 
 
 def is_json_id(value: Any) -> bool:
-    """Whether a value of a JSON object is an id, or says that there is none."""
+    """Whether a value of a JSON object is an id, or a missing one."""
     return value is None or (isinstance(value, JsonNumber) and value == _NAN) or id_of_json(value) is not None
 
 

@@ -1,9 +1,9 @@
 """Which local files a path or wildcard means, and what is in them.
 
-A part of a path that is there is literal; one that is not is a wildcard (`*`, `?`, `[...]`, `**` for any number of
-folders), and a folder stands for the files below it. Names that begin with `_` or `.` are Spark's, Hadoop's and
-editors' own: below folders and of wildcards they are left out, at any depth, unless the wildcard itself begins so.
-Links are followed, and each real file is there once.
+A part of a path that exists is literal; one that does not is a wildcard (`*`, `?`, `[...]`, `**` for any number of
+folders), and a folder means the files below it. Names that begin with `_` or `.` are Spark's, Hadoop's and editors'
+own: below folders and of wildcards they are left out, at any depth, unless the wildcard itself begins so. Links are
+followed, and each real file is listed once.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _matches(folder: Path, parts: tuple[str, ...], notes: list[str]) -> Iterator
             notes.append(f"{path} is there and is taken by its name; {others} more that match it as a wildcard are not")
         yield from _matches(path, rest, notes)
     elif part == "**":
-        # Of a last `**` the folder itself is enough: it stands for all files below it.
+        # Of a last `**` the folder itself is enough: it means all files below it.
         for below in [folder, *(_folders_below(folder) if rest else ())]:
             yield from _matches(below, rest, notes)
     else:
@@ -129,7 +129,7 @@ def _folders_below(path: Path) -> Iterator[Path]:
 
 
 def sha256_of(file: Path) -> str:
-    """SHA-256 of the content; asked for again, an unchanged file is not read again."""
+    """SHA-256 of the content, cached until the file changes."""
     status = file.stat()
     return _sha256_of(file, status.st_size, status.st_mtime_ns)
 

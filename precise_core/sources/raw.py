@@ -1,7 +1,7 @@
-"""The one shape in which every source hands over its rows, before any rule is applied.
+"""The common shape of the rows of every source, before any rule is applied.
 
 A raw frame has the columns of its canonical table, already renamed, and typed where the cell could be read (null where
-not), followed by three that travel with the row so that a rejected one can show what came:
+not), followed by three that stay with the row so that a rejected one shows what was delivered:
 
 - ``problem``: the reason to reject the row that the reader already knows (``malformed_row``, ...), else null;
 - ``raw``: the original row as JSON;
@@ -41,12 +41,8 @@ RAW_IMPRESSION_TYPES: Mapping[str, str] = {column.name: column.type for column i
 class RawTables:
     """What a source holds, or what is new in it; a table of which nothing was read is None.
 
-    A source without a catalog derives its items from its events.
-
-    Args:
-        events: Columns of ``RAW_EVENT_TYPES``, then problem, raw, source_file.
-        items: Columns of ``RAW_ITEM_TYPES``, then the same three.
-        impressions: Columns of ``RAW_IMPRESSION_TYPES``, then the same three.
+    A source without a catalog derives its items from its events. Columns are those of ``RAW_EVENT_TYPES``,
+    ``RAW_ITEM_TYPES`` and ``RAW_IMPRESSION_TYPES``, each followed by problem, raw, source_file.
     """
 
     events: DataFrame | None

@@ -1,7 +1,7 @@
-"""Text files as they lie on disk: opened whatever their compression and encoding, and looked through once.
+"""Text files: opened whatever their compression and encoding, and scanned once.
 
-The look tells what cannot be seen from a few lines: bytes that do not fit the encoding, another encoding or no text at
-all, and whether Spark's line by line reading of a CSV gives what quotes and line ends say (csv_rows.py reads the rest).
+The scan finds what a few lines do not show: bytes that do not fit the encoding, another encoding or no text at all, and
+whether Spark, which reads line by line, parses the quotes of a CSV correctly (csv_rows.py reads the others).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from precise_core.errors import DataError
 from precise_core.sources.config import FileInput
 
 REPLACEMENT = "\ufffd"  # what decoding leaves of bytes that do not fit
-# What bytes that do not fit become where they must be told from a U+FFFD that the file has.
+# Replaces bytes that do not fit where they must be distinguished from a U+FFFD of the file.
 _MARK, _MARKING = "\ufdd0", "precise.mark"
 codecs.register_error(_MARKING, lambda error: (_MARK, getattr(error, "end", 0)))
 _BLOCK_BYTES = 8 << 20
@@ -81,7 +81,7 @@ def lines_of(file: Path, encoding: str, errors: str = "replace") -> Iterator[str
 
 
 def look(file: Path, source: FileInput, kind: str) -> Look:
-    """Look through a CSV or JSON Lines file; asked for again, an unchanged file is not read again."""
+    """Scan a CSV or JSON Lines file; the result is cached until the file changes."""
     status = file.stat()
     delimiter = source.delimiter if kind == "csv" else None
     return _look(file, delimiter, source.escape, source.encoding, status.st_size, status.st_mtime_ns)
@@ -196,7 +196,7 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _is_plain(rows: bytes, delimiter: str, escape: str) -> bool:
-    """Whether lines and cells can be told apart without a reader that knows what came before."""
+    """Whether lines and cells can be found without the state of a CSV parser."""
     # A NUL has a meaning of its own to Spark's CSV parser.
     if not delimiter.isascii() or b"\0" in rows or (escape == "\\" and b"\\" in rows):
         return False

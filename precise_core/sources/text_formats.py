@@ -79,7 +79,7 @@ def jsonl_has_rows(file: Path, source: FileInput) -> bool:
 
 
 def text_warnings(file: Path, source: FileInput, kind: str) -> list[str]:
-    """What is wrong with a file that is read all the same: its rows are rejected, or repaired, one by one."""
+    """Problems of a file that is read nevertheless: its rows are rejected, or repaired, one by one."""
     found, notes = look(file, source, kind), []
     if found.undecodable_line is not None:
         notes.append(
@@ -150,7 +150,7 @@ def _csv_cells(frame: DataFrame, header: Sequence[str], needs: Sequence[Need], p
 
 
 def _distinct_names(header: Sequence[str]) -> list[str]:
-    """Names that Spark tells apart: it ignores case, and cannot refer to a column without a name."""
+    """Names that Spark can distinguish: it ignores case, and cannot refer to a column without a name."""
     lowered = Counter(name.lower() for name in (*header, "", _CORRUPT, c.SOURCE_FILE))
     return [name if lowered[name.lower()] == 1 else f"{name}#{position}" for position, name in enumerate(header)]
 
@@ -202,7 +202,7 @@ def _field(number: int) -> str:
 
 
 def _texts_of(line: str, names: Sequence[str], ids: Set[int]) -> list[str | bool | None]:
-    """The texts, whether the line is an object, and whether what it has for ids can be ids."""
+    """The texts, whether the line is an object, and whether its values for ids can be ids."""
     row = _parsed(line, _AS_WRITTEN)
     if row is None:
         return [*[None] * len(names), False, True]

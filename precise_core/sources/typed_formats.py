@@ -69,7 +69,7 @@ def delta_version(folder: Path) -> int:
 
 
 def read_jdbc(spark: SparkSession, source: JdbcTable, needs: Sequence[Need]) -> DataFrame:
-    """The needed columns of a database table or query. Kept, so that everything in a run sees the same answer."""
+    """The needed columns of a database table or query, persisted so that all of a run sees the same rows."""
     return _typed_frame_cells(jdbc_frame(spark, source), needs, jdbc_label(source)).persist()
 
 
@@ -91,7 +91,7 @@ def jdbc_frame(spark: SparkSession, source: JdbcTable) -> DataFrame:
 
 
 def jdbc_label(source: JdbcTable) -> str:
-    """What stands for the table in messages and in `source_file`: address and table, never a password."""
+    """Names the table in messages and in `source_file`: address and table, never a password."""
     return f"{source.url.partition('?')[0]} {source.table or source.query}"
 
 
@@ -163,7 +163,7 @@ def parquet_frame(spark: SparkSession, files: Sequence[Path]) -> DataFrame:
 
 
 def parquet_time(frame: DataFrame, name: str) -> Column:
-    """A day or instant of ``parquet_frame`` as a timestamp; pyarrow's schema does not tell how it was stored."""
+    """A day or instant of ``parquet_frame`` as a timestamp; pyarrow's schema does not show how it was stored."""
     column = F.col(quoted(name))
     if isinstance(frame.schema[name].dataType, LongType):
         return F.timestamp_micros(F.floor(column / 1000).cast("bigint"))
@@ -187,7 +187,7 @@ def _footer(file: Path) -> pq.FileMetaData:
 def parquet_storage(file: Path) -> frozenset[tuple[str, str, str]]:
     """How a file stores its columns: Spark reads files together only where they are alike in it.
 
-    Arrow's types do not tell: a timestamp[ns] may be stored in two ways, of which Spark reads one as a number.
+    Arrow's types do not show it: a timestamp[ns] may be stored in two ways, of which Spark reads one as a number.
     """
     schema = _footer(file).schema
     columns = [schema.column(number) for number in range(len(schema))]

@@ -14,7 +14,7 @@ import numpy as np
 
 from precise_core.errors import ConfigError
 
-# Never reach for a hub: a model comes from an installed package or a folder.
+# No downloads: a model comes from an installed package or a folder.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -67,7 +67,7 @@ def language_model_id(name: str) -> str:
 
 
 def vectors_id(language_model: str, is_input: bool) -> str:
-    """What `token_embeddings` says its vectors are: the model's id, with `#input` for rows of its input embeddings."""
+    """The column `language_model` of `token_embeddings`: the model's id, with `#input` for its input embeddings."""
     return f"{language_model}{INPUT_SUFFIX}" if is_input else language_model
 
 
@@ -131,7 +131,7 @@ def hidden_size(name: str) -> int:
 
 
 def check_language_model(name: str, max_tokens: int) -> None:
-    """Load the model once here and let it go, so that a wrong folder fails with one line before any Spark job.
+    """Load the model once and release it, so that a wrong folder fails with one line before any Spark job.
 
     Raises:
         ConfigError: Texts of ``max_tokens`` are longer than the model can read.
@@ -164,7 +164,7 @@ def _content_tokens(tokenizer: Any, texts: list[str], max_tokens: int) -> list[l
     if not tokenizer.is_fast:
         encoded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=max_tokens)
         return list(encoded["input_ids"])
-    # Past the wrapper, which also makes offsets and masks that nobody reads (benchmarks/data/tokenization.py).
+    # Without the wrapper, which also makes offsets and masks that are not needed (benchmarks/data/tokenization.py).
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(max_tokens, direction=tokenizer.truncation_side)
     backend.no_padding()
@@ -235,7 +235,7 @@ def input_vectors(name: str, token_ids_K: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _special_tokens(name: str) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and after a text, read off a probe; empty for most decoders."""
+    """Token ids that the tokenizer puts before and after a text, found on a probe; empty for most decoders."""
     tokenizer = load_tokenizer(name)
     bare = tokenizer("word", add_special_tokens=False)["input_ids"]
     wrapped = tokenizer("word", add_special_tokens=True)["input_ids"]

@@ -1,4 +1,4 @@
-"""What tokenize_items and embed_tokens read."""
+"""The inputs of tokenize_items and embed_tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, TEXT_STATES
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogInputs:
-    """`items`, the vocabulary that this run has grown, and `item_tokens` of an earlier night if there was one."""
+    """`items`, the vocabulary that this run has extended, and `item_tokens` of an earlier night if there was one."""
 
     items: DataFrame
     vocabulary: DataFrame

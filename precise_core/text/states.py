@@ -33,7 +33,7 @@ _VECTORS = f"{c.TOKEN_ID} int, {c.VECTOR} array<float>, {c.COUNT} bigint"
 def embed_tokens(item_tokens: DataFrame, config: TextConfig, partitions: int) -> DataFrame:
     """`item_tokens` to `token_embeddings`: the mean last hidden state of every token over its occurrences.
 
-    A text shared by many items counts once: nineteen pack sizes of one product say nothing new about its words.
+    A text shared by many items counts once: further pack sizes of one product add nothing about its words.
     """
     _require_fit(item_tokens, config)
     # Same partitions in the same order on every run: floating-point sums must not depend on scheduling.
@@ -63,7 +63,6 @@ def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextCon
     Args:
         item_tokens: Texts without a token are left out.
         known: The table of an earlier night; its states are kept, and the model reads only texts that are not in it.
-        partitions: Of the new texts.
     """
     _require_fit(item_tokens, config)
     columns = (c.TEXT_HASH, c.STATES, c.TOKEN_COUNT, c.TOKENIZER_ID, c.LANGUAGE_MODEL)

@@ -25,7 +25,7 @@ def item_text(fields: Sequence[str], max_characters: int) -> Column:
         max_characters: Longer texts are cut: a tokenizer given ten megabytes stalls a task.
     """
     parts = [F.concat_ws(" ", F.col(name)) if name == c.CATEGORIES else F.col(name) for name in fields]
-    # Runs of white space but for a single space, which stays as it is: most texts have none, and cost no replacement.
+    # Runs of white space other than a single space: most texts have none, and need no replacement.
     joined = F.regexp_replace(F.concat_ws(" ", *parts), r" \s+|[^\S ]\s*", " ")
     return F.substring(F.trim(joined), 1, max_characters)
 
@@ -36,9 +36,8 @@ def tokenize_items(
     """`items` and `item_vocabulary` to `item_tokens`. A text shared by many items is tokenized once.
 
     Args:
-        items: ``schemas.ITEMS``.
         vocabulary: ``schemas.ITEM_VOCABULARY``; items that it lacks are left out.
-        known: `item_tokens` of an earlier night; a text in it that this tokenizer cut is not tokenized again.
+        known: `item_tokens` of an earlier night; a text in it by the same tokenizer is not tokenized again.
     """
     language_model_folder(config.language_model)  # a wrong name fails here, not in a worker
     # Indexed first: the token ids, far wider than a hash, then go through one join only.

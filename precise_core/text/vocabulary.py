@@ -21,7 +21,6 @@ def grow_vocabulary(items: DataFrame, existing: DataFrame | None, as_of: datetim
     Args:
         items: ``schemas.ITEMS``; deleted items keep their row.
         existing: The vocabulary so far; None on the first night.
-        as_of: Recorded as ``first_seen``.
     """
     ids = items.select(c.ITEM_ID).distinct()
     offset = F.lit(c.FIRST_ITEM_INDEX - 1)
@@ -36,7 +35,7 @@ def grow_vocabulary(items: DataFrame, existing: DataFrame | None, as_of: datetim
 
 
 def published_before(items: DataFrame, as_of: datetime) -> DataFrame:
-    """Items published before ``as_of``; those that do not say when they appeared are always there."""
+    """Items published before ``as_of``, and those without a time of publication."""
     return items.where(F.coalesce(F.col(c.PUBLISHED_TS) < instant(as_of), F.lit(True)))
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 
 def float_lists(values_ND: np.ndarray) -> pa.ListArray:
-    """Rows of a matrix as an Arrow list column, without a Python object per row."""
+    """Rows of a matrix as an Arrow list column."""
     rows, width = values_ND.shape
     offsets = pa.array(np.arange(0, (rows + 1) * width, max(width, 1), dtype=np.int32)[: rows + 1])
     return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values_ND).reshape(-1)))

@@ -1,4 +1,4 @@
-"""Care of one Delta table: small files merged, files and log entries that nobody needs any more removed.
+"""Maintenance of one Delta table: small files are merged, files and log entries that are no longer needed removed.
 
 None of it changes a row, so ``content_changed`` does not count it.
 """
@@ -40,7 +40,7 @@ class SmallFiles:
 
 
 def content_changed(path: str, since: int) -> bool:
-    """Whether rows of the table may have changed after version ``since``; True where its log no longer tells."""
+    """Whether rows of the table may have changed after version ``since``; True where its log is too short to know."""
     table = DeltaTable(path)
     newest = table.version()
     if newest <= since:
@@ -95,7 +95,7 @@ def vacuum(path: str, retention_hours: int, *, dry_run: bool, keep: Collection[i
     table = DeltaTable(path)
     remove = partial(table.vacuum, retention_hours, enforce_retention_duration=False, full=True)
     remove = partial(remove, keep_versions=sorted(keep) or None)
-    # Removed files stay in the log for a while: those that are gone already are named again every time.
+    # Removed files stay in the log for a while: those already deleted are named again every time.
     there = sorted(name for name in remove(dry_run=True) if (Path(path) / name).is_file())
     if there and not dry_run:
         remove(dry_run=False)
@@ -139,7 +139,7 @@ def forget_history(path: str) -> list[str]:
     for version, file in _log_files(path):
         if version < table.version():
             file.unlink()
-    shutil.rmtree(Path(path) / "_change_data", ignore_errors=True)  # what the commits that went have deleted
+    shutil.rmtree(Path(path) / "_change_data", ignore_errors=True)  # rows deleted by the commits just removed
     return removed
 
 

@@ -21,7 +21,7 @@ _FEED = "delta.enableChangeDataFeed"
 
 @dataclass(frozen=True)
 class Changes:
-    """Rows that only one of two versions has, cached, and whether some of them are gone from the newer one."""
+    """Rows that only one of two versions has, cached, and whether some of them are missing in the newer one."""
 
     frame: DataFrame
     has_removed: bool
@@ -53,11 +53,7 @@ def net_changes(
     A row that was removed and came back unchanged, or changed in other columns only, is not among them.
 
     Args:
-        spark, warehouse, table: What is read.
-        since: The older version.
-        until: The newer version.
         columns: What is compared; together they must identify a row.
-        where: Only rows that fulfil this.
     """
     with gone_history(table, since):
         return _net(_raw(spark, warehouse, table, since, until), columns, where)
@@ -107,5 +103,5 @@ def _net(raw: DataFrame, columns: Sequence[str], where: Column | None) -> Change
 
 
 def _has_removed(changes: DataFrame) -> bool:
-    # Counts every row, so that all of them are read here, where a missing file is understood.
+    # Counts every row, so that all of them are read here, where the error of a missing file is translated.
     return bool(changes.agg(F.count_if(F.col(_SIGN) < 0).alias("removed")).collect()[0]["removed"])

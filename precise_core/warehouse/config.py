@@ -1,4 +1,4 @@
-"""Configuration of the Spark session and of the care of tables."""
+"""Configuration of the Spark session and of the maintenance of tables."""
 
 from __future__ import annotations
 

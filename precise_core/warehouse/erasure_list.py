@@ -1,10 +1,10 @@
-"""Who asked to be forgotten: the one place that remembers it, without remembering who they are.
+"""Which users were erased, kept as salted hashes: the only record of it.
 
 <warehouse>/erasures/list.json   a salt, and the salted SHA-256 of every erased user_id with the time; of an id of
                                  several words also of its phrase, with their number
 
-Whoever holds the salt can test whether a given user was erased; nobody can list them. It is no table: a rollback must
-not bring it back to an earlier state, and teams that read tables do not get to see the salt.
+With the salt one can test whether a given user was erased, but not list the users. It is no table: a rollback must
+not bring back an earlier state of it, and teams that read tables must not see the salt.
 
 Inside text that is not a user's alone (a raw row that could not be read, a message) an id is looked for word by word,
 and what is between two words does not count: JSON escapes a quote, CSV doubles it, and an id may hold any of them.
@@ -111,12 +111,7 @@ def message_pattern(user_id: str) -> str:
 
 
 def phrases(text: Column, sizes: Collection[int]) -> Column:
-    """Every run of so many words in ``text``, as an array; null where it is null.
-
-    Args:
-        text: A column of strings.
-        sizes: Numbers of words, each at least 1.
-    """
+    """Every run of words in ``text`` whose length is one of ``sizes`` (>= 1), as an array; null where it is null."""
     words = F.filter(F.split(text, f"{BETWEEN}+"), lambda word: word != "")
     return F.concat(*[words if size == 1 else _of_size(words, size) for size in sorted(sizes)])
 

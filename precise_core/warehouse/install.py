@@ -44,7 +44,7 @@ def install() -> list[str]:
 
     folder = home / "delta-jars"
     folder.mkdir(exist_ok=True)
-    # What Delta brings beside its own and Unity Catalog's jars is in Spark's distribution, in the version Spark wants.
+    # What Delta brings beside its own and Unity Catalog's jars is in Spark's distribution, in the version Spark needs.
     kept = [Path(shutil.copy2(jar, folder)) for jar in resolved if jar.name.startswith(_KEPT)]
     defaults.parent.mkdir(exist_ok=True)
     defaults.write_text(

@@ -1,9 +1,9 @@
-"""Who works on a warehouse: one writer, and readers whose files no VACUUM may take from under them.
+"""Who works on a warehouse: one writer, and readers whose files VACUUM must not remove.
 
 <warehouse>/.lock                   who writes: on a local folder Delta's log is only safe within one JVM
 <warehouse>/readers/<token>.json    who reads which versions since when
 
-Both are locked by the kernel while the process lives, and let go of when it ends, however it ends.
+Both are locked by the kernel while the process lives, and released when it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ class Lease(_Process):
 def warehouse_lock(root: str) -> Iterator[Holder | None]:
     """Hold the warehouse for this process.
 
-    Yields the holder before this one where it ended without letting go (killed, or the machine went down), else None.
-    Re-entrant within the process: a night holds it while its jobs ask again. A URI (`s3://...`) has no lock here;
-    there the log store arbitrates.
+    Yields the previous holder where it ended without releasing it (killed, or the machine went down), else None.
+    Re-entrant within the process: a night holds it while its jobs request it again. A URI (`s3://...`) has no lock
+    here; there the log store arbitrates.
 
     Raises:
-        WarehouseBusyError: Another process holds it, or one on another host never let go; the message names it.
+        WarehouseBusyError: Another process holds it, or one on another host never released it; the message names it.
     """
     if "://" in root or root in _held:
         yield None
@@ -123,11 +123,10 @@ def warehouse_lock(root: str) -> Iterator[Holder | None]:
 
 @contextmanager
 def reader_lease(root: str | Path, name: str, pinned: Mapping[str, int] | None = None) -> Iterator[Lease]:
-    """Be known as a reader of the warehouse while the block runs.
+    """Be registered as a reader of the warehouse while the block runs.
 
     Args:
-        root: The warehouse.
-        name: What reads, for the message that whoever wants to clean up will see.
+        name: What reads, for the message of a refused clean-up.
         pinned: Table -> version, where an older version than the newest is read.
     """
     folder = Path(root) / READERS
@@ -144,10 +143,9 @@ def reader_lease(root: str | Path, name: str, pinned: Mapping[str, int] | None =
 
 
 def leases(root: str | Path) -> tuple[list[Lease], list[Lease]]:
-    """Readers that live, and readers that ended without a word (killed).
+    """Living readers other than this process, and readers that were killed.
 
-    A reader on another host counts as living. This process is no reader to itself. One that has not yet said who it is
-    counts as living while it is new or holds its lock.
+    A reader on another host counts as living, and so does one whose lease is still empty while it is new or locked.
     """
     living: list[Lease] = []
     stale: list[Lease] = []
@@ -209,12 +207,12 @@ def _is_free(handle: IO[str]) -> bool:
 def _read_holder(handle: IO[str]) -> Holder | None:
     try:
         return Holder(**json.loads(handle.read()))
-    except (ValueError, TypeError):  # empty: let go of as it should be
+    except (ValueError, TypeError):  # empty: released as it should be
         return None
 
 
 def _read_lease(handle: IO[str], file: Path) -> tuple[Lease, bool]:
-    """A lease, and whether it counts as living even where its lock is free."""
+    """A lease, and whether it counts as living although its lock is free."""
     try:
         content = json.loads(handle.read())
     except ValueError:
@@ -229,5 +227,5 @@ def _read_lease(handle: IO[str], file: Path) -> tuple[Lease, bool]:
 def _write(handle: IO[str], text: str) -> None:
     handle.seek(0)
     handle.write(text)
-    handle.truncate()  # afterwards: whoever reads meanwhile never finds nothing
+    handle.truncate()  # afterwards, so that a concurrent reader never finds an empty file
     handle.flush()

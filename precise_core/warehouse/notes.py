@@ -28,7 +28,7 @@ class Note:
 
 
 def commit_text(run_id: str, note: Mapping[str, Any] | None) -> str:
-    """What a commit says about itself: the run, and the note where there is one."""
+    """User metadata of a commit: the run, and the note where there is one."""
     return run_id if note is None else json.dumps({"run_id": run_id, _NOTE: note}, sort_keys=True)
 
 
@@ -52,10 +52,10 @@ def read_note(path: str, version: int) -> Note | None:
 
 def _note_of(commit: Mapping[str, Any]) -> Mapping[str, Any] | None:
     try:
-        said = json.loads(commit.get("userMetadata") or "null")
+        metadata = json.loads(commit.get("userMetadata") or "null")
     except ValueError:
         return None
-    return said.get(_NOTE) if isinstance(said, dict) else None
+    return metadata.get(_NOTE) if isinstance(metadata, dict) else None
 
 
 def _restored(commit: Mapping[str, Any], at: int) -> int:

@@ -1,8 +1,8 @@
 """Delta tables read without Spark: pinned at one version, as files, rows, columns or record batches.
 
-A Delta folder also holds files that a later version dropped; what is read here is the list of files that the
-transaction log vouches for. deltalake's own `to_pyarrow_table` fails on partitioned tables with the pyarrow that
-petastorm holds us to, and has been seen to abort the interpreter at exit.
+A Delta folder also holds files that a later version dropped; only files that the transaction log lists are read.
+deltalake's own `to_pyarrow_table` fails on partitioned tables with the pyarrow that petastorm requires, and has been
+seen to abort the interpreter at exit.
 """
 
 from __future__ import annotations
@@ -116,11 +116,11 @@ class DeltaSnapshot:
     @cached_property
     def _actions(self) -> pa.Table:
         actions = pa.table(self._table.get_add_actions(flatten=True))
-        is_statistic = re.compile(r"(null_count|min|max)\.")  # of every column; large, and not asked for here
+        is_statistic = re.compile(r"(null_count|min|max)\.")  # of every column; large, and not needed here
         return actions.select([name for name in actions.column_names if not is_statistic.match(name)])
 
     def _log_column(self, name: str, partition: Mapping[str, str] | None = None) -> list[Any]:
-        """What the log says of the live files whose partition columns have these values; None where it says nothing."""
+        """A column of the log's entries for the live files of a partition; None where the log has no value."""
         actions = self._actions
         for column, value in (partition or {}).items():
             actions = actions.filter(pc.field(f"partition.{column}") == value)
@@ -198,7 +198,7 @@ class TableReader:
         """Some columns and rows; for tables, or slices of tables, that fit into this process.
 
         Raises:
-            HistoryGoneError: A file is gone.
+            HistoryGoneError: A file was removed.
         """
         found = self.snapshot(table, version)
         try:
@@ -247,7 +247,7 @@ def read_table(
     Raises:
         MissingTableError: There is no such table in the warehouse, or none of that name at all.
         SchemaError: The table has no such column.
-        HistoryGoneError: The version, or one of its files, is gone.
+        HistoryGoneError: The version, or one of its files, was removed.
     """
     if name not in _DECLARED:
         raise MissingTableError(f"there is no table {name!r}; the tables are {', '.join(_DECLARED)}")
@@ -259,14 +259,7 @@ def read_table(
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:
-    """An open file, to be used in a ``with``.
-
-    Args:
-        uri: With a scheme; a local one holds the real characters, not percent-encoded ones.
-
-    Raises:
-        OSError, pyarrow.ArrowException: It is missing or damaged.
-    """
+    """An open file, to be used in a ``with``; a local URI holds the real characters, not percent-encoded ones."""
     if uri.startswith("file://"):
         return pq.ParquetFile(uri.removeprefix("file://"), filesystem=pa.fs.LocalFileSystem())
     filesystem, path = pa.fs.FileSystem.from_uri(uri)

@@ -21,12 +21,12 @@ from precise_core.warehouse.config import SparkConfig
 # JDBC drivers that come with an installation, for sources in a database.
 DRIVERS = ("org.postgresql:postgresql:42.7.7",)
 
-# What every session of ours must have, whoever starts it.
+# What every session must have, also one that spark-submit has started.
 _SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-    # Spark makes the folder of its own catalog, which stays empty, where the job is started; below a folder with a
-    # blank it takes another one beside it.
+    # By default Spark makes the folder of its own catalog, which stays empty, in the working directory, and below a
+    # path with a blank beside it.
     "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "precise-spark-warehouse"),
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
@@ -36,7 +36,7 @@ _SETTINGS = {
     "spark.sql.files.ignoreCorruptFiles": "false",
     "spark.sql.files.ignoreMissingFiles": "false",
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
-    # Files of partitioned tables: Delta's own 512 MiB are large for a reader that wants a few of their rows.
+    # Files of partitioned tables: Delta's own 512 MiB are large for a reader of a few of their rows.
     "spark.databricks.delta.optimizeWrite.binSize": "128m",
     # Tables here have few files: the default of 50 partitions for the log snapshot costs seconds per table.
     "spark.databricks.delta.snapshotPartitions": "2",

@@ -1,4 +1,4 @@
-"""Spark's exceptions as ours: an error that a worker raised, a file that cannot be read, a version that is gone."""
+"""Spark's exceptions translated: an error raised in a worker, an unreadable file, a version that was removed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from schemas import Table
 _OF_SPARK = (PySparkException, Py4JJavaError)
 _RAISED = re.compile(r"^precise_core\.errors\.(\w+): (.+)$", re.MULTILINE)
 _UNREADABLE = re.compile(r"error while reading file (?:file:)?/*(/\S+?)\.?\s")
-# What Spark says where a file or a commit of an old version was cleaned up.
+# In Spark's message where a file or a commit of an old version was cleaned up.
 _GONE = ("FILE_NOT_EXIST", "PATH_NOT_FOUND", "DELTA_MISSING_CHANGE_DATA", "DELTA_FILE_NOT_FOUND", "DELTA_VERSION_NOT")
 
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Raise an error of ours as the worker raised it, in one line, instead of Spark's traceback around it."""
+    """Raise a PreciseError as the worker raised it, in one line, instead of Spark's traceback around it."""
     try:
         yield
     except _OF_SPARK as error:
@@ -40,16 +40,16 @@ def unreadable_files(advice: str = "fetch the file again") -> Iterator[None]:
     """Name the file that Spark could not read, and end with ``advice``.
 
     Raises:
-        DataError: A file is damaged: cut off, a page whose checksum does not hold, or gone meanwhile.
+        DataError: A file is damaged: cut off, a page with a wrong checksum, or removed meanwhile.
     """
     try:
         yield
     except _OF_SPARK as error:
-        told = f"{error}\n{getattr(error, '_stackTrace', '')}"
-        found = _UNREADABLE.search(told)
+        text = f"{error}\n{getattr(error, '_stackTrace', '')}"
+        found = _UNREADABLE.search(text)
         if found is None:
             raise
-        why = "the checksum of a page does not hold" if "checksum" in told.lower() else "damaged, cut off or gone"
+        why = "the checksum of a page does not hold" if "checksum" in text.lower() else "damaged, cut off or gone"
         raise DataError(f"{unquote(found.group(1))}: cannot be read, {why}; {advice}") from error
 
 

@@ -1,7 +1,7 @@
 """Delta tables under one root, as jobs read and write them.
 
-A read is pinned to a version; a write is one commit, and none at all when the rows are the ones that are there
-already, so that running a job twice changes nothing and everything downstream can see that nothing changed.
+A read is pinned to a version; a write is one commit, and none at all when the rows are already there, so that running
+a job twice changes nothing and everything downstream can see that nothing changed.
 Beside it reader.py reads without Spark, upsert.py merges rows by key, and care.py commits what changes no row.
 """
 
@@ -84,8 +84,7 @@ class Warehouse:
         """The rows of one version in this process, without Spark; for tables that fit into it.
 
         Args:
-            table, version: What is read.
-            columns: Only these; all by default.
+            columns: All by default.
             where: Partition column -> value or values.
         """
         dataset = DeltaSnapshot(self.path(table), version).dataset(table)
@@ -106,7 +105,6 @@ class Warehouse:
         """Make ``frame`` the content of the table, or of the slice named by ``replace``, in one commit.
 
         Args:
-            spark, table: Where to.
             frame: The rows, with exactly the declared columns and types.
             run_id: Kept in the commit.
             replace: Column -> value (or values) of the slice the frame replaces; every row must belong to it.
@@ -139,16 +137,14 @@ class Warehouse:
         run_id: str,
         note: Mapping[str, Any] | None,
     ) -> WriteResult:
-        """Make ``frame`` the content of whole partitions in one commit, without looking at what they hold.
+        """Make ``frame`` the content of whole partitions of an existing table in one commit, without reading them.
 
         For a caller that knows that they change, has made ``frame`` from a pinned version of them, and has laid it out:
-        every Spark task writes a file into every partition it holds a row of.
+        every Spark task writes a file into every partition it holds a row of. Delta refuses a row of any other
+        partition.
 
         Args:
-            table: A partitioned table that exists.
-            frame: The rows; Delta refuses one that belongs to no partition named.
             partitions: Values of (some of) the partition columns, one mapping per partition or group of partitions.
-            run_id, note: Kept in the commit, as by ``write``.
         """
         writer = conform(frame, table).write.format("delta").option("userMetadata", commit_text(run_id, note))
         condition = " OR ".join(f"({_slice_sql(partition)})" for partition in partitions)
@@ -156,11 +152,11 @@ class Warehouse:
         return WriteResult(self.version(table), self._rows_in_last_write(table), changed=True)
 
     def table_id(self, table: Table) -> str:
-        """Tells a table from another one that was made anew at the same place."""
+        """Id of the table; one that was made anew at the same place has another."""
         return str(DeltaTable(self.path(table)).metadata().id)
 
     def note(self, table: Table, version: int) -> Note | None:
-        """What the rows of a version were made from, where their writer has said so."""
+        """What the rows of a version were made from, where their writer has noted it."""
         return read_note(self.path(table), version)
 
     def _rows_in_last_write(self, table: Table) -> int:
@@ -261,7 +257,7 @@ def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:
 
 
 def row_hash(frame: DataFrame, table: Table) -> Column:
-    """64 bits of what a row of ``frame`` says, without bookkeeping."""
+    """A 64-bit hash of a row's content, without bookkeeping columns."""
     parts = [part for name in table.stable_columns for part in _hashable(frame.schema[name].dataType, name)]
     return F.xxhash64(*parts)
 
@@ -278,8 +274,8 @@ def _has_null(data_type: DataType, name: str) -> Column:
 def _hashable(data_type: DataType, name: str) -> list[Column]:
     """What of a column goes into a row's hash.
 
-    xxhash64 passes over nulls and over the borders of lists, so that a value moved to the next column would go
-    unnoticed; the flag and the size pin it down. A map has no order and cannot be hashed as it is.
+    xxhash64 ignores nulls and the borders of lists, so that a value moved to the next column would go unnoticed; the
+    flag and the size prevent it. A map has no order, so its sorted entries are hashed.
     """
     column = F.col(name)
     if isinstance(data_type, MapType):

@@ -1,6 +1,6 @@
 """New and changed rows into a table by its key, in one commit that rewrites only the partitions it must.
 
-Rows that are there already are left alone, so that taking the same file twice changes nothing.
+Rows that are stored already are not written again, so that reading the same file twice changes nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class UpsertPlan:
     Attributes:
         compared: The rows with their state, kept.
         counts: Rows by state.
-        place: What says of the target of a merge where the keys can be met.
+        place: Condition on the target of a merge: partitions that can hold the keys.
     """
 
     warehouse: Warehouse
@@ -87,12 +87,11 @@ def plan_upsert(
     newest_by: str | None = None,
     key_fixes_partition: bool = False,
 ) -> UpsertPlan:
-    """Compare rows with those that are stored: add those whose key is new, replace those that say something else now.
+    """Compare rows with the stored ones of the same key: new keys are added, rows with other content replaced.
 
     Args:
-        warehouse, spark, table: Where to; the table's key says which rows are one.
         frame: The rows, each key once.
-        newest_by: Time that tells which version of a row is newer; ``frame``'s, where one of the two has none.
+        newest_by: Time by which a version of a row is newer; ``frame``'s is, where one of the two has none.
         key_fixes_partition: Two rows of one key lie in one partition: the stored keys of other partitions are not read.
     """
     frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
@@ -168,7 +167,7 @@ def replace_values(
 
 
 def _possible_matches(stored: DataFrame, frame: DataFrame, table: Table) -> tuple[DataFrame, Column]:
-    """The stored rows that a key of ``frame`` can meet, and what says so of the target of a merge.
+    """The stored rows that may have a key of ``frame``, and the same condition for the target of a merge.
 
     Reads the keys and partitions only; on a usual night no key is stored, and nothing else is read.
     """
@@ -185,7 +184,7 @@ def _places(frame: DataFrame, table: Table) -> list[Row]:
 
 
 def _in_places(places: Sequence[Row], table: Table, prefix: str) -> Column:
-    """True in these partitions (and where two of them cross): what lets Delta leave out the files of all others."""
+    """True in these partitions (and combinations of them), so that Delta skips the files of all others."""
     return _all([F.col(prefix + name).isin([row[name] for row in places]) for name in table.partition_by])
 
 
