@@ -23,7 +23,7 @@ def load_item_catalog(item_tokens: DeltaSnapshot, text_states: DeltaSnapshot | N
     """The token ids of every vocabulary row; with ``text_states`` for models with ``token_init: contextual``.
 
     Raises:
-        DataError: The table is empty, holds one ``item_index`` twice, token lists of several lengths, or two
+        DataError: The table is empty, has one ``item_index`` twice, token lists of several lengths, or two
             tokenizers; or ``text_states`` lacks the states of an item's text.
     """
     table = item_tokens.read([c.ITEM_INDEX, c.TOKEN_IDS, c.TOKEN_COUNT, c.TEXT_HASH, c.TOKENIZER_ID])
@@ -119,15 +119,12 @@ def load_token_init(
 def require_language_model(table: DeltaSnapshot, name: str) -> None:
     """Refuse vectors or states that were written by another language model than ``text.language_model``.
 
-    Their ids are compared, which are over configuration and weights: models of two widths never have the same id. A
-    machine that only trains need not have the model: its name has to do there.
+    Their ids are compared, which are hashes of configuration and weights. A machine that only trains need not have the
+    model: there only the names are compared.
 
     Args:
         table: `token_embeddings` or `text_states`.
         name: The configured language model.
-
-    Raises:
-        DataError: The message names the table and both models.
     """
     label = _label(table)
     written = _only_value(table.read([c.LANGUAGE_MODEL])[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")

@@ -18,11 +18,7 @@ _FILES_PER_READER = 16  # opening a reader costs milliseconds
 
 
 def read_rows(files: list[str], columns: list[str], first_row: int) -> Iterator[Rows]:
-    """Row group by row group; files before ``first_row`` are counted from their footers and not read.
-
-    Raises:
-        DataError: A file cannot be read, or lists differ in length; the message names the files.
-    """
+    """Row group by row group; files before ``first_row`` are counted from their footers and not read."""
     while first_row and files and first_row >= (rows := footer_rows(files[0])):
         first_row -= rows
         files = files[1:]
@@ -30,7 +26,7 @@ def read_rows(files: list[str], columns: list[str], first_row: int) -> Iterator[
 
 
 def _read(files: list[str], columns: list[str]) -> Iterator[Rows]:
-    """The dummy pool reads in the calling thread, in order, with nothing to lose."""
+    """The dummy pool reads in the calling thread, in order."""
     fields = [f"^{name}$" for name in columns]
     for start in range(0, len(files), _FILES_PER_READER):
         group = files[start : start + _FILES_PER_READER]

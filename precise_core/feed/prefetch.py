@@ -21,7 +21,7 @@ def prefetched(source: Generator[T, None, None], ahead: int) -> Iterator[T]:
     """The items of ``source`` in their order, up to ``ahead`` of them prepared in advance; 0 = no thread.
 
     What the source raises is raised here, after the items before it. The thread ends with the last item, and as soon
-    as the returned iterator is closed or forgotten, which a ``for`` loop that is left does by itself.
+    as the returned iterator is closed or garbage-collected, as at the end of a ``for`` loop.
     """
     if not ahead:
         return source
@@ -61,7 +61,7 @@ class _Producer(Thread, Generic[T]):
             self.queue.put(_Failure(error))
 
     def stop(self) -> None:
-        """End the thread and wait for it; a put that waits for room is let through."""
+        """End the thread and wait for it; the queue is emptied so that a blocked put can finish."""
         self._is_abandoned.set()
         while self.is_alive():
             while not self.queue.empty():

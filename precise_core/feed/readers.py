@@ -1,4 +1,4 @@
-"""Rows on their way from a file to a batch: what a reader delivers, and the pools that are shuffled as a whole.
+"""Rows between file and batch: what a reader delivers, and the pools that are shuffled as a whole.
 
 A reader, ``read_arrow_rows`` here or ``petastorm_rows.read_rows``, delivers the rows of the files in their order, from
 row number ``first_row`` on, in portions of any size.
@@ -39,9 +39,6 @@ def newest_since(portions: Iterable[Rows], since: int) -> Iterator[Rows]:
     """The rows whose newest event is at or after the epoch second ``since``.
 
     Windows are left-padded: the last entry is the newest event.
-
-    Raises:
-        DataError: The times hold nulls.
     """
     for rows in portions:
         _require_whole_numbers(c.EVENT_TS, rows[c.EVENT_TS])
@@ -52,11 +49,8 @@ def newest_since(portions: Iterable[Rows], since: int) -> Iterator[Rows]:
 def pools(portions: Iterable[Rows], size: int) -> Iterator[Rows]:
     """The same rows as int64, ``size`` at a time; the last pool may be smaller.
 
-    One set of buffers is filled again and again, which spares the memory and the page faults of new ones: a pool is
-    valid until the next one is requested.
-
-    Raises:
-        DataError: A column holds nulls, or lists of another length than before.
+    One set of buffers is reused, which spares the memory and the page faults of new ones: a pool is valid until the
+    next one is requested.
     """
     buffers: Rows = {}
     filled = 0

@@ -2,7 +2,7 @@
 
 B batch, L positions, M targets of a validation window.
 
-A reader delivers rows in file order and nothing else. Decided here, and so the same with either: which rows (the
+A reader only delivers rows in file order. The rest is decided here, and so the same with either: which rows (the
 snapshot's files), how many (counted every epoch), in which order (a seeded shuffle) and that every rank takes the same
 number of steps.
 """
@@ -128,13 +128,9 @@ class WindowFeed:
         return -(-self.num_rows // self._batch_size)
 
     def epoch(self, n: int, first_step: int = 0) -> Iterator[SequenceBatch]:
-        """All windows once, in the order of epoch ``n``.
+        """All windows once, in the order of epoch ``n``, without the batches before ``first_step``.
 
-        Args:
-            first_step: Batches to leave out at the start; those of whole pools are not even read.
-
-        Raises:
-            RowCountError: The reader delivered another number of rows than were counted; raised after the last row.
+        Where the reader delivered another number of rows than the snapshot has, a RowCountError follows the last row.
         """
         return prefetched(self._epoch(n, first_step), self.config.prefetch_batches)
 
@@ -226,7 +222,7 @@ class WindowFeed:
 def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split = c.TRAIN) -> int:
     """Windows whose newest event is at or after the epoch second ``since``.
 
-    Counted by pyarrow, whoever reads later: what a reader delivers is checked against this count.
+    Always counted by pyarrow: what the configured reader delivers is checked against this count.
 
     Raises:
         RowCountError: The files hold another number of rows than the snapshot says.
@@ -244,7 +240,7 @@ def count_windows(snapshot: DeltaSnapshot, task: str, since: int, split: Split =
 def window_ids(feed: WindowFeed, batches: Iterable[SequenceBatch]) -> list[str]:
     """``window_id`` of every window of ``feed`` that equals a row of the batches, sorted.
 
-    Ids travel with no batch, because nothing but an error needs them: the table is read for them here.
+    Batches have no ids, because only an error message needs them: the table is read for them here.
     """
     searched = {
         _content(*row)
@@ -263,7 +259,7 @@ def window_ids(feed: WindowFeed, batches: Iterable[SequenceBatch]) -> list[str]:
 def _reader(name: Reader) -> RowReader:
     if name == "arrow":
         return read_arrow_rows
-    # Imported on demand only: the day Petastorm is left, nothing else notices.
+    # Imported on demand only, so that nothing else depends on Petastorm.
     from precise_core.feed import petastorm_rows
 
     return petastorm_rows.read_rows

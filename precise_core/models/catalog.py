@@ -1,4 +1,4 @@
-"""The item catalog as plain tensors: what the model needs to know about items beside its weights.
+"""The item catalog as plain tensors: the model's inputs about items beside its weights.
 
 V vocabulary rows (0 padding, 1 unknown, items from 2), T tokens per item, X distinct texts, K known tokens, D width,
 S tokens of all texts together, H width of the language model.
@@ -114,11 +114,7 @@ class ItemCatalog:
         return kept[1]
 
     def text_states_SH(self, texts_N: torch.Tensor) -> torch.Tensor:
-        """The states of the real tokens of some distinct texts, text after text.
-
-        Raises:
-            ModelError: The catalog has no states.
-        """
+        """The states of the real tokens of some distinct texts, text after text."""
         if self.states is None:
             raise ModelError(
                 "the model reads hidden states of texts (model.fusion.token_init contextual) and the item catalog has "
@@ -174,7 +170,7 @@ class ItemCatalog:
 def token_rows(known_token_ids_W: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     """Rows of the token table: 1 + position among the known ids (sorted), 0 for any other token.
 
-    By binary search, so that no array of the tokenizer's size is carried along.
+    By binary search, so that no array of the tokenizer's size is needed.
     """
     if not len(known_token_ids_W):
         return torch.zeros_like(token_ids, dtype=torch.long)

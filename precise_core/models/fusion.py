@@ -75,9 +75,9 @@ class ItemFusion(nn.Module):
             self.text = MixtureOfExperts(config) if config.mode == "moe" else MaskedMean()
 
     def set_trained_items(self, frequencies_V: torch.Tensor) -> None:
-        """Say how many training events every item has; those with too few use the unknown row from now on.
+        """Set how many training events every item has; those with too few use the unknown row from now on.
 
-        An item that had too few until now goes on from what it was, the unknown row.
+        An item that had too few until now starts from a copy of the unknown row.
         """
         has_enough_V = frequencies_V >= self.config.min_id_events
         if self.has_id:
@@ -120,11 +120,11 @@ class ItemFusion(nn.Module):
         """The semantic embedding of N texts; zero where a text has no token.
 
         Raises:
-            ModelError: The model reads hidden states, which token ids do not tell: use ``catalog_texts``.
+            ModelError: The model reads hidden states instead of token ids: use ``catalog_texts``.
         """
         if self.config.is_contextual:
             raise ModelError(
-                "model.fusion.token_init contextual reads hidden states of whole texts; token ids do not tell them"
+                "model.fusion.token_init contextual reads hidden states of whole texts; token ids do not have them"
             )
         rows_NT = token_rows(self.known_token_ids_W, token_ids_NT)
         return self._texts_of_tokens(rows_NT[_mask(token_counts_N, rows_NT.shape[1])], token_counts_N.long())
@@ -160,7 +160,7 @@ class ItemFusion(nn.Module):
         return self.has_text and not self.config.is_contextual
 
     def token_parameters(self) -> list[nn.Parameter]:
-        """What reads the language model's vectors: the token table, or the projection of hidden states."""
+        """The parameters of the text side: the token table, or the projection of hidden states."""
         if not self.has_text:
             return []
         return list((self.projection if self.config.is_contextual else self.token_table).parameters())
@@ -207,8 +207,7 @@ class MixtureOfExperts(nn.Module):
 
         Args:
             vectors_WD: Vectors of tokens.
-            rows_S: Which of them the texts consist of, text after text.
-            counts_X: Tokens of each text.
+            rows_S: Rows of them that the texts consist of, text after text; ``counts_X`` of each text.
         """
         weights_XK = self._gate(_mean_of_texts(self.gate(vectors_WD), rows_S, counts_X), counts_X > 0)
         attention_SK = _softmax_of_texts((vectors_WD @ self.queries_KD.T)[rows_S], counts_X)

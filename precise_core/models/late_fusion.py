@@ -1,7 +1,7 @@
 """Late fusion (``model.late_fusion``): id half and text half meet in the score, not in front of the encoder.
 
-No encoder of the registry: it runs two of any kind, one of either half. What else belongs to it: `Precise` has a
-temperature and a summand of the score per half, `universal_loss` a loss per half.
+Not in the registry: it runs two encoders of any kind, one for each half. `Precise` has a temperature and a summand of
+the score per half, `universal_loss` a loss per half.
 
 B batch, L positions, D width of an item vector, d of one half.
 """
@@ -17,7 +17,7 @@ from precise_core.models.encoders.base import SequenceEncoder
 
 
 class EncoderPerHalf(nn.Module):
-    """An encoder for either half of the item vectors; see ``SequenceEncoder`` for what goes in and comes out."""
+    """An encoder for each half of the item vectors; inputs and outputs as of ``SequenceEncoder``."""
 
     def __init__(self, encoders: Sequence[SequenceEncoder], widths: Sequence[int]) -> None:
         super().__init__()

@@ -117,7 +117,7 @@ class Precise(nn.Module):
     def _with_mask_behind(
         self, mask_D: torch.Tensor, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One more position that asks for the next item; the oldest gives way where ``max_length`` is reached."""
+        """Append a masked position for the next item; the oldest is dropped where ``max_length`` is reached."""
         kept = slice(max(0, e_BLD.shape[1] + 1 - self.encoder.max_length), None)
         mask_B1D = mask_D.to(e_BLD.dtype).expand(len(e_BLD), 1, -1)
         return torch.cat([e_BLD[:, kept], mask_B1D], dim=1), F.pad(valid_mask_BL[:, kept], (0, 1), value=True)

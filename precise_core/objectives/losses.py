@@ -27,12 +27,11 @@ def candidate_softmax(
 ) -> torch.Tensor:
     """Mean of -log( exp(s_i) / (exp(s_i) + Σ_{j in N} exp(s_j)) ) over the positives i of all positions (eq. 5).
 
-    The paper prints logs where the exponentials belong. What is right for a position does not compete, whether it was
-    drawn as a target or not. With every other item a negative this is the full softmax.
+    The paper prints logs where the exponentials belong. An item that is right for a position is never its negative,
+    whether it was drawn as a target or not. With every other item a negative this is the full softmax.
 
     Args:
         logits_PC: Scores of the candidates.
-        candidates: What was drawn.
         targets_PM: Items; masked entries repeat another target of their row.
         target_mask_PM: True = a real target.
         hidden: The candidates that are no negatives of a position, its targets among them.
@@ -80,8 +79,6 @@ def negative_and_positive_scores(
     each of the steps (correct, hide, exponentiate, add up) would otherwise read and write a matrix of its own.
 
     Args:
-        logits_PC: Scores of the candidates.
-        candidates: What was drawn; those that are no negatives count for no position.
         hidden: The candidates that are no negatives of a position, its positives among them.
         positives_PM: Items; of one that is no candidate the score is that of some other one.
     """

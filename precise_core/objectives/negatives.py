@@ -77,16 +77,13 @@ class CandidateSampler:
 
     @property
     def holds_targets(self) -> bool:
-        """Whether targets are candidates by themselves: where they are not, their scores are a dot product each."""
+        """Whether targets are always candidates: where they are not, their scores are a dot product each."""
         return self.config.in_batch or self.config.whole_catalog
 
     def draw(self, targets: torch.Tensor, generator: torch.Generator, with_targets: bool = True) -> Candidates:
         """Candidates for a batch whose positives are ``targets`` (any shape, repetitions count as draws).
 
-        Args:
-            targets: Items.
-            generator: Source of randomness.
-            with_targets: Have every target among the candidates, also where targets are nobody's negatives.
+        ``with_targets``: every target is among the candidates, also where targets are nobody's negatives.
         """
         if self.config.whole_catalog:
             return Candidates(torch.unique(torch.cat([self.drawable_J, targets.reshape(-1)])))

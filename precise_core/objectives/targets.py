@@ -1,8 +1,8 @@
 """What is to be predicted from a window: items of a strictly later instant.
 
-Several events may share one instant (a shopping basket). Who is about to fill the basket knows none of it, so no item
-of it may be predicted from another one. Where no two events share an instant and the horizon is 0, all of this is
-plain next-item prediction.
+Several events may share one instant (a shopping basket). None of them is known before that instant, so no item of it
+may be predicted from another one. Where no two events share an instant and the horizon is 0, this is plain next-item
+prediction.
 
 With a horizon the targets come from all instants up to that long after the newest event seen, and from the next one
 in any case: the dense all-action loss of PinnerFormer (https://arxiv.org/abs/2205.04507), for vectors that are written

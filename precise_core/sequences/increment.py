@@ -2,8 +2,8 @@
 
 New events are merged into the stored sequences of their users, exactly as if these had been built from all events. A
 stored sequence holds no event ids, and needs none: where no new event shares an instant with a stored one, time alone
-decides the order. Users for whom that does not hold, who lost or corrected an event, or whose items moved in the
-vocabulary, are built anew from all their events.
+decides the order. Users with such a tie, with a lost or corrected event, or with items whose index has changed, are
+built anew from all their events.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from schemas import columns as c
 Partition = Mapping[str, Any]
 
 _KEY = [c.USER_ID, c.TASK]
-_BROADCAST_EVENTS = 2_000_000  # that every executor may hold at once, some 30 bytes each; so many keys without events
+_BROADCAST_EVENTS = 2_000_000  # that every executor may hold at once, some 30 bytes each; or keys without events
 _IS_TIED = "is_tied"
 _IS_CHANGED = "is_changed"
 _STORED_LENGTH = "stored_length"
@@ -41,11 +41,10 @@ _MERGED = "merged_"
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceChanges:
-    """What there is since the stored sequences were written.
+    """What has changed since the stored sequences were written.
 
     Args:
-        stored: `user_sequences`, which know the events before ``stored_as_of``.
-        stored_as_of: The last night's ``as_of``.
+        stored: `user_sequences`, built from the events before ``stored_as_of``.
         late: Changes of `events` before ``stored_as_of``.
         items: Changes of the vocabulary's items and indexes; None where it is the same version.
         foreign: What others, an erasure for example, have changed in ``stored``; None where nobody has.
@@ -63,10 +62,10 @@ class SequenceUpdate:
     """What a night will write.
 
     Args:
-        rows: New and altered rows: what a gate has to look at.
+        rows: New and altered rows, for the gate.
         content: Everything that ``partitions``, or the table, will hold.
         partitions: Which partitions are replaced; None for the whole table.
-        counted: user_id, task and the ``count`` of events that became this sequence or were cut off it.
+        counted: user_id, task and the ``count`` of events in this sequence or cut off it.
         state: What the table is made from after the write.
     """
 
@@ -82,7 +81,7 @@ class SequenceUpdate:
         return "events of all tasks" if self.partitions is None else "events of the sequences touched"
 
     def count_events(self, written: DataFrame, config: SequencesConfig) -> dict[str, int]:
-        """Where every event went: into a sequence of the table as ``written``, or beyond its N."""
+        """Row balance of the events: in a sequence of the table as ``written``, or beyond its N."""
         beyond = F.greatest(F.col(c.COUNT) - length_limit(config), F.lit(0))
         events = self.counted.agg(F.sum(c.COUNT).alias("all"), F.sum(beyond).alias("beyond")).collect()[0]
         if self.partitions is not None:
@@ -91,7 +90,7 @@ class SequenceUpdate:
         return {"rows_in": events["all"] or 0, "rows_out": kept or 0, "rows_rejected": events["beyond"] or 0}
 
     def table_after(self, stored: DataFrame) -> DataFrame:
-        """What the table, now ``stored``, is about to hold."""
+        """What the table, now ``stored``, will hold."""
         if self.partitions is None:
             return self.content
         return stored.where(~_is_in_partitions(self.partitions)).unionByName(self.content)
@@ -114,7 +113,7 @@ def bring_forward(
         stored = _trimmed(stored, inputs.config)
     added = _on_disk(_added_events(inputs, changes))
     unsettled = _unsettled_users(inputs, changes, stored)
-    # Sequences of the new events alone; then the stored ones with these merged in, whether or not they may be used.
+    # Sequences of the new events alone; then the stored ones with these merged in, those with ties included.
     fresh = _on_disk(inputs.sequences(_without_users(added, unsettled), kept))
     touched = _on_disk(_merged(stored, _sent(fresh), inputs.config))
     anew = _users_anew(unsettled, touched)
@@ -127,7 +126,7 @@ def bring_forward(
     changed = _without_users(touched, anew).where(_IS_CHANGED).select(*columns)
     new = _without_users(fresh.join(touched.select(*_KEY), on=_KEY, how="left_anti"), anew)
     built = _union(new, *(inputs.sequences(events, tasks) for events, tasks in from_events))
-    # Changed rows lie together as their old files do; the others would become a file per task and partition.
+    # Changed rows are clustered as their old files are; the others would become a file per task and partition.
     rows = _on_disk(changed.unionByName(built.repartition(*USER_SEQUENCES.partition_by)))
     partitions = _partitions(plan, rows, stored, anew)
     if not partitions:
@@ -146,7 +145,7 @@ def bring_forward(
 
 
 def _added_events(inputs: SequenceInputs, changes: SequenceChanges) -> DataFrame:
-    """Late events, and all events since the last night's ``as_of``, whenever they came into the table."""
+    """Late events, and all events since the last night's ``as_of``, whenever they were added to the table."""
     since, until = changes.stored_as_of, inputs.as_of
     is_recent = F.col(c.EVENT_DATE).between(since.date(), until.date())  # prunes partitions
     recent = inputs.visible_events.where(is_recent & (F.col(c.EVENT_TS) >= instant(since)))
@@ -154,7 +153,7 @@ def _added_events(inputs: SequenceInputs, changes: SequenceChanges) -> DataFrame
 
 
 def _unsettled_users(inputs: SequenceInputs, changes: SequenceChanges, stored: DataFrame) -> DataFrame | None:
-    """Users whose stored sequences cannot be continued; None where there is no reason to look for any."""
+    """Users whose stored sequences cannot be continued; None where there is no reason for any."""
     late, foreign = changes.late, changes.foreign
     sources = [
         late.removed.select(c.USER_ID) if late.has_removed else None,
@@ -166,10 +165,10 @@ def _unsettled_users(inputs: SequenceInputs, changes: SequenceChanges, stored: D
 
 
 def _users_of_moved_items(inputs: SequenceInputs, moved: Changes | None, stored: DataFrame) -> DataFrame | None:
-    """Users with an event on an item whose index is new, gone or another one."""
+    """Users with an event on an item whose index is new, removed or another one."""
     has_unknown = F.array_contains(c.ITEM_INDICES, c.UNKNOWN_INDEX)
     if moved is None or (not moved.has_removed and stored.where(has_unknown).isEmpty()):
-        return None  # the vocabulary at most grew, and nobody has had an item that it lacked
+        return None  # the vocabulary at most grew, and no sequence has an item that it lacked
     items = moved.frame.select(c.ITEM_ID).distinct()
     return inputs.visible_events.join(items, on=c.ITEM_ID, how="left_semi").select(c.USER_ID)
 
@@ -240,7 +239,7 @@ def _merged(stored: DataFrame, fresh: DataFrame, config: SequencesConfig) -> Dat
 
     Returns:
         ``schemas.USER_SEQUENCES`` and three columns: ``is_tied`` (a new event shares an instant with a stored one; the
-        row is not to be used), ``is_changed`` (false where every new event is older than a full sequence) and
+        row must not be used), ``is_changed`` (false where every new event is older than a full sequence) and
         ``stored_length``, the length before the merge.
     """
     new = fresh.select(*_KEY, *[F.col(name).alias(_NEW + name) for name in _PARALLEL])

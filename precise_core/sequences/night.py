@@ -30,9 +30,9 @@ def prepare_sequences(job: Job, *, full: bool) -> SequenceUpdate | None:
 
 
 def check_sequences(job: Job, update: SequenceUpdate | None, buckets: int) -> None:
-    """Build some buckets from all events and compare them with what the table is about to hold.
+    """Build some buckets from all events and compare them with what the table will hold.
 
-    Which buckets moves on with ``as_of``, so that some nights see them all.
+    The buckets rotate with ``as_of``, so that some nights check all of them.
 
     Raises:
         DataError: A row differs; nothing was written.
@@ -88,7 +88,7 @@ def _inputs(job: Job) -> SequenceInputs:
 def _update(job: Job, *, full: bool, is_first: bool) -> SequenceUpdate | None:
     now = _state(job)
     if full or is_first:
-        return _everything(job, now, "asked for by --full" if full else "there is no user_sequences yet")
+        return _everything(job, now, "requested by --full" if full else "there is no user_sequences yet")
     try:
         return _brought_forward(job, now)
     except HistoryGoneError as error:

@@ -1,4 +1,4 @@
-"""What `user_sequences` was built from, kept in the commit that holds it, and what tonight has to do about it."""
+"""What `user_sequences` was built from, noted in the commit that wrote it, and what tonight must rebuild."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.sequences.config import SequencesConfig
 from precise_core.warehouse.notes import Note
 
-_FORMAT = 1  # of the stored rows; one more makes every table be rebuilt
+_FORMAT = 1  # of the stored rows; raising it makes every table be rebuilt
 
 
 class TableVersion(Config):
-    """One version of one table; ``table_id`` tells a table from another one at the same place."""
+    """One version of one table; one made anew at the same place has another ``table_id``."""
 
     table_id: str
     version: int
@@ -47,7 +47,7 @@ class SequencePlan:
         full: Why everything is rebuilt; empty where it is not.
         rebuilt: Tasks built from all events, and why.
         kept: Tasks whose stored rows are continued.
-        trimmed: Those of them that have become shorter.
+        trimmed: Those of them with a smaller N than before.
         dropped: Tasks that are not declared any more.
     """
 
@@ -59,10 +59,7 @@ class SequencePlan:
 
 
 def as_of_sequences(note: Note | None, default: datetime) -> datetime:
-    """The instant up to which `user_sequences` with this ``note`` know the world; ``default`` where there is none.
-
-    Where a later night found nothing new, it is the instant of the night that wrote them.
-    """
+    """The ``as_of`` of the night that wrote `user_sequences` with this ``note``; ``default`` where there is none."""
     return SequenceState.model_validate(note.content).as_of if note else default
 
 

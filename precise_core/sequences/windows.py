@@ -1,7 +1,7 @@
 """Training windows: fixed-length slices of user sequences, left-padded, in the shape Petastorm can read.
 
 Train split: windows of ``length`` events slide backwards from a user's newest event by ``stride``; the oldest may be
-shorter. A window with fewer than two events, or with all events in one second, holds no pair to learn from and is left
+shorter. A window with fewer than two events, or with all events in one second, has no pair to learn from and is left
 out.
 
 Validation split: users held out by hash are trained only on events before the cut (``as_of`` minus ``validation_days``)
@@ -32,7 +32,7 @@ _ENTRIES = "entries"
 _SLOT = "slot"
 _IS_TRUTH = "is_truth"
 _TRUTH_PLACES = {c.VALIDATION: 1, c.TEST: 0}  # leave-one-out, counted from the newest event
-_LEAST_EVENTS = 3  # leave-one-out: one truth each for validation and test, and something before them
+_LEAST_EVENTS = 3  # leave-one-out: one truth each for validation and test, and a history
 _BY_USER = (c.USER_ID, c.TASK)
 
 
@@ -47,7 +47,6 @@ def build_training_windows(
     """``schemas.TRAINING_WINDOWS`` from events strictly before ``as_of``; ties in time are broken by event_id.
 
     Args:
-        events: ``schemas.EVENTS``.
         vocabulary: ``schemas.ITEM_VOCABULARY``; an item it lacks gets the unknown row, and is never a target.
         tasks: Declared tasks; `all` is added.
         seed: Chooses the users that are held out by time.

@@ -1,7 +1,7 @@
 """Alternate training (section IV-E2, Fig. 4b): the id table first, then everything.
 
-Text vectors come from a language model and are good from the first step, so that a model leans on them and the id rows
-stay close to where they started. Phase 1 freezes the token table until the id table has converged, phase 2 trains all.
+Text vectors come from a language model and are good from the first step, so that a model relies on them and the id rows
+stay close to their start. Phase 1 freezes the token table until the id table has converged, phase 2 trains all.
 """
 
 from __future__ import annotations

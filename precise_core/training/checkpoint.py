@@ -3,7 +3,7 @@
 <out>/<model_version>/model.safetensors   weights and buffers
                       items.safetensors   training frequency of every item, and whether Universal Training saw it
                       manifest.json       what it is and where it comes from
-                      metrics.jsonl       one line per look at the training
+                      metrics.jsonl       the log of the training
                       SHA256SUMS          of the four files above
 <out>/latest-<key>.json                   which model_version is in use
 """
@@ -200,7 +200,7 @@ class Checkpoint:
         """bool per vocabulary row: Universal Training has trained the item; as of the last warm-up where targeted.
 
         Raises:
-            CheckpointError: A targeted checkpoint of a version that did not write it down.
+            CheckpointError: A targeted checkpoint of a version that did not record it.
         """
         tensors = load_file(str(self.folder / _ITEMS))
         if _UNIVERSAL in tensors:
@@ -216,8 +216,8 @@ class Checkpoint:
 
 
 class _NoDraws(TorchFunctionMode):
-    """A module made in this block leaves its weights as they come: they are replaced at once, and its untouched pages
-    take no memory. (``torch.device("meta")`` does the same, after a second of imports.)"""
+    """A module made in this block does not initialise its weights: they are replaced at once, and untouched pages take
+    no memory. (``torch.device("meta")`` does the same, after a second of imports.)"""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -227,11 +227,7 @@ class _NoDraws(TorchFunctionMode):
 
 
 def content_sum(folder: Path) -> str:
-    """SHA-256 of a checkpoint's list of sums: tells its content from any other without reading the weights.
-
-    Raises:
-        CheckpointError: The folder has no such list.
-    """
+    """SHA-256 of a checkpoint's list of sums: identifies its content without reading the weights."""
     if not (folder / SUMS_FILE).is_file():
         raise CheckpointError(f"checkpoint {folder}: no such folder, or no {SUMS_FILE} in it")
     return file_sum(folder / SUMS_FILE)
@@ -249,7 +245,6 @@ def write_checkpoint(
 
     Args:
         out: Folder of all checkpoints of a warehouse.
-        model: Its current weights are written.
         frequencies_V: Training events per vocabulary row.
         log: Lines for metrics.jsonl.
         is_universal_trained_V: Of a targeted model: whether Universal Training has trained the item.

@@ -1,4 +1,4 @@
-"""The few collective operations that training on several ranks needs; all do nothing on one rank."""
+"""The collective operations of training on several ranks; all do nothing on one rank."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def gather_rows(rows_N: torch.Tensor) -> torch.Tensor:
 
 
 def gather(value: ValueT) -> list[ValueT]:
-    """The values of all ranks in the order of ranks, on every rank; none continues before all are here."""
+    """The values of all ranks in the order of ranks, on every rank; none continues before all have arrived."""
     if world_size() == 1:
         return [value]
     parts: list[Any] = [None] * world_size()

@@ -21,10 +21,10 @@ from schemas import columns as c
 
 
 def newest_before(checkpoint: Checkpoint | None, as_of: datetime | None) -> Checkpoint | None:
-    """``checkpoint``, or the newest one it goes back to, that has learnt no event at or after ``as_of``.
+    """``checkpoint``, or the newest one of its predecessors, that has learnt no event at or after ``as_of``.
 
     A night that is run again thereby starts where it started the first time. None where there is no such checkpoint,
-    or where it does not say what it has learnt.
+    or where its ``as_of`` is unknown.
     """
     while checkpoint is not None and as_of is not None and checkpoint.manifest.as_of is not None:
         if checkpoint.manifest.as_of < as_of:
@@ -46,9 +46,6 @@ def require_same_model(checkpoint: Checkpoint, expected: ModelConfig, whose: str
     Args:
         whose: Where the expected sizes come from, for the message.
         advice: What to do instead.
-
-    Raises:
-        CheckpointError: They differ; the message names every key that does.
     """
     ours, theirs = _flat(checkpoint.manifest.model), _flat(expected)
     different = [f"{key} {ours[key]} and {theirs[key]}" for key in ours if ours[key] != theirs[key]]
@@ -106,9 +103,9 @@ def padded(values_V: torch.Tensor, num_rows: int) -> torch.Tensor:
 def frequencies_since(
     inputs: TrainingInputs, known_V: torch.Tensor, learnt_V: torch.Tensor, since: int
 ) -> torch.Tensor:
-    """Training events behind each row: ``known_V`` and the events from ``since`` on, at least 1 where a window has it.
+    """Training events of each row: ``known_V`` and the events from ``since`` on, at least 1 where a window has it.
 
-    An older event counts where none did so far: it was in no train window yet.
+    An older event counts only for an item that had none: it was in no train window yet.
 
     Args:
         known_V: Of the checkpoint that is continued.
@@ -156,7 +153,7 @@ def _set_new_tokens(fusion: ItemFusion, old: ItemFusion, init: TokenInit) -> Non
 def _rotation(from_KD: torch.Tensor, to_KD: torch.Tensor) -> torch.Tensor:
     """The orthogonal map that brings ``from_KD`` closest to ``to_KD`` (Schönemann 1966).
 
-    Every night's PCA has axes of its own: without it a new token would be written in other coordinates.
+    Every night's PCA has axes of its own: without it a new token would be in other coordinates.
     """
     left, _, right = torch.linalg.svd(from_KD.T.double() @ to_KD.double())
     return (left @ right).to(from_KD.dtype)

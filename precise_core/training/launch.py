@@ -26,9 +26,9 @@ def run_on_ranks(
     On `local[...]` the processes are children of the driver, on any other master they are tasks of a barrier stage.
 
     Args:
-        work: A function of a module of ours; it returns a path, never a model.
-        timeout_seconds: Longest wait of a rank for the others. One whose process dies is noticed at once, one whose
-            machine falls silent after this time.
+        work: A function at the top of a module; it returns a path, never a model.
+        timeout_seconds: Longest wait of a rank for the others. A process that dies is noticed at once, a machine that
+            falls silent after this time.
         arguments: Plain, picklable values.
 
     Raises:
@@ -56,7 +56,7 @@ def _on_one_rank(work: Callable[..., str], timeout_seconds: int, arguments: dict
     try:
         return work(**arguments)
     except PreciseError as error:
-        # Handed over instead of raised: of an exception the driver learns no more than that there was one.
+        # Returned instead of raised: of an exception the driver would only see that there was one.
         print(f"rank {dist.get_rank()}: {error}", flush=True)
         return error
     finally:

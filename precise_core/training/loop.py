@@ -1,4 +1,4 @@
-"""The one training loop: both stages, and every model, differ in the loss they hand to it."""
+"""The training loop of both stages and of every model; they differ in the loss they pass to it."""
 
 from __future__ import annotations
 
@@ -77,10 +77,8 @@ class TrainingResult:
 def run_training(training: Training) -> TrainingResult:
     """Train until the epochs are used up or validation has not improved for ``patience`` epochs.
 
-    Raises:
-        TrainingError: A loss or a gradient is not finite (the message names the batch and its windows), or the ranks
-            find different states to continue from.
-        NothingToLearnError: No batch of an epoch has a loss.
+    A TrainingError names the batch and the windows whose loss or gradient is not finite; NothingToLearnError: no batch
+    of an epoch has a loss.
     """
     keep_freed_memory()
     run = _Run(training)
@@ -125,13 +123,13 @@ class _Run:
         return TrainingResult(self.at.best_epoch, self._metrics_of(self.at.best_epoch), self.at.log)
 
     def close(self) -> None:
-        """Let go of what outlives the training, however it ended."""
+        """Release what outlives the training, however it ended."""
         self.training.progress.finish()
         self.log.close()
         alternate.freeze_tokens(self.model, False)
 
     def _require_same_step(self, is_resumed: bool) -> None:
-        # Nobody deletes or replaces the state either before all have read it.
+        # The exchange also keeps a rank from replacing the state before all have read it.
         steps = distribution.gather(self.at.step if is_resumed else None)
         if len(set(steps)) > 1:
             found = ", ".join(f"rank {rank}: {'none' if step is None else step}" for rank, step in enumerate(steps))
@@ -279,7 +277,7 @@ class _Run:
 
     @torch.no_grad()
     def _guilty(self, batch: SequenceBatch) -> list[SequenceBatch]:
-        """The windows whose loss is not finite by itself; the whole batch where each one's is."""
+        """The windows whose own loss is not finite; the whole batch where each one's is finite."""
         with distribution.alone():
             return [row for row in map(batch.row, range(len(batch))) if not self._is_finite(row)] or [batch]
 

@@ -41,7 +41,7 @@ CATALOG_FILE = "item_catalog.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class UniversalInputs:
-    """What every rank needs, as plain values that travel to its process.
+    """What every rank needs, as plain values that can be pickled.
 
     Attributes:
         tables: (path, version) of the pinned tables, by name.
@@ -80,11 +80,7 @@ def universal_night(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Checkpo
 
 
 def universal_inputs(job: Job, task: str) -> UniversalInputs:
-    """The pinned tables of this run; without text in the catalog, of a model by id alone.
-
-    Raises:
-        ConfigError: The catalog has no text, and the heads do not divide the id half alone.
-    """
+    """The pinned tables of this run; without text in the catalog, of a model by id alone."""
     settings = job.settings
     needed = [TRAINING_WINDOWS, ITEM_TOKENS]
     for table in needed:  # in the order of the night, so that a missing one names the job to run next
@@ -98,7 +94,7 @@ def universal_inputs(job: Job, task: str) -> UniversalInputs:
         else:
             job.say(f"no item has text: fusion mode `id` instead of `{settings.model.fusion.mode}`")
             settings = _by_id_alone(settings)
-    needed.append(ITEM_VOCABULARY)  # not read here: its version says what the rows of the model mean
+    needed.append(ITEM_VOCABULARY)  # not read here: its version defines the rows of the model
     tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
     parent = checkpoint_to_continue(job) if task == ALL_TASK else None
     return UniversalInputs(settings=settings, tables=tables, out=job.checkpoints.resolve(), parent=parent, task=task)
@@ -188,10 +184,9 @@ class TaskOutcome:
     """How a task's training ended.
 
     Attributes:
-        checkpoint: In use from now on; None = there is nothing to learn from.
+        checkpoint: In use from now on; None = there is nothing to learn from, as ``error`` says.
         is_new: False = nothing new was learnt, and the checkpoint in use stays.
         words: To be logged.
-        error: Why there is no checkpoint.
     """
 
     task: str
@@ -238,7 +233,7 @@ def targeted_inputs(job: Job, universal: Checkpoint) -> TrainingInputs:
 
 
 def _how_it_started(settings: Settings, checkpoint: Checkpoint) -> str:
-    """In words; with `targeted.warm_start: false` the parent is untrained and gave it nothing."""
+    """For the log; with `targeted.warm_start: false` the parent is untrained."""
     if not settings.targeted.warm_start:
         return "trained from scratch"
     is_warm_up = checkpoint.manifest.warm_up_as_of == settings.as_of
@@ -249,14 +244,14 @@ def _how_it_started(settings: Settings, checkpoint: Checkpoint) -> str:
 
 
 def latest_checkpoint(job: Job, task: str) -> Checkpoint:
-    """The checkpoint in use for a task, verified; written down as an input of the run."""
+    """The checkpoint in use for a task, verified, and recorded as an input of the run."""
     checkpoint = latest(job.checkpoints, task)
     job.input_fingerprints[f"checkpoint:{task}"] = checkpoint.model_version
     return checkpoint
 
 
 def checkpoint_in_use(job: Job, task: str) -> Checkpoint | None:
-    """The checkpoint in use for a task, verified, or None where there is none; not written down as an input."""
+    """The checkpoint in use for a task, verified, or None where there is none; not recorded as an input."""
     return latest(job.checkpoints, task) if is_published(job.checkpoints, task) else None
 
 
@@ -317,10 +312,10 @@ def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:
 
 
 def require_vocabulary(job: Job, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint whose rows mean other items than the vocabulary says; one that has grown since is fine.
+    """Refuse a checkpoint whose rows are other items in the vocabulary; a vocabulary that has grown since is fine.
 
     Raises:
-        CheckpointError: An item that the checkpoint knows has another index, or none.
+        CheckpointError: An item of the checkpoint has another index, or none.
     """
     then = checkpoint.manifest.input_versions.get(ITEM_VOCABULARY.name)
     if then is None or then == job.pin(ITEM_VOCABULARY):

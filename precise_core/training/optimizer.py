@@ -127,9 +127,9 @@ class Optimizer:
 def keep_freed_memory() -> None:
     """Have glibc take large blocks from the heap and keep them, for the rest of the process; elsewhere nothing.
 
-    By default each large tensor of a step is a mapping of its own that goes back to the kernel when it is freed, and
-    comes as pages to be faulted in and zeroed when the next step asks for the same size: 13,000 page faults a step of a
-    small model, a tenth of its time. The peak stays what it is; it is given back when the process ends.
+    By default each large tensor of a step is a mapping of its own that is returned to the kernel when freed, and whose
+    pages are faulted in and zeroed again in the next step: 13,000 page faults a step of a small model, a tenth of its
+    time. The peak does not change; it is returned when the process ends.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -22,7 +22,7 @@ from precise_core.artefacts import atomic_folder
 from precise_core.errors import CheckpointError
 from precise_core.training.optimizer import Optimizer
 
-# Of what is written: raise it with every change of `Counters` or of the tensors, so that other states are not read.
+# Raise it with every change of `Counters` or of the tensors, so that states of another format are not read.
 _FORMAT = 1
 
 
@@ -49,7 +49,7 @@ class ResumeStore:
     Args:
         folder: ``<out>/.resume-<task>``.
         identity: Everything that decides the outcome (configuration, seed, table versions). State of another identity
-            is ignored: it belongs to a training that nobody continues. So is state of another format.
+            or format is ignored.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ class ResumeStore:
             raise CheckpointError(f"{newest}: damaged; delete {self.folder} to train from the start") from error
 
     def clear(self) -> None:
-        """Forget the training: it is finished."""
+        """Remove the state: the training is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""What both stages share: their inputs, the untrained model, and the way through the loop to a checkpoint."""
+"""What both stages share: their inputs, the untrained model, and the run of the loop to a checkpoint."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ class StageRun:
 
     @cached_property
     def resume(self) -> ResumeStore:
-        """State of this very training; any change of configuration, seed or tables makes it another one.
+        """State of this training; any change of configuration, seed or tables makes it another one.
 
-        Except for what only says how a run is watched and kept, so that it may be changed to get a stuck run going.
+        Except for keys that do not affect the result, so that they may be changed to get a stuck run going.
         """
         training = self.described["training"]
         decisive = {name: value for name, value in training.items() if name not in _NOT_DECISIVE}

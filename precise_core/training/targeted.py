@@ -21,9 +21,9 @@ def train_targeted(
 ) -> Checkpoint:
     """Train on the windows of the task from where the night starts; write the epoch with the best validation NDCG@50.
 
-    On a warm-up night that is the universal checkpoint, with the head of ``previous``, and all windows
-    are learnt. Epoch 0 is the warm start itself, without the mask: a task too sparse to improve on it keeps it, and the
-    manifest says so. A task without validation windows keeps it too, because nothing could tell better from worse.
+    On a warm-up night that is the universal checkpoint, with the head of ``previous``, and all windows are learnt.
+    Epoch 0 is the warm start itself, without the mask: a task too sparse to improve on it keeps it, and the manifest
+    notes it. So does a task without validation windows, because no epoch could be chosen.
 
     On any other night ``previous`` is continued with the windows that hold events since its own ``as_of``.
 
@@ -36,8 +36,8 @@ def train_targeted(
             and starts where it started the first time.
 
     Raises:
-        NothingToLearnError: The task has no windows, no two instants in any, or nothing to judge a training from
-            scratch by.
+        NothingToLearnError: The task has no windows, no two instants in any, or no validation windows for a training
+            from scratch.
         NothingNewError: ``previous`` would be continued but nothing new was learnt: it should stay in use.
     """
     task, catalog = inputs.task, inputs.catalog
@@ -122,9 +122,9 @@ def _require_examples(feed: WindowFeed) -> None:
 
 
 def _known_frequencies(start: Start, task_frequencies_V: torch.Tensor) -> torch.Tensor:
-    """Training events behind each id row: the start's or, where more, those of the task's windows learnt tonight.
+    """Training events of each id row: the start's or, where more, those of the task's windows learnt tonight.
 
-    A universal checkpoint's events hold the task's.
+    A universal checkpoint's events include the task's.
     """
     frequencies_V = start.frequencies_V.clone()
     shared = min(len(frequencies_V), len(task_frequencies_V))

@@ -125,7 +125,7 @@ def test_a_catalog_without_or_with_other_states_is_refused() -> None:
         fused(model, world_catalog(), 5)
     with pytest.raises(ModelError, match="hidden states of the catalog are 9 wide, the model reads 12"):
         fused(model, states_catalog(width=9), 5)
-    with pytest.raises(ModelError, match="token ids do not tell them"):
+    with pytest.raises(ModelError, match="token ids do not have them"):
         model.item_embeddings(torch.tensor([5]), torch.tensor([[10, 25, 0]]), torch.tensor([2]))
     with pytest.raises(TrainingError, match=r"contextual needs text_states; run jobs/embed_tokens\.py"):
         build_model(contextual(), world_catalog(), None, torch.ones(NUM_ITEMS + 2), seed=0)

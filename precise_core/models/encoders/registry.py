@@ -1,4 +1,4 @@
-"""The encoders by name, so that a configuration can ask for one and a new one is a file of its own."""
+"""The encoders by name, so that a configuration can choose one and a new one is a file of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ EncoderT = TypeVar("EncoderT", bound="type[SequenceEncoder]")
 
 
 def register(encoder: EncoderT) -> EncoderT:
-    """Decorator: make an encoder available as ``model.encoder.kind``, under the name of its file.
-
-    Raises:
-        ModelError: The file has registered one already.
-    """
+    """Decorator: make an encoder available as ``model.encoder.kind``, under the name of its file."""
     kind = encoder.__module__.rsplit(".", 1)[-1]
     if kind in ENCODERS:
         raise ModelError(f"encoder {kind!r} is registered already, as {ENCODERS[kind].__name__}: one encoder a file")

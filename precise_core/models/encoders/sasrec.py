@@ -26,7 +26,7 @@ class SASRecEncoder(SequenceEncoder):
 class SASRecBlock(Block):
     """Q = norm(x); x = Q + attention(Q, x); y = norm(x); y + FFN(y): only queries are normalised, sums start there.
 
-    ``h_BQD`` are the positions that ask (queries), ``h_BLD`` those they look at (keys and values, not normalised).
+    ``h_BQD`` are the queries, ``h_BLD`` the keys and values, which are not normalised.
     """
 
     def __init__(self, config: EncoderConfig, width: int) -> None:

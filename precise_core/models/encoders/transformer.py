@@ -14,7 +14,7 @@ from precise_core.models.encoders.registry import register
 class TransformerEncoder(SequenceEncoder):
     """Pre-norm blocks (Xiong et al. 2020): they train without a long warm-up, also six deep.
 
-    The paper says "Transformer" and gives layers and widths; the order of normalisation is our choice.
+    The paper says "Transformer" and gives layers and widths, but not the order of normalisation.
     """
 
     def __init__(self, config: EncoderConfig, width: int, is_causal: bool) -> None:
