@@ -47,7 +47,7 @@ def main(job: Job) -> None:
 
 
 def write_sequences(job: Job, update: SequenceUpdate) -> None:
-    """One commit: the rows and what they were made from; then where every event went."""
+    """One commit with the rows and the note of their inputs; then the row balance of the events."""
     note = update.state.model_dump(mode="json")
     if update.partitions is None:
         job.write(USER_SEQUENCES, update.content, note=note)

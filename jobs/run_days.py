@@ -1,9 +1,9 @@
 """Run the training jobs of one night after the other over simulated days, and measure each day (IV-E1, Fig. 4a).
 
-Every day `as_of` moves on by itself: the vocabulary grows by what was published, windows are cut anew, Universal
-Training goes on from the previous day (universal.start=continue, the first day from scratch), Targeted Training follows
-the policy targeted.warm_up_every_days. Then the share of exposed items that Universal Training has not trained is
-counted. Days that are there already are left out, so a killed run goes on where it stopped.
+Every day `as_of` advances: the vocabulary grows by what was published, windows are cut anew, Universal Training goes on
+from the previous day (universal.start=continue, the first day from scratch), Targeted Training follows the policy
+targeted.warm_up_every_days. Then the share of exposed items that Universal Training has not trained is counted. Days
+that are recorded already are left out, so a killed run goes on where it stopped.
 
 Reads the source, events, impressions, item_vocabulary and the checkpoints in use. Writes training_days, and what its
 jobs write.
@@ -39,11 +39,11 @@ _DAY = (
     Link(train_universal),
     Link(train_targeted),
 )
-# No training reads sequences: those of the last day are enough to serve from it.
+# No training reads sequences: those of the last day are enough for serving.
 _LAST_DAY = (Link(build_sequences),)
-# Over what the file says; --set may say otherwise.
+# They override the file; --set overrides them.
 _DEFAULTS = ("universal.start=continue", "text.published_only=true")
-# What a day was like, as a run of its own.
+# Records the figures of a day, as a run of its own.
 RECORD = Command("run_days", __doc__, (), record_day)
 
 

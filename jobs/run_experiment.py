@@ -23,7 +23,7 @@ from precise_core.run.job import Job
 from precise_core.run.progress import console
 from precise_core.settings import Settings
 
-# Of the first two only parts of the configuration decide what they write.
+# The output of the first two depends on parts of the configuration only.
 PREPARE = {
     "ingest": Link(ingest, ("source", "tasks")),
     "tokenize_items": Link(tokenize_items, ("source", "text", "as_of")),
@@ -51,7 +51,7 @@ def main(settings: Settings, arguments: Namespace, _overrides: list[str]) -> int
         own = settings.of_system(name)
         if code := _prepare(own, name, prepared):
             return code
-        if questions is None:  # they are about tables that are there only now
+        if questions is None:  # they need tables that exist only now
             questions = Questions(_job(settings))
             questions.refuse_doubtful_order()
             questions.ask_references()

@@ -68,7 +68,7 @@ RANKING = ("build_ranking_features", "train_ranker", "score_ranking")
 
 @chain_command(DATA, switch("--skip-up-to-date", "leave out jobs whose output is still current"))
 def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
-    """The night, and its row in `runs`: every version and everything in use, so that one can go back to it."""
+    """The night, and its row in `runs` with every version and everything in use, for a rollback to it."""
     started_at, started = datetime.now(UTC), time.monotonic()
     night = Job(NIGHT_NAME, settings, arguments)
     without = {} if has_impressions(settings.source) else dict.fromkeys(RANKING, "the source has no impressions")

@@ -9,7 +9,7 @@ from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.night import (
-    publish_rankers,
+    put_rankers_in_use,
     ranker_folder,
     rankers_in_use,
     ranking_slice,
@@ -39,7 +39,7 @@ def main(job: Job) -> None:
         job.metrics[f"{variant.system}/validation_log_loss"] = ranker.metrics["validation_log_loss"]
         job.say(f"{variant.system}: {ranker.ranker_version}, validation {ranker.metrics['validation_log_loss']:.4f}")
         rows, used = rows + len(data), used + len(data.split(c.TRAIN)) + len(data.split(c.VALIDATION))
-    publish_rankers(job, versions)
+    put_rankers_in_use(job, versions)
     job.artefacts |= {f"ranker:{system}": version for system, version in versions.items()}
     job.balance("impressions (the test split is left out)", rows_in=rows, rows_out=used, rows_rejected=rows - used)
 

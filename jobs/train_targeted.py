@@ -10,7 +10,7 @@ use for that task.
 
 from precise_core.command import command, flag
 from precise_core.run.job import Job
-from precise_core.training.checkpoint import publish_latest, unpublish
+from precise_core.training.checkpoint import put_in_use, take_out_of_use
 from precise_core.training.night import targeted_night
 
 
@@ -20,14 +20,14 @@ def main(job: Job) -> None:
     for outcome in targeted_night(job, job.arguments.task):
         task, checkpoint = outcome.task, outcome.checkpoint
         if checkpoint is None:
-            # A checkpoint of an earlier night must not stand in for tonight's.
-            unpublish(job.checkpoints, task)
+            # A checkpoint of an earlier night must not be served as tonight's.
+            take_out_of_use(job.checkpoints, task)
             job.artefacts[f"checkpoint:{task}"] = ""
             if job.arguments.task and outcome.error:
                 raise outcome.error
             skipped += 1
         elif outcome.is_new:
-            publish_latest(job.checkpoints, task, checkpoint)
+            put_in_use(job.checkpoints, task, checkpoint)
         for line in outcome.words:
             job.say(line)
         if checkpoint is not None:

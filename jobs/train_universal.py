@@ -12,7 +12,7 @@ from precise_core.command import command
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError
 from precise_core.run.job import Job
-from precise_core.training.checkpoint import UNTRAINED, latest, publish_latest
+from precise_core.training.checkpoint import UNTRAINED, latest, put_in_use
 from precise_core.training.night import universal_night, windows_offered
 
 
@@ -26,9 +26,9 @@ def main(job: Job) -> None:
         rows, _ = windows_offered(job, None)
         job.balance("windows per epoch", rows_in=rows, rows_out=0, rows_rejected=rows)
         return
-    publish_latest(job.checkpoints, ALL_TASK, checkpoint)
+    put_in_use(job.checkpoints, ALL_TASK, checkpoint)
     job.describe_checkpoint(ALL_TASK, checkpoint)
-    if parent is None:  # from scratch: the untrained model was published beside it
+    if parent is None:  # from scratch: the untrained model was put in use beside it
         job.artefacts[f"checkpoint:{UNTRAINED}"] = str(checkpoint.manifest.parent)
     # The feed counts every epoch against the snapshot and fails on a difference.
     rows, offered = windows_offered(job, parent)

@@ -1,4 +1,4 @@
-"""Every table of the platform, declared once. Imports nothing of ours."""
+"""Every table of the platform, declared once. Imports nothing else of the project."""
 
 from schemas import columns
 from schemas.evaluation import EVALUATION_METRICS, TRAINING_DAYS

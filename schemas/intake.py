@@ -1,4 +1,4 @@
-"""Tables that come from outside: events, items, impressions, what was refused of them, and which files were read."""
+"""The ingested tables: events, items, impressions, their rejected rows, and the files read."""
 
 from schemas import columns as c
 from schemas.table import Column, Table

@@ -1,4 +1,4 @@
-"""Bookkeeping: what every run did, and what every gate saw."""
+"""Bookkeeping: the record of every run, and the results of every gate."""
 
 from schemas import columns as c
 from schemas.table import Column, Table

@@ -1,4 +1,4 @@
-"""What a table declaration is, and the Spark and Arrow schemas derived from it."""
+"""Table declarations, and the Spark and Arrow schemas derived from them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Column:
     """One column: its name, its type in Spark SQL's spelling, and a sentence for the people who read the table.
 
     ``volatile`` marks bookkeeping that differs between two runs over the same input (a wall-clock time, a run id); it
-    is left out when a job asks whether its output has changed.
+    is ignored when a job checks whether its output has changed.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Table:
 
     @property
     def stable_columns(self) -> list[str]:
-        """Columns that say what the data is, without run bookkeeping."""
+        """Columns without run bookkeeping."""
         return [column.name for column in self.columns if not column.volatile]
 
     def column(self, name: str) -> Column:

@@ -1,4 +1,4 @@
-"""Tables of item text: vocabulary, tokens, and what the language model says about them."""
+"""Tables of item text: vocabulary, tokens, and their vectors by the language model."""
 
 from schemas import columns as c
 from schemas.table import Column, Table

@@ -12,7 +12,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from precise_core.models.precise import Precise
-from precise_core.training.checkpoint import publish_latest
+from precise_core.training.checkpoint import put_in_use
 from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, RUNS, USER_SEQUENCES, Table
 from schemas import columns as c
@@ -95,7 +95,7 @@ def read(warehouse: Path, table: Table, **where: Any) -> list[Row]:
 def train(warehouse: Path, seed: int, model: Precise | None = None, **changes: Any) -> str:
     """A checkpoint of random weights is the newest of the task `all`; returns its version."""
     checkpoint = write(warehouse / "checkpoints", model or make_model(seed=seed), **changes)
-    publish_latest(warehouse / "checkpoints", "all", checkpoint)
+    put_in_use(warehouse / "checkpoints", "all", checkpoint)
     return checkpoint.model_version
 
 

@@ -2,5 +2,5 @@
 
 import os
 
-# Read when Great Expectations is imported: a nightly job reports to nobody outside.
+# Read when Great Expectations is imported: a nightly job sends nothing outside.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"

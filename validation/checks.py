@@ -1,4 +1,4 @@
-"""What a check is, and the checks that a table's declaration implies."""
+"""Checks, and those that follow from a table's declaration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST = sys.float_info.max
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation, what it means in words, and whether breaking it stops the job (``fail``) or not (``warn``)."""
+    """One expectation, its meaning in words, and whether breaking it stops the job (``fail``) or not (``warn``)."""
 
     expectation: Expectation
     says: str
@@ -56,7 +56,7 @@ def columns_in_order(table: Table) -> Check:
 
 
 def types(table: Table) -> list[Check]:
-    """Columns of the declared types; read off the schema, no row is touched."""
+    """Columns of the declared types; by the schema, without reading a row."""
     return [
         Check(
             gxe.ExpectColumnValuesToBeOfType(column=field.name, type_=type(field.dataType).__name__),
@@ -67,7 +67,7 @@ def types(table: Table) -> list[Check]:
 
 
 def declared(table: Table) -> list[Check]:
-    """Values where none may be missing, and each key once, where there is one."""
+    """No nulls where the declaration allows none, each key once, and a warning where there is no row."""
     present = [
         Check(gxe.ExpectColumnValuesToNotBeNull(column=column.name), "is never null")
         for column in table.columns
@@ -94,7 +94,7 @@ def between(column: str, low: Any, high: Any, says: str, *, level: Level = "fail
 
 
 def one_of(column: str, allowed: Iterable[Any], says: str | None = None, *, level: Level = "fail") -> Check:
-    """Nothing but the values allowed."""
+    """Only the values allowed."""
     values = list(allowed)
     says = says or f"is one of {', '.join(map(str, values))}"
     return Check(gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values), says, level)
@@ -111,5 +111,5 @@ def in_time(column: str, latest: datetime | None) -> Check:
 
 
 def _has_rows() -> Check:
-    # A night without news is valid; that it happened is worth a line.
+    # A night without new rows is valid, but worth a warning.
     return Check(gxe.ExpectTableRowCountToBeBetween(min_value=1), "has at least one row", "warn")

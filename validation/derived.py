@@ -1,4 +1,4 @@
-"""Scalar columns that stand for what Great Expectations cannot look into: arrays, maps, and keys over many rows."""
+"""Scalar columns derived from what Great Expectations cannot check: arrays, maps, and keys over many rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def certainly(condition: Column) -> Column:
 
 
 def has_no_null_element(frame: DataFrame, arrays: Sequence[str]) -> Column:
-    """Whether none of these arrays holds a null; not looked for where the type rules it out."""
+    """Whether none of these arrays holds a null; not searched where the type rules it out."""
     holds = F.lit(True)
     for name in arrays:
         data_type = frame.schema[name].dataType
@@ -44,7 +44,7 @@ def maximum_norm(array: str) -> Column:
 def with_key_count(frame: DataFrame, key: Sequence[str], read: set[str]) -> DataFrame:
     """Add ``rows_with_this_key``; of a column outside ``read`` only whether it is null is kept.
 
-    Counting keys moves every row between machines; what stays behind is what nobody looks at.
+    Counting keys shuffles every row: columns that no check reads are reduced to that.
     """
     kept = [F.col(name) if name in {*key, *read} else _presence(name) for name in frame.columns]
     return frame.select(*kept).withColumn(ROWS_WITH_THIS_KEY, F.count(F.lit(1)).over(Window.partitionBy(*key)))

@@ -2,7 +2,7 @@
 
 The public ``batch.validate`` gives either no counts (BOOLEAN_ONLY) or counts together with samples of the values that
 broke a rule (BASIC and above): samples are personal data and cost a Spark job per expectation. So the metrics behind
-the expectations are computed here, all of them in one Spark aggregation, and each expectation judges its own.
+the expectations are computed here, all of them in one Spark aggregation, and each expectation evaluates its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Outcome:
     """Whether a check held, over how many rows, and how many broke it.
 
     A rule on the table as a whole (its columns, its number of checkpoints) counts every row when it is broken, and one
-    where no row was read; ``observed`` is what it found instead. A rule on rows observes nothing but its counts.
+    where no row was read; ``observed`` is what it found instead. A rule on rows has counts only.
     """
 
     check: Check
@@ -45,10 +45,9 @@ class Outcome:
 
 
 def evaluate(frame: DataFrame, checks: Sequence[Check]) -> list[Outcome]:
-    """Judge ``checks`` on ``frame`` in one Spark action, or none where they only ask for its schema.
+    """Evaluate ``checks`` on ``frame`` in one Spark action, or none where they only need its schema.
 
-    Raises:
-        Exception: What Spark raised while it read the frame, unchanged.
+    An exception of Spark while it reads the frame is raised unchanged.
     """
     engine = _engine(frame)
     needed = [_metrics_of(check, engine) for check in checks]
@@ -60,15 +59,15 @@ def evaluate(frame: DataFrame, checks: Sequence[Check]) -> list[Outcome]:
 def _compute(frame: DataFrame, needed: Iterable[MetricConfiguration], engine: ExecutionEngine) -> dict[Any, Any]:
     """The metrics and all they depend on, by id.
 
-    What costs no Spark action goes first, so that every aggregate is known by the time one is due and all of them
-    share it. The validator of Great Expectations reads the frame once per level of dependence, and when that fails
-    once more per metric.
+    Metrics without a Spark action come first, so that all aggregates are known and computed in one action. The
+    validator of Great Expectations reads the frame once per level of dependence, and when that fails once more per
+    metric.
     """
     graph = ValidationGraph(engine)
     for metric in needed:
         graph.build_metric_dependency_graph(metric)
     pending = {edge.left.id: edge.left for edge in graph.edges}
-    # Every metric of a column declares that it needs the row count, none used here looks at it: it is not waited for.
+    # Every metric of a column depends on the row count, but none used here reads it: it is not waited for.
     known: dict[Any, Any] = {key: None for key, metric in pending.items() if metric.metric_name == _ROW_COUNT}
     while pending:
         ready = [m for m in pending.values() if all(d.id in known for d in m.metric_dependencies.values())]
@@ -102,12 +101,12 @@ def _metrics_of(check: Check, engine: ExecutionEngine) -> dict[str, MetricConfig
 
 
 def _result_format(check: Check) -> dict[str, Any]:
-    # What a rule on the whole table observes is a name or a number; what a rule on rows observes is personal.
+    # A rule on the whole table observes a name or a number, a rule on rows would observe personal data.
     return {"result_format": "BOOLEAN_ONLY" if check.count_metric else "BASIC"}
 
 
 def _engine(frame: DataFrame) -> SparkDFExecutionEngine:
-    # The default persists every frame and never lets go.
+    # The default persists every frame and never releases it.
     engine = SparkDFExecutionEngine(persist=False, spark=frame.sparkSession)
     engine.load_batch_data("frame", frame)
     return engine

@@ -30,10 +30,10 @@ _SUITES = {suite.table.name: suite for room in _ROOMS for suite in room.SUITES}
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate saw.
+    """The result of a gate.
 
-    ``records`` are rows of `validation_results`; ``failures`` and ``warnings`` say in words what broke and how often,
-    never with a value of the data. ``seconds`` is what the pass took, with the reading of a frame that nobody kept.
+    ``records`` are rows of `validation_results`; ``failures`` and ``warnings`` name the broken rules and their counts,
+    never a value of the data. ``seconds`` includes the reading of a frame that is not persisted.
     """
 
     table: Table
@@ -70,7 +70,7 @@ class GateResult:
 
     @property
     def rows(self) -> int:
-        """Rows that were looked at."""
+        """Rows that were checked."""
         return max((outcome.element_count for outcome in self.outcomes), default=0)
 
     @property
@@ -100,9 +100,8 @@ def gate(
     The frame is neither cached nor collected; only counts reach the driver.
 
     Args:
-        table: What its rows are to become; its declaration alone is checked where no suite says more.
+        table: Its declaration alone is checked where it has no suite.
         frame: The rows, with the declared columns.
-        run_id: The run that checks.
         part: The slice that ``frame`` is (a task), where one run checks several.
         also: Further checks, of further columns of ``frame``.
         **parameters: What the table's suite needs, for example the ``width`` of an embedding.
@@ -130,7 +129,7 @@ def _prepared(frame: DataFrame, table: Table, checks: Sequence[Check]) -> DataFr
 
 
 def result_of(table: Table, outcomes: Sequence[Outcome], run_id: str, part: str, seconds: float = 0.0) -> GateResult:
-    """Outcomes as what a gate saw."""
+    """Outcomes as the result of a gate."""
     return GateResult(
         table=table, outcomes=tuple(outcomes), run_id=run_id, part=part, checked_at=datetime.now(UTC), seconds=seconds
     )

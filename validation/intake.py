@@ -1,4 +1,4 @@
-"""Gates of what comes from outside: events, items, impressions, what was refused of them, and the files read."""
+"""Gates of the ingested tables: events, items, impressions, their rejected rows, and the files read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate of a publication: vectors that lie far from the published ones are not published unseen."""
+"""The gate of a publication: vectors far from the published ones are refused."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ def gate_drift(
     """Compare the figures of one task (``precise_core.publication.drift``) with their limits.
 
     Args:
-        facts: Figure -> value; a figure that is not there is not judged.
-        task: Whose model is to be published.
-        level: `warn` where a person has looked and accepts what there is.
+        facts: Figure -> value; missing figures are not checked.
+        level: `warn` where a person has accepted the drift.
     """
     checks = [_check(name, limits, level) for name in sorted(facts)]
     if not checks:
@@ -41,9 +40,9 @@ def _check(name: str, limits: DriftConfig, level: Level) -> Check:
         )
     if name == "neighbour_overlap":
         low = limits.smallest_neighbour_overlap
-        return between(name, low, None, f"{low:.0%} of an item's nearest items are those of before", level=level)
+        return between(name, low, None, f"{low:.0%} of an item's nearest items are the published ones", level=level)
     if name.endswith("_norm_change"):
         high = limits.largest_norm_change
         return between(name, None, high, f"lengths of vectors have changed by at most {high:.0%}", level=level)
     low = limits.smallest_cosine
-    return between(name, low, None, f"the mean cosine to the vectors of before is at least {low:g}", level=level)
+    return between(name, low, None, f"the mean cosine to the published vectors is at least {low:g}", level=level)

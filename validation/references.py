@@ -1,4 +1,4 @@
-"""Gates of tables as they are in the warehouse: every slice by itself, and against the tables it refers to."""
+"""Gates of tables as they are in the warehouse: every slice alone, and against the tables it refers to."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ REFERENCES: tuple[Reference, ...] = (
     Reference(RANKING_FEATURES, c.IMPRESSION_ID, IMPRESSIONS, c.IMPRESSION_ID),
     Reference(RANKING_SCORES, c.IMPRESSION_ID, IMPRESSIONS, c.IMPRESSION_ID),
 )
-# Vectors of two checkpoints have nothing to do with each other.
+# Vectors of two checkpoints are checked apart.
 _SLICED = (ITEM_EMBEDDINGS, USER_EMBEDDINGS)
 _ROWS_OF_VOCABULARY = (USER_SEQUENCES, TRAINING_WINDOWS)  # their arrays hold its indices
 _LARGEST_INDEX = "largest_item_index"
 
 
 def tables_needed(table: Table) -> list[Table]:
-    """The tables beside ``table`` that its gates look into."""
+    """The further tables that the gates of ``table`` read."""
     others = [reference.other for reference in REFERENCES if reference.table is table]
     return [*others, ITEM_VOCABULARY] if table in _ROWS_OF_VOCABULARY else others
 
@@ -73,7 +73,7 @@ def tables_needed(table: Table) -> list[Table]:
 def gates_of(
     table: Table, frame: DataFrame, others: Mapping[str, DataFrame], *, settings: Settings, run_id: str
 ) -> list[GateResult]:
-    """The verdicts on ``table``, one per slice.
+    """The results of ``table``, one per slice.
 
     Args:
         frame: All its rows.

@@ -1,4 +1,4 @@
-"""Gates of the bookkeeping: runs, and the verdicts of the gates themselves."""
+"""Gates of the bookkeeping: runs, and the results of the gates themselves."""
 
 from __future__ import annotations
 

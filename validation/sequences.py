@@ -79,7 +79,7 @@ def _windows(*, length: int) -> list[Check]:
         between(c.LENGTH, 0, length, f"lies between 0 and {length}"),
         between(WIDTH, length, length, f"{c.ITEM_INDICES} has {length} elements"),
         holds(_ARRAYS_ARE_PARALLEL, f"{c.ITEM_INDICES} and {c.EVENT_TS} are parallel"),
-        holds(_IS_LEFT_PADDED, f"0 stands left of the last `{c.LENGTH}` items and nowhere else"),
+        holds(_IS_LEFT_PADDED, f"padding (0) is left of the last `{c.LENGTH}` items and nowhere else"),
         holds(IS_IN_TIME_ORDER, f"{c.EVENT_TS} never decreases"),
         holds(_TARGETS_FIT, f"{c.TARGET_COUNT} fits into {c.TARGET_INDICES}"),
     ]

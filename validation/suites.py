@@ -1,4 +1,4 @@
-"""What a suite is: the checks of one table beyond its declaration, and the columns they read."""
+"""Suites: the checks of one table beyond its declaration, and the derived columns they read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from validation.checks import Check
 
 
 def nothing(frame: DataFrame) -> DataFrame:
-    """For tables whose columns say everything."""
     return frame
 
 
 @dataclass(frozen=True)
 class TableSuite:
-    """What a table must be beyond its declaration.
+    """The checks of a table beyond its declaration.
 
     Args:
-        table: The table.
         checks: Further checks; keyword arguments are what they depend on, such as the ``width`` of a vector.
         derive: Adds the columns that the checks read.
     """

@@ -1,4 +1,4 @@
-"""Gates of item text: vocabulary, tokens, and what the language model says about them."""
+"""Gates of item text: vocabulary, tokens, and their vectors by the language model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many events a day has, and of which kinds, beside the days before it."""
+"""The number of events of a day and their kinds, compared with the days before it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def gate_volume(
     """Warn where a day has far more or fewer events than the days before it, or other kinds of them.
 
     Args:
-        events: ``schemas.EVENTS``.
-        run_id: The run that checks.
-        newest_days: The days that are looked at.
+        newest_days: The days that are checked.
         trailing_days: Days before each of them that it is compared with.
         largest_volume_ratio: Events of a day over the mean of the trailing days; its inverse is the smallest.
         smallest_mix_overlap: Share of the events that the two mixes of (scene, action) have in common, 0 to 1.

@@ -20,7 +20,7 @@ from precise_core.models.precise import Precise
 from precise_core.sequences.build import build_user_sequences, user_bucket
 from precise_core.settings import Settings
 from precise_core.sources.config import SyntheticSource
-from precise_core.training.checkpoint import publish_latest, write_checkpoint
+from precise_core.training.checkpoint import put_in_use, write_checkpoint
 from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, USER_SEQUENCES
 from schemas import columns as c
@@ -112,7 +112,7 @@ def checkpoint_of(warehouse: Path, items: int, seed: int) -> None:
         seed=seed,
         training={},
     )
-    publish_latest(warehouse / "checkpoints", "all", checkpoint)
+    put_in_use(warehouse / "checkpoints", "all", checkpoint)
 
 
 def _items(vocabulary: DataFrame) -> DataFrame:

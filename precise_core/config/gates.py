@@ -21,7 +21,7 @@ class DriftConfig(Config):
         0.5,
         ge=-1,
         le=1,
-        description="Mean cosine to the published vectors; asked of a checkpoint that goes on from the published one.",
+        description="Mean cosine to the published vectors; only of a checkpoint that continues the published one.",
     )
     smallest_neighbour_overlap: float = Field(
         0.1, ge=0, le=1, description="Share of an item's ten nearest items of the sample that stay."

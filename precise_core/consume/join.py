@@ -76,11 +76,7 @@ def join_vectors(
 
 
 def _as_it_is_now(warehouse: str | Path, task: str, version: str) -> Publication:
-    """What the tables hold of a checkpoint now, valid from the first instant that a user was encoded for.
-
-    Raises:
-        VersionMixError: They hold nothing; the message names the checkpoints that there are.
-    """
+    """The current vectors of a checkpoint, valid from the first instant that a user was encoded for."""
     of_task, of_version = ds.field(c.TASK) == task, ds.field(c.MODEL_VERSION) == version
     tables = TableReader(warehouse)
     instants = tables.read(USER_EMBEDDINGS, [c.AS_OF], of_version & of_task)[c.AS_OF]
@@ -133,7 +129,7 @@ def _read(
 
 
 def _held(place: int, found: pa.Table, since_N: np.ndarray) -> pa.Table:
-    """What a publication held of ``found``, and since when readers had it."""
+    """Vectors of a publication, and since when readers had them."""
     key, vector = found.columns[:2]
     return pa.table({"id": key, "vector": vector.cast(_VECTOR), "place": np.full(len(found), place), "since": since_N})
 

@@ -1,8 +1,8 @@
 """Point-in-time join of rows with published vectors, in Spark.
 
-The publication in force at a row's instant decides, for its user and its item alike, and only what it held is joined:
-the newest vector of the user, and of the item, at the instant. What came later, be it a checkpoint or a vector, and
-what had gone by then, is never joined: a row that finds nothing has null, it is not filled from another night.
+The publication that was valid at a row's instant decides, for its user and its item alike, and only its vectors are
+joined: the newest one of the user, and of the item, at the instant. Later checkpoints or vectors, and those removed by
+then, are never joined: a row without a vector has null, it is not filled from another night.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def join_vectors(
 
     As `consume.join_vectors` with ``version=AS_OF``, which describes the arguments: each row gets the newest vectors of
     the checkpoint that was published at its instant, and null where there were none, or where the row has no instant,
-    user or item. Publications up to the last one that cannot be read any more are passed over.
+    user or item. Publications up to the last one that cannot be read any more are left out.
 
     Raises:
         SchemaError: A column is missing, twice there, of another type, or would be overwritten.
@@ -73,14 +73,16 @@ def join_vectors(
         found = rows.schema[_written(rows, name)].dataType.simpleString()
         if found not in (kind, "void"):
             raise SchemaError(f"join_vectors: column {name!r} is {found}, {kind} is needed")
-    history = still_there(warehouse, publication_history(warehouse, task))
+    history = readable_publications(warehouse, publication_history(warehouse, task))
     users, items = held_vectors(rows.sparkSession, warehouse, history)
     keys = {
         _USER: _quoted(user).cast("string"),
         _ITEM: _quoted(item).cast("string"),
         _AT: _quoted(at).cast("timestamp"),
     }
-    joined = join_as_of(rows.withColumns(keys), users, items, in_use(history), at=_AT, user=_USER, item=_ITEM)
+    joined = join_as_of(
+        rows.withColumns(keys), users, items, published_versions(history), at=_AT, user=_USER, item=_ITEM
+    )
     return joined.select(*(_quoted(name) for name in (*rows.columns, *ADDED)))
 
 
@@ -94,12 +96,8 @@ def _written(rows: DataFrame, name: str) -> str:
     return next(column for column in rows.columns if column.lower() == name.lower())
 
 
-def still_there(warehouse: str | Path, history: Sequence[Publication]) -> list[Publication]:
-    """The publications since the last one whose vectors cannot be read any more.
-
-    Raises:
-        HistoryGoneError: Not even the newest can be read.
-    """
+def readable_publications(warehouse: str | Path, history: Sequence[Publication]) -> list[Publication]:
+    """The publications after the last one whose vectors cannot be read any more; the newest must be readable."""
     kept: list[Publication] = []
     for was in reversed(history):
         if not all(_can_be_read(warehouse, table, was) for table in (USER_EMBEDDINGS, ITEM_EMBEDDINGS)):
@@ -117,19 +115,19 @@ def _can_be_read(warehouse: str | Path, table: Table, was: Publication) -> bool:
     return all(is_readable(path, version, of_checkpoint) for version in versions)
 
 
-def in_use(history: Sequence[Publication]) -> list[PublishedVersion]:
-    """Which publication was to be used from when on."""
+def published_versions(history: Sequence[Publication]) -> list[PublishedVersion]:
+    """Model version, first valid instant and vector space of each publication."""
     return [PublishedVersion(was.model_version, was.valid_from, was.space) for was in history]
 
 
 def held_vectors(
     spark: SparkSession, warehouse: str | Path, history: Sequence[Publication]
 ) -> tuple[DataFrame, DataFrame]:
-    """Every vector of users and of items that some publications held (``still_there``), and since when readers had it.
+    """Every vector of users and of items in these publications, and since when readers had it.
 
-    Users are encoded once a night: their vectors are those that a publication began with, and count from its beginning.
-    Items that came, or whose text changed, between two nights are in what it ended with, and count from the moment they
-    were computed. The hours between need not be read.
+    Users are encoded once a night: their vectors are those of a publication's first version, and count from its
+    beginning. Items that are new, or whose text changed, between two nights are in its last version, and count from the
+    moment they were computed. The versions between need not be read.
     """
     users, items = [], []
     for place, was in enumerate(history):
@@ -196,11 +194,7 @@ def _dot(left: Column, right: Column) -> Column:
 
 
 def _in_order(versions: Sequence[PublishedVersion]) -> list[PublishedVersion]:
-    """By ``since``.
-
-    Raises:
-        DataError: There is no version, or two of them are of one instant.
-    """
+    """By ``since``; DataError where there is no version, or two are of one instant."""
     ordered = sorted(versions, key=lambda version: version.since)
     if not ordered:
         raise DataError("vectors: no published version to join; run jobs/embed_items.py and jobs/embed_users.py first")
@@ -224,7 +218,7 @@ def _valid(at: str, names: Sequence[tuple[datetime, str | int]]) -> Column:
 def _newest(rows: DataFrame, vectors: DataFrame, key: str, of: str, at: str, into: str) -> DataFrame:
     """Adds the vector with the largest ``since`` that is not after the row's instant.
 
-    Which one that is, is found without carrying vectors; then each row meets exactly one of them.
+    It is found without the vectors themselves; then each row is joined with exactly one of them.
     """
     requested = rows.select(F.col(of).alias(key), PUBLICATION, F.col(at).alias(_WHEN)).distinct()
     known = requested.join(vectors.select(key, PUBLICATION, SINCE), on=[key, PUBLICATION], how="inner")

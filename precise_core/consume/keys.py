@@ -31,18 +31,14 @@ def keys_of(rows: pd.DataFrame | pa.Table, at: str, user: str, item: str) -> pa.
 
 
 def require_columns(there: Sequence[str], needed: Sequence[str], added: Sequence[str] = ADDED) -> None:
-    """Refuse rows that a join cannot add to.
-
-    Raises:
-        SchemaError: A column is missing, is there twice, or has the name of one that is added.
-    """
+    """Refuse rows in which a needed column is missing or there twice, or that have a column of a name to be added."""
     missing = [name for name in needed if name not in there]
     taken = [name for name in there if name in added]
     twice = [name for name in dict.fromkeys(needed) if list(there).count(name) > 1]
     if missing or taken or twice:
         problems = {"lack {}": missing, "have {} already": taken, "have {} twice": twice}
-        said = " and ".join(problem.format(names) for problem, names in problems.items() if names)
-        raise SchemaError(f"join_vectors: rows {said}; their columns are {list(there)}")
+        found = " and ".join(problem.format(names) for problem, names in problems.items() if names)
+        raise SchemaError(f"join_vectors: rows {found}; their columns are {list(there)}")
 
 
 def _column(rows: pd.DataFrame | pa.Table, name: str) -> pa.Array:
@@ -90,7 +86,7 @@ def _instants(rows: pd.DataFrame | pa.Table, name: str) -> pa.Array:
 
 
 def _require_zones(column: pd.Series, name: str) -> None:
-    """Python objects may be of several kinds, and Arrow takes those without a zone for UTC."""
+    """Python objects may be of several kinds, and Arrow reads those without a zone as UTC."""
     for value in column[column.notna()]:
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise SchemaError(

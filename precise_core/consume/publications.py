@@ -22,9 +22,8 @@ class Publication:
     differ.
 
     Attributes:
-        task: Whose vectors.
         model_version: The checkpoint.
-        as_of: Its users know every event before this instant.
+        as_of: Its users were encoded with every event before this instant.
         valid_from: From when on its vectors are the ones to use: the later of ``as_of`` and the moment of the first
             publication; in a night of the past (a demo, a backfill) ``as_of``.
         space: Checkpoints that each went on from the previous one share a vector space; a model may learn from all.
@@ -72,9 +71,9 @@ def published(warehouse: str | Path, task: str = "all") -> Publication:
 def publication_history(warehouse: str | Path, task: str = "all", until: int | None = None) -> list[Publication]:
     """The publications of a task in the order of their ``as_of``, as far back as they can still be read.
 
-    One that is followed by a publication of an earlier or the same ``as_of`` was taken back (a rollback, or the night
-    was run again with another checkpoint): it counts as if it had never been, and until ``valid_from`` of the one that
-    came in its place, the publication before it does. ``until`` is the version of `published_models` to stop at.
+    One that is followed by a publication of an earlier or the same ``as_of`` was revoked (a rollback, or the night was
+    run again with another checkpoint): it is left out, and the previous publication is valid until ``valid_from`` of
+    its replacement. ``until`` is the version of `published_models` to stop at.
 
     Raises:
         CheckpointError: Nothing was ever published for the task.
@@ -121,5 +120,5 @@ def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
 
 
 def vector_space(warehouse: str | Path, model_version: str) -> str:
-    """The space of a checkpoint's vectors, named in its manifest; a checkpoint whose folder is gone has its own."""
+    """The space of a checkpoint's vectors, from its manifest; a checkpoint whose folder was removed has its own."""
     return str(checkpoint_manifest(Path(warehouse) / CHECKPOINTS, model_version).get("space") or model_version)

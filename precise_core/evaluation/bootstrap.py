@@ -1,6 +1,6 @@
 """Confidence intervals and paired tests by resampling users (percentile bootstrap, 95 %).
 
-Shapes: U users, M metrics, I impressions, S samples. A NaN is a user whom a metric does not concern; resampling keeps
+Shapes: U users, M metrics, I impressions, S samples. NaN: the metric is not defined for the user; resampling keeps
 whole users, so metrics of one user stay together.
 """
 

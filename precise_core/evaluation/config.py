@@ -38,9 +38,9 @@ class BlendConfig(Config):
 class SystemConfig(Config):
     """One system of an experiment: the configuration of the file with ``changes`` on top.
 
-    ``stage``: `universal` = one model over all scenes answers every task; `targeted` = trained on for each task, and
-    not asked of `all`; `task` = a model of its own for each task, trained on that task's windows alone, as Universal
-    Training trains; `graph` = LightGCN on the users and items of each task.
+    ``stage``: `universal` = one model over all scenes for every task; `targeted` = trained on for each task, and not
+    evaluated on `all`; `task` = a model of its own for each task, by Universal Training on that task's windows alone;
+    `graph` = LightGCN on the users and items of each task.
     """
 
     stage: Literal["universal", "targeted", "task", "graph"] = Field(
@@ -66,7 +66,7 @@ class RecallTableConfig(Config):
     A cold-start user has fewer than ``cold_events`` events of the task in the ``cold_days`` before `as_of`.
     """
 
-    ours: tuple[str, ...] = Field((), description="Systems whose U2I and U2I2I are asked; none = no such table.")
+    ours: tuple[str, ...] = Field((), description="Systems whose U2I and U2I2I are compared; none = no table.")
     baseline: tuple[str, ...] = Field((), description="Systems whose lists, merged, are the baseline.")
     cold_events: int = Field(5, ge=1, description="With fewer a user counts as cold-start.")
     cold_days: int = Field(28, ge=1, description="Days in which they are counted.")
@@ -83,7 +83,7 @@ class ExperimentConfig(Config):
 
     title: str = Field("", description="What it shows, for the results page.")
     seeds: tuple[int, ...] = Field((17,), min_length=1, description="Every system is trained once per seed.")
-    tasks: tuple[str, ...] = Field(("all",), min_length=1, description="The questions asked of every system.")
+    tasks: tuple[str, ...] = Field(("all",), min_length=1, description="Tasks that every system is evaluated on.")
     reference: str = Field("", description="System that all others are compared with, user by user.")
     also_against: tuple[str, ...] = Field((), description="Further ones, or simple references such as `item_knn`.")
     systems: dict[str, SystemConfig] = Field(default_factory=dict, description="By the name they have in results.")

@@ -1,4 +1,4 @@
-"""Groups of items: how often they were seen in training (section V-B), and in which scene they live."""
+"""Groups of items by their training events (section V-B) and by their scene."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def scene_groups(item_rows_E: np.ndarray, scenes_E: np.ndarray, items: int) -> d
     """Masks [N] named `scene:<name>`: the items with most of their training events in that scene.
 
     Equal counts go to the scene of smaller name; items without events are in no group. Empty where all events are of
-    one scene, which says nothing more than the other groups. E training events, each of an item row and a scene.
+    one scene: the group would be `seen` again. E training events, each of an item row and a scene.
     """
     codes_E, names = pd.factorize(scenes_E, sort=True)
     if len(names) < 2:

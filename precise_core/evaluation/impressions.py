@@ -23,7 +23,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class ImpressionTask:
-    """Impressions of the test split: to whom each was shown, and whether it was taken (1) or passed over (0)."""
+    """Impressions of the test split: the user of each, and whether it was taken (1) or not (0)."""
 
     task: str
     as_of: datetime
@@ -54,7 +54,7 @@ def evaluate_impressions(
 def gains(
     compared: Sequence[Mapping[str, Any]], task: ImpressionTask, *, model_versions: Mapping[str, str | None]
 ) -> list[dict[str, Any]]:
-    """Rows of evaluation_metrics from ``compare_impressions``: auc_gain, gauc_gain and log_loss_gain, up is better."""
+    """Rows of evaluation_metrics from ``compare_impressions``: auc_gain, gauc_gain, log_loss_gain; higher is better."""
     rows, users = [], len(np.unique(task.user_ids_I))
     for found in compared:
         sign = -1 if found["metric"] == "log_loss" else 1
@@ -143,7 +143,7 @@ class Bin:
 
 
 def calibration(labels_I: np.ndarray, probabilities_I: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """Bins of equally many impressions, lowest probability first; equal probabilities are never parted.
+    """Bins of equally many impressions, lowest probability first; equal probabilities share a bin.
 
     >>> calibration(np.array([0, 1, 1, 1]), np.array([0.5, 0.5, 0.9, 0.9]), bins=2)
     [Bin(impressions=2, predicted=0.5, observed=0.5), Bin(impressions=2, predicted=0.9, observed=1.0)]

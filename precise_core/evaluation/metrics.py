@@ -1,7 +1,7 @@
 """Metrics of ranked lists against sets of truth, and of scored impressions; everything per user first.
 
 Shapes: U users, N items, K places of a list, I impressions. A truth is a set: several items of one instant are equally
-right (docs: evaluation protocol), so Recall@K divides by min(K, set size) and NDCG@K by its ideal.
+right (docs/evaluation.md), so Recall@K divides by min(K, set size) and NDCG@K by its ideal.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ def top_k_rows(scores_UN: np.ndarray, k: int, last_UN: np.ndarray | None = None)
     """Rows of the k best items per user, int64 [U, k], best first, equal scores by row; -1 where there are fewer.
 
     Args:
-        scores_UN: Scores; -inf = not a candidate.
-        k: Length of the lists.
+        scores_UN: -inf = not a candidate.
         last_UN: Items that lose every tie against others. Passing the truth here ranks pessimistically: a system that
             gives all items one score then finds nothing, whatever the order of rows.
     """
@@ -39,7 +38,7 @@ def top_k_rows(scores_UN: np.ndarray, k: int, last_UN: np.ndarray | None = None)
 def top_k_of_pairs(
     scores_UN: np.ndarray, pairs: sparse.csr_matrix, k: int, last_UN: np.ndarray | None = None
 ) -> np.ndarray:
-    """``top_k_rows`` where each user has candidates of their own: the pairs [U, N] of the matrix and no others.
+    """``top_k_rows`` where each user has candidates of their own, the pairs [U, N] of the matrix.
 
     Costs time and memory by the number of pairs.
     """

@@ -1,4 +1,4 @@
-"""Names of what is measured beside the systems; imports nothing, so that the configuration can know them."""
+"""Names of simple references and main figures; imports nothing, so that the configuration can use them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The offline evaluation of a night: published vectors, candidates and ranking models against what users did next.
 
-Everything is read from the tables that other teams read, so that what is measured is what was published.
+Everything is read from the tables that other teams read, so that the published state is measured.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def offline_evaluation(job: Job, tasks: Sequence[str], settings: QuestionSetting
 
 
 def references(job: Job, evaluation: OfflineEvaluation, task: str) -> dict[str, Scorer]:
-    """The simple references of a task, and of a synthetic world what it would itself recommend."""
+    """The simple references of a task, and for a synthetic world its oracle."""
     found, source = evaluation.references(task), job.settings.source
     return found | {ORACLE: _oracle(job, evaluation, source, task)} if isinstance(source, SyntheticSource) else found
 
@@ -117,11 +117,7 @@ def recall_rows(job: Job, evaluation: OfflineEvaluation, task: str) -> _Rows:
 
 
 def ranking_rows(job: Job) -> _Rows:
-    """AUC, GAUC and log loss of every ranking model in use, all on the same impressions (Table IX).
-
-    Raises:
-        NothingToEvaluateError: The plain model, which the others are compared with, has no scores of these impressions.
-    """
+    """AUC, GAUC and log loss of every ranking model in use, all on the same impressions (Table IX)."""
     rankers = current_rankers(job)
     versions: dict[str, str | None] = dict(rankers)
     impressions = impressions_to_test_on(job, ranking_tasks(job))
@@ -149,10 +145,7 @@ def ranking_rows(job: Job) -> _Rows:
 def impressions_to_test_on(job: Job, tasks: Sequence[str]) -> pa.Table:
     """Impressions of the test split of every task, by id: no ranking model has learned from any of them.
 
-    A task that no impression was joined for has no say.
-
-    Raises:
-        NothingToEvaluateError: There is none.
+    A task without joined impressions is left out.
     """
     columns = [c.IMPRESSION_ID, c.USER_ID, c.LABEL, c.SPLIT]
     found: pa.Table | None = None
@@ -190,7 +183,7 @@ def _probabilities(job: Job, rankers: dict[str, str], impressions: pa.Table) -> 
 def _our_systems(
     job: Job, evaluation: OfflineEvaluation, task: str, fallback: Scorer
 ) -> tuple[dict[str, Scorer], dict[str, str | None]]:
-    """Our systems that answer a task, and their checkpoints."""
+    """Our systems that are evaluated on a task, and their checkpoints."""
     universal = published_checkpoint(job, ALL_TASK)
     systems: dict[str, Scorer] = {c.PRECISE_UT: _published(job, evaluation, universal, ALL_TASK, fallback)}
     versions: dict[str, str | None] = {c.PRECISE_UT: universal.model_version}
@@ -211,11 +204,7 @@ def _our_systems(
 
 
 def _published(job: Job, evaluation: OfflineEvaluation, checkpoint: Checkpoint, task: str, fallback: Scorer) -> Scorer:
-    """The system of the vectors of a checkpoint that are in the tables.
-
-    Raises:
-        VersionMixError: There are none.
-    """
+    """The system of a checkpoint's published vectors; VersionMixError where there are none."""
     where = {c.MODEL_VERSION: checkpoint.model_version}
     items, users = (
         job.warehouse.read_arrow(table, published_version(job, task, table), where=where)
@@ -231,7 +220,7 @@ def _published(job: Job, evaluation: OfflineEvaluation, checkpoint: Checkpoint, 
 
 
 def _oracle(job: Job, evaluation: OfflineEvaluation, source: SyntheticSource, task: str) -> Scorer:
-    """What the synthetic world itself would recommend in the middle of the test period."""
+    """The true preferences of the synthetic world in the middle of the test period."""
     settings = evaluation.settings
     of_task = settings.tasks.get(task)
     action, scene = (None, None) if of_task is None else (of_task.action, of_task.scene)

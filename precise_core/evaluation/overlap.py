@@ -1,4 +1,4 @@
-"""What each source of candidates adds to the others: overlap, and truth that nobody else finds.
+"""What each source of candidates adds to the others: overlap, and truth that no other source finds.
 
 U users with a truth, K places of a list.
 """

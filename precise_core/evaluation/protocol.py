@@ -1,7 +1,7 @@
 """The offline evaluation: full ranking over a task's candidates, with intervals and paired tests by user.
 
-Shapes: U users, N items, B users of one block, K places of a list. What each figure means is in docs: evaluation
-protocol. A truth item that is not a candidate stays in the truth and counts as missed.
+Shapes: U users, N items, B users of one block, K places of a list. docs/evaluation.md defines each figure. A truth item
+that is not a candidate stays in the truth and counts as missed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BLOCK_SCORES = 16_000_000  # 64 MB of float32 scores at a time
 
 
 class MetricKey(NamedTuple):
-    """What one figure is about."""
+    """Identifies a figure."""
 
     system: str
     user_filter: str
@@ -55,7 +55,7 @@ class EvaluationTask:
     Attributes:
         as_of: End of training, start of the truth.
         truth: Items of the test period, bool CSR [U, N] (``references.pair_matrix``).
-        history: Items the user had before, bool CSR [U, N]; `new` takes them out, `repeat` keeps nothing else.
+        history: Items the user had before, bool CSR [U, N]; `new` removes them, `repeat` keeps only them.
         candidates_N: Mask of the items that may be recommended for the task.
         groups: Masks [N] by name (``groups.item_groups``).
         ks: Cuts of the ranking.
@@ -89,7 +89,7 @@ class EvaluationTask:
         return np.flatnonzero(np.diff(self.truth.indptr))
 
     def truth_under(self, user_filter: str) -> sparse.csr_matrix:
-        """The truth that counts under a filter [U, N]: `new` and `repeat` share out that of `all`."""
+        """The truth that counts under a filter [U, N]: `new` and `repeat` partition that of `all`."""
         if user_filter == "all":
             return self.truth
         repeated = self.truth.multiply(self.history).tocsr()
@@ -138,17 +138,12 @@ def evaluate_ranking(
     """Rank every candidate for every user with a truth, under some user filters and for all item groups.
 
     Args:
-        systems: Scorers by name.
-        task: The question.
         model_versions: Checkpoint of each system; null in the table where there is none.
-        user_filters: Some of `all` (nothing filtered; alone for leave-one-out), `new` (what the user had before is
-            filtered from ranking and truth) and `repeat` (nothing else is in ranking and truth; of the group `all`, and
-            left out where nobody repeats).
+        user_filters: Some of `all` (nothing filtered; alone for leave-one-out), `new` (items the user had before are
+            removed from ranking and truth) and `repeat` (only they are kept; of the group `all`, and left out where
+            no user repeats).
         pessimistic: Truth items lose ties against others, so that no system wins by the order of rows; False orders
             equal scores by row. Published figures are pessimistic.
-
-    Raises:
-        DataError: A user filter is not known.
     """
     if unknown := sorted(set(user_filters) - set(USER_FILTERS)):
         raise DataError(f"user_filters {unknown}: not known; there are {list(USER_FILTERS)}")
@@ -172,7 +167,7 @@ def evaluate_lists(
     """The same figures for candidates that were recalled already (question `recall`, Table VIII).
 
     ``lists`` are item rows [U, K] for every user row, best first, -1 = nothing; ``user_filter`` is `new` where they
-    were made without the items the users had: these are no truth either.
+    were made without the items the users had, which are then removed from the truth too.
     """
     result = EvaluationResult(task.user_rows)
     for name, ranked_UK in lists.items():
@@ -252,7 +247,7 @@ def _add(
 def figure_rows(
     values: Mapping[MetricKey, np.ndarray], task: EvaluationTask, question: str, model_version: str | None
 ) -> list[dict[str, Any]]:
-    """Rows of `evaluation_metrics`: mean and interval of each figure over the users who have it (NaN = has not)."""
+    """Rows of `evaluation_metrics`: mean and interval of each figure over the users for whom it is not NaN."""
     means, lows, highs = mean_intervals(np.stack(list(values.values()), axis=1), task.samples, task.seed)
     users = [int((~np.isnan(per_user)).sum()) for per_user in values.values()]
     figures = zip(means.tolist(), lows.tolist(), highs.tolist(), users, strict=True)
@@ -277,7 +272,7 @@ def metric_row(
 
 
 def _hits(truth: sparse.csr_matrix, ranked_UK: np.ndarray) -> np.ndarray:
-    """Whether each place holds a truth item, bool [U, K]; in blocks, because the truth is dense meanwhile."""
+    """Whether each place holds a truth item, bool [U, K]; in blocks, because the truth is made dense."""
     rows = np.arange(len(ranked_UK))
     return np.concatenate(
         [hits_in(ranked_UK[block], truth[block].toarray()) for block in _blocks(rows, truth.shape[1])]

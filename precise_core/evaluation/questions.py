@@ -1,4 +1,4 @@
-"""The questions that every system answers: truth, history and candidates of a task, from arrays of events.
+"""The questions on which every system is evaluated: truth, history and candidates of a task, from arrays of events.
 
 E events, U users, N vocabulary rows.
 """
@@ -75,7 +75,7 @@ class EventArrays:
     @classmethod
     def from_arrow(cls, events: pa.Table, num_rows: int) -> EventArrays:
         """Events with user_id, item_index, event_ts, seconds, scene, action and event_id, in any order."""
-        # By the whole time stamp, as windows are ordered: within a second, seconds would call another event the last.
+        # By the whole time stamp, as windows are ordered: by seconds, another event might be the last.
         events = events.sort_by([(c.EVENT_TS, "ascending"), (c.EVENT_ID, "ascending")])
         user_ids = sorted(pc.unique(events[c.USER_ID]).to_pylist())
         return cls(
@@ -91,7 +91,7 @@ class EventArrays:
 
 @dataclass(frozen=True)
 class Periods:
-    """Masks of the events that a model may learn from, that it knows of a user, and that it has to find."""
+    """Masks of the events that a model may learn from, that are a user's known history, and that are the truth."""
 
     trained_E: np.ndarray
     known_E: np.ndarray
@@ -99,13 +99,13 @@ class Periods:
 
     @classmethod
     def by_time(cls, events: EventArrays, as_of_seconds: int) -> Periods:
-        """Known before ``as_of_seconds``, to be found from then on."""
+        """Known before ``as_of_seconds``, truth from then on."""
         before_E = events.seconds_E < as_of_seconds
         return cls(before_E, before_E, ~before_E)
 
     @classmethod
     def leave_one_out(cls, events: EventArrays, of_task_E: np.ndarray, train_includes_validation: bool) -> Periods:
-        """The last event of the task of every user with at least three is to be found, all others are known.
+        """The last event of the task of every user with at least three is the truth, all others are known.
 
         The last but one selects models, unless they were trained on it, too.
         """
@@ -122,7 +122,7 @@ class Periods:
 
 @dataclass(frozen=True)
 class QuestionSettings:
-    """What decides the questions, the same for every system."""
+    """The settings of the questions, the same for every system."""
 
     as_of: datetime
     tasks: Mapping[str, TaskConfig]
@@ -143,7 +143,7 @@ class QuestionSettings:
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """What questions are made from.
+    """The inputs of the questions.
 
     Attributes:
         events: Those before ``QuestionSettings.end`` on items of the vocabulary.
@@ -197,11 +197,11 @@ class OfflineEvaluation:
         return OwnHistory(self._known_log(task), as_of_seconds=self._as_of_seconds, days=days)
 
     def most_popular(self, task: str) -> Scorer:
-        """The task's most popular items of all time: what users without a vector get."""
+        """The task's most popular items of all time, for users without a vector."""
         return MostPopular(self._known_log(task))
 
     def pairs(self, task: str, hidden_users: np.ndarray, since: datetime) -> sparse.csr_matrix:
-        """Who had what of a task, bool [U, N]: all events that are read, but those of some users from an instant on."""
+        """Users and their items of a task, bool [U, N], without the events of ``hidden_users`` from ``since`` on."""
         is_late_E = self._events.seconds_E >= int(since.timestamp())
         return self._pairs(self._of_task(task) & ~(is_late_E & np.isin(self._events.user_rows_E, hidden_users)))
 
@@ -210,7 +210,7 @@ class OfflineEvaluation:
         return self._events.sequences(self._of_task(task) & self._periods(task).known_E)
 
     def cold_users(self, task: str, events: int, days: int) -> np.ndarray:
-        """Mask of the users with fewer than so many known events of a task in the last days."""
+        """Mask of the users with fewer than ``events`` known events of a task in the last ``days``."""
         log = self._known_log(task)
         recent_E = log.seconds_E >= self._as_of_seconds - days * SECONDS_PER_DAY
         return np.bincount(log.user_rows_E[recent_E], minlength=log.users) < events
@@ -221,7 +221,7 @@ class OfflineEvaluation:
         return rows[is_known]
 
     def user_rows(self, user_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the users, and which of them have a row at all."""
+        """Rows of the users, and a mask of those that have a row."""
         found = pc.index_in(user_ids, pa.array(self._events.user_ids))
         return pc.fill_null(found, 0).to_numpy().astype(np.int64), found.is_valid().to_numpy()
 

@@ -1,4 +1,4 @@
-"""Simple references that every table carries; a model that loses to them has no news to tell.
+"""Simple references in every table of figures; a model has to beat them.
 
 Shapes: E events, U users, N items, B users of one block. Every reference has ``scores(user_rows_B) -> float32 [B, N]``.
 """
@@ -108,7 +108,7 @@ class TruePreferences:
 
 
 class ItemKnn:
-    """Items that the buyers of the user's recent items had.
+    """Items that users with the user's recent items had.
 
     score(u, j) = Σ over the distinct items i of u's last ``history`` events of s(i, j), with
     s(i, j) = |U_i ∩ U_j| / (sqrt(|U_i| |U_j|) + shrinkage), U_i = users with item i. An item is its own neighbour, so
@@ -175,7 +175,7 @@ def _recent_items(log: TrainingLog, history: int) -> sparse.csr_matrix:
 def build_references(
     log: TrainingLog, *, as_of_seconds: int, popular_days: int, knn_shrinkage: float, knn_history: int
 ) -> dict[str, Scorer]:
-    """The references by their names in the tables; that of the most popular items of late has its days in the name."""
+    """The references by their names in the tables; that of recently popular items has its days in the name."""
     return {
         MOST_POPULAR.format(days=popular_days): MostPopular(log, days=popular_days, as_of_seconds=as_of_seconds),
         ALL_TIME: MostPopular(log),
@@ -186,7 +186,7 @@ def build_references(
 
 
 class OwnHistory:
-    """log(1 + Σ exp(-age / τ)) over a user's events with an item: how often, and how lately; 0 for other items.
+    """log(1 + Σ exp(-age / τ)) over a user's events with an item: how often, and how recently; 0 for other items.
 
     τ is ``days``; ages count from ``as_of_seconds``.
     """

@@ -24,8 +24,8 @@ MERGED = "merged"
 class EmbeddingScorer:
     """Dot product of user and item vectors of one checkpoint.
 
-    ``has_user_U`` and ``has_item_N`` say who has a vector, all where None: the other rows are ignored. An item without
-    one is never ranked, users without one get the scores of ``fallback`` (cold users: the most popular items).
+    ``has_user_U`` and ``has_item_N`` mask the rows with a vector, all where None: other rows are ignored. An item
+    without one is never ranked, users without one get the scores of ``fallback`` (cold users: the most popular items).
     """
 
     def __init__(
@@ -49,11 +49,7 @@ class EmbeddingScorer:
         return rows, self._items[rows]
 
     def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
-        """float32 [B, N].
-
-        Raises:
-            ModelError: A user has no vector and there is no fallback.
-        """
+        """float32 [B, N]."""
         warm = self._has_user[user_rows_B]
         if self._fallback is None and not warm.all():
             raise ModelError(f"{int((~warm).sum())} users have no vector and there is no fallback for them")
@@ -85,7 +81,7 @@ def vector_system(
 def published_system(
     evaluation: OfflineEvaluation, items: pa.Table, users: pa.Table, width: int, fallback: Scorer
 ) -> EmbeddingScorer:
-    """A system of the vectors that were published: rows of `item_embeddings` and `user_embeddings`."""
+    """A system of published vectors: rows of `item_embeddings` and `user_embeddings`."""
     user_rows, is_known = evaluation.user_rows(users[c.USER_ID])
     items_MD, users_BD = (
         fixed_lists(table[c.EMBEDDING].combine_chunks(), width).astype(np.float32) for table in (items, users)
@@ -97,7 +93,7 @@ def published_system(
 def encoded_system(
     evaluation: OfflineEvaluation, checkpoint: Checkpoint, catalog: ItemCatalog, task: str, fallback: Scorer
 ) -> EmbeddingScorer:
-    """A system whose vectors are in no table: it encodes the catalog, and the users' known events of ``task``."""
+    """A system without stored vectors: it encodes the catalog, and the users' known events of ``task``."""
     model, rows = checkpoint.load_model(), np.arange(c.FIRST_ITEM_INDEX, catalog.num_rows)
     items_MD = encode_catalog(model, catalog, rows)
     user_rows, histories = evaluation.histories(task)
@@ -108,7 +104,7 @@ def encoded_system(
 def recalled_lists(evaluation: OfflineEvaluation, candidates: pa.Table, k: int) -> dict[str, np.ndarray]:
     """By source, and `merged`: item rows [U, k] for every user row, best first, -1 = nothing.
 
-    The fallback of few users is no source of its own; it is in the merged list.
+    The fallback is not a source of its own; it is in the merged list.
     """
     user_rows_C, is_known_C = evaluation.user_rows(candidates[c.USER_ID])
     items_C = evaluation.item_rows(candidates[c.ITEM_ID])

@@ -37,11 +37,7 @@ class Blend:
 def choose_blend(
     candidates: Sequence[Blend], quality: Callable[[Scorer], float]
 ) -> tuple[Blend, list[tuple[float, float]]]:
-    """The blend of the highest quality on a validation question, and (weight, quality) of all; the first of equals.
-
-    Raises:
-        ConfigError: There is none to choose from.
-    """
+    """The blend of the highest quality on a validation question, and (weight, quality) of all; the first of equals."""
     if not candidates:
         raise ConfigError("no blend to choose from: name at least one weight")
     measured = [(blend.weight, quality(blend)) for blend in candidates]
@@ -51,7 +47,7 @@ def choose_blend(
 
 @dataclass(frozen=True)
 class BlendChoice:
-    """The blend of the highest validation NDCG@50: how long an event lasts, and how much the history counts."""
+    """The blend of the highest validation NDCG@50: days over which an event fades, and weight of the history."""
 
     days: float
     weight: float
@@ -59,10 +55,10 @@ class BlendChoice:
 
 
 class ValidationQuestion:
-    """A task's question for choosing: the last ``validation_days`` before ``as_of``, for the held-out users.
+    """A task's question for model selection: the last ``validation_days`` before ``as_of``, for the held-out users.
 
-    The test period is not looked at: events, candidates and histories all end at the cut. ``job`` is the experiment's,
-    with `windows.split: time`.
+    The test period is not read: events, candidates and histories all end at the cut. ``job`` is the experiment's, with
+    `windows.split: time`.
 
     Attributes:
         cut: The instant where validation begins.
@@ -74,8 +70,8 @@ class ValidationQuestion:
         windows = job.settings.windows
         self.cut = cut = job.settings.as_of - timedelta(days=windows.validation_days)
         evaluation = job.settings.evaluation.model_copy(update={"test_days": windows.validation_days})
-        asked = replace(question_settings(job.settings), as_of=cut, evaluation=evaluation)
-        self.at_cut = offline_evaluation(job, [task], asked)
+        settings = replace(question_settings(job.settings), as_of=cut, evaluation=evaluation)
+        self.at_cut = offline_evaluation(job, [task], settings)
         self._task = task
         self._question = self._of_held_out_users(job)
 

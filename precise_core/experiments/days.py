@@ -1,4 +1,4 @@
-"""Simulated days: which ones to run, and how much of what users see the model in use was trained on (Fig. 4a)."""
+"""Simulated days: which ones to run, and the share of exposed items that the model in use was trained on (Fig. 4a)."""
 
 from __future__ import annotations
 
@@ -44,11 +44,7 @@ class Exposure:
 
 
 def nights(first: date, last: date, step_days: int) -> list[datetime]:
-    """The instants (midnight, UTC) of the nights from ``first`` to ``last``, both included.
-
-    Raises:
-        ConfigError: ``first`` is after ``last``, or the step is not positive.
-    """
+    """The instants (midnight, UTC) of the nights from ``first`` to ``last``, both included."""
     if first > last:
         raise ConfigError(f"--from {first} is after --to {last}")
     if step_days < 1:
@@ -58,11 +54,7 @@ def nights(first: date, last: date, step_days: int) -> list[datetime]:
 
 
 def is_recorded(settings: Settings) -> bool:
-    """Whether the night ``settings.as_of`` is in ``training_days`` already.
-
-    Raises:
-        ConfigError: The warehouse holds days of another policy, which has led to other checkpoints.
-    """
+    """Whether the night ``settings.as_of`` is in ``training_days`` already; days of another policy are refused."""
     rows = [row for row in _recorded(Warehouse(settings.warehouse)) if row[c.TASK] == ALL_TASK]
     policy = settings.targeted.warm_up_every_days
     others = sorted({row["warm_up_every_days"] for row in rows} - {policy})
@@ -132,7 +124,7 @@ def day_row(
 
 
 def _exposed(job: Job, task: str) -> tuple[str, DataFrame]:
-    """What users were shown on the day after ``as_of``: impressions, or the task's events where it has none."""
+    """Exposures on the day after ``as_of``: impressions, or the task's events where there are none."""
     start, end = job.settings.as_of, job.settings.as_of + _ONE_DAY
     vocabulary = job.read(ITEM_VOCABULARY).select(c.ITEM_ID, c.ITEM_INDEX)
     impressions = job.read_optional(IMPRESSIONS)

@@ -1,4 +1,4 @@
-"""Train the systems of an experiment and ask all of them the same questions."""
+"""Train the systems of an experiment and evaluate all of them on the same questions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from schemas import EVENTS
 
 @dataclass
 class ExperimentResult:
-    """Everything an experiment found; the results page is made from what it writes."""
+    """The results of an experiment, from which the results page is made."""
 
     trained: dict[str, list[Trained]] = field(default_factory=dict)
     blends: list[dict[str, Any]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class ExperimentResult:
     not_asked: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, seed_number: int, results: Mapping[str, EvaluationResult]) -> None:
-        """Put the figures of some systems, by task, beside those that are there for the same seed."""
+        """Add the figures of some systems, by task, to those of the same seed."""
         for task, result in results.items():
             of_task = self.results.setdefault(task, [])
             while len(of_task) <= seed_number:
@@ -85,9 +85,9 @@ class ExperimentResult:
 
 
 class Questions:
-    """What every system of an experiment is asked, how it answers, and the result that the answers add up to.
+    """Evaluates the systems of an experiment, all on the events that ``job``, the experiment's, reads.
 
-    All systems are asked about the events that ``job``, the experiment's, reads; ``result`` has the answers so far.
+    ``result`` has the figures so far.
     """
 
     def __init__(self, job: Job) -> None:
@@ -104,11 +104,7 @@ class Questions:
         return offline_evaluation(self._job, self._experiment.tasks)
 
     def refuse_doubtful_order(self) -> None:
-        """Compare nothing on a log whose order is not one of time.
-
-        Raises:
-            DataError: Nearly all users' items ascend or descend by item id, or have one instant.
-        """
+        """Refuse a log whose order is not one of time."""
         if self._experiment.accept_doubtful_order:
             return
         events = self._job.read(EVENTS)
@@ -118,12 +114,12 @@ class Questions:
             )
 
     def ask_references(self) -> None:
-        """The simple references, which learn nothing and are the same for every seed."""
+        """Evaluate the simple references, which are the same for every seed."""
         systems = {task: references(self._job, self._evaluation, task) for task in self._experiment.tasks}
         self.result.add(0, {task: self._ask(task, of_task) for task, of_task in systems.items()})
 
     def ask_system(self, job: Job, name: str, seed_number: int) -> None:
-        """Train a system with the seed of its ``job``, and ask it about every task."""
+        """Train a system with the seed of its ``job``, and evaluate it on every task."""
         system = self._experiment.systems[name]
         if system.stage == "graph":
             answers, trained = self._ask_graph(job, name)
@@ -134,7 +130,7 @@ class Questions:
         self.result.add(seed_number, answers)
 
     def ask_recall(self) -> None:
-        """Table VIII by task and kind of user, of the systems asked so far; nothing where it is not configured."""
+        """Table VIII by task and kind of user, of the systems evaluated so far; nothing where it is not configured."""
         config, settings = self._experiment.recall, self._job.settings
         for task in self._experiment.tasks if config.ours else ():
             by_seed = [self._scorers.get((seed, task), {}) for seed in self._experiment.seeds]
@@ -149,7 +145,7 @@ class Questions:
         """By task, the figures of one system and, where configured, of the same blended with the users' own history.
 
         A universal checkpoint reads whole histories, that of a task the history of the task; a task without a model is
-        not asked.
+        left out.
         """
         results = {}
         for task, why in system.not_asked.items():
@@ -171,7 +167,7 @@ class Questions:
         return results
 
     def _ask_graph(self, job: Job, name: str) -> tuple[dict[str, EvaluationResult], list[Trained]]:
-        """By task, the figures of LightGCN, trained on the task's users and items; and what the trainings were like."""
+        """By task, the figures of LightGCN, trained on the task's users and items; and its trainings."""
         results, trainings = {}, []
         for task in self._experiment.tasks:
             try:
@@ -187,7 +183,7 @@ class Questions:
     def _leave_out(self, name: str, task: str, why: str) -> None:
         self._job.say(f"{task}: not asked of {name}: {why}")
         note = {"system": name, "task": task, "why": why}
-        if note not in self.result.not_asked:  # every seed says the same
+        if note not in self.result.not_asked:  # the same for every seed
             self.result.not_asked.append(note)
 
     def _validation(self, task: str) -> ValidationQuestion:
@@ -201,7 +197,7 @@ class Questions:
 
 
 def diffable_json(value: Any, indent: str = "") -> str:
-    """JSON in which whatever holds no other object or list takes one line: a changed figure is one line of a diff."""
+    """JSON with every innermost object or list on one line: a changed figure is one line of a diff."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if not any(isinstance(part, (dict, list)) for part in inner):
         return json.dumps(value)

@@ -1,4 +1,4 @@
-"""LightGCN (He et al. 2020, https://arxiv.org/abs/2002.02126): the graph neural network that recall is compared with.
+"""LightGCN (He et al. 2020, https://arxiv.org/abs/2002.02126): the graph neural network in the baseline of recall.
 
 The model, its training by BPR over the pairs of a graph, and the system of an experiment.
 U users, N items, V = U + N vertices (users first), P pairs, D width.
@@ -35,7 +35,7 @@ _INITIAL_STD = 0.1
 
 
 class LightGCN(nn.Module):
-    """Embeddings of users and items, and the mean of what ``layers`` steps over their graph make of them.
+    """Embeddings of users and items, and their mean over ``layers`` steps on the graph.
 
     A step replaces a vertex by Σ over its neighbours / sqrt(degree · degree): no weights, no non-linearity.
     ``embeddings`` is all that is trained; a vertex without a neighbour keeps a share of its own.
@@ -93,9 +93,9 @@ def adjacency(pairs_UN: sparse.csr_matrix) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class GraphVectors:
-    """What a training found, of the epoch that was kept."""
+    """Vectors of the best epoch."""
 
-    users_UD: np.ndarray  # the vector of a user without a pair says nothing
+    users_UD: np.ndarray  # meaningless for a user without a pair
     items_ND: np.ndarray
     best_epoch: int
     quality: float  # on the validation question; NaN without one
@@ -109,17 +109,14 @@ def train_lightgcn(
     quality: Quality | None = None,
     progress: Progress | None = None,
 ) -> GraphVectors:
-    """Train on the pairs of ``train_UN`` and spread the embeddings that were kept over the graph of ``known_UN``.
+    """Train on the pairs of ``train_UN`` and propagate the best embeddings over the graph of ``known_UN``.
 
     Args:
-        train_UN: Who had what, bool CSR; the loss and, while it trains, the graph.
-        known_UN: The graph that users are served from; it may know more.
+        train_UN: Users and their items, bool CSR: for the loss and for the graph while it trains.
+        known_UN: The graph that users are served from; it may have more pairs.
         seed: Of the embeddings, the order and the negatives.
         quality: Of (users_UD, items_ND) on a validation question; the best epoch is kept, and training stops when
             ``patience`` epochs were no better. None = the last epoch.
-
-    Raises:
-        NothingToLearnError: There is no pair.
     """
     if train_UN.nnz == 0:
         raise NothingToLearnError("the graph has no pair of a user and an item to learn from")
@@ -141,11 +138,7 @@ def train_lightgcn(
 def _epochs(
     model: LightGCN, train_UN: sparse.csr_matrix, config: LightGCNConfig, seed: int, progress: Progress
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields (epoch, graph) after every epoch.
-
-    Raises:
-        TrainingError: The loss is not finite.
-    """
+    """Yields (epoch, graph) after every epoch."""
     rng, graph = np.random.default_rng(seed), adjacency(train_UN)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     users_P, items_P = (part.astype(np.int64) for part in train_UN.nonzero())
@@ -164,7 +157,7 @@ def _epochs(
                 optimizer.step()
                 progress.advance(1, loss=loss.item(), units=float(len(chosen)))
             yield epoch, graph
-    finally:  # whoever asks for epochs may stop early
+    finally:  # the caller may stop early
         progress.finish()
 
 
@@ -203,11 +196,11 @@ def _vectors(model: LightGCN, graph: torch.Tensor) -> tuple[np.ndarray, np.ndarr
 def graph_system(
     job: Job, evaluation: OfflineEvaluation, validation: ValidationQuestion, task: str
 ) -> tuple[EmbeddingScorer, Trained]:
-    """LightGCN of one task, and what its training was like; trained unless an earlier run of it left one.
+    """LightGCN of one task, and the figures of its training; trained unless an earlier run of it has done so.
 
-    It learns from what every model learns from: the events before `as_of` without those of held-out users after the
-    cut. Users are served from all of them, held-out or not, as the histories of the other models are. Users and items
-    that are not in the graph have no vector: the former get what is popular, the latter are never ranked.
+    It learns from the same events as every model: those before `as_of` without those of held-out users after the cut.
+    Users are served from all of them, held-out or not, as by the other models. Users and items that are not in the
+    graph have no vector: the former get popular items, the latter are never ranked.
     """
     config, seed = job.settings.lightgcn, job.settings.seed
     key = training_key(job, f"lightgcn-{task}", {"lightgcn": config.model_dump(mode="json"), "task": task})

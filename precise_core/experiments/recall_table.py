@@ -1,8 +1,8 @@
-"""Table VIII offline: what U2I and U2I2I add to the recall that is there, for all and for cold-start users.
+"""Table VIII offline: what U2I and U2I2I add to a recall baseline, for all and for cold-start users.
 
 The paper adds a recall method to a baseline of DSSM and a graph network and counts clicks. Here every group has lists
-of one length, filled by quota from its sources, and the share of users who find something they came to is compared: a
-new source has to earn the places that it takes.
+of one length, filled by quota from its sources, and the share of users with a hit is compared: a new source takes
+places of the others.
 
 U users, K places of a list.
 """
@@ -39,7 +39,7 @@ def recall_figures(
 ) -> dict[str, Any]:
     """`figures` and `differences` (to the baseline) by kind of user, of the systems by name that each seed has.
 
-    `experiment.recall` says what is compared, `recall` how U2I2I works and whether what users had is left out.
+    `experiment.recall` configures what is compared, `recall` U2I2I and whether items that users had are left out.
     """
     question = evaluation.question(task)
     cold = evaluation.cold_users(task, settings.experiment.recall.cold_events, settings.experiment.recall.cold_days)

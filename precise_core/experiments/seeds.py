@@ -1,4 +1,4 @@
-"""Several seeds of one evaluation: how far figures scatter, and paired tests that do not depend on one lucky seed."""
+"""Several seeds of one evaluation: the spread of figures, and paired tests over all seeds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SeedSpread:
 
 
 def spread_over_seeds(results: Sequence[EvaluationResult]) -> dict[MetricKey, SeedSpread]:
-    """Mean and standard deviation of every figure; a system that only some results have is taken over those.
+    """Mean and standard deviation of every figure, over the results that have the system.
 
     ``results`` has one per seed, of the same task and users.
     """
@@ -62,8 +62,8 @@ def figures_over_seeds(
 ) -> dict[str, list[dict[str, Any]]]:
     """``spread_over_seeds`` and ``compare_over_seeds`` as plain values: `figures` and `differences`.
 
-    There are no differences to a reference that was not asked. To those after the first there are only those that the
-    results page shows: ``MAIN_FIGURES`` over all items.
+    References that were not evaluated are left out. For those after the first there are only the differences on the
+    results page: ``MAIN_FIGURES`` over all items.
     """
     users = {MetricKey(*(row[name] for name in MetricKey._fields)): row["users"] for row in results[0].rows}
     figures: list[dict[str, Any]] = []
@@ -89,11 +89,7 @@ def _main_figures(result: EvaluationResult) -> EvaluationResult:
 
 
 def _check(results: Sequence[EvaluationResult]) -> None:
-    """Refuse what cannot be paired.
-
-    Raises:
-        DataError: The results are of different users, or there are none.
-    """
+    """Refuse results that cannot be paired."""
     if not results:
         raise DataError("seeds: there is no result; give one per seed")
     for number, result in enumerate(results):

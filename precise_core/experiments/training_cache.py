@@ -1,6 +1,6 @@
-"""The trainings of an experiment, each done once: by whichever system needs it first, however often it is started.
+"""The trainings of an experiment, each done once, by the first system that needs it.
 
-Experiments take hours: one that was killed goes on with the system it was at.
+Experiments take hours: one that was killed continues with the system it was at.
 """
 
 from __future__ import annotations
@@ -51,18 +51,15 @@ class SystemTraining:
 def train_system(job: Job, stage: str, tasks: Sequence[str]) -> SystemTraining:
     """Train one system with the seed of the job's configuration.
 
-    Args:
-        job: Of the system.
-        stage: `universal`: one model answers every task; `targeted`: one for every task but `all` that has something
-            to learn from, started from the universal one; or `task`: one from scratch for each of these.
-        tasks: Those the system is asked about.
+    ``stage`` `universal`: one model for every task; `targeted`: one for every task but `all` that has something to learn
+    from, started from the universal one; `task`: one from scratch for each of these.
     """
     if stage == "task":
         return _of_each_task(tasks, lambda task: train_universal_once(job, task), [], {})
     checkpoint, universal_training = train_universal_once(job)
     if stage == "universal":
         return SystemTraining({ALL_TASK: checkpoint}, [universal_training], {})
-    # Whatever it would say about `all` is what the universal system says, which is a system of its own.
+    # Its figures on `all` would be those of the universal system.
     not_asked = {task: WHY_NOT_ALL for task in tasks if task == ALL_TASK}
     targeted = [task for task in tasks if task != ALL_TASK]
     return _of_each_task(
@@ -76,7 +73,7 @@ def _of_each_task(
     trained: list[Trained],
     not_asked: dict[str, str],
 ) -> SystemTraining:
-    """Train a model for every task; add to what was trained before, and to the tasks without a model."""
+    """Train a model for every task; extends ``trained``, and ``not_asked`` by the tasks without a model."""
     checkpoints = {}
     for task in tasks:
         try:
@@ -152,7 +149,7 @@ def _once(job: Job, key: str, task: str, train: Callable[[], Checkpoint]) -> tup
 
 
 def trained_file(job: Job, key: str) -> Path:
-    """The file that says that a training is done, and what it was like."""
+    """The file with the figures of a finished training."""
     return job.checkpoints / f"trained-{key}.json"
 
 

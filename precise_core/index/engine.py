@@ -1,6 +1,6 @@
-"""All that touches FAISS: index structures by kind, their search, dot products, and what is refused before.
+"""FAISS: index structures by kind, their search, dot products, and checks of items and queries.
 
-FAISS accepts NaN vectors and duplicate ids without a word. N items, Q queries, D width, K rows of each query.
+FAISS itself accepts NaN vectors and duplicate ids. N items, Q queries, D width, K rows of each query.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _principal_directions(vectors: np.ndarray) -> Any:
 
 
 def set_probes(engine: Any, probes: int) -> int:
-    """Search so many inverted lists from now on; returns how many there are."""
+    """Search ``probes`` inverted lists from now on; returns how many there are."""
     lists = faiss.extract_index_ivf(engine)
     lists.nprobe = min(probes, lists.nlist)
     return int(lists.nlist)
@@ -129,11 +129,7 @@ def threads_of_faiss(number: int) -> Iterator[None]:
 
 
 def search_parameters(engine: Any, allowed: np.ndarray | None) -> Any:
-    """What narrows one search to the rows where ``allowed`` (bool [N]) is True; None = all rows.
-
-    Raises:
-        ModelError: The mask has another length than the index.
-    """
+    """Parameters of a search restricted to the rows where ``allowed`` (bool [N]) is True; None = all rows."""
     if allowed is None:
         return None
     if len(allowed) != engine.ntotal:
@@ -171,11 +167,7 @@ def exact_scores(queries_QD: np.ndarray, vectors_ND: np.ndarray, rows_QK: np.nda
 
 
 def require_good_items(item_ids: Sequence[str], item_indices_N: np.ndarray, vectors_ND: np.ndarray) -> np.ndarray:
-    """The vectors as contiguous float32 [N, D], ids and vocabulary rows distinct.
-
-    Raises:
-        ModelError: They are not; the message has the number of bad items and the first one's id.
-    """
+    """The vectors as contiguous float32 [N, D]; refuses repeated ids or vocabulary rows, NaN and zero vectors."""
     vectors = _as_matrix("item vectors", vectors_ND)
     if not len(item_ids) == len(item_indices_N) == len(vectors):
         raise ModelError(

@@ -36,7 +36,7 @@ from schemas import columns as c
 CHECK_K = 100  # recall is measured over as many results as recall jobs usually return
 _TIE_SLACK = 8  # results fetched beyond k, so that a tie at the cut can be seen
 _BLOCK_QUERIES = 256  # what a thread searches for at a time
-_MISSING = 0xFFFF_FFFF  # row -1 as the low half of a sorting key: behind every other row of its score
+_MISSING = 0xFFFF_FFFF  # row -1 as the low half of a sorting key: after every other row of its score
 
 _INDEX_FILE, _ITEMS_FILE, _VECTORS_FILE, _MANIFEST_FILE = "index.faiss", "items.parquet", "vectors.npy", "manifest.json"
 
@@ -90,9 +90,6 @@ class VectorIndex:
         Returns:
             ``item_rows_Qk`` (int64) and ``scores_Qk`` (float32), best first, equal scores by row. Where fewer than k
             items are found, the rest is row -1 with score -inf. The score of a pair does not depend on the batch.
-
-        Raises:
-            ModelError: k is not positive.
         """
         if k < 1:
             raise ModelError(f"search for k = {k}: at least 1 is needed")
@@ -114,7 +111,7 @@ class VectorIndex:
     def save(self, folder: str | Path, vocabulary_version: int | None = None) -> None:
         """Write the index as a folder, whole or not at all, with its files' SHA-256.
 
-        ``vocabulary_version`` of `item_vocabulary`, whose numbers the items carry, is kept in the manifest.
+        ``vocabulary_version`` of `item_vocabulary`, to which the item indices belong, is kept in the manifest.
         """
         with atomic_folder(folder) as target:
             faiss.write_index(self.engine, str(target / _INDEX_FILE))
@@ -203,9 +200,9 @@ def build_index(
 ) -> VectorIndex:
     """Build an index and measure it against exact search; an index below the gate is never returned.
 
-    The order of the items is the order of ties, so pass them sorted by vocabulary row. ``queries_QD`` are user vectors,
-    half of what is measured with; the items' own vectors alone where None. ``seed`` is that of k-means, of HNSW's
-    levels and of the choice of queries.
+    The order of the items is the order of ties, so pass them sorted by vocabulary row. Half of the measured queries are
+    ``queries_QD``, user vectors; all are item vectors where None. ``seed`` is that of k-means, of HNSW's levels and of
+    the choice of queries.
 
     Raises:
         ModelError: Recall is below ``min_recall``.

@@ -1,7 +1,7 @@
-"""Which vectors the index of a checkpoint has to hold, and the index that holds them, if it was built already.
+"""Which vectors the index of a checkpoint has to hold, and the index with them, if it was built already.
 
-An index is named after what is in it: the checkpoint, and a hash of the items, their vectors and the configuration. One
-that is in use is never written over, and one that fits is found by its name alone.
+An index is named after its content: the checkpoint, and a hash of the items, their vectors and the configuration. One
+that is in use is never overwritten, and one that fits is found by its name alone.
 """
 
 from __future__ import annotations
@@ -75,11 +75,7 @@ def usable_index(job: Job, checkpoint: Checkpoint, index_version: str) -> Vector
 
 
 def require_index(job: Job, task: str, checkpoint: Checkpoint) -> str:
-    """The name of the index that holds exactly the vectors that would be published.
-
-    Raises:
-        DataError: There is none; an older one may be there.
-    """
+    """The name of the index that holds exactly the vectors that would be published; DataError where there is none."""
     items = indexed_items(job, checkpoint)
     folder = index_folder(job, items.version)
     if not folder.is_dir():

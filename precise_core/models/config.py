@@ -92,7 +92,9 @@ class ModelConfig(Config):
 
     fusion: FusionConfig = Field(FusionConfig(), description="Item id and item text to one vector.")
     encoder: EncoderConfig = Field(EncoderConfig(), description="The Transformer over items.")
-    prediction: Literal["next_item", "masked_item"] = Field("next_item", description="What Universal Training asks.")
+    prediction: Literal["next_item", "masked_item"] = Field(
+        "next_item", description="What Universal Training predicts."
+    )
     similarity: Literal["cosine", "dot"] = Field(
         "cosine", description="How user and item are compared; `dot` = the paper's training, `cosine` = its serving."
     )

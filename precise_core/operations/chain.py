@@ -58,7 +58,6 @@ def chain(
     """Run the jobs in order; the first that fails ends the chain.
 
     Args:
-        settings: The configuration, the same as of ``flags``.
         flags: The command line of every job.
         skip: Leave out a job whose output is still current.
         left_out: Jobs that do not run anyway: name and reason.
@@ -80,7 +79,7 @@ class ChainCommand(Command):
 
     Args:
         body: Gets configuration, arguments and overrides, and gives the exit code.
-        overrides: What of the arguments overrides the configuration.
+        overrides: The overrides of the configuration among the arguments.
         check: Refuses a configuration before anything is locked or written.
     """
 
@@ -116,13 +115,10 @@ def chain_command(
 
 
 def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = None) -> bool:
-    """True where the job's last run succeeded with this configuration and code, and nothing has moved since.
+    """True where the job's last run succeeded with this configuration and code, and its inputs are unchanged.
 
-    Nothing has moved: every table it read or wrote still has the version it saw, the source files have the same
-    content, and the checkpoints in use are the ones it used.
-
-    Args:
-        parts: The parts of the configuration (`source`, `text`) that decide what the job writes; all by default.
+    Every table it read or wrote still has the same version, the source files have the same content, and the checkpoints
+    in use are the same. ``parts`` of the configuration (`source`, `text`) decide what the job writes; all by default.
     """
     warehouse = Warehouse(settings.warehouse)
     last = _last_run(warehouse, job)
@@ -139,12 +135,12 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
         return all(_is_unmoved(warehouse, _TABLES[name], seen[name], ids.get(name)) for name in seen) and all(
             _current_fingerprint(settings, name) == value for name, value in fingerprints.items()
         )
-    except PreciseError:  # a table or checkpoint is gone
+    except PreciseError:  # a table or checkpoint is missing
         return False
 
 
 def _is_unmoved(warehouse: Warehouse, table: Table, version: int, table_id: str | None) -> bool:
-    """Compaction and the like are commits too, but no news; the same version of a table made anew is."""
+    """Whether no row has changed: compaction does not count, but the same version of a table made anew does."""
     newest = warehouse.version(table)
     if table_id is not None and warehouse.table_id(table) != table_id:
         return False

@@ -1,4 +1,4 @@
-"""Erasing users from a warehouse: what goes, what is searched afterwards, and what was trained with them."""
+"""Erasing users from a warehouse: rows removed, files searched afterwards, and models trained with them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MESSAGES, _PHRASES = "messages", "phrases"  # all of them in one row
 
 @dataclass(frozen=True)
 class Erased:
-    """What became of one table: rows before and after, and rows whose text was blanked."""
+    """One table's rows before and after, and rows whose text was blanked."""
 
     rows_before: int
     rows_after: int
@@ -41,7 +41,7 @@ class Erased:
 
 
 def requested_users(arguments: argparse.Namespace) -> list[str]:
-    """The ids of `--user-id` and of the file of `--ids`, one a line, to the character."""
+    """The ids of `--user-id` and of the file of `--ids`, one a line, taken literally."""
     ids = list(arguments.user_id or [])
     if arguments.ids:
         try:
@@ -55,13 +55,13 @@ def requested_users(arguments: argparse.Namespace) -> list[str]:
 
 
 def tables_with_users(job: Job) -> list[Table]:
-    """Every table there is that may hold or quote a user; the one that only knows impressions comes first."""
+    """Every existing table that may hold or quote a user; the one with impressions only comes first."""
     found = [table for table in TABLES if may_hold_users(table) and job.warehouse.exists(table)]
     return sorted(found, key=lambda table: table != RANKING_SCORES)
 
 
 def erase_from_tables(job: Job, user_ids: Sequence[str]) -> dict[str, Erased]:
-    """Take the users out of the newest version of every table."""
+    """Remove the users from the newest version of every table."""
     users = job.spark.createDataFrame([(user_id,) for user_id in user_ids], f"{c.USER_ID} string").coalesce(1)
     impressions = impressions_of(job.warehouse, users)
     done = {}
@@ -81,7 +81,7 @@ def purge_history(job: Job) -> None:
 
 
 def look_for_traces(job: Job, user_ids: Sequence[str], done: dict[str, Erased]) -> dict[str, Traces]:
-    """Read every file of every table with users, and say what was found."""
+    """Search every file of every table with users, and log the result."""
     found = {}
     for table in tables_with_users(job):
         traces = found[table.name] = find_traces(job.warehouse.path(table), user_ids)
@@ -96,7 +96,7 @@ def look_for_traces(job: Job, user_ids: Sequence[str], done: dict[str, Erased]) 
 
 
 def trained_with(job: Job, user_ids: Sequence[str]) -> dict[str, str]:
-    """Checkpoint or ranking model -> `yes`, `no`, or `unknown` where its training data is gone."""
+    """Checkpoint or ranking model -> `yes`, `no`, or `unknown` where its training data was removed."""
     return dict([*_checkpoints(job, user_ids), *_rankers(job, user_ids)])
 
 
@@ -133,7 +133,7 @@ def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], u
 
 
 def remove_report(job: Job) -> None:
-    """The page beside the warehouse shows users as examples; `build_report` makes it again without them."""
+    """Remove the page beside the warehouse, which shows users as examples; `build_report` makes it again."""
     page = job.folder.parent / REPORT
     if page.is_file():
         page.unlink()
@@ -141,7 +141,7 @@ def remove_report(job: Job) -> None:
 
 
 def remove_stacks(job: Job) -> None:
-    """The logs of failed runs quote what Java and Spark said, rows too."""
+    """Remove the logs of failed runs: messages of Java and Spark may quote rows."""
     if removed := remove_logs(job.folder):
         job.say(f"logs of failed runs: {removed} removed, they may quote them")
 
@@ -173,7 +173,7 @@ def may_hold_users(table: Table) -> bool:
 
 
 def impressions_of(warehouse: Warehouse, spark_users: DataFrame) -> DataFrame:
-    """impression_id of everything the users were shown, for the tables that know no users."""
+    """impression_id of the users' impressions, for the tables without user ids."""
     spark, found = spark_users.sparkSession, None
     for table in (IMPRESSIONS, RANKING_FEATURES):
         if warehouse.exists(table):
@@ -186,21 +186,16 @@ def impressions_of(warehouse: Warehouse, spark_users: DataFrame) -> DataFrame:
 
 
 def erase(warehouse: Warehouse, table: Table, users: DataFrame, impressions: DataFrame) -> Erased:
-    """Take the users out of one table, in one commit, and none where they are not in it.
+    """Remove the users from one table that ``may_hold_users``, in one commit; none where they are not in it.
 
-    No condition names a user: the log of the table would keep it.
-
-    Args:
-        warehouse: Where the table is.
-        table: One that ``may_hold_users``.
-        users: Column user_id.
-        impressions: Column impression_id: what they were shown.
+    No condition names a user: the log of the table would keep it. ``users`` has the column user_id, ``impressions`` the
+    column impression_id.
     """
     spark, version = users.sparkSession, warehouse.version(table)
     rows = warehouse.read(spark, table, version)
     text, source = _text_column(table), impressions if table == RANKING_SCORES else users
     sizes: set[int] = set()
-    if text is not None:  # a row may quote several of them, and an update wants one match
+    if text is not None:  # a row may quote several of them, and an update needs one match
         user_ids = [row[c.USER_ID] for row in users.collect()]
         named = [user_id for user_id in user_ids if words_of(user_id)]
         sizes = {len(words_of(user_id)) for user_id in named} or {1}

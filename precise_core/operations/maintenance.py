@@ -1,4 +1,4 @@
-"""What `maintain_tables` does to a warehouse, and what it refuses to do."""
+"""The steps of `maintain_tables`, and what it refuses."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def require_safe_retention(job: Job, hours: int) -> None:
 
 
 def require_no_reader(job: Job, hours: int) -> None:
-    """Refuse where a living reader began, or reads a version that was replaced, earlier than ``hours`` ago."""
+    """Refuse where a living reader started, or reads a version that was replaced, more than ``hours`` ago."""
     living, stale = leases(job.folder)
     for lease in stale:
         job.say(f"reader {lease} ended without a word; its lease is void")
@@ -100,7 +100,7 @@ def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
 
 
 def _published_versions(job: Job, table: Table) -> set[int]:
-    """Versions that readers of published vectors need, however long ago that was."""
+    """Versions with published vectors, which readers need, however old."""
     if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
         return set()
     kept, path = set(), job.warehouse.path(table)
@@ -133,9 +133,9 @@ def _size(folder: Path) -> int:
 def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int) -> list[Path]:
     """Folders that may be removed.
 
-    Kept are what a pointer names, what is published, what the last ``keep`` successful runs that made something of the
-    same kind and task made, the checkpoints that these were made from, and the newest ``keep`` catalogs. What a killed
-    process left half-written is unused after a day.
+    Kept are artefacts in use or published, those of the last ``keep`` successful runs of each kind and task, the
+    checkpoints that these were made from, and the newest ``keep`` catalogs. Half-written folders of killed processes
+    are unused after a day.
     """
     kept = _newest(runs, keep) | set(artefacts_in_use(warehouse).values())
     published = published_now(warehouse).values()

@@ -24,9 +24,9 @@ from precise_core.artefacts import (
 )
 from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
-from precise_core.ranking.night import publish_rankers
+from precise_core.ranking.night import put_rankers_in_use
 from precise_core.run.job import Job
-from precise_core.training.checkpoint import Checkpoint, publish_latest, unpublish
+from precise_core.training.checkpoint import Checkpoint, put_in_use, take_out_of_use
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.erasure_list import ErasureList
 from schemas import (
@@ -41,7 +41,7 @@ from schemas import (
 from schemas import columns as c
 
 NIGHT = "run_night"
-# What has happened has happened: these are never taken back.
+# Records of what has happened: these are never restored.
 _HISTORY = {RUNS.name, VALIDATION_RESULTS.name}
 
 
@@ -51,7 +51,7 @@ class State:
 
     Attributes:
         tables: Table -> version; a table that is not here did not exist.
-        table_ids: Table -> its identity, where a run has written it down.
+        table_ids: Table -> its id, where a run has recorded it.
         artefacts: `checkpoint:<task>`, `index:<task>` and `ranker:<system>` -> version.
     """
 
@@ -61,12 +61,12 @@ class State:
     artefacts: dict[str, str] = field(default_factory=dict)
 
     def add(self, run: Mapping[str, Any]) -> None:
-        """Go on by one run."""
-        whole = run["job"] in (NIGHT, "rollback") and run["status"] == "succeeded"  # these write down everything
+        """Apply one run."""
+        whole = run["job"] in (NIGHT, "rollback") and run["status"] == "succeeded"  # these record everything
         if whole:
             self.tables, self.table_ids, self.artefacts = {}, {}, {}
-        # What it read was there, even where the run that wrote it was killed and has no row.
-        # Published vectors may be read in an older version than the newest: nothing goes back by being read.
+        # A version that it read existed, even where the run that wrote it was killed and has no row. Published vectors
+        # may be read in an older version than the newest: a read never lowers a version.
         read = {name: max(version, self.tables.get(name, version)) for name, version in run["input_versions"]}
         seen = read | dict(run["output_versions"])
         self.tables |= {name: version for name, version in seen.items() if name not in _HISTORY}
@@ -78,7 +78,7 @@ class State:
 
 
 def state_after(job: Job, run_id: str) -> State:
-    """What `runs` says about the state after ``run_id``; refused where users were erased since."""
+    """The state after ``run_id`` by the rows of `runs`; refused where users were erased since."""
     rows = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS)).to_pylist()
     rows.sort(key=_end)
     found = next((row for row in rows if row["run_id"] == run_id), None)
@@ -106,14 +106,14 @@ def _end(run: Mapping[str, Any]) -> datetime:
 
 
 def whole_state(job: Job) -> None:
-    """Write down every table's version and everything in use, so that this run can be gone back to."""
+    """Record every table's version and everything in use, so that a rollback to this run is possible."""
     job.output_versions = {table.name: job.warehouse.version(table) for table in _tables(job)}
     indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.folder).items()}
     job.artefacts = artefacts_in_use(job.folder) | indexes
 
 
 def verify(job: Job, state: State) -> list[str]:
-    """Refuse a state that is not wholly there, before anything is touched; returns what was looked at."""
+    """Refuse an incomplete state before anything is changed; returns what was checked."""
     seen = []
     for table in TABLES:
         if table.name in state.tables:
@@ -164,12 +164,12 @@ def _verify_table(path: str, name: str, version: int) -> int:
 
 
 def begin(job: Job, state: State) -> None:
-    """Leave the journal: from here on no other job works on the warehouse until the rollback is finished."""
+    """Write the journal: no other job works on the warehouse until the rollback is finished."""
     replace_file(job.folder / ROLLBACK_JOURNAL, json.dumps(asdict(state), indent=2))
 
 
 def interrupted(job: Job) -> State | None:
-    """The state that an interrupted rollback was on its way to; it must be finished before another one begins."""
+    """The target of an interrupted rollback, which must be finished before another one begins."""
     journal = job.folder / ROLLBACK_JOURNAL
     if not journal.is_file():
         return None
@@ -187,21 +187,21 @@ def restore_pointers(job: Job, state: State) -> None:
     needed = {key: version for key, version in state.artefacts.items() if not key.startswith("index:")}
     for key in sorted(artefacts_in_use(job.folder).keys() - needed.keys()):
         if key.startswith("checkpoint:"):
-            unpublish(checkpoints, key.partition(":")[2])
+            take_out_of_use(checkpoints, key.partition(":")[2])
             job.say(f"{key}: none in use, as then")
     for key, version in sorted(needed.items()):
         if key.startswith("checkpoint:"):
-            publish_latest(checkpoints, key.partition(":")[2], Checkpoint.open(checkpoints / version))
+            put_in_use(checkpoints, key.partition(":")[2], Checkpoint.open(checkpoints / version))
             job.say(f"{key}: {version}")
     systems = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith("ranker:")}
     if systems or ranker_pointer(job.folder).is_file():
-        publish_rankers(job, systems)
+        put_rankers_in_use(job, systems)
 
 
 def restore_tables(job: Job, state: State) -> Sequence[str]:
     """Every table to its version, in one commit each, and none where it has the same files already.
 
-    `published_models` moves first where the vectors it will name are there already, else last: readers outside meet
+    `published_models` is restored first where the vectors it will name exist already, else last, so that readers find
     published vectors at every moment. Returns the tables that changed.
     """
     changed, is_first = [], _may_move_first(job, state)
@@ -219,7 +219,7 @@ def restore_tables(job: Job, state: State) -> Sequence[str]:
 
 
 def _may_move_first(job: Job, state: State) -> bool:
-    """Whether the vectors that `published_models` will name are there now; read off the partitions, without a row."""
+    """Whether the vectors that `published_models` will name exist now, by the partitions alone."""
     version = state.tables.get(PUBLISHED_MODELS.name)
     if version is None:
         return True
@@ -244,6 +244,6 @@ def _tables(job: Job) -> list[Table]:
 
 
 def removed_indexes(job: Job, state: State) -> list[str]:
-    """Tasks whose index was removed since; what is in one never changes."""
+    """Tasks whose index was removed since."""
     indexes = {key.partition(":")[2]: name for key, name in state.artefacts.items() if key.startswith("index:")}
     return sorted(task for task, name in indexes.items() if not artefact_folder(job.folder, "index", name).is_dir())

@@ -1,4 +1,4 @@
-"""Look into every file of a table for users: the proof that they are gone, and where they are not yet."""
+"""Search every file of a table for users: the proof that they were erased, or where they still are."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ _KEPT_CHARS = 32  # of a text in the statistics of a table's log; a mark may fol
 
 @dataclass
 class Traces:
-    """What a search found, in files that the newest version consists of, in older ones, and in the log.
+    """What a search found, in files of the newest version, in older ones, and in the log.
 
-    Unreadable files, half-written by a process that was killed, are nobody's proof and count as something left.
-
-    ``elsewhere`` are values in columns that hold no user ids but contain the same text, such as an item of that name.
+    Unreadable files, half-written by a process that was killed, count as values left. ``elsewhere`` are values in
+    columns without user ids that contain the same text, such as an item of that name.
     """
 
     live_files: int = 0
@@ -51,7 +50,7 @@ class Traces:
 
 
 def find_traces(path: str, user_ids: Sequence[str]) -> Traces:
-    """Read every Parquet file below the table's folder, whichever version it belongs to or none, and its log."""
+    """Search every Parquet file below the table's folder, of any version or none, and its log."""
     found, live = Traces(), {unquote(name) for name in live_files(path)}
     for file in sorted(Path(path).rglob("*.parquet")):
         name = file.relative_to(path).as_posix()
@@ -149,7 +148,7 @@ def _named_in_log(name: str, values: Sequence[str], user_ids: Sequence[str]) -> 
 
 
 def _whole_words(text: str, name: str) -> str:
-    """A text of the log without the word that it was cut in, which may be the beginning of another one."""
+    """A text of the log without its last word where it was cut, which may be the beginning of another one."""
     if len(text) < _KEPT_CHARS:
         return text
     last_word = r"[^\W_]+\Z" if name == MESSAGE else rf"(?:(?!{BETWEEN})[\s\S])+\Z"

@@ -1,4 +1,4 @@
-"""Which pairs `score_pairs` scores, with which vectors, and what is logged of those without."""
+"""Which pairs `score_pairs` scores, with which vectors, and the log of those without."""
 
 from __future__ import annotations
 
@@ -25,11 +25,7 @@ _TABLES = (RECALL_CANDIDATES, IMPRESSIONS)
 
 
 def pair_sources(job: Job, further: Sequence[str]) -> list[DataFrame]:
-    """The lists of pairs of the configuration, and those in the folders ``further``.
-
-    Raises:
-        MissingTableError: There is not a single list.
-    """
+    """The lists of pairs of the configuration, and those in the folders ``further``; one at least is needed."""
     config = job.settings.scoring
     tables = [job.read_optional(table) for table in _TABLES if table.name in config.tables]
     own = [*config.pairs, *(PairListConfig(path=path) for path in further)]
@@ -63,7 +59,7 @@ def gather(job: Job, task: str, sources: Sequence[DataFrame]) -> PairInputs | No
 
 
 def log_missing_vectors(job: Job, inputs: PairInputs, missing: Mapping[str, int]) -> None:
-    """Log and record how many pairs have no vector, by whose is missing first."""
+    """Log and record how many pairs have no user vector, and how many more no item vector."""
     listed = ", ".join(f"{count:,} without {name} vector" for name, count in missing.items())
     job.say(f"{inputs.task}: {inputs.number:,} pairs, {listed}")
     job.metrics |= {f"pairs_without_{name}_vector/{inputs.task}": float(count) for name, count in missing.items()}
@@ -90,9 +86,9 @@ def _reads_token_ids(job: Job, task: str, checkpoint: Checkpoint) -> bool:
 
 
 def _read_list(job: Job, listed: PairListConfig) -> DataFrame:
-    if "://" not in listed.path and not Path(listed.path).exists():  # whether a remote one is there, its reader says
+    if "://" not in listed.path and not Path(listed.path).exists():  # a missing remote one fails in its reader
         raise ConfigError(f"list of pairs {listed.path}: not there; a Delta table or Parquet files are needed")
-    # Whether a list has changed is not known beforehand: a run that read one is never called up to date.
+    # Whether a list has changed is not known beforehand: a run that read one is never up to date.
     if "://" not in listed.path:
         require_delta_path("list of pairs", str(Path(listed.path).resolve()))
     job.input_fingerprints[f"pairs:{listed.path}"] = "a list"

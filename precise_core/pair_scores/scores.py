@@ -1,8 +1,8 @@
 """Scores of candidate pairs on Spark, by the plan that fits.
 
-Pairs are grouped by user, so that a user's vector travels once and not with every pair. Under `broadcast` every node
-gets all item vectors once, as one memory-mapped file; under `shuffle` groups and item vectors meet by bucket of items,
-and a bucket with very many pairs is split by user.
+Pairs are grouped by user, so that a user's vector is sent once and not with every pair. Under `broadcast` every node
+gets all item vectors once, as one memory-mapped file; under `shuffle` groups and item vectors are joined by bucket of
+items, and a bucket with very many pairs is split by user.
 
 G groups (a user's pairs, or a part of them), P pairs, N items, D width.
 """
@@ -70,7 +70,7 @@ class PairInputs:
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """How vectors and pairs come together, and why; ``str`` is the line in the log."""
+    """How vectors and pairs are joined, and why; ``str`` is the line in the log."""
 
     kind: str
     megabytes: float
@@ -116,10 +116,9 @@ def vectors_from_text(
 
 
 def count_missing_vectors(inputs: PairInputs) -> dict[str, int]:
-    """Pairs without a vector, by whose is missing first; counted apart from the scoring so that a lost pair shows.
+    """Pairs without a user vector, and further ones without an item vector; DataError where no pair has both.
 
-    Raises:
-        DataError: No pair has both vectors.
+    Counted apart from the scoring, so that the row balance finds a lost pair.
     """
     has_user, has_item = F.lit(True).alias("has_user"), F.lit(True).alias("has_item")
     flagged = inputs.pairs.join(inputs.users.select(c.USER_ID, has_user), on=c.USER_ID, how="left")
@@ -130,7 +129,7 @@ def count_missing_vectors(inputs: PairInputs) -> dict[str, int]:
         first = str([tuple(row) for row in inputs.pairs.orderBy(c.USER_ID, c.ITEM_ID).limit(3).collect()])
         raise DataError(
             f"{inputs.task}: none of {inputs.number:,} pairs has both vectors of {inputs.model_version} "
-            f"({users:,} have no user vector, {items:,} more no item vector), e.g. {first}; the scores of before stay; "
+            f"({users:,} have no user vector, {items:,} more no item vector), e.g. {first}; the previous scores stay; "
             "are these the ids of the tables?",
             private=first,
         )
@@ -150,11 +149,9 @@ def score_pairs(
     A score is the same to the last bit under every plan and in every batch.
 
     Args:
-        spark: Sends item vectors to every node under the plan `broadcast`.
         pairs: Distinct; read more than once, so cache them.
         users: (user_id, embedding, as_of), one checkpoint and one task.
         items: (item_id, embedding) of the same checkpoint.
-        plan: Of ``choose_plan``.
         similarity: `dot` or `cosine`.
     """
     users = users.select(c.USER_ID, F.col(c.EMBEDDING).alias(_USER), c.AS_OF)
@@ -188,7 +185,7 @@ def unit(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def _chunk(pairs: DataFrame) -> Column:
-    """Splits the pairs of a user with very many; 0 for everybody where nobody has."""
+    """Splits the pairs of a user with very many; 0 for all users where there is none."""
     largest = pairs.groupBy(c.USER_ID).count().agg(F.max("count")).collect()[0][0] or 0
     return _hashed(c.ITEM_ID, max(1, math.ceil(largest / _PAIRS_PER_GROUP)))
 
@@ -300,11 +297,7 @@ def _scored(
 
 
 def _matrix(column: pa.ChunkedArray | pa.ListArray) -> np.ndarray:
-    """Vectors as float32 rows.
-
-    Raises:
-        ModelError: They are not of one width.
-    """
+    """Vectors as float32 rows; ModelError where they are not of one width."""
     if len(widths := list_lengths(column)) > 1:
         raise ModelError(f"vectors of several widths ({widths}) meet in one join: they are of two models")
     return fixed_lists(column)

@@ -16,7 +16,7 @@ _DECILES = np.linspace(0.1, 0.9, 9)
 def drift_figures(
     samples: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """What `gates.drift` has limits for, by name, and apart from it the cosines, which only one space allows.
+    """Figures that `gates.drift` has limits for, by name, and the cosines, which are comparable in one space only.
 
     ``samples`` are the old and the new vectors [S, D] of an `item` and of a `user`, whichever there are.
     """
@@ -38,7 +38,7 @@ def norm_change(old_SD: np.ndarray, new_SD: np.ndarray) -> float:
 def mean_cosine(old_SD: np.ndarray, new_SD: np.ndarray) -> float:
     """Mean cosine of a key's new vector to its old one; 0 where the widths differ.
 
-    Only of vectors of one space: a model trained from scratch has another one, and cosines around 0 say nothing.
+    Only for vectors of one space: a model trained from scratch has another one, where cosines are around 0.
     """
     if old_SD.shape != new_SD.shape:
         return 0.0
@@ -49,7 +49,7 @@ def mean_cosine(old_SD: np.ndarray, new_SD: np.ndarray) -> float:
 def neighbour_overlap(old_SD: np.ndarray, new_SD: np.ndarray, k: int) -> float:
     """Share of each key's k nearest others within the sample (by dot product) that are the same, mean over the keys.
 
-    Does not depend on how the space is turned: what it says of two models holds for unrelated trainings too.
+    Invariant to rotations of the space, so that unrelated trainings are comparable too.
     """
     k = min(k, len(old_SD) - 1)
     if k < 1:

@@ -1,7 +1,7 @@
-"""What is published: the checkpoint of each task that everything behind the encoders reads, and how one becomes it.
+"""What is published: the checkpoint of each task that recall, scores and ranking read, and how it is replaced.
 
-Only where every vector and the index of a checkpoint are there and fit is it a candidate; how far its vectors are from
-the published ones is measured on a fixed sample of keys.
+A checkpoint is a candidate only where all its vectors and its index are complete and fit; its drift from the published
+vectors is measured on a fixed sample of keys.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _OLD, _NEW = "old", "new"
 
 
 def published_tasks(job: Job, named: Sequence[str] | None = None) -> list[str]:
-    """The tasks that something is published for; one that was requested by name must be among them."""
+    """The tasks with a published checkpoint; one that was requested by name must be among them."""
     rows = published_rows(job.folder, job.pin(PUBLISHED_MODELS))
     tasks = [task for task in select_tasks(job, named) if task in rows]
     for task in named or ():
@@ -79,11 +79,7 @@ def published_checkpoint(job: Job, task: str) -> Checkpoint:
 
 def published_version(job: Job, task: str, table: Table) -> int:
     """The Delta version in which a table's vectors were published for a task, pinned: later ones were refused, or are
-    not complete yet.
-
-    Raises:
-        HistoryGoneError: It cannot be read any more.
-    """
+    not complete yet."""
     row = _published(job, task)
     model, version = row[c.MODEL_VERSION], row["table_versions"][table.name]
     if not _is_there(job, table, version, model):
@@ -110,11 +106,7 @@ def published_index(job: Job, task: str) -> Path:
 
 
 def _published(job: Job, task: str) -> dict[str, Any]:
-    """What is published for a task.
-
-    Raises:
-        CheckpointError: Nothing.
-    """
+    """What is published for a task; CheckpointError where nothing is."""
     rows = published_rows(job.folder, job.pin(PUBLISHED_MODELS))
     if task not in rows:
         raise CheckpointError(
@@ -150,11 +142,7 @@ def complete_candidates(job: Job, named: Sequence[str] | None) -> dict[str, Cand
 
 
 def _require_current(task: str, inputs: VectorInputs) -> None:
-    """Refuse to publish vectors that are not exactly those that would be encoded now.
-
-    Raises:
-        DataError: Some are missing, stale or left over; the message names the job to run.
-    """
+    """Refuse to publish vectors that are not exactly those that would be encoded now."""
     stale = differences(inputs).count()
     if stale:
         raise DataError(
@@ -164,7 +152,7 @@ def _require_current(task: str, inputs: VectorInputs) -> None:
 
 
 def drift_facts(job: Job, task: str, checkpoint: Checkpoint) -> dict[str, float]:
-    """The figures that `gates.drift` has limits for, by name; also written down as metrics of the run.
+    """The figures that `gates.drift` has limits for, by name; also recorded as metrics of the run.
 
     Cosines are judged only where the new checkpoint goes on from the published one, or is the same; where nothing was
     published before there is nothing to compare with.
@@ -196,7 +184,7 @@ def _token_counts(job: Job, checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndar
 def _samples(
     job: Job, checkpoint: Checkpoint, published: Mapping[str, Any]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Published and new vectors of some items and users; without those whose published version is gone."""
+    """Published and new vectors of some items and users; without those whose published version was removed."""
     samples = {}
     for table, name in ((ITEM_EMBEDDINGS, "item"), (USER_EMBEDDINGS, "user")):
         old = _as_published(job, table, published, checkpoint)
@@ -213,10 +201,10 @@ def _samples(
 
 
 def _as_published(job: Job, table: Table, published: Mapping[str, Any], checkpoint: Checkpoint) -> DataFrame | None:
-    """The vectors as they were published; None where they cannot be had any more.
+    """The vectors as they were published; None where they cannot be read any more.
 
-    Where that version of the table was cleaned up, the vectors of another checkpoint are those that are there now; of
-    the same checkpoint it is these that are to be compared, and nothing would be found.
+    Where that version of the table was cleaned up, the current vectors of the published checkpoint serve instead,
+    unless it is the new checkpoint itself: they would be compared with themselves.
     """
     version, model = published["table_versions"].get(table.name), published[c.MODEL_VERSION]
     is_model = F.col(c.MODEL_VERSION) == model
@@ -226,8 +214,7 @@ def _as_published(job: Job, table: Table, published: Mapping[str, Any], checkpoi
 
 
 def _sampled(old: DataFrame, new: DataFrame, key: str, size: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Vectors of the same keys, or None where there is none; which keys does not depend on the night as long as they
-    are there."""
+    """Vectors of the same keys, or None where there is none; the choice of keys is the same every night."""
     chosen = old.select(key, F.col(c.EMBEDDING).alias(_OLD)).orderBy(F.xxhash64(key), key).limit(size)
     both = F.broadcast(chosen).join(new.select(key, F.col(c.EMBEDDING).alias(_NEW)), on=key, how="inner")
     table = both.orderBy(key).toArrow()
@@ -257,7 +244,7 @@ def publish(job: Job, candidates: Mapping[str, Candidate], *, only_these: bool) 
 
 
 def _row(job: Job, task: str, candidate: Candidate, previous: dict[str, Any] | None) -> dict[str, Any]:
-    """What is published from now on; the ``previous`` row where it says the same."""
+    """The row of what is published from now on; ``previous`` where it is equal."""
     checkpoint, version = candidate.checkpoint, candidate.checkpoint.model_version
     was, now = previous[c.MODEL_VERSION] if previous else None, datetime.now(UTC)
     as_of = as_of_sequences(job.warehouse.note(USER_SEQUENCES, job.pin(USER_SEQUENCES)), job.settings.as_of)
@@ -280,16 +267,16 @@ def _row(job: Job, task: str, candidate: Candidate, previous: dict[str, Any] | N
 
 
 def valid_from(as_of: datetime, published_at: datetime) -> datetime:
-    """From when on readers have what was published: not before that moment, but in a night of the past."""
+    """From when on readers have what was published: not before that moment, except in a night of the past."""
     return as_of if published_at - as_of > _PRESENT else max(as_of, published_at)
 
 
 @contextmanager
 def publication_follows(job: Job) -> Iterator[None]:
-    """What is published names the users' vectors as the block leaves them: an erasure publishes nothing but itself.
+    """Publish the users' vectors as the block leaves them, for an erasure.
 
-    Where newer vectors than the published ones lie in the table, refused or not published yet, the publication stays
-    as it is, and that is said.
+    Where the table has newer vectors than the published ones, refused or not published yet, the publication stays as it
+    is, which is logged.
     """
     rows = published_now(job.folder)
     path = job.warehouse.path(USER_EMBEDDINGS)

@@ -25,8 +25,8 @@ _COLUMNS = [name for name in RANKING_FEATURES.column_names if name not in _NOT_R
 class RankingSlice:
     """Rows of `ranking_features` that one ranking model may see together.
 
-    They have vectors of one task and one vector space (those of another would be noise to the model), which several
-    checkpoints can share.
+    Their vectors are of one task and one vector space (those of another would be noise), which several checkpoints can
+    share.
     """
 
     task: str
@@ -38,9 +38,6 @@ def choose_slice(rows: pa.Table, task: str, space: str | None = None) -> Ranking
     """What to train and to test a task's ranking model on: the rows in ``space``, by default the newest impression's.
 
     ``rows`` have task, vector_space, model_version and impression_ts of `ranking_features`.
-
-    Raises:
-        NothingToLearnError: No impression was joined for the task, or none in the space.
     """
     groups = rows.filter(pc.equal(rows[c.TASK], task)).group_by([c.VECTOR_SPACE, c.MODEL_VERSION])
     newest = groups.aggregate([(c.IMPRESSION_TS, "max")]).sort_by(f"{c.IMPRESSION_TS}_max").to_pylist()
@@ -56,14 +53,13 @@ def choose_slice(rows: pa.Table, task: str, space: str | None = None) -> Ranking
 
 @dataclass(frozen=True)
 class RankingData:
-    """Impressions in the order they came in; the arrays are parallel.
+    """Impressions in the order of the input; the arrays are parallel.
 
     Attributes:
         labels_I: float32, 1 = taken.
         sparse: Values (text, empty = missing) by feature.
         dense: Values (float64, NaN = missing) by feature.
-        user_vectors_ID: float32, zeros where missing; D = 0 where no row has one.
-        has_user_I: Where a user vector is there.
+        user_vectors_ID: float32, zeros where missing (``has_user_I`` False); D = 0 where no row has one.
         scores_I: float32 dot products, NaN where missing.
         model_versions_I: Checkpoint of each row's vectors.
         space: The vector space of all of them.
@@ -183,7 +179,7 @@ def _dense(table: pa.Table) -> dict[str, np.ndarray]:
 
 
 def _vectors(table: pa.Table, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors [I, D] with zeros where null, and where they are there."""
+    """Vectors [I, D] with zeros where null, and where they are not null."""
     lists = table[column]
     has_vector = lists.is_valid().to_numpy()
     if not has_vector.any():

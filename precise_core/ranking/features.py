@@ -1,6 +1,6 @@
-"""Ranking features: one impression with everything the ranking model may know at its instant (section VI-C, Fig. 7).
+"""Ranking features: one impression with all that the ranking model may read at its instant (section VI-C, Fig. 7).
 
-Everything counted lies strictly before the impression's instant; popularity is counted up to the end of the day before.
+All counted events are strictly before the impression's instant; popularity is counted up to the end of the day before.
 Counts and days are log1p-scaled.
 
 dense_features:
@@ -47,8 +47,8 @@ class FeatureInputs:
     """What the rows of one task are joined from: tables at the versions that the run reads.
 
     Attributes:
-        versions: Which checkpoint of the task was in use from when on, oldest first, as far as vectors can be read.
-        user_vectors: Every vector of the task's users that these publications held (``join_as_of``).
+        versions: Published checkpoints of the task by instant, oldest first, as far as vectors can be read.
+        user_vectors: Every vector of the task's users in these publications (``join_as_of``).
         item_vectors: The same of items.
         stored: `ranking_features` of every task; None where it was never written.
     """
@@ -66,8 +66,8 @@ class FeatureInputs:
 def ranking_features(inputs: FeatureInputs, config: RankingFeaturesConfig) -> tuple[DataFrame, int]:
     """The whole content of the table for a task, and how many rows that must be.
 
-    Impressions since the oldest publication that can still be read are joined again; rows of earlier ones stay as they
-    were joined when their vectors were there.
+    Impressions since the oldest publication that can still be read are joined again; the stored rows of earlier ones
+    stay.
     """
     newest = F.max(c.IMPRESSION_TS) - F.expr(f"INTERVAL {config.days} DAYS")
     oldest = F.broadcast(inputs.impressions.agg(newest.alias("oldest")))
@@ -85,7 +85,7 @@ def ranking_features(inputs: FeatureInputs, config: RankingFeaturesConfig) -> tu
 def build_ranking_features(
     inputs: FeatureInputs, config: RankingFeaturesConfig, earlier: DataFrame | None = None
 ) -> DataFrame:
-    """``schemas.RANKING_FEATURES``: exactly one row per impression, and those of ``earlier``, but for their split."""
+    """``schemas.RANKING_FEATURES``: exactly one row per impression, and those of ``earlier`` with a new split."""
     categories = _item_categories(inputs.items)
     shown = inputs.impressions.join(categories, on=c.ITEM_ID, how="left").fillna("", subset=[_CATEGORY])
     counted = _with_history(shown, inputs.events, categories)
@@ -114,8 +114,8 @@ def _item_categories(items: DataFrame) -> DataFrame:
 def _with_history(shown: DataFrame, events: DataFrame, categories: DataFrame) -> DataFrame:
     """Impressions with counts over the same user's earlier events.
 
-    Impressions and events of a user are put on one time line and a window looks back over it, which needs one shuffle
-    by user and no join of impressions with events.
+    Impressions and events of a user are put on one time line with a window over the past, which needs one shuffle by
+    user and no join of impressions with events.
     """
     users = shown.select(c.USER_ID).distinct()
     past = events.join(users, on=c.USER_ID, how="left_semi").join(categories, on=c.ITEM_ID, how="left")

@@ -18,7 +18,7 @@ from precise_core.ranking.config import DCNConfig
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.dcn import UNKNOWN_ROW, hash_feature, look_up_feature
 
-_LARGEST_DEVIATION = 8.0  # a dense value beyond this many standard deviations says no more than one at it
+_LARGEST_DEVIATION = 8.0  # dense values are clipped at this many standard deviations
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class RankingInputs:
     def tensors(self, data: RankingData) -> tuple[Tensor, ...]:
         """The five inputs of ``DCN.forward``."""
         self._require_features(data)
-        # A batch in which no row has a value of a categorical feature does not know its name: all values are missing.
+        # A batch in which no row has a value of a categorical feature lacks its name: all values are missing.
         none = np.full(len(data), "", dtype=object)
         sparse = [self._rows(name, data.sparse.get(name, none)) for name in self.sparse_names]
         dense = [_standardise(data.dense[name], statistics) for name, statistics in self.dense_statistics.items()]
@@ -127,7 +127,7 @@ def _vocabulary(values: np.ndarray, min_count: int) -> dict[str, int]:
 
 
 def _statistics(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the values that are there; (0, 1) where none is, deviation 1 for a constant."""
+    """Mean and standard deviation of the known values; (0, 1) where none is, deviation 1 for a constant."""
     known = values[~np.isnan(values)].astype(np.float64)
     if len(known) == 0:
         return 0.0, 1.0

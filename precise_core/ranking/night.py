@@ -1,4 +1,4 @@
-"""Ranking in a night: what its features are joined from, which of them a model sees, which models are in use."""
+"""Ranking in a night: the inputs of the features, the rows of a model, and the models in use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from precise_core import artefacts
 from precise_core.config.tasks import ALL_TASK
-from precise_core.consume.join_spark import held_vectors, in_use, still_there
+from precise_core.consume.join_spark import held_vectors, published_versions, readable_publications
 from precise_core.consume.publications import publication_history
 from precise_core.errors import CheckpointError
 from precise_core.publication.night import published_tasks
@@ -31,14 +31,14 @@ def ranking_tasks(job: Job) -> list[str]:
 
 
 def gather(job: Job, task: str) -> FeatureInputs:
-    """The impressions, what was known of their users and items, and every vector of the task that can still be read."""
+    """The impressions, events and items, and every published vector of the task that can still be read."""
     published = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
-    history = still_there(job.folder, published)
+    history = readable_publications(job.folder, published)
     stored = job.read_optional(RANKING_FEATURES)
     users, items = held_vectors(job.spark, job.folder, history)
     return FeatureInputs(
         task=task,
-        versions=in_use(history),
+        versions=published_versions(history),
         impressions=job.read(IMPRESSIONS),
         events=job.read(EVENTS),
         items=job.read(ITEMS),
@@ -88,7 +88,7 @@ def ranker_folder(job: Job) -> Path:
     return job.folder / artefacts.RANKERS
 
 
-def publish_rankers(job: Job, versions: dict[str, str]) -> None:
+def put_rankers_in_use(job: Job, versions: dict[str, str]) -> None:
     """Make these ranker_versions, by system, the ones in use, in one step."""
     artefacts.replace_file(artefacts.ranker_pointer(job.folder), json.dumps(versions, indent=2))
 
@@ -99,11 +99,7 @@ def rankers_in_use(job: Job) -> dict[str, str]:
 
 
 def current_rankers(job: Job) -> dict[str, str]:
-    """As ``rankers_in_use``, for a job that comes after a training.
-
-    Raises:
-        CheckpointError: No ranking model was trained yet.
-    """
+    """As ``rankers_in_use``; CheckpointError where no ranking model was trained yet."""
     if not artefacts.ranker_pointer(job.folder).is_file():
         raise CheckpointError(f"no ranking model in {ranker_folder(job)}; run jobs/train_ranker.py first")
     return rankers_in_use(job)

@@ -51,11 +51,7 @@ class RankerCheckpoint:
 
     @classmethod
     def open(cls, folder: str | Path) -> RankerCheckpoint:
-        """Open what ``train_ranker`` wrote; refuse a folder that is incomplete or was changed on disk.
-
-        Raises:
-            CheckpointError: The weights do not fit the sizes beside them.
-        """
+        """Open what ``train_ranker`` wrote; refuse a folder that is incomplete or was changed on disk."""
         root = Path(folder)
         verify_sums(root)
         meta = json.loads((root / _META_FILE).read_text(encoding="utf-8"))
@@ -83,19 +79,14 @@ def train_ranker(
 ) -> RankerCheckpoint:
     """Train with binary cross-entropy; keep the epoch with the lowest validation log loss.
 
-    The result depends on the rows, the configuration and the seed, not on the order the rows come in. ``progress`` is
-    called after every epoch with epoch, train_loss and validation_log_loss.
+    The result depends on the rows, the configuration and the seed, not on the order of the rows. ``progress`` is called
+    after every epoch with epoch, train_loss and validation_log_loss.
 
     Args:
-        train: Impressions to learn from.
         validation: Later impressions that choose the epoch.
-        dcn: Sizes of the model, and which injections are on.
-        config: Epochs, batch, learning rate, patience.
         use_vectors: Whether PRECISE's vectors and score are used at all; False = the plain DCN of Table IX.
-        seed: Of initialisation, shuffling and dropout.
         out: Folder in which the checkpoint's folder, named by its ``ranker_version``, is made.
-        parent: What it comes from, kept as it is; ``parent["task"]`` names the vectors in the version (default `all`).
-        progress: Hears of every epoch.
+        parent: Its origin, kept in the checkpoint; ``parent["task"]`` names the vectors in the version (default `all`).
     """
     _require_learnable(train, validation, use_vectors)
     train = train.take(np.argsort(train.impression_ids_I, kind="stable"))
@@ -119,11 +110,7 @@ def train_ranker(
 
 
 def score(checkpoint: RankerCheckpoint, data: RankingData) -> np.ndarray:
-    """Probability that each impression is taken, float32 [I], in the order of ``data``.
-
-    Raises:
-        VersionMixError: The data's vectors are of another space than those the model learned with.
-    """
+    """Probability that each impression is taken, float32 [I], in the order of ``data``."""
     if len(data) == 0:
         return np.empty(0, np.float32)
     if checkpoint.space is not None and data.space != checkpoint.space:
@@ -197,7 +184,7 @@ def _logits(model: DCN, tensors: tuple[Tensor, ...]) -> Tensor:
 
 
 def _write(model: DCN, meta: dict[str, Any], name: str, out: Path) -> RankerCheckpoint:
-    """Write the folder and open it again, so that what is used is what was written."""
+    """Write the folder and open it again, so that the written model is the one in use."""
     weights = save({key: tensor.contiguous() for key, tensor in model.state_dict().items()})
     digest = hashlib.sha256(weights + json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
     version = f"{name}-{digest}"

@@ -21,7 +21,7 @@ class Variant:
     inject_score: bool = True
 
     def dcn(self, config: DCNConfig) -> DCNConfig:
-        """``config``, with an injection off that this variant goes without."""
+        """``config`` without the injections that this variant does not have."""
         vectors, score = config.inject_vectors and self.inject_vectors, config.inject_score and self.inject_score
         return config.model_copy(update={"inject_vectors": vectors, "inject_score": score})
 

@@ -18,9 +18,9 @@ def merged_ranks(
 ) -> np.ndarray:
     """Place of each candidate in its user's merged list, int32 [C], 1 = first; 0 = not in it.
 
-    Sources take turns in proportion to their quotas. An item that several bring belongs to the one that would place it
-    first, the source of lower number at equal places, and the others go on with their next item, so that it costs
-    nobody a place. Where a source has no more items the others take its places; one with quota 0 is not merged.
+    Sources take turns in proportion to their quotas. An item of several sources belongs to the one that would place it
+    first, the source of lower number at equal places, and the others continue with their next item, so that none loses
+    a place. Where a source has no more items the others take its places; one with quota 0 is not merged.
 
     ``ranks_C`` count from 1 = best within user and source; ``k`` is the most places of a merged list.
     """

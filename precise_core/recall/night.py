@@ -1,4 +1,4 @@
-"""Recall in a night: what the candidates of a task are made from, and what became of its users."""
+"""Recall in a night: the inputs of a task's candidates, and the counts of its users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas import columns as c
 
 
 class UserCounts(NamedTuple):
-    """What became of the users of one task."""
+    """Users of one task: all, those with candidates, and those without."""
 
     users: int
     served: int
@@ -22,7 +22,7 @@ class UserCounts(NamedTuple):
 
 
 def gather(job: Job, task: str) -> RecallInputs:
-    """The published checkpoint, index and vectors of a task, and the tables that say what users and items there are."""
+    """The published checkpoint, index and vectors of a task, and the tables of its users and items."""
     return RecallInputs(
         task=task,
         model_version=published_checkpoint(job, task).model_version,

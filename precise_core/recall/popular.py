@@ -1,4 +1,4 @@
-"""Which items a task may be shown, and its most popular ones: what a user without history gets."""
+"""Which items may be candidates of a task, and its most popular ones, for users without history."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def excluded_items(
     """`item_index` of items that must not be candidates of ``task``.
 
     An item is left out when it is deleted, or when it had events before ``as_of`` but none of the task. An item
-    without any event is kept: nobody can know its scene yet, and new items must be able to appear.
+    without any event is kept: its scene is not known yet, and new items must be able to appear.
     """
     excluded = items.where(F.col(c.IS_DELETED)).select(c.ITEM_ID)
     if task != ALL_TASK:
@@ -69,12 +69,9 @@ def popular_candidates(
     """The ``k`` most popular items for every user as rows of `recall_candidates`, source `popular`.
 
     Args:
-        users: (user_id, item_indices), the second being items that the user is not to get.
+        users: (user_id, item_indices), the second being items that the user must not get.
         popular: Of ``popular_items``: ``k``, and as many more as a user can have in ``item_indices``.
-        k: Items per user, at most.
-        task: Name of the task.
         model_version: The slice of the table; the list itself comes from no model.
-        as_of: What is later was not counted.
     """
     rows = users.crossJoin(F.broadcast(popular)).where(~F.array_contains(c.ITEM_INDICES, F.col(c.ITEM_INDEX)))
     place = F.row_number().over(Window.partitionBy(c.USER_ID).orderBy(_PLACE))

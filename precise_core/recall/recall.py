@@ -18,7 +18,7 @@ from precise_core.recall.merge import first_of_each_pair, numbered
 
 
 @dataclass(frozen=True)
-class Candidates:
+class RecalledItems:
     """Recalled items, ordered by user and rank (1 = best); the arrays are parallel.
 
     ``seed_rows_C`` are the recent items that an item is a neighbour of; -1 for U2I.
@@ -41,13 +41,10 @@ def recall_u2i(
     *,
     excluded: Sequence[np.ndarray] | None = None,
     allowed_rows_N: np.ndarray | None = None,
-) -> Candidates:
+) -> RecalledItems:
     """The k items nearest to each user's vector, from an index of the same checkpoint.
 
     Args:
-        index: Items to find.
-        user_vectors_UD: One vector per user.
-        k: Items per user, at most.
         excluded: Per user the rows to leave out (for example items the user had); rows of -1 are ignored.
         allowed_rows_N: Mask of rows that may be returned to anybody; deleted items are False here.
     """
@@ -72,21 +69,17 @@ def recall_u2i2i(
     *,
     excluded: Sequence[np.ndarray] | None = None,
     allowed_rows_N: np.ndarray | None = None,
-) -> Candidates:
+) -> RecalledItems:
     """Neighbours of each user's recent items, merged.
 
-    Seeds are the last ``config.seeds`` distinct items; each brings its ``config.neighbours`` nearest items, never
-    itself. A candidate's score is similarity × decay^(position of its seed, 0 = newest); where several seeds bring
-    one item, the best score and its seed stay, the newer seed at equal score. A similarity that is not positive is
-    no neighbourhood: decay would push it upwards. A deleted item may be a seed, but is never returned.
+    Seeds are the last ``config.seeds`` distinct items; each contributes its ``config.neighbours`` nearest items, never
+    itself. A candidate's score is similarity × decay^(position of its seed, 0 = newest); of several seeds of one item
+    the best score stays, the newer seed at equal score. Similarities must be positive: decay would raise others. A
+    deleted item may be a seed, but is never returned.
 
     Args:
-        index: Items of one checkpoint.
         recent_rows: Per user the rows of the user's items in the index, most recent first; -1 = not in the index.
-        k: Items per user, at most.
-        config: Seeds, neighbours and decay.
-        excluded: As in ``recall_u2i``.
-        allowed_rows_N: As in ``recall_u2i``.
+        excluded, allowed_rows_N: As in ``recall_u2i``.
     """
     if excluded is not None:
         _require_parallel("excluded", len(excluded), len(recent_rows))
@@ -152,14 +145,14 @@ def _best_per_item(
     return first_of_each_pair(order, users, items)
 
 
-def _ranked(users: np.ndarray, items: np.ndarray, scores: np.ndarray, seeds: np.ndarray, k: int) -> Candidates:
+def _ranked(users: np.ndarray, items: np.ndarray, scores: np.ndarray, seeds: np.ndarray, k: int) -> RecalledItems:
     """Order by user, score (best first) and row; number within the user; keep the first k."""
     order = np.lexsort((items, -scores, users))
     users = users[order]
     ranks = numbered(users)
     is_top = ranks <= k
     top = order[is_top]
-    return Candidates(
+    return RecalledItems(
         users[is_top], ranks[is_top].astype(np.int32), items[top], scores[top].astype(np.float32), seeds[top]
     )
 

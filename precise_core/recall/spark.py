@@ -19,7 +19,7 @@ from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
 from precise_core.recall.merge import merged_ranks
 from precise_core.recall.popular import excluded_items, known_users, popular_candidates, popular_items
-from precise_core.recall.recall import Candidates, recall_u2i, recall_u2i2i
+from precise_core.recall.recall import RecalledItems, recall_u2i, recall_u2i2i
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists, ragged_rows
 from precise_core.warehouse.instants import instant
@@ -34,11 +34,11 @@ _FOUND = [name for name in RECALL_CANDIDATES.column_names if name != c.MODEL_VER
 
 @dataclass(frozen=True)
 class RecallInputs:
-    """What the candidates of one task are made from: the tables at the versions that the run reads.
+    """The inputs of one task's candidates: the tables at the versions that the run reads.
 
     Attributes:
         model_version: The published checkpoint of the task.
-        as_of: What is later is not known.
+        as_of: Later events and impressions are not read.
         index_folder: The index over the checkpoint's item vectors, verified.
         user_vectors: `user_embeddings` of the task and the checkpoint.
         impressions: None where nothing was ever shown.
@@ -62,7 +62,7 @@ class Recalled:
 
     Attributes:
         rows: Of `recall_candidates`, the slice of the checkpoint.
-        users: `user_id` of everybody who is to have candidates.
+        users: `user_id` of all who should have candidates.
         without_vector: The known users that the model has no vector for.
         excluded_items: How many items may not be shown.
         cached: Frames to drop once ``rows`` are written.
@@ -168,13 +168,13 @@ def _rows(row_of: np.ndarray, item_indices: np.ndarray) -> np.ndarray:
 
 
 def _seen_rows(row_of: np.ndarray, batch: pa.RecordBatch, recent: list[np.ndarray]) -> list[np.ndarray]:
-    """What each user had, of the task and of any other; the two lists reach back by number, not by time."""
+    """The items each user had, of the task and of all; both lists are cut by number, not by time."""
     everywhere = ragged_rows(batch.column(_SEEN))
     return [np.concatenate([_rows(row_of, items), own]) for items, own in zip(everywhere, recent, strict=True)]
 
 
 def _to_batch(
-    batch: pa.RecordBatch, index: VectorIndex, found: tuple[Candidates, ...], quotas_S: np.ndarray, k: int
+    batch: pa.RecordBatch, index: VectorIndex, found: tuple[RecalledItems, ...], quotas_S: np.ndarray, k: int
 ) -> pa.RecordBatch:
     """The candidates of all sources, the sources of ``_SOURCES`` in turn."""
     user_rows, item_rows, ranks, scores, seeds = (

@@ -32,12 +32,12 @@ is kept as JSON with every run in the table [`runs`](tables.md#runs).
 
 Nothing is reinterpreted, and nothing is overridden in silence:
 
-- the file is UTF-8; a key that stands twice is refused, in the file (with both lines) and among the `--set`; anchors
-  and the merge key `<<` work;
-- a number is decimal (`3`, `0.1`, `1e-3`), only `true` and `false` say yes and no, `null` or `~` is nothing; every
-  other word is text as it stands: `no`, `on`, `0123`, `12:30`, `1_000`;
-- text is asked for where text is needed (`"2024"`, in quotes, as the name of a column), and a number where a number is:
-  `"3"`, `true` and `3.0` are no integers;
+- the file is UTF-8; a repeated key is refused, in the file (with both lines) and among the `--set`; anchors and the
+  merge key `<<` work;
+- a number is decimal (`3`, `0.1`, `1e-3`), only `true` and `false` are booleans, `null` or `~` is nothing; every other
+  word is text: `no`, `on`, `0123`, `12:30`, `1_000`;
+- a text must be text (`"2024"`, in quotes, as the name of a column), and a number a number: `"3"`, `true` and `3.0` are
+  no integers;
 - a date is `2024-03-10`, an instant that, `2024-03-10T06:30:00Z` or `2024-03-10T08:30:00+02:00`; a number is neither;
 - a `#` after a blank in a `--set` would begin a comment: put such a value into quotes. `--data FOLDER` needs none.
 

@@ -1,4 +1,4 @@
-"""What a section of the report is made of; sections build blocks, the template draws them."""
+"""The blocks of a section of the report; sections build them, the template draws them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tone = Literal["plain", "win", "loss", "tie"]
 
 
 class Skip(Exception):
-    """Raised by a section that has nothing to show; the message is the reason people read."""
+    """Raised by a section that has nothing to show; the message, the reason, is shown instead."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Plot:
-    """One inline SVG and what it says."""
+    """One inline SVG and its caption."""
 
     svg: Markup
     caption: str

@@ -1,4 +1,4 @@
-"""What the report shows, collected from the warehouse. No Spark; big tables are only counted, never loaded."""
+"""The data of the report, read from the warehouse without Spark; big tables are only counted, never loaded."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ SOURCES: tuple[tuple[Table, Table], ...] = (
     (IMPRESSIONS, IMPRESSIONS_REJECTED),
 )
 
-# They write down what a night left behind, or look after it; their seconds are not a step of it.
+# They record or maintain the state of the warehouse; their seconds are not a step of a night.
 _NO_STEP_OF_A_NIGHT = ("run_night", "maintain_tables", "erase_user", "rollback")
-_UNTRAINED = "untrained"  # kept for comparison only: nothing was trained, nothing is served from it
+_UNTRAINED = "untrained"  # kept for comparison only
 
 
 @dataclass(frozen=True)
-class Training:
-    """One checkpoint: the name it is served under, its version, and what was logged while it trained."""
+class TrainedModel:
+    """A checkpoint in use: its task, its version, and the log of its training."""
 
     name: str
     model_version: str
     manifest: Mapping[str, Any]
-    log: pd.DataFrame  # one row per logged step; columns as far as they were logged
+    log: pd.DataFrame  # one row per logged step
 
 
 @dataclass(frozen=True)
 class Example:
-    """One user: recent items (newest first), what came after `as_of`, and candidates per (task, source)."""
+    """One user: recent items (newest first), items after `as_of`, and candidates per (task, source)."""
 
     user_id: str
     history: list[tuple[str, str]]  # item_id, scene
@@ -146,7 +146,7 @@ class Night:
         if not rankers or not self.tables.rows_if_any(RANKING_SCORES):
             return {}
         features = self.tables.frame(RANKING_FEATURES, [c.IMPRESSION_ID, c.LABEL, c.SPLIT])
-        # With the vectors of every task; what one ranking model has learned from is no test for any.
+        # Over all tasks: an impression that one ranking model has learned from is not tested on any.
         is_learned_from = features.loc[features[c.SPLIT] != c.TEST, c.IMPRESSION_ID].unique()
         tested = features[~features[c.IMPRESSION_ID].isin(is_learned_from)].drop_duplicates(c.IMPRESSION_ID)
         found = {}
@@ -170,12 +170,12 @@ class Night:
         return self.tables.dataset(ITEMS).count_rows(filter=has_text)
 
     @cached_property
-    def trainings(self) -> list[Training]:
+    def trainings(self) -> list[TrainedModel]:
         """The newest checkpoint of each task: Universal Training first, then by name."""
         in_use = checkpoints_in_use(self._checkpoints)
         names = sorted(in_use.keys() - {_UNTRAINED}, key=lambda name: (name != ALL_TASK, name))
         return [
-            Training(
+            TrainedModel(
                 name=name,
                 model_version=in_use[name],
                 manifest=checkpoint_manifest(self._checkpoints, in_use[name]),
@@ -186,7 +186,7 @@ class Night:
 
     @cached_property
     def published(self) -> dict[str, str] | None:
-        """Task -> model_version that is read behind the encoders; None where nothing was ever published."""
+        """Task -> published model_version; None where nothing was ever published."""
         if not self.tables.exists(PUBLISHED_MODELS):
             return None
         rows = self.tables.frame(PUBLISHED_MODELS, [c.TASK, c.MODEL_VERSION])
@@ -232,7 +232,7 @@ class Night:
 
     @property
     def _served(self) -> set[str]:
-        """Model versions that are served; pointers that cannot be read are the training section's to report."""
+        """Model versions that are served; unreadable pointers are reported by the training section."""
         if self.published is not None:
             return set(self.published.values())
         try:
@@ -253,7 +253,7 @@ class Night:
         }
 
     def _future(self, users: list[str]) -> dict[str, frozenset[str]]:
-        """Items each user came to in the test days after `as_of`."""
+        """Items of each user in the test days after `as_of`."""
         end = self.settings.as_of + timedelta(days=self.settings.evaluation.test_days)
         where = pc.field(c.USER_ID).isin(users) & ~self._is_known & (pc.field(c.EVENT_TS) < _instant(end))
         rows = self.tables.frame(EVENTS, [c.USER_ID, c.ITEM_ID], where)
@@ -261,7 +261,7 @@ class Night:
 
 
 def read_metric_log(path: Path) -> pd.DataFrame:
-    """``metrics.jsonl`` as a frame; a torn line (a killed run's last) is left out, a missing file is an empty frame."""
+    """``metrics.jsonl`` as a frame; an incomplete line is left out, a missing file is an empty frame."""
     records = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():

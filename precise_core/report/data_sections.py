@@ -14,11 +14,11 @@ from precise_core.report.data import SOURCES, Night, records
 from schemas import IMPRESSIONS, ITEM_EMBEDDINGS, ITEMS, RUNS, TRAINING_WINDOWS, USER_SEQUENCES, VALIDATION_RESULTS
 from schemas import columns as c
 
-_MANY = 15  # longest list of scenes or reasons that is still read
+_MANY = 15  # longest list of scenes or reasons
 
 
 def intake(night: Night) -> list[Block]:
-    """What came in, and what was rejected and why."""
+    """Rows accepted and rejected by source, and the reasons."""
     if not any(night.tables.exists(accepted) for accepted, _ in SOURCES):
         raise Skip("nothing has been ingested yet (jobs/ingest.py)")
     rows = []
@@ -107,7 +107,7 @@ def scenes(night: Night) -> list[Block]:
 
 
 def popularity(night: Night) -> list[Block]:
-    """How unequal items are, how many the model has never seen, and how many bring text."""
+    """How unequal items are, how many the model has not been trained on, and how many have text."""
     counts = night.item_popularity
     if counts.empty:
         raise Skip(f"no event lies before as_of {night.settings.as_of:%Y-%m-%d}")
@@ -147,7 +147,7 @@ def _item_kinds(night: Night, with_events: int) -> list[tuple[str, int, int]]:
 
 
 def checks(night: Night) -> list[Block]:
-    """The latest verdict of every expectation, broken ones first, and what the gates cost. Counts only, no value."""
+    """The latest result of every expectation, failed ones first, and the cost of the gates. Counts only, no values."""
     if not night.tables.rows_if_any(VALIDATION_RESULTS):
         raise Skip("no table was checked")
     checks = night.checks
@@ -225,7 +225,7 @@ def job_grid(runs: pd.DataFrame) -> Grid:
 
 
 def _job_labels(runs: pd.DataFrame) -> list[str]:
-    """A name per run: the job, and where several of its runs are current (one per task) what each made."""
+    """A name per run: the job, and where several of its runs are current (one per task) its artefacts."""
     labels = []
     for row in records(runs):
         alone = (runs[c.JOB] == row.job).sum() == 1

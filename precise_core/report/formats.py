@@ -50,7 +50,7 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def against(ours: float, other: float) -> str:
-    """``.137 against .292``; more digits where three would show two different figures as one."""
+    """``.137 against .292``; more digits where three would show two different figures as equal."""
     for digits in (3, 4, 5):
         left, right = figure(ours, digits), figure(other, digits)
         if left != right or ours == other:
@@ -64,7 +64,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """``12.5 %``; a share that is not nothing never reads as 0, one that is not all never as 100."""
+    """``12.5 %``; a share above 0 is never shown as 0, one below 1 never as 100."""
     if _absent(share):
         return "–"
     assert share is not None
@@ -106,7 +106,7 @@ def size(size_bytes: int) -> str:
 
 
 def system_name(system: str) -> str:
-    """A system as people say it: ``most_popular_7d`` becomes ``most popular (7 days)``."""
+    """A readable name of a system: ``most_popular_7d`` becomes ``most popular (7 days)``."""
     if system in _SYSTEM_NAMES:
         return _SYSTEM_NAMES[system]
     if system.startswith("most_popular"):

@@ -12,7 +12,7 @@ from precise_core.evaluation.impressions import calibration, calibration_error
 from precise_core.report import formats, plots
 from precise_core.report import verdicts as v
 from precise_core.report.blocks import Block, Cell, Grid, Heading, Listing, Person, Plot, Plots, Skip, Text, Verdicts
-from precise_core.report.data import Example, Night, Training
+from precise_core.report.data import Example, Night, TrainedModel
 from schemas import EVALUATION_METRICS, IMPRESSIONS
 from schemas import columns as c
 
@@ -48,14 +48,14 @@ def training(night: Night) -> list[Block]:
     return blocks
 
 
-def _state(night: Night, run: Training) -> str:
+def _state(night: Night, run: TrainedModel) -> str:
     if night.published is None:
         return ""
     published = night.published.get(run.name)
     return ", published" if published == run.model_version else f", not published; in use is {published or 'none'}"
 
 
-def _curves(run: Training, name: str) -> list[Plot]:
+def _curves(run: TrainedModel, name: str) -> list[Plot]:
     figures = []
     if "loss" in run.log and run.log["loss"].notna().any():
         steps, values = _thinned(run.log, "loss")
@@ -144,7 +144,7 @@ def ranking(night: Night) -> list[Block]:
 
 
 def _calibration(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[Block]:
-    """Per ranking model, the share that was taken beside the probability it was given."""
+    """Per ranking model, the observed share against the predicted probability."""
     figures = []
     for number, (system, (labels, probabilities)) in enumerate(scored.items()):
         error = formats.figure(calibration_error(labels, probabilities))
@@ -209,7 +209,7 @@ def _dots(question: str, found: list[v.Score]) -> list[plots.Dot]:
 
 
 def _tint(question: str, system: str) -> plots.Tint:
-    """Ours in the accent colour, our untrained selves in a pale one, references grey: the same everywhere."""
+    """Our systems in the accent colour, the untrained model in a pale one, references grey."""
     if v.is_ours(question, system):
         return "accent"
     return "soft" if system.startswith("PRECISE") else "reference"
@@ -282,7 +282,7 @@ def _headline_grid(caption: str, question: str, columns: Mapping[str, list[v.Sco
 
 
 def examples(night: Night) -> list[Block]:
-    """A few users: what they did, what they are recommended, and what they then did."""
+    """A few users: their history, their candidates, and what they did next."""
     if not night.settings.evaluation.example_users:
         raise Skip("evaluation.example_users is 0")
     people = night.examples(night.settings.evaluation.example_users, _HISTORY, _CANDIDATES)
@@ -310,4 +310,4 @@ def _person(number: int, person: Example, titles: dict[str, str]) -> Person:
             notes += ["again"] if item in had else []
             cells.append(Cell(titles[item], ", ".join(notes), item in person.future))
         lists.append(Listing(f"{formats.system_name(source)} for {task}", cells))
-    return Person(f"User {number}", lists)  # the page is kept, and says nobody's id
+    return Person(f"User {number}", lists)  # no user id: the page is kept

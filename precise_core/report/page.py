@@ -46,15 +46,15 @@ _STYLES = {"win": "green", "loss": "red", "tie": "yellow"}
 def build_report(warehouse: Path, settings: Settings, out: Path) -> Path:
     """Write the report of ``warehouse`` to the HTML file ``out``, whole or not at all.
 
-    A part of the night that is missing leaves a section that says so; nothing missing makes the report fail. The same
-    warehouse gives the same bytes.
+    A missing part of the night is reported in its section and never makes the report fail. The same warehouse gives the
+    same bytes.
     """
     replace_file(out, _render(Night(warehouse, settings)))
     return out
 
 
 def print_summary(warehouse: Path, settings: Settings, console: Console | None = None) -> None:
-    """Print the main figures per task, who wins, and the seconds per job, as far as they are there."""
+    """Print the main figures per task, the verdicts, and the seconds per job, as far as they exist."""
     console = console or Console()
     night = Night(warehouse, settings)
     blocks: list[Block] = [Text("Nothing has been evaluated yet (jobs/evaluate.py).")]
@@ -97,7 +97,7 @@ def _render(night: Night) -> str:
 
 
 def _section(night: Night, anchor: str, title: str, build: Callable[[Night], list[Block]]) -> Section:
-    """A section, or the reason why there is none: one broken part must not cost the report of the whole night."""
+    """A section, or the reason why there is none: an error in one part must not stop the whole report."""
     try:
         return Section(anchor=anchor, title=title, blocks=build(night))
     except Skip as reason:
@@ -116,7 +116,7 @@ def _headlines(night: Night) -> list[Verdict]:
 
 
 def _facts(night: Night) -> list[tuple[str, str]]:
-    """(label, value) of the few figures everybody looks for first."""
+    """(label, value) of the main figures."""
     tables = night.tables
     facts: list[tuple[str, str]] = []
     if tables.exists(EVENTS):

@@ -112,7 +112,7 @@ def bars(
 
 
 def histogram(name: str, lengths: Sequence[int], weights: Sequence[int], description: str, *, unit: str) -> Markup:
-    """How many users have sequences of which length, in at most 40 bins of whole numbers."""
+    """Users by the length of their sequence, in at most 40 bins of whole numbers."""
     longest = max(lengths)
     step = max(1, -(-longest // 40))
     edges = [edge - 0.5 for edge in range(1, longest + 1 + step, step)]

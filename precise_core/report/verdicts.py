@@ -1,7 +1,7 @@
-"""Who wins where, in plain sentences, read off the evaluation's figures: a frame in, sentences out.
+"""Which systems win, in plain sentences, from the rows of `evaluation_metrics`.
 
-A win or a loss is decided by the value; where the two confidence intervals overlap the sentence says so, because the
-difference may then be chance. Such a win is not counted as one (outcome `tie`); such a loss stays a loss.
+A win or a loss is decided by the value; where the two confidence intervals overlap the sentence notes it, because the
+difference may then be chance. Such a win counts as a `tie`; such a loss stays a loss.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Score:
     users: int
 
     def overlaps(self, other: Score) -> bool:
-        """Whether both have an interval and the two meet."""
+        """Whether both have an interval and the two overlap."""
         if None in (self.low, self.high, other.low, other.high):
             return False
         return self.low <= other.high and other.low <= self.high  # type: ignore[operator]
 
 
 def judge(metrics: pd.DataFrame) -> list[Verdict]:
-    """Who wins per question, task and filter, from the rows of `evaluation_metrics` of one `as_of`."""
+    """The verdicts per question, task and filter, from the rows of `evaluation_metrics` of one `as_of`."""
     return [*_whole_catalog(metrics, RETRIEVAL), *_whole_catalog(metrics, RECALL), *_ranking(metrics)]
 
 
@@ -71,7 +71,7 @@ def is_ours(question: str, system: str) -> bool:
 
 
 def headline_metric(metrics: pd.DataFrame, question: str) -> tuple[str, int] | None:
-    """The metric and cut that a question is decided on: NDCG (recall: Recall) at 50, or at the largest cut below."""
+    """The deciding metric and cut of a question: NDCG (recall: Recall) at 50, or at the largest cut below."""
     of_question = metrics[metrics["question"] == question]
     order = {RETRIEVAL: ("ndcg", "recall"), RECALL: ("recall", "hit_rate", "ndcg"), RANKING: RANKING_METRICS}
     for metric in order[question]:
@@ -103,13 +103,13 @@ def scores(
 
 
 def tasks_of(metrics: pd.DataFrame, question: str) -> list[str]:
-    """Tasks a question was asked for: `all` first, then by name."""
+    """Tasks with figures of a question: `all` first, then by name."""
     found = metrics.loc[metrics["question"] == question, c.TASK].unique()
     return sorted(found, key=lambda task: (task != ALL_TASK, task))
 
 
 def same_impressions(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The ranking rows under one task where every ranker has one row set: all of them scored the same impressions."""
+    """The ranking rows, as one task where every ranker has rows of one task: all scored the same impressions."""
     ranking = metrics[metrics["question"] == RANKING]
     is_one_set = (ranking.groupby("system")[c.TASK].nunique() <= 1).all()
     return ranking.assign(**{c.TASK: ALL_TASK}) if is_one_set else ranking
@@ -160,7 +160,7 @@ def _sides(question: str, ranked: list[Score]) -> tuple[list[Score], list[Score]
 
 
 def _named_pairs(ours: list[Score], ranked: list[Score], references: list[Score]) -> Iterator[tuple[Score, Score]]:
-    """Comparisons everybody asks for that the one with the best reference does not answer."""
+    """Further pairs to compare, beside each system with the best reference."""
     by_name = {score.system: score for score in ranked}
     universal = by_name.get(c.PRECISE_UT)
     if universal and c.PRECISE_UNTRAINED in by_name:
@@ -237,7 +237,7 @@ def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]
 
 
 def _chance(gain: Score) -> str:
-    """What the paired interval says; it is narrower than the two intervals beside each other."""
+    """Caveat by the paired interval, which is narrower than the two separate ones."""
     assert gain.low is not None and gain.high is not None
     return ", may be chance" if gain.low <= 0 <= gain.high else ", paired interval without 0"
 

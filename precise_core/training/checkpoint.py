@@ -277,17 +277,17 @@ def write_checkpoint(
     return Checkpoint.open(out / version)
 
 
-def publish_latest(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
+def put_in_use(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
     """Make ``checkpoint`` the one in use for ``task_key`` (a task, or ``untrained``), in one step."""
     replace_file(checkpoint_pointer(out, task_key), json.dumps({"model_version": checkpoint.model_version}))
 
 
-def unpublish(out: str | Path, task_key: str) -> None:
+def take_out_of_use(out: str | Path, task_key: str) -> None:
     """From now on no checkpoint is in use for ``task_key``; the folders stay."""
     checkpoint_pointer(out, task_key).unlink(missing_ok=True)
 
 
-def is_published(out: str | Path, task_key: str) -> bool:
+def is_in_use(out: str | Path, task_key: str) -> bool:
     """Whether a checkpoint is in use for ``task_key``."""
     return checkpoint_pointer(out, task_key).is_file()
 

@@ -12,7 +12,7 @@ from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.training import collectives as distribution
-from precise_core.training.checkpoint import UNTRAINED, Checkpoint, publish_latest
+from precise_core.training.checkpoint import UNTRAINED, Checkpoint, put_in_use
 from precise_core.training.config import UniversalConfig
 from precise_core.training.continuation import (
     frequencies_since,
@@ -44,9 +44,9 @@ def train_universal(
 ) -> Checkpoint:
     """Train on the `train` windows of the task and write the epoch with the best validation NDCG@50.
 
-    The untrained model is written too and, when the training has ended well, published under ``untrained``, so that
-    evaluation can show what was learned. The trained one is not published: that is the caller's decision. Called again
-    after a kill, with the same arguments, it continues at the last saved step.
+    The untrained model is written too and, when the training has ended well, put in use as ``untrained``, so that
+    evaluation can show what was learned; the caller decides about the trained one. Called again after a kill, with the
+    same arguments, it continues at the last saved step.
 
     With ``parent`` that model is continued instead: it gets rows for the catalog's new items and tokens, and learns the
     windows whose newest event is not older than the parent's ``as_of``. No untrained model is written then.
@@ -88,17 +88,13 @@ def train_universal(
         raise NothingNewError(f"{task}: validation never improved; {parent.model_version} stays in use")
     checkpoint = run.write(result, frequencies_V)
     if untrained is not None and distribution.rank() == 0:
-        publish_latest(inputs.out, UNTRAINED, untrained)
+        put_in_use(inputs.out, UNTRAINED, untrained)
     run.resume.clear()
     return checkpoint
 
 
 def new_since(parent: Checkpoint, model_config: ModelConfig, catalog: ItemCatalog) -> int:
-    """Epoch seconds from which events are new to ``parent``, which must fit the configuration and the catalog.
-
-    Raises:
-        CheckpointError: It does not say what it has learnt.
-    """
+    """Epoch seconds from which events are new to ``parent``, which must fit the configuration and the catalog."""
     if parent.manifest.as_of is None:
         raise CheckpointError(
             f"checkpoint {parent.model_version} does not say up to when it has learnt; {_FROM_SCRATCH}"
@@ -111,7 +107,7 @@ def new_since(parent: Checkpoint, model_config: ModelConfig, catalog: ItemCatalo
 def _feeds(
     inputs: TrainingInputs, config: UniversalConfig, since: int | None, parent: Checkpoint | None
 ) -> tuple[WindowFeed, WindowFeed]:
-    """The train and the validation windows; where a parent could stay in use, none of either is no fault."""
+    """The train and the validation windows; with a parent, which can stay in use, having none is a NothingNewError."""
     try:
         learnt = inputs.window_feed(c.TRAIN, config.batch_size, since)
         return learnt, inputs.window_feed(c.VALIDATION, config.batch_size)

@@ -27,18 +27,14 @@ def universal_loss(
     frequencies_V: torch.Tensor,
     is_trained_V: torch.Tensor | None = None,
 ) -> LossFunction:
-    """The loss that fits ``model.config.prediction``.
+    """The loss of ``model.config.prediction``.
 
     On several ranks the candidates are drawn from the targets of all of them, so that a batch has the negatives it
     would have in one process.
 
     Args:
-        frequencies_V: How often each item occurs in the windows that are learnt, tonight's alone on a continued night:
-            as often as it can be a target of this training.
+        frequencies_V: How often each item occurs in the windows that are learnt, tonight's alone on a continued night.
         is_trained_V: Items that uniform draws choose from, those of earlier nights among them; None = those that occur.
-
-    Raises (when built):
-        NothingToLearnError: The windows hold no item of the vocabulary.
     """
     if not frequencies_V.any():
         raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")

@@ -1,4 +1,4 @@
-"""Full ranking of the catalog for the held-out users; model selection looks at this and at nothing else.
+"""Full ranking of the catalog for the held-out users, the only criterion of model selection.
 
 U users, M truth items, V vocabulary rows, k cut.
 """
@@ -29,10 +29,8 @@ def validate(
 
     Ties are ranked as in the offline evaluation: a truth item comes after every other item of its score.
 
-    Args:
-        user_filter: `all` filters nothing; `new` takes the items of the user's window out of ranking and truth, so that
-            a training whose targets are new items is selected by them. The offline evaluation's `new` knows a user's
-            whole history.
+    With ``user_filter`` `new` the items of the user's window are removed from ranking and truth, so that a training
+    whose targets are new items is selected by them; the offline evaluation's `new` removes the whole history.
     """
     was_training = model.training
     model.eval()
@@ -85,7 +83,7 @@ def _hits(scores_BV: torch.Tensor, truth_BM: torch.Tensor, k: int) -> torch.Tens
     """True where the place of a list holds a truth item; truth items lose ties against others.
 
     A truth item's place is the number of other items that score no less plus the truth items before it, so that only
-    the k best others need to be found. Padding of ``truth_BM`` is 0, a row that scores -inf.
+    the k best others are needed. Padding of ``truth_BM`` is 0, a row that scores -inf.
     """
     truth_scores_BM = scores_BV.gather(1, truth_BM).sort(dim=1, descending=True).values
     others_BX, K = scores_BV.scatter(1, truth_BM, float("-inf")), min(k, scores_BV.shape[1])

@@ -20,7 +20,7 @@ _HEAD = "head."
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The model of step 0, and what its checkpoint will say about it.
+    """The model of step 0, and its description in the manifest.
 
     Attributes:
         model: Trained in place.
@@ -28,7 +28,7 @@ class Start:
         previous: The task's checkpoint that is continued, or whose head is kept.
         copied, kept, new: Parameters taken from ``parent``, from ``previous`` on a warm-up night, and fresh ones.
         since: Epoch seconds from which windows are new to it; None = all windows are learnt.
-        frequencies_V: Training events behind each row of its id table before this training.
+        frequencies_V: Training events of each row of its id table before this training.
         is_universal_trained_V: Whether Universal Training has trained the item, as of the last warm-up.
         universal, warm_up_as_of: The checkpoint and the night of the last warm-up.
         notes: For the manifest.

@@ -15,8 +15,8 @@ class MetricsLog:
 
     Args:
         folder: One per training; None = nothing is written.
-        known: Lines written before a kill, which the files shall hold and nothing after them; empty = a new training,
-            and what an older one left is removed.
+        known: Lines written before a kill: the files are cut back to them; empty = a new training, and the files of an
+            older one are removed.
     """
 
     def __init__(self, folder: Path | None, known: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -24,7 +24,7 @@ class MetricsLog:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if not known:  # another training: its curves are not to be mixed with the previous one's
+        if not known:  # another training: its curves must not be mixed with the previous one's
             for events in folder.glob("events.out.tfevents.*"):
                 events.unlink()
         self._file = folder / "metrics.jsonl"

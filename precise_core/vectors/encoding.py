@@ -1,6 +1,6 @@
-"""A checkpoint to vectors, in one process: what a Spark worker, the evaluation and a notebook all call.
+"""A checkpoint to vectors, in one process; called by Spark workers, the evaluation and notebooks.
 
-The model's device decides where it is computed; what goes in and what comes out are NumPy arrays.
+Computed on the model's device; inputs and outputs are NumPy arrays.
 
 B users, N items, L positions, T text tokens, D width.
 """
@@ -99,8 +99,6 @@ def encode_users(
     """Serving vectors of users, shape ``(B, D)`` float32, in the order given.
 
     Args:
-        model: Universal (causal, last state) or targeted (bidirectional, MLP over the concatenation).
-        catalog: Token ids of the items, and states of their texts for a contextual model.
         sequences: Item indices per user, oldest first; only the newest ``max_length`` are read.
         max_length: Positions the model was trained with.
         batch: Users per forward pass; users of similar length share one.
@@ -130,11 +128,7 @@ def _left_padded(items_E: np.ndarray, ends_B: np.ndarray, lengths_B: np.ndarray)
 
 
 def _finite(vectors_ND: np.ndarray, what: str) -> np.ndarray:
-    """The vectors, of an ``item`` or a ``user`` each.
-
-    Raises:
-        ModelError: One of them cannot be used.
-    """
+    """The vectors, of an ``item`` or a ``user`` each; ModelError where one cannot be used."""
     bad = ~np.isfinite(vectors_ND).all(axis=1) | (np.abs(vectors_ND).sum(axis=1) == 0)
     if bad.any():
         raise ModelError(f"{int(bad.sum())} of {len(bad)} {what} vectors are NaN, infinite or all zero")

@@ -1,4 +1,4 @@
-"""Gathers what the vectors of a checkpoint are made from and those that are stored, and writes what was encoded."""
+"""Gathers the inputs of a checkpoint's vectors and the stored ones, and writes what was encoded."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write_vectors(job: Job, update: Update, vectors: DataFrame) -> None:
 
 
 def end_update(job: Job, update: Update) -> int:
-    """Answer for the table where nothing had to be written; returns the checkpoint's vectors that it has now."""
+    """Record the table's version where nothing was written; returns the number of the checkpoint's vectors."""
     table = update.inputs.table
     if update.is_current:
         job.keep(table)

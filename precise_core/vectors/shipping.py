@@ -18,9 +18,9 @@ _shipped: set[tuple[str, str]] = set()
 def ship(spark: SparkSession, path: Path) -> str:
     """Make a file or folder available on every executor; returns the name to give to ``shipped``.
 
-    It travels as one archive, since Spark sends folders in local mode only. The name carries a hash of the content:
-    Spark keeps what it was first given under a name for as long as the session lives, so that an index built anew
-    under its old name would never arrive.
+    It is sent as one archive, since Spark sends folders in local mode only. The name has a hash of the content: Spark
+    keeps the first file of a name for as long as the session lives, so that an index built anew under its old name
+    would never arrive.
     """
     name = f"{path.stem}-{_digest(path)}.zip"
     key = (spark.sparkContext.applicationId, name)
@@ -37,7 +37,7 @@ def ship(spark: SparkSession, path: Path) -> str:
 
 
 def shipped(name: str) -> Path:
-    """In a worker: the folder with what ``ship`` sent, unpacked by whichever worker of the executor comes first."""
+    """In a worker: the folder with what ``ship`` sent, unpacked by the first worker of the executor."""
     archive = Path(SparkFiles.get(name))
     folder = archive.with_suffix("")
     if not folder.is_dir():

@@ -1,7 +1,7 @@
 """Batch encoding on Spark: Arrow in, Arrow out, one model per Python worker.
 
-A frame is encoded where it is read: give it as many partitions as there are cores. What is read row by row elsewhere
-stays in Arrow buffers here; `precise_core.vectors.batch_udf` is the same by Spark's own `predict_batch_udf`.
+A frame is encoded where it is read: give it as many partitions as there are cores. Rows stay in Arrow buffers;
+`precise_core.vectors.batch_udf` is the same by Spark's own `predict_batch_udf`.
 """
 
 from __future__ import annotations
@@ -107,8 +107,7 @@ def _encode_batch(model: Precise, batch: pa.RecordBatch) -> np.ndarray:
 
 
 def worker_model(checkpoint_name: str) -> Precise:
-    """In a worker: the model, on the task's GPU if Spark gave it one, with as many threads as the task has cores, so
-    that tasks of a machine do not fight."""
+    """In a worker: the model, on the task's GPU if Spark gave it one, with as many threads as the task has cores."""
     task = TaskContext.get()
     torch.set_num_threads(task.cpus() if task else 1)
     return load_encoder(shipped(checkpoint_name), gpu_of(task.resources() if task else {}))[1]
@@ -137,11 +136,7 @@ def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> C
 
 
 def one_version(vectors: DataFrame, model_version: str, table: Table) -> DataFrame:
-    """The rows of one checkpoint.
-
-    Raises:
-        VersionMixError: There are none; scoring with those of another checkpoint would be noise.
-    """
+    """The rows of one checkpoint; VersionMixError where there are none, since those of another one would be noise."""
     chosen = vectors.where(F.col(c.MODEL_VERSION) == model_version)
     if chosen.isEmpty():
         there = sorted(row[0] for row in vectors.select(c.MODEL_VERSION).distinct().collect())

@@ -1,4 +1,4 @@
-"""Which vectors of a checkpoint are missing, stale or left over, and what the table has to become."""
+"""Which vectors of a checkpoint are missing, stale or superfluous, and what the table has to become."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ _MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class VectorInputs:
-    """What the vectors of one checkpoint are made from, and those that are stored.
+    """The inputs of one checkpoint's vectors, and the stored ones.
 
     Attributes:
-        table: Where the vectors are.
-        checkpoint: What encodes them.
-        rows: One row per vector that there has to be, with what the encoder reads.
+        table: Of the vectors.
+        rows: One row per needed vector, with the encoder's inputs.
         stored: The checkpoint's rows of ``table``; None where no run has written the table yet.
-        fingerprint: Column of ``rows`` and of ``table``: equal where a stored vector is still what would be encoded.
-        spread: An integer that spreads ``rows`` evenly, for encoding them in parts.
-        most_parts: How many parts it can make.
+        fingerprint: Column of ``rows`` and of ``table``: equal where a stored vector is current.
+        spread: An integer that spreads ``rows`` evenly, for encoding them in at most ``most_parts`` parts.
     """
 
     table: Table
@@ -55,7 +53,7 @@ class VectorInputs:
 def differences(inputs: VectorInputs, *, full: bool = False) -> DataFrame:
     """key, is_needed, is_stored of everything that has no vector, a stale one, or one that is not needed any more.
 
-    ``full`` takes every stored vector for stale.
+    With ``full`` every stored vector counts as stale.
     """
     key = inputs.key
     needed = inputs.rows.select(key, F.col(inputs.fingerprint).alias(_NEEDED))
@@ -71,15 +69,15 @@ def differences(inputs: VectorInputs, *, full: bool = False) -> DataFrame:
 
 @dataclass(frozen=True)
 class Update:
-    """What has to be encoded, so that a job that was killed goes on with what is missing.
+    """What has to be encoded; after a kill the job continues with what is still missing.
 
-    Vectors that only come in addition (a new checkpoint, new items) are appended part by part. Where stored vectors
-    change or go, readers may be using them: everything new comes in one commit, beside the stored vectors that stay.
+    Additional vectors (a new checkpoint, new items) are appended part by part. Where stored vectors change or are
+    removed, readers may be using them: everything new comes in one commit, beside the stored vectors that stay.
 
     Attributes:
         stale: ``differences``, persisted.
-        needed: Vectors that there have to be; ``new`` of them are not stored yet, ``changed`` ones are stale.
-        gone: Stored vectors that are not needed any more.
+        needed: Number of needed vectors; ``new`` of them are not stored yet, ``changed`` ones are stale.
+        removed: Stored vectors that are not needed any more.
     """
 
     inputs: VectorInputs
@@ -87,16 +85,15 @@ class Update:
     needed: int
     new: int
     changed: int
-    gone: int
+    removed: int
 
     @classmethod
     def of(cls, inputs: VectorInputs, *, full: bool = False) -> Update:
-        """``full`` encodes everything, whatever is stored."""
         stale = differences(inputs, full=full).persist()
         counts = stale.agg(
             F.count_if(F.col(_NEEDED) & ~F.col(_STORED)).alias("new"),
             F.count_if(F.col(_NEEDED) & F.col(_STORED)).alias("changed"),
-            F.count_if(~F.col(_NEEDED)).alias("gone"),
+            F.count_if(~F.col(_NEEDED)).alias("removed"),
         ).collect()[0]
         return cls(inputs, stale, inputs.rows.count(), **counts.asDict())
 
@@ -106,12 +103,12 @@ class Update:
 
     @property
     def in_words(self) -> str:
-        return f"{self.encoded:,} encoded, {self.needed - self.encoded:,} kept, {self.gone:,} removed"
+        return f"{self.encoded:,} encoded, {self.needed - self.encoded:,} kept, {self.removed:,} removed"
 
     @property
     def replaces(self) -> bool:
-        """Whether stored vectors change or go."""
-        return bool(self.changed or self.gone)
+        """Whether stored vectors change or are removed."""
+        return bool(self.changed or self.removed)
 
     @property
     def is_current(self) -> bool:
@@ -119,7 +116,7 @@ class Update:
         return self.inputs.stored is not None and not self.replaces and not self.new
 
     def parts(self, name: str, part_mib: float) -> Iterator[tuple[str, DataFrame]]:
-        """Name and rows of everything that is encoded, gated and committed together; nothing where all is current."""
+        """Name and rows of each part that is encoded, gated and committed together; none where all is current."""
         todo = self.inputs.rows
         if self.new < self.needed:
             todo = todo.join(self.stale.where(_NEEDED).select(self.inputs.key), on=self.inputs.key, how="left_semi")
@@ -140,10 +137,10 @@ class Update:
         return kept.unionByName(vectors).coalesce(_files(self.needed, self.inputs.width, part_mib))
 
     def _spread_out(self, rows: DataFrame) -> DataFrame:
-        """As many partitions as tasks run at once: a few large files would otherwise be encoded by a few of them."""
+        """As many partitions as tasks run at once: a few large files would otherwise be encoded by a few tasks."""
         return rows.repartition(rows.sparkSession.sparkContext.defaultParallelism, self.inputs.key)
 
 
 def _files(rows: int, width: int, part_mib: float) -> int:
-    """How many files of about ``part_mib`` the vectors of so many rows fill."""
+    """Number of files of about ``part_mib`` for the vectors of ``rows`` rows."""
     return max(1, math.ceil(rows * width * 4 / (part_mib * _MIB)))

@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from precise_core import consume
 from precise_core.consume.join_spark import join_vectors as join_in_spark
-from precise_core.consume.join_spark import still_there
+from precise_core.consume.join_spark import readable_publications
 from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError, SchemaError, VersionMixError
 from schemas import ITEM_EMBEDDINGS, PUBLISHED_MODELS, USER_EMBEDDINGS, Table
 from schemas import columns as c
@@ -222,18 +222,18 @@ def test_publications_whose_files_are_gone_are_left_out(tmp_path: Path, rows: pd
     for day, version in enumerate(["a", "b", "c"]):
         world.publish(MONDAY + day * DAY, version, ["u1"], ["i1"])
     history = consume.publication_history(tmp_path)
-    assert still_there(tmp_path, history) == history
+    assert readable_publications(tmp_path, history) == history
     path = str(tmp_path / "tables" / "user_embeddings")
     files = [set(DeltaTable(path, version=version).file_uris()) for version in range(3)]
     for file in files[1] - files[2]:
         Path(file).unlink()
-    assert [was.model_version for was in still_there(tmp_path, history)] == ["c"]
+    assert [was.model_version for was in readable_publications(tmp_path, history)] == ["c"]
     with pytest.raises(HistoryGoneError, match="files of version 1 are gone"):
         consume.join_vectors(rows, tmp_path, version=consume.AS_OF, **NAMES)
     for file in files[2]:
         Path(file).unlink()
     with pytest.raises(HistoryGoneError, match="the vectors that were published for 'all' are gone"):
-        still_there(tmp_path, history)
+        readable_publications(tmp_path, history)
 
 
 def test_history_begins_where_the_log_does(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from precise_core.index.config import IndexConfig
 from precise_core.index.engine import choose_kind
 from precise_core.index.index import VectorIndex, _check_queries, build_index, measure_recall
 from precise_core.recall.config import RecallConfig
-from precise_core.recall.recall import Candidates, recall_u2i, recall_u2i2i
+from precise_core.recall.recall import RecalledItems, recall_u2i, recall_u2i2i
 
 VERSION = "universal-1"
 
@@ -215,7 +215,7 @@ def test_a_changed_or_missing_file_is_refused(tmp_path: Path, name: str) -> None
         VectorIndex.open(tmp_path / "index", VERSION)
 
 
-def items_of(candidates: Candidates, user: int) -> list[int]:
+def items_of(candidates: RecalledItems, user: int) -> list[int]:
     return candidates.item_rows_C[candidates.user_rows_C == user].tolist()
 
 

@@ -20,7 +20,7 @@ from precise_core.index.index import build_index
 from precise_core.operations.maintenance import unused_artefacts
 from precise_core.operations.rollback import begin, state_after, whole_state
 from precise_core.run.job import Job
-from precise_core.training.checkpoint import publish_latest, unpublish
+from precise_core.training.checkpoint import put_in_use, take_out_of_use
 from precise_core.warehouse.care import content_changed, live_files
 from precise_core.warehouse.erasure_list import ErasureList
 from precise_core.warehouse.tables import Warehouse
@@ -47,7 +47,7 @@ def job_of(warehouse: Path, name: str, **arguments: Any) -> Job:
 
 def train(warehouse: Path, seed: int) -> str:
     checkpoint = write(warehouse / "checkpoints", make_model(seed=seed))
-    publish_latest(warehouse / "checkpoints", "all", checkpoint)
+    put_in_use(warehouse / "checkpoints", "all", checkpoint)
     return checkpoint.model_version
 
 
@@ -218,7 +218,7 @@ def test_the_state_after_a_single_job_is_put_together_from_the_runs_before(night
     reader = job_of(warehouse, "recall")
     reader.input_versions = {ITEM_EMBEDDINGS.name: 0}  # published vectors, older than the newest
     end_of(reader, datetime(2024, 3, 2, 1, 30, tzinfo=UTC))
-    unpublish(warehouse / "checkpoints", "share")
+    take_out_of_use(warehouse / "checkpoints", "share")
     targeted = job_of(warehouse, "train_targeted")
     targeted.artefacts = {"checkpoint:share": ""}  # there was nothing to learn: none is in use
     targeted_id = end_of(targeted, datetime(2024, 3, 2, 2, tzinfo=UTC))

@@ -224,7 +224,7 @@ def test_users_of_a_list_are_told_and_not_kept(
     assert run("score_pairs", house, "--task", "all", "--set", "scoring.tables=[]", "--pairs", listed) == 2
     assert "e.g. [('ghost|7', '12')]" in " ".join(capsys.readouterr().out.split())
     runs = arrow_table(house, "runs").to_pylist()
-    assert f"no item vector), e.g. {NOT_KEPT}; the scores of before stay" in str(runs)
+    assert f"no item vector), e.g. {NOT_KEPT}; the previous scores stay" in str(runs)
     for table in (house / "tables").iterdir():
         found = find_traces(str(table), ["ghost|7"])
         assert (found.left, found.elsewhere) == (0, 0), table.name

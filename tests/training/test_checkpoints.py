@@ -11,7 +11,7 @@ import torch
 
 from precise_core.errors import CheckpointError
 from precise_core.models.precise import Precise, Stage, fuse_distinct
-from precise_core.training.checkpoint import Checkpoint, latest, publish_latest, write_checkpoint
+from precise_core.training.checkpoint import Checkpoint, latest, put_in_use, write_checkpoint
 from tests.torch_world import tiny_model, world_catalog
 
 FILES = ["model.safetensors", "items.safetensors", "manifest.json", "metrics.jsonl"]
@@ -140,9 +140,9 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_pointer_names_the_checkpoint_in_use(tmp_path: Path) -> None:
     first, second = write(tmp_path), write(tmp_path, make_model(seed=1))
-    publish_latest(tmp_path, "all", first)
+    put_in_use(tmp_path, "all", first)
     assert latest(tmp_path, "all").model_version == first.model_version
-    publish_latest(tmp_path, "all", second)
+    put_in_use(tmp_path, "all", second)
     assert latest(tmp_path, "all").model_version == second.model_version
 
 
@@ -163,4 +163,4 @@ def test_a_pointer_that_points_nowhere_good_is_refused(tmp_path: Path, content: 
 
 def test_a_task_name_cannot_leave_the_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="letters, digits and _ only"):
-        publish_latest(tmp_path, "../up", write(tmp_path))
+        put_in_use(tmp_path, "../up", write(tmp_path))
