@@ -51,8 +51,8 @@ class SystemTraining:
 def train_system(job: Job, stage: str, tasks: Sequence[str]) -> SystemTraining:
     """Train one system with the seed of the job's configuration.
 
-    ``stage`` `universal`: one model for every task; `targeted`: one for every task but `all` that has something to learn
-    from, started from the universal one; `task`: one from scratch for each of these.
+    ``stage`` `universal`: one model for every task; `targeted`: one for every task but `all` that has something to
+    learn from, started from the universal one; `task`: one from scratch for each of these.
     """
     if stage == "task":
         return _of_each_task(tasks, lambda task: train_universal_once(job, task), [], {})
