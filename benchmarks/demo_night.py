@@ -59,7 +59,7 @@ def _seconds(settings: Settings, data: str) -> None:
 
 def _retrieval(metrics: pd.DataFrame, task: str, user_filter: str) -> dict[str, float]:
     """NDCG@50 by system, best first."""
-    asked = metrics[
+    chosen = metrics[
         (metrics["question"] == "retrieval")
         & (metrics[c.TASK] == task)
         & (metrics["user_filter"] == user_filter)
@@ -67,7 +67,7 @@ def _retrieval(metrics: pd.DataFrame, task: str, user_filter: str) -> dict[str, 
         & (metrics["metric"] == "ndcg")
         & (metrics["k"] == 50)
     ]
-    return dict(asked.sort_values("value", ascending=False)[["system", "value"]].to_numpy().tolist())
+    return dict(chosen.sort_values("value", ascending=False)[["system", "value"]].to_numpy().tolist())
 
 
 def _read(settings: Settings, table: Table) -> pd.DataFrame:

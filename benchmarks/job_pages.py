@@ -1,6 +1,6 @@
 """Write the heads of docs/jobs/*.md, what a job does, reads and writes, and its flags: `make references`.
 
-A head stands between two marks and is made of the job's docstring and parser; what is below it is written by hand.
+A head is between two marks and is made of the job's docstring and parser; what is below it is written by hand.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def head(job: str) -> str:
         if action.option_strings and not _EVERYWHERE & set(action.option_strings)
     ]
     paragraphs = [_CODE.sub(r"`\1`", part) for part in (module.__doc__ or "").strip().split("\n\n")]
-    told = "\n\n".join(_TABLE.sub(r"`\1`", part) if part.startswith("Reads") else part for part in paragraphs)
+    text = "\n\n".join(_TABLE.sub(r"`\1`", part) if part.startswith("Reads") else part for part in paragraphs)
     own = f"**Flags** beside [those of every job](README.md#flags): {'; '.join(flags)}\n" if flags else ""
-    return f"<!-- head of {job} -->\n\n{told}\n\n{own}\n".rstrip("\n") + "\n\n<!-- end of the head -->\n"
+    return f"<!-- head of {job} -->\n\n{text}\n\n{own}\n".rstrip("\n") + "\n\n<!-- end of the head -->\n"
 
 
 def render(page: str) -> str:

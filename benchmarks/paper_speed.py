@@ -2,7 +2,7 @@
 
 FOLDER holds Amazon Beauty (docs/data_sets.md: amazon-5core-ordered). Two epochs of Universal Training as
 conf/paper.yaml configures it for that data, through the platform's own feed and loop: one of the first phase of
-alternate training (token table frozen), one of the second. The clock stands still during validation. Token vectors
+alternate training (token table frozen), one of the second. The clock stops during validation. Token vectors
 start at random here, which costs a step as much as the language model's. Then the same again with bf16 autocast, to
 see whether `universal.precision: auto`, which is fp32 on a CPU, is right.
 """

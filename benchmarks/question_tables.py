@@ -38,10 +38,10 @@ class Question:
             differences.setdefault(row["reference"], []).append(row)
         self.to = {reference: _by_key(rows, user_filter) for reference, rows in differences.items()}
         self.differences = self.to[self.reference]
-        asked = in_order(system for system, _ in self.figures)
+        evaluated = in_order(system for system, _ in self.figures)
         trained = [name for system in experiment["trained"] for name in (system, with_history(system))]
-        self.models = [system for system in trained if system in asked]
-        self.systems = [*self.models, *(system for system in asked if system not in self.models)]
+        self.models = [system for system in trained if system in evaluated]
+        self.systems = [*self.models, *(system for system in evaluated if system not in self.models)]
 
     def lines(self) -> list[str]:
         parts = [*self.first_table(), *self._gap(), *self._of_groups()]
@@ -69,8 +69,8 @@ class Question:
         keys = [("all", "recall", 10), ("all", "ndcg", 10), ndcg]
         pairs = [f"{self._value(self.reference, key)} → {self._value(best, key)}" for key in keys]
         beside = f"{best_simple} {number(self._mean(best_simple, ndcg))}" if best_simple else ""
-        asked = f"`{self.task}`" if self.user_filter == "all" else f"`{self.task}`, seen filtered"
-        return [title, asked, self.reference, best, *pairs, beside]
+        question = f"`{self.task}`" if self.user_filter == "all" else f"`{self.task}`, seen filtered"
+        return [title, question, self.reference, best, *pairs, beside]
 
     def _accuracy(self) -> list[Key]:
         """Recall and NDCG over all items, at every k that was measured."""
@@ -113,7 +113,7 @@ class Question:
         return parts
 
     def _differences(self, reference: str, found: Rows) -> list[str]:
-        """The table of the differences to one system; nothing where it was not asked."""
+        """The table of the differences to one system; empty where it was not evaluated."""
         compared = [system for system in self.systems if any((system, key) in found for key in _MAIN)]
         if not compared:
             return []
@@ -123,7 +123,7 @@ class Question:
     def _table(
         self, keys: Sequence[Key], systems: Sequence[str], cell: Cell, behind: Callable[[Key], str] = lambda _: ""
     ) -> list[str]:
-        """A row per system, a column per key; ``behind`` says what stands behind the name of a column."""
+        """A row per system, a column per key; ``behind`` is appended to the name of a column."""
         rows = [[system, *(cell(system, key) for key in keys)] for system in systems]
         return table(["system", *(_label(key) + behind(key) for key in keys)], rows)
 

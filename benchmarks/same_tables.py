@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("warehouses", nargs=2, type=Path, metavar="WAREHOUSE")
     one, other = parser.parse_args(argv).warehouses
     found = {table.name: difference(one, other, table.name) for table in TABLES if table not in _HISTORY}
-    for name, told in found.items():
-        print(f"{name}: {told or 'the same rows'}")
+    for name, what in found.items():
+        print(f"{name}: {what or 'the same rows'}")
     return int(any(found.values()))
 
 

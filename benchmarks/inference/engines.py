@@ -84,7 +84,7 @@ def loop_encoding(settings: Settings, _: Namespace) -> dict[str, Any]:
 
 
 def jobs_cold_and_changed(settings: Settings, arguments: Namespace) -> dict[str, Any]:
-    """Both jobs as a night runs them: everything, then what a share of changed users and items asks for."""
+    """Both jobs as a night runs them: everything, then the updates for a share of changed users and items."""
     spark = Job("benchmark", settings, Namespace()).spark
     house = Warehouse(settings.warehouse)
     found: dict[str, Any] = {"full": _both_jobs(settings)}

@@ -1,6 +1,6 @@
 """Ours: SASRec of the same size in the platform's own training loop, feed and evaluation, measured as the peers are.
 
-Training runs through train_universal (feed, checkpoints, validation after every epoch); the clock is told of every step
+Training runs through train_universal (feed, checkpoints, validation after every epoch); the clock sees every step
 as a progress bar would be. Prediction encodes all users and ranks the whole catalog exactly.
 
     .venv/bin/python -m benchmarks.peers.precise_sasrec --data build/peers/beauty --out build/peers/precise.json
@@ -46,7 +46,7 @@ from schemas import columns as c
 
 
 class ClockProgress:
-    """Tells the clock of every step; validation falls between two epochs."""
+    """Informs the clock of every step; validation falls between two epochs."""
 
     def __init__(self, clock: TrainingClock) -> None:
         self._clock = clock

@@ -123,7 +123,7 @@ def _train(model: SASRecModel, data: LeaveOneOut, clock: TrainingClock, argument
 
 
 def _dataset(events: pd.DataFrame) -> Dataset:
-    # RecTools orders by time only; the positions of a user stand in for it, a day each.
+    # RecTools orders by time only; the positions of a user are used as days.
     interactions = pd.DataFrame(
         {
             Columns.User: events["user"],
