@@ -5,13 +5,13 @@ A variant that has nothing to learn from yet is left out; its previous model, if
 Reads ranking_features and published_models. Writes a checkpoint folder per variant under <warehouse>/rankers.
 """
 
+from precise_core.artefacts import rankers_in_use
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.night import (
     put_rankers_in_use,
     ranker_folder,
-    rankers_in_use,
     ranking_slice,
     read_slice,
     variants,
@@ -25,7 +25,7 @@ from schemas import columns as c
 
 @command()
 def main(job: Job) -> None:
-    previous, rows, used = rankers_in_use(job), 0, 0
+    previous, rows, used = rankers_in_use(job.folder), 0, 0
     versions: dict[str, str] = {}
     for variant in variants(job):
         try:

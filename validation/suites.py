@@ -11,10 +11,6 @@ from schemas import Table
 from validation.checks import Check
 
 
-def nothing(frame: DataFrame) -> DataFrame:
-    return frame
-
-
 @dataclass(frozen=True)
 class TableSuite:
     """The checks of a table beyond its declaration.
@@ -26,4 +22,4 @@ class TableSuite:
 
     table: Table
     checks: Callable[..., list[Check]] = lambda: []
-    derive: Callable[[DataFrame], DataFrame] = nothing
+    derive: Callable[[DataFrame], DataFrame] = lambda frame: frame

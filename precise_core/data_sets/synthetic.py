@@ -102,14 +102,11 @@ def days_after_start(source: SyntheticSource, when: datetime) -> float:
     return (when - datetime.combine(source.start, time(), UTC)) / timedelta(days=1)
 
 
-def _start(source: SyntheticSource) -> Column:
-    return instant(datetime.combine(source.start, time(), UTC))
-
-
 def _at(source: SyntheticSource, day: Column) -> Column:
     """The instant ``day`` days (a fraction is fine) after the start, to the second."""
     seconds = F.floor(day * F.lit(_SECONDS_PER_DAY)).cast("bigint")
-    return F.timestamp_seconds(F.unix_seconds(_start(source)) + seconds)
+    start = instant(datetime.combine(source.start, time(), UTC))
+    return F.timestamp_seconds(F.unix_seconds(start) + seconds)
 
 
 def _published_day(source: SyntheticSource, item: Column) -> Column:
@@ -168,7 +165,7 @@ def _events(spark: SparkSession, source: SyntheticSource) -> DataFrame:
     rows = _with_drift(_computed(rows, day=day), source)
     rows = _computed(rows, topic=topic, home=home)
     rows = _computed(rows, item=_item(source, "event", F.col("topic"), F.col("home")))
-    scene = F.element_at(_scenes(source), F.col("home") + 1)
+    scene = F.element_at(F.array(*map(F.lit, source.scenes)), F.col("home") + 1)
     rows = _delivered(rows, source).select(
         F.concat(F.lit("event-"), F.concat_ws("-", "user", "number")).alias(c.EVENT_ID),
         _user_id(F.col("user")).alias(c.USER_ID),
@@ -214,10 +211,6 @@ def _delivered(rows: DataFrame, source: SyntheticSource) -> DataFrame:
     again = F.col("copy") * _uniform(source, "sent-again", "user", "number")
     delivered = _at(source, F.col("day") + again + F.when(is_late, delay).otherwise(0.0))
     return rows.where(delivered < instant(source.delivered_before))
-
-
-def _scenes(source: SyntheticSource) -> Column:
-    return F.array(*[F.lit(scene) for scene in source.scenes])
 
 
 def interests(spark: SparkSession, source: SyntheticSource, day: float = 0.0) -> DataFrame:

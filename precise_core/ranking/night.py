@@ -93,13 +93,8 @@ def put_rankers_in_use(job: Job, versions: dict[str, str]) -> None:
     artefacts.replace_file(artefacts.ranker_pointer(job.folder), json.dumps(versions, indent=2))
 
 
-def rankers_in_use(job: Job) -> dict[str, str]:
-    """ranker_version by system; empty where no training has had anything to learn from yet."""
-    return artefacts.rankers_in_use(job.folder)
-
-
 def current_rankers(job: Job) -> dict[str, str]:
-    """As ``rankers_in_use``; CheckpointError where no ranking model was trained yet."""
+    """As ``artefacts.rankers_in_use``; CheckpointError where no ranking model was trained yet."""
     if not artefacts.ranker_pointer(job.folder).is_file():
         raise CheckpointError(f"no ranking model in {ranker_folder(job)}; run jobs/train_ranker.py first")
-    return rankers_in_use(job)
+    return artefacts.rankers_in_use(job.folder)

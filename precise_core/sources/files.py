@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 from pyspark.errors import PySparkException
@@ -106,7 +106,7 @@ def read(spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequenc
     frames: dict[str, DataFrame | None] = dict.fromkeys(inputs_of(source))
     for name, spec in inputs_of(source).items():
         parts = [
-            read_mapped(spark, spec, _reader(spark, spec, batch))
+            read_mapped(spark, spec, partial(read_cells, spark, spec, batch))
             for batch in (whole(spec) if batches is None else batches.get(name, ()))
         ]
         frames[name] = reduce(DataFrame.unionByName, parts) if parts else None
@@ -146,10 +146,6 @@ def read_mapped(spark: SparkSession, spec: TableInput, read: ReadCells) -> DataF
     if isinstance(spec, EventsInput):
         return _map_events(spec, cells)
     return _map_items(spec, cells) if isinstance(spec, ItemsInput) else _map_impressions(spec, cells)
-
-
-def _reader(spark: SparkSession, spec: FileInput, batch: Batch) -> ReadCells:
-    return lambda needs: read_cells(spark, spec, batch, needs)
 
 
 def _without_missing(cells: DataFrame, spec: FileInput) -> DataFrame:

@@ -287,11 +287,6 @@ def take_out_of_use(out: str | Path, task_key: str) -> None:
     checkpoint_pointer(out, task_key).unlink(missing_ok=True)
 
 
-def is_in_use(out: str | Path, task_key: str) -> bool:
-    """Whether a checkpoint is in use for ``task_key``."""
-    return checkpoint_pointer(out, task_key).is_file()
-
-
 def latest(out: str | Path, task_key: str) -> Checkpoint:
     """The checkpoint in use for ``task_key``.
 

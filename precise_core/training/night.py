@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pyspark.sql import functions as F
 
-from precise_core.artefacts import CATALOGS
+from precise_core.artefacts import CATALOGS, checkpoint_pointer
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError, ConfigError, NothingNewError, NothingToLearnError
 from precise_core.feed.catalog import load_item_catalog, load_token_init, require_language_model
@@ -19,7 +19,7 @@ from precise_core.models.config import FusionConfig
 from precise_core.run.job import Job
 from precise_core.run.progress import StepProgress
 from precise_core.training import collectives as distribution
-from precise_core.training.checkpoint import Checkpoint, is_in_use, latest
+from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.continuation import newest_before, seconds_of
 from precise_core.training.launch import run_on_ranks
 from precise_core.training.setup import TrainingInputs
@@ -252,7 +252,7 @@ def latest_checkpoint(job: Job, task: str) -> Checkpoint:
 
 def checkpoint_in_use(job: Job, task: str) -> Checkpoint | None:
     """The checkpoint in use for a task, verified, or None where there is none; not recorded as an input."""
-    return latest(job.checkpoints, task) if is_in_use(job.checkpoints, task) else None
+    return latest(job.checkpoints, task) if checkpoint_pointer(job.checkpoints, task).is_file() else None
 
 
 def select_tasks(job: Job, named: Sequence[str] | None, among: Sequence[str] | None = None) -> list[str]:

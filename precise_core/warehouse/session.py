@@ -59,7 +59,7 @@ def get_session(app_name: str, config: SparkConfig) -> SparkSession:
     for key, value in (_SETTINGS | config.conf).items():
         builder = builder.config(key, value)
     builder = builder.config("spark.sql.shuffle.partitions", config.shuffle_partitions)
-    if not _under_spark_submit():
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
         builder = builder.master(config.master).config("spark.driver.memory", config.driver_memory)
         # One interpreter for driver and workers, whatever `python3` means on the path.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -113,10 +113,6 @@ def has_installed_jars() -> bool:
     """True where `make install` has put the Delta jars beside this environment's PySpark."""
     defaults = Path(str(resources.files("pyspark"))) / "conf" / "spark-defaults.conf"
     return defaults.is_file() and "io.delta_delta-spark" in defaults.read_text(encoding="utf-8")
-
-
-def _under_spark_submit() -> bool:
-    return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def _require_delta(session: SparkSession) -> None:
