@@ -60,7 +60,6 @@ class Command:
 
     Attributes:
         body: What the job does; for a job that runs another in its own run.
-        parser: The flags.
     """
 
     def __init__(self, name: str, doc: str | None, flags: Sequence[Flag], body: Callable[[Job], None]) -> None:

@@ -51,7 +51,6 @@ def join_vectors(
         rows: A pandas DataFrame or an Arrow table; ids are text, instants of any unit have a time zone.
         warehouse: The folder named `warehouse` in the configuration.
         at: Column with the instant that a row must not look beyond.
-        task: Whose user vectors.
         version: ``PUBLISHED``, ``AS_OF``, or the name of a checkpoint.
         user: Column with the user's id.
         item: Column with the item's id.

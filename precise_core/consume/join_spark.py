@@ -39,7 +39,6 @@ class PublishedVersion:
     """One publication of a task's vectors.
 
     Attributes:
-        model_version: The checkpoint.
         since: From when on its vectors were the ones to use; until the next publication's ``since``.
         space: Checkpoints that each went on from the previous one share a space; one from scratch has its own.
     """

@@ -22,7 +22,6 @@ class Publication:
     differ.
 
     Attributes:
-        model_version: The checkpoint.
         as_of: Its users were encoded with every event before this instant.
         valid_from: From when on its vectors are the ones to use: the later of ``as_of`` and the moment of the first
             publication; in a night of the past (a demo, a backfill) ``as_of``.

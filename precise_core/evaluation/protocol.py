@@ -58,8 +58,6 @@ class EvaluationTask:
         history: Items the user had before, bool CSR [U, N]; `new` removes them, `repeat` keeps only them.
         candidates_N: Mask of the items that may be recommended for the task.
         groups: Masks [N] by name (``groups.item_groups``).
-        ks: Cuts of the ranking.
-        samples: Of the bootstrap.
     """
 
     task: str

@@ -124,7 +124,6 @@ def require_language_model(table: DeltaSnapshot, name: str) -> None:
 
     Args:
         table: `token_embeddings` or `text_states`.
-        name: The configured language model.
     """
     label = _label(table)
     written = _only_value(table.read([c.LANGUAGE_MODEL])[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")

@@ -81,8 +81,6 @@ class WindowFeed:
     Rows are shuffled in pools of about 100 MB. A partition that fits one pool is read once and then kept in memory.
 
     Args:
-        snapshot: The table at a pinned version.
-        task: Partition to read.
         split: `train`: shuffled anew each epoch; `validation` and `test`: alike in every epoch.
         batch_size: Windows of one optimizer step, all ranks together: adding ranks does not change what is learned.
         seed: The order of epoch n depends on (seed, n), the files and ``config.bucket_batches`` only.

@@ -46,8 +46,6 @@ class VectorIndex:
     """Item vectors of one checkpoint, searchable by inner product.
 
     Attributes:
-        engine: FAISS's own index.
-        item_ids: External keys, one per row.
         item_indices_N: Vocabulary rows (int32), one per row of the index.
         vectors_ND: The vectors (float32), one per row; the exact scores are computed from them.
         model_version: The checkpoint that made the vectors.

@@ -32,7 +32,6 @@ class ItemFusion(nn.Module):
     through a trained projection.
 
     Args:
-        config: Widths, mode, experts.
         num_item_rows: Rows of the id table, rows 0 (padding) and 1 (unknown) included.
         known_token_ids_W: int64, sorted: the tokens that get a row; any other token uses the unknown-token row.
         state_width: H; needed for ``token_init: contextual`` and for nothing else.

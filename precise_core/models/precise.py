@@ -36,10 +36,8 @@ class Precise(nn.Module):
     ``residual_head`` is on: the MLP's last layer starts at zero, so step 0 ranks as the last state does.
 
     Args:
-        config: All sizes.
         num_item_rows: Rows of the id table, padding and unknown included.
         known_token_ids: int64, sorted: tokens with a row of their own.
-        stage: Which of the two.
         max_token_length: T; kept so that serving can refuse a catalog of another length.
         state_width: Width of the language model's states; for ``token_init: contextual`` only.
 

@@ -31,9 +31,7 @@ def candidate_softmax(
     whether it was drawn as a target or not. With every other item a negative this is the full softmax.
 
     Args:
-        logits_PC: Scores of the candidates.
         targets_PM: Items; masked entries repeat another target of their row.
-        target_mask_PM: True = a real target.
         hidden: The candidates that are no negatives of a position, its targets among them.
         target_logits_PM: Scores of the targets; None where all of them are candidates.
     """

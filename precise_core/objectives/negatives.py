@@ -62,7 +62,6 @@ class CandidateSampler:
     """Draws candidates for each batch.
 
     Args:
-        config: Where negatives come from.
         frequencies_V: How often each item occurs in the events that targets are taken from, int64.
         is_drawable_V: Items that uniform draws choose from; None = those with a frequency above 0. A targeted task
             draws from every trained item: it must learn to rank its own items above those of other scenes.

@@ -52,9 +52,7 @@ class PairInputs:
     """The pairs to score and the vectors of one task's published checkpoint.
 
     Attributes:
-        width: Of the vectors.
         pairs: Distinct (user_id, item_id), cached.
-        number: How many pairs there are.
         users: (user_id, embedding, as_of).
         items: (item_id, embedding), with vectors made from texts where that is configured.
     """
@@ -152,7 +150,6 @@ def score_pairs(
         pairs: Distinct; read more than once, so cache them.
         users: (user_id, embedding, as_of), one checkpoint and one task.
         items: (item_id, embedding) of the same checkpoint.
-        similarity: `dot` or `cosine`.
     """
     users = users.select(c.USER_ID, F.col(c.EMBEDDING).alias(_USER), c.AS_OF)
     pairs = pairs.select(c.USER_ID, c.ITEM_ID).withColumn(_CHUNK, _chunk(pairs))

@@ -49,7 +49,6 @@ class FeatureInputs:
     Attributes:
         versions: Published checkpoints of the task by instant, oldest first, as far as vectors can be read.
         user_vectors: Every vector of the task's users in these publications (``join_as_of``).
-        item_vectors: The same of items.
         stored: `ranking_features` of every task; None where it was never written.
     """
 

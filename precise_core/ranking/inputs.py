@@ -28,7 +28,6 @@ class RankingInputs:
     Attributes:
         sparse_names: In the order of the model's input.
         dense_statistics: (mean, standard deviation) by dense feature, from the training split.
-        score_statistics: The same for the PRECISE score.
         vector_width: D; 0 = vectors and score are not read.
         hash_buckets: Rows of the embedding table of a sparse feature that is hashed.
         vocabularies: Row by value of each sparse feature that is looked up instead.

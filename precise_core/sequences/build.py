@@ -64,7 +64,6 @@ def build_user_sequences(
     Ties in time are broken by event_id. Memory per user is bounded by N, however many events the user has.
 
     Args:
-        events: ``schemas.EVENTS``.
         vocabulary: ``schemas.ITEM_VOCABULARY``; an item it lacks gets the unknown row.
         tasks: Declared tasks; `all` is added.
         only: Names of the tasks to build; every task by default.

@@ -34,7 +34,6 @@ class SequencePass:
 
     Args:
         max_lengths: Task -> N, in the order of the bits.
-        chunk_rows: Rows that are sorted together.
     """
 
     def __init__(self, max_lengths: Mapping[str, int], chunk_rows: int = _CHUNK_ROWS) -> None:

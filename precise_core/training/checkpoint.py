@@ -245,8 +245,6 @@ def write_checkpoint(
 
     Args:
         out: Folder of all checkpoints of a warehouse.
-        frequencies_V: Training events per vocabulary row.
-        log: Lines for metrics.jsonl.
         is_universal_trained_V: Of a targeted model: whether Universal Training has trained the item.
         described: Every other field of ``Manifest`` (task, best_epoch, metrics, ...).
     """

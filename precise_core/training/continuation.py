@@ -45,7 +45,6 @@ def require_same_model(checkpoint: Checkpoint, expected: ModelConfig, whose: str
 
     Args:
         whose: Where the expected sizes come from, for the message.
-        advice: What to do instead.
     """
     ours, theirs = _flat(checkpoint.manifest.model), _flat(expected)
     different = [f"{key} {ours[key]} and {theirs[key]}" for key in ours if ours[key] != theirs[key]]

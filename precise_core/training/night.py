@@ -45,7 +45,6 @@ class UniversalInputs:
 
     Attributes:
         tables: (path, version) of the pinned tables, by name.
-        out: Folder of all checkpoints.
         parent: The checkpoint to continue; None = from scratch.
     """
 
@@ -186,7 +185,6 @@ class TaskOutcome:
     Attributes:
         checkpoint: In use from now on; None = there is nothing to learn from, as ``error`` says.
         is_new: False = nothing new was learnt, and the checkpoint in use stays.
-        words: To be logged.
     """
 
     task: str

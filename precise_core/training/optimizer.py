@@ -39,7 +39,6 @@ class Optimizer:
 
     Args:
         model: Parameters that need a gradient now; freezing one later leaves it as it is.
-        config: Rates and bounds.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:

@@ -47,7 +47,6 @@ class ResumeStore:
     """Writes and reads the state of one training.
 
     Args:
-        folder: ``<out>/.resume-<task>``.
         identity: Everything that decides the outcome (configuration, seed, table versions). State of another identity
             or format is ignored.
     """

@@ -66,7 +66,6 @@ def states_by_groups(
     """States of the last layer at some positions of a batch, P x D.
 
     Args:
-        e_parts: Item vectors of each group.
         valid_mask_BL: True = real position of the batch.
         masked_BL: True = the mask vector is there instead; None = nowhere.
         rows_P, positions_P: Row of each position, in ascending order, and its column.

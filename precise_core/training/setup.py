@@ -43,13 +43,9 @@ class TrainingInputs:
     Attributes:
         windows: `training_windows` at a pinned version.
         catalog: Tokens of every vocabulary row; with states of their texts for ``token_init: contextual``.
-        task: Partition of the windows.
-        out: Folder of all checkpoints.
         seed: Decides new weights, order, dropout and draws.
         versions: Delta version of every input table, for the manifest.
         as_of: The instant whose earlier events the windows hold; None = unknown, and every night is the first.
-        progress: Informed of every step.
-        feed_config: How the windows are read.
     """
 
     windows: DeltaSnapshot
@@ -90,8 +86,6 @@ class StageRun:
     """One training of a stage, through the loop to its checkpoint.
 
     Attributes:
-        model: Trained in place.
-        feed: The windows it learns from.
         described: Fields of the manifest that do not depend on the outcome.
     """
 

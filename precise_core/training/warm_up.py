@@ -23,7 +23,6 @@ class Start:
     """The model of step 0, and its description in the manifest.
 
     Attributes:
-        model: Trained in place.
         parent: Whose parameters it has.
         previous: The task's checkpoint that is continued, or whose head is kept.
         copied, kept, new: Parameters taken from ``parent``, from ``previous`` on a warm-up night, and fresh ones.
@@ -31,7 +30,6 @@ class Start:
         frequencies_V: Training events of each row of its id table before this training.
         is_universal_trained_V: Whether Universal Training has trained the item, as of the last warm-up.
         universal, warm_up_as_of: The checkpoint and the night of the last warm-up.
-        notes: For the manifest.
     """
 
     model: Precise

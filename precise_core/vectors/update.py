@@ -21,7 +21,6 @@ class VectorInputs:
     """The inputs of one checkpoint's vectors, and the stored ones.
 
     Attributes:
-        table: Of the vectors.
         rows: One row per needed vector, with the encoder's inputs.
         stored: The checkpoint's rows of ``table``; None where no run has written the table yet.
         fingerprint: Column of ``rows`` and of ``table``: equal where a stored vector is current.

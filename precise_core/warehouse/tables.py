@@ -106,7 +106,6 @@ class Warehouse:
 
         Args:
             frame: The rows, with exactly the declared columns and types.
-            run_id: Kept in the commit.
             replace: Column -> value (or values) of the slice the frame replaces; every row must belong to it.
             note: What the rows were made from (``read_note``), kept in the commit; lost where there is none.
         """

@@ -49,7 +49,6 @@ class UpsertPlan:
 
     Attributes:
         compared: The rows with their state, kept.
-        counts: Rows by state.
         place: Condition on the target of a merge: partitions that can hold the keys.
     """
 

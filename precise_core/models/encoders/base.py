@@ -24,7 +24,6 @@ class SequenceEncoder(nn.Module):
     look at L positions where the mask is True.
 
     Args:
-        config: Sizes and dropout.
         width: D, the width of an item vector.
         is_causal: True = a position sees itself and earlier ones only.
     """
@@ -105,14 +104,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """The parts of a Transformer block; a subclass says in which order ``forward`` puts them.
-
-    Attributes:
-        attention_norm, ffn_norm: Layer normalisations.
-        attention: ``Attention``.
-        ffn: D to ``ffn_width`` and back, at every position.
-        dropout: For what either sublayer adds.
-    """
+    """The parts of a Transformer block; a subclass says in which order ``forward`` puts them."""
 
     def __init__(self, config: EncoderConfig, width: int, activation: nn.Module) -> None:
         super().__init__()
