@@ -59,11 +59,7 @@ class _Journey:
 
 
 def input_files(source: CompleteJourneySource) -> list[Path]:
-    """The five Parquet files.
-
-    Raises:
-        DataError: The folder lacks one.
-    """
+    """The five Parquet files; an error where the folder lacks one."""
     folder = _data_folder(source)
     files = [folder / f"{name}.parquet" for name in _COLUMNS]
     for file in files:

@@ -211,11 +211,7 @@ def _delta_arrivals(
 def _with_checked_columns(
     spec: TableInput, known: Mapping[str, Record], arrivals: Sequence[Arrival], evolve: bool
 ) -> tuple[list[Arrival], list[str]]:
-    """The arrivals with the columns to remember, and what differs from those of the file before it.
-
-    Raises:
-        SchemaError: A column that the configuration names is of another kind, and ``evolve`` is off.
-    """
+    """The arrivals with the columns to remember, and what differs from those of the file before it."""
     needs, is_open = needs_of(spec), spec.format_in_use == "jsonl"
     with_rows = [record for record in known.values() if record["rows"]]
     last = max(with_rows, key=lambda record: record["sequence"], default=None)

@@ -151,11 +151,7 @@ class ItemCatalog:
 
     @classmethod
     def load(cls, path: str | Path) -> ItemCatalog:
-        """Read what ``save`` wrote; the tensors stay in the file until they are read.
-
-        Raises:
-            ModelError: The file is missing or is not an item catalog.
-        """
+        """Read what ``save`` wrote; the tensors stay in the file until they are read."""
         try:
             with safe_open(str(path), framework="pt") as file:
                 described, tensor = json.loads((file.metadata() or {})["catalog"]), file.get_tensor

@@ -97,11 +97,7 @@ def problem_where(is_malformed: Column, are_no_ids: Sequence[Column] = ()) -> Co
 
 
 def require_columns(source: object, needs: Sequence[Need], present: Sequence[str]) -> None:
-    """Refuse a source that lacks a needed column, or has it twice.
-
-    Raises:
-        SchemaError: The message names the source, the column and those that are there.
-    """
+    """Refuse a source that lacks a needed column, or has it twice."""
     for name in names_of(needs):
         if present.count(name) != 1:
             what = "no column" if name not in present else "more than one column"

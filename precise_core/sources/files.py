@@ -282,11 +282,7 @@ def read_time(text: Column, reading: TimeReading) -> Column:
 
 
 def check_time_reading(spark: SparkSession, reading: TimeReading) -> None:
-    """Refuse a pattern that Spark does not understand before any data is read.
-
-    Raises:
-        ConfigError: ``reading.format`` is not a Spark datetime pattern.
-    """
+    """Refuse a time format that is no Spark datetime pattern before any data is read."""
     if reading.format is None:
         return
     try:

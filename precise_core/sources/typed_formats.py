@@ -171,11 +171,7 @@ def parquet_time(frame: DataFrame, name: str) -> Column:
 
 
 def _footer(file: Path) -> pq.FileMetaData:
-    """The metadata of a Parquet file.
-
-    Raises:
-        DataError: It is not one, or was cut off; the message names it.
-    """
+    """The metadata of a Parquet file."""
     try:
         return pq.read_metadata(file)
     except PermissionError as error:

@@ -85,11 +85,7 @@ def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextCon
 
 
 def _require_fit(item_tokens: DataFrame, config: TextConfig) -> None:
-    """The language model can be used and reads the tokens of these items.
-
-    Raises:
-        DataError: The items were tokenized by another tokenizer.
-    """
+    """Refuse a language model that cannot be used, or another tokenizer than the items' own."""
     check_language_model(config.language_model, config.max_tokens)
     expected = tokenizer_id(config.language_model)
     found = sorted(row[0] for row in item_tokens.select(c.TOKENIZER_ID).distinct().collect())

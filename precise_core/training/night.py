@@ -254,11 +254,7 @@ def checkpoint_in_use(job: Job, task: str) -> Checkpoint | None:
 
 
 def select_tasks(job: Job, named: Sequence[str] | None, among: Sequence[str] | None = None) -> list[str]:
-    """The tasks named on the command line, or all of ``among`` (every task of the configuration).
-
-    Raises:
-        ConfigError: A name is not among them.
-    """
+    """The tasks named on the command line, or all of ``among`` (every task of the configuration)."""
     known = list(among if among is not None else job.settings.task_names)
     unknown = [task for task in named or [] if task not in known]
     if unknown:
@@ -310,11 +306,7 @@ def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:
 
 
 def require_vocabulary(job: Job, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint whose rows are other items in the vocabulary; a vocabulary that has grown since is fine.
-
-    Raises:
-        CheckpointError: An item of the checkpoint has another index, or none.
-    """
+    """Refuse a checkpoint whose rows are other items in the vocabulary; a vocabulary that has grown since is fine."""
     then = checkpoint.manifest.input_versions.get(ITEM_VOCABULARY.name)
     if then is None or then == job.pin(ITEM_VOCABULARY):
         return
