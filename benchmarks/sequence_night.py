@@ -139,6 +139,7 @@ def random_events(ids: DataFrame, arguments: argparse.Namespace, first_day: int,
         "event_ts",
         F.to_date("event_ts").alias("event_date"),
         F.lit(None).cast("double").alias("value"),
+        F.lit(None).cast("bigint").alias("file_sequence"),
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from precise_core.command import command
 from precise_core.errors import ConfigError
-from precise_core.intake.night import REJECTED, gather_quarantine, judge_again, move
+from precise_core.intake.night import REJECTED, gather_quarantine, move
+from precise_core.intake.replay import judge_again
 from precise_core.run.job import Job
 from precise_core.sources.config import FilesSource
 from precise_core.sources.files import inputs_of
@@ -30,7 +31,7 @@ def main(job: Job) -> None:
         if spec is None or not job.warehouse.exists(REJECTED[table.name]):
             continue
         quarantine = gather_quarantine(job, table, spec, now)
-        cleaned = judge_again(job, quarantine)
+        cleaned = judge_again(quarantine)
         until: dict[str, Any] = {} if table is ITEMS else {"latest": now}
         job.check(gate(table, cleaned.accepted, run_id=job.run_id, **until))
         totals = [total + rows for total, rows in zip(totals, move(job, quarantine, cleaned), strict=True)]

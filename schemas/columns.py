@@ -31,6 +31,9 @@ PUBLISHED_TS = "published_ts"
 UPDATED_TS = "updated_ts"
 IS_DELETED = "is_deleted"
 
+# own files
+FILE_SEQUENCE = "file_sequence"
+
 # rejected rows
 RAW = "raw"
 REASON = "reason"

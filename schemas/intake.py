@@ -3,6 +3,14 @@
 from schemas import columns as c
 from schemas.table import Column, Table
 
+_FILE_SEQUENCE = Column(
+    c.FILE_SEQUENCE,
+    "bigint",
+    "Place of the row's file in the order of taking; null where the source is no file or is read whole.",
+    nullable=True,
+    volatile=True,
+)
+
 EVENTS = Table(
     name="events",
     doc="One action of one user on one item at one instant, validated.",
@@ -19,6 +27,7 @@ EVENTS = Table(
         Column(c.EVENT_TS, "timestamp", "When, UTC."),
         Column(c.EVENT_DATE, "date", "Day of `event_ts` in UTC; the partition."),
         Column(c.VALUE, "double", "Strength or amount, where the source has one.", nullable=True),
+        _FILE_SEQUENCE,
     ),
 )
 
@@ -36,6 +45,7 @@ ITEMS = Table(
         Column(c.PUBLISHED_TS, "timestamp", "When the item appeared, if known, UTC.", nullable=True),
         Column(c.UPDATED_TS, "timestamp", "When its text last changed, if known, UTC.", nullable=True),
         Column(c.IS_DELETED, "boolean", "True = never recommend it again."),
+        _FILE_SEQUENCE,
     ),
 )
 
@@ -51,6 +61,7 @@ IMPRESSIONS = Table(
         Column(c.IMPRESSION_TS, "timestamp", "When it was shown, UTC."),
         Column(c.LABEL, "int", "1 = taken, 0 = passed over."),
         Column(c.CONTEXT, "map<string,string>", "Context features of the moment, as text."),
+        _FILE_SEQUENCE,
     ),
 )
 

@@ -69,7 +69,7 @@ def poisoned(events: Sequence[Event], since: datetime) -> list[Event]:
 
 
 def events_frame(spark: SparkSession, events: Sequence[Event]) -> DataFrame:
-    rows = [(e.event_id, e.user_id, e.item_id, e.scene, e.action, e.ts, e.ts.date(), None) for e in events]
+    rows = [(e.event_id, e.user_id, e.item_id, e.scene, e.action, e.ts, e.ts.date(), None, None) for e in events]
     return spark.createDataFrame(rows, EVENTS.spark_schema())
 
 

@@ -124,6 +124,7 @@ def _items(vocabulary: DataFrame) -> DataFrame:
         .withColumn(c.ATTRIBUTES, F.create_map().cast("map<string,string>"))
         .withColumn(c.PUBLISHED_TS, F.lit(_START))
         .withColumn(c.UPDATED_TS, F.lit(_START))
+        .withColumn(c.FILE_SEQUENCE, F.lit(None).cast("bigint"))
         .select(*ITEMS.column_names)
     )
 

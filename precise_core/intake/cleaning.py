@@ -17,7 +17,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.sources.raw import FILE_ORDER, INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM, RawTables
+from precise_core.sources.raw import INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM, RawTables
 from precise_core.warehouse.erasure_list import ErasureList, phrases
 from precise_core.warehouse.instants import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
@@ -49,6 +49,7 @@ MISSING_WORDS = (
 
 _IS_KNOWN = "is_known_item"
 _UNDATED = "undated_so_far"
+_GROUP = "rows_of_which_one_stays"
 _NUL = "\u0000"
 _REPLACED = "\ufffd"
 # Blanks of every script, and characters that nobody sees.
@@ -104,16 +105,16 @@ def missing_word(name: str) -> Column:
     return F.when(is_word, F.col(name)).alias(name)
 
 
-def with_file_order(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
-    """``raw`` with ``file_order``: of two versions of a row the one of the file taken later stays.
+def with_file_sequence(raw: DataFrame, sequences: Mapping[str, int]) -> DataFrame:
+    """``raw`` with ``file_sequence``: of two versions of a row the one of the file taken later stays.
 
     Args:
-        sequences: Path -> order of taking; a file that is not here comes before all others.
+        sequences: Path -> order of taking; a file that is not here gets null and comes before all others.
     """
-    types = f"{c.SOURCE_FILE} string, {FILE_ORDER} bigint"
+    types = f"{c.SOURCE_FILE} string, {c.FILE_SEQUENCE} bigint"
     order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
-    joined = raw.join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
-    return joined.select(*raw.columns, F.coalesce(FILE_ORDER, F.lit(0)).alias(FILE_ORDER))
+    joined = raw.drop(c.FILE_SEQUENCE).join(F.broadcast(order), on=c.SOURCE_FILE, how="left")
+    return joined.select(*raw.columns)
 
 
 def clean(
@@ -133,11 +134,9 @@ def clean_items(raw: DataFrame) -> Cleaned:
     Text loses NUL characters and invalid UTF-8 and is cut at ``MAX_TEXT_CHARS``; missing text is empty.
     """
     rules = [("missing_item_id", _is_blank(c.ITEM_ID)), (INVALID_ID, _is_hostile(c.ITEM_ID))]
-    checked, order = _check(raw, rules), [F.col(c.UPDATED_TS).desc_nulls_last(), *_newest_file(raw)]
-    if FILE_ORDER in raw.columns:
-        checked, order = checked.withColumn(_UNDATED, _undated_so_far()), [F.col(_UNDATED).desc(), *order]
-    order += [F.col(c.PUBLISHED_TS).desc_nulls_last(), F.col(c.RAW)]
-    checked = _mark_duplicates(checked, c.ITEM_ID, order, DUPLICATE[ITEMS.name])
+    checked = _check(raw, c.ITEM_ID, rules).withColumn(_UNDATED, _undated_so_far())
+    order = [F.col(name).desc_nulls_last() for name in (_UNDATED, c.UPDATED_TS, c.FILE_SEQUENCE, c.PUBLISHED_TS)]
+    checked = _mark_duplicates(checked, [*order, F.col(c.RAW)], DUPLICATE[ITEMS.name])
     columns = {
         c.TITLE: _clean_text(F.col(c.TITLE)),
         c.DESCRIPTION: _clean_text(F.col(c.DESCRIPTION)),
@@ -216,32 +215,31 @@ def _check_log(
     text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in content])
     with_id = raw.withColumn(key, F.when(_is_blank(key), F.sha2(text, 256)).otherwise(F.col(key)))
     known = items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN))
-    checked = _check(with_id.join(known, on=c.ITEM_ID, how="left"), rules)
-    order = [*_newest_file(raw), F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
-    return _mark_duplicates(checked, key, order, DUPLICATE[table.name], has_owner=has_owner)
+    checked = _check(with_id.join(known, on=c.ITEM_ID, how="left"), key, rules)
+    order = [F.col(c.FILE_SEQUENCE).desc_nulls_last(), F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
+    return _mark_duplicates(checked, order, DUPLICATE[table.name], has_owner=has_owner)
 
 
-def _check(raw: DataFrame, rules: Sequence[Rule]) -> DataFrame:
-    """Adds ``reason``: the first broken rule, or null."""
+def _check(raw: DataFrame, key: str, rules: Sequence[Rule]) -> DataFrame:
+    """Adds ``reason``, the first broken rule or null, and the group of rows of which one stays."""
     broken = [F.when(is_broken, F.lit(reason)) for reason, is_broken in rules]
-    return raw.withColumn(c.REASON, F.coalesce(F.col(PROBLEM), *broken))
-
-
-def _mark_duplicates(
-    checked: DataFrame, key: str, order: Sequence[Column], reason: str, *, has_owner: bool = False
-) -> DataFrame:
-    """Of the rows with one key that broke no rule, the first in ``order`` stays; another user's is no duplicate."""
     is_valid = F.col(c.REASON).isNull()
     # Rejected rows are spread by what they are: their keys may all be the same null.
-    group = F.when(is_valid, F.col(key)).otherwise(F.col(c.RAW))
-    of_key = Window.partitionBy(is_valid, group).orderBy(*order)
+    group = F.struct(is_valid, F.when(is_valid, F.col(key)).otherwise(F.col(c.RAW)))
+    # A column of its own, so that two windows over it need one exchange.
+    return raw.withColumn(c.REASON, F.coalesce(F.col(PROBLEM), *broken)).withColumn(_GROUP, group)
+
+
+def _mark_duplicates(checked: DataFrame, order: Sequence[Column], reason: str, *, has_owner: bool = False) -> DataFrame:
+    """Of the rows with one key that broke no rule, the first in ``order`` stays; another user's is no duplicate."""
+    is_valid, of_key = F.col(c.REASON).isNull(), Window.partitionBy(_GROUP).orderBy(*order)
     why = F.lit(reason)
     if has_owner:
         why = F.when(F.first(c.USER_ID).over(of_key) != F.col(c.USER_ID), ID_OF_ANOTHER_USER).otherwise(why)
     is_later = is_valid & (F.row_number().over(of_key) > 1)
     marked = checked.withColumn(c.REASON, F.when(is_later, why).otherwise(F.col(c.REASON)))
     # Only a rejected row has to show what came; without it a persisted `checked` is a fraction of the size.
-    return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW)))
+    return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW))).drop(_GROUP)
 
 
 def _undated_so_far() -> Column:
@@ -249,12 +247,8 @@ def _undated_so_far() -> Column:
 
     Each of them outdates what came before it, so that only rows with the largest count can be the newest.
     """
-    of_item = Window.partitionBy(F.col(c.REASON).isNull(), c.ITEM_ID).orderBy(FILE_ORDER)
+    of_item = Window.partitionBy(_GROUP).orderBy(c.FILE_SEQUENCE)
     return F.sum(F.col(c.UPDATED_TS).isNull().cast("int")).over(of_item)
-
-
-def _newest_file(raw: DataFrame) -> list[Column]:
-    return [F.col(FILE_ORDER).desc()] if FILE_ORDER in raw.columns else []
 
 
 def _split(checked: DataFrame, table: Table, columns: dict[str, Column]) -> Cleaned:

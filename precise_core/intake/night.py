@@ -12,23 +12,15 @@ from datetime import datetime
 from functools import reduce
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.errors import DataError, HistoryGoneError
+from precise_core.errors import DataError
 from precise_core.intake.cleaning import NEWEST_BY, Cleaned, count_changed_texts, hide_erased
 from precise_core.intake.parts import Part, clean_parts, doubts_about_order, judge
 from precise_core.intake.read import read_source, source_fingerprint
 from precise_core.intake.refusals import refuse_other_users
-from precise_core.intake.replay import (
-    Quarantine,
-    changed_keys,
-    corrections,
-    judged_beside_stored,
-    keys_by_version,
-    versions_before_files,
-)
+from precise_core.intake.replay import Quarantine
 from precise_core.intake.stock import Intake, Policy, decide_what_to_read
 from precise_core.run.job import Job
 from precise_core.sources.config import FilesSource, TableInput
@@ -36,7 +28,6 @@ from precise_core.sources.files import inputs_of
 from precise_core.sources.raw import RawTables
 from precise_core.tasks import check_tasks
 from precise_core.warehouse.erasure_list import ErasureList
-from precise_core.warehouse.spark_errors import gone_history
 from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import REASSIGNED, STATE, UpsertPlan, plan_upsert, replace_values, upsert
 from schemas import (
@@ -46,7 +37,6 @@ from schemas import (
     IMPRESSIONS_REJECTED,
     ITEMS,
     ITEMS_REJECTED,
-    RUNS,
     SOURCE_FILES,
     Table,
 )
@@ -163,7 +153,7 @@ def store(job: Job, inputs: Inputs, parts: Sequence[Part]) -> tuple[int, int, in
 def _plan(job: Job, inputs: Inputs, part: Part) -> UpsertPlan:
     source = job.settings.source
     if job.warehouse.exists(part.table):
-        job.pin(part.table)  # what a replay compares with (replay.versions_before_files)
+        job.pin(part.table)  # `runs` says what tonight's rows were compared with
     # The id of an event without one is made from what it says, its time included.
     ids_are_made = isinstance(source, FilesSource) and source.events.event_id is None
     with job.watching(f"comparing with {part.table.name}"):
@@ -238,49 +228,16 @@ def gather_quarantine(job: Job, table: Table, spec: TableInput, now: datetime) -
     items = None
     if table is not ITEMS:
         items = job.read_written(ITEMS) if ITEMS.name in job.output_versions else job.read(ITEMS)
-    stored, versions = job.read_optional(table), {}
-    if stored is not None:
-        runs = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS), [c.RUN_ID, "input_versions"]).to_pylist()
-        versions = versions_before_files(records, runs, table, job.warehouse.table_id(table))
     return Quarantine(
         table=table,
         spec=spec,
         rejected=rejected,
-        stored=stored,
+        stored=job.read_optional(table),
         items=items,
-        sequences={record[c.PATH]: record["sequence"] for record in records},
-        versions=versions,
+        sequences={record[c.PATH]: record["sequence"] for record in records if record["size_bytes"]},
         erased=ErasureList.of(job.folder),
         not_after=now,
     )
-
-
-def judge_again(job: Job, quarantine: Quarantine) -> Cleaned:
-    """The rows of a quarantine that a new verdict may be had of, by the rules of today and beside what is stored."""
-    cleaned, stored = quarantine.judged(quarantine.raw), quarantine.stored
-    if stored is None:
-        return cleaned
-    corrected = corrections(quarantine, cleaned, stored)
-    if corrected.isEmpty():
-        return cleaned
-    newer = []
-    for version, keys in keys_by_version(quarantine, corrected).items():
-        newer.append(keys if version is None else _changed_since(job, quarantine.table, version, stored, keys))
-    return judged_beside_stored(quarantine, cleaned, stored, newer)
-
-
-def _changed_since(job: Job, table: Table, version: int, stored: DataFrame, keys: DataFrame) -> DataFrame:
-    """The keys whose stored row is another than in that version; all of them where it cannot be read any more."""
-
-    try:
-        with gone_history(table, version):
-            before = job.warehouse.read(job.spark, table, version)
-            found = changed_keys(before, stored, keys, table).persist(StorageLevel.DISK_ONLY)
-            found.count()  # here, where a file that is gone is understood
-        return found
-    except HistoryGoneError as error:
-        job.say(f"warning: {error}: rows that would correct a stored one since then stay in quarantine")
-        return keys
 
 
 def move(job: Job, quarantine: Quarantine, cleaned: Cleaned) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
-from precise_core.intake.cleaning import DUPLICATE, ID_OF_ANOTHER_USER, Cleaned, clean, missing_word, with_file_order
+from precise_core.intake.cleaning import DUPLICATE, ID_OF_ANOTHER_USER, Cleaned, clean, missing_word, with_file_sequence
 from precise_core.intake.event_order import doubtful_order
 from precise_core.intake.refusals import refuse_misread_times, refuse_other_users, refuse_rejections
 from precise_core.intake.stock import Arrival
@@ -120,8 +120,8 @@ def clean_parts(
 
     def part(table: Table, frame: DataFrame, catalog: DataFrame | None) -> Part:
         files = arrivals.get(table.name, [])
-        order = {one.path: one.sequence for one in files}
-        ordered = with_file_order(frame, order) if len(order) > 1 else frame
+        sequences = {one.path: one.sequence for one in files if one.must_have_rows}
+        ordered = with_file_sequence(frame, sequences) if sequences else frame
         cleaned = clean(table, ordered, catalog, not_after=not_after, may_reassign=may_reassign)
         cleaned.checked.persist(StorageLevel.DISK_ONLY)
         return Part(table=table, raw=frame, cleaned=cleaned, arrivals=files, catalog=catalog)

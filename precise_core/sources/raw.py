@@ -1,7 +1,8 @@
 """The common shape of the rows of every source, before any rule is applied.
 
 A raw frame has the columns of its canonical table, already renamed, and typed where the cell could be read (null where
-not), followed by three that stay with the row so that a rejected one shows what was delivered:
+not; ``file_sequence`` until the intake fills it), followed by three that stay with the row so that a rejected one shows
+what was delivered:
 
 - ``problem``: the reason to reject the row that the reader already knows (``malformed_row``, ...), else null;
 - ``raw``: the original row as JSON;
@@ -20,8 +21,6 @@ from schemas import EVENTS, IMPRESSIONS, ITEMS
 from schemas import columns as c
 
 PROBLEM = "problem"
-# Where files are taken over many nights: their order. Of two versions of a row the one of the later file stays.
-FILE_ORDER = "file_order"
 
 # Reasons a reader can know; the rules of precise_core/intake/cleaning.py add theirs.
 MALFORMED_ROW = "malformed_row"

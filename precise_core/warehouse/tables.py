@@ -115,7 +115,7 @@ class Warehouse:
             new = _fingerprint(frame, table)
             self.create_if_missing(spark, table)
             version = self.version(table)
-            current = self.read(spark, table, version).where(_slice_filter(replace))
+            current = conform(self.read(spark, table, version), table).where(_slice_filter(replace))
             if new == _fingerprint(current, table):
                 return WriteResult(version, new[0], changed=False)
             writer = _writer(frame, table, commit_text(run_id, note)).mode("overwrite")

@@ -132,7 +132,7 @@ def compare(stored: DataFrame, frame: DataFrame, table: Table, newest_by: str | 
     has_user = c.USER_ID in table.column_names and c.USER_ID not in table.key
     times = [] if newest_by is None else [F.col(newest_by).alias(stored_time)]
     users = [F.col(c.USER_ID).alias(stored_user)] if has_user else []
-    known = stored.select(*table.key, row_hash(stored, table).alias(then), *times, *users)
+    known = conform(stored, table).select(*table.key, row_hash(stored, table).alias(then), *times, *users)
     joined = frame.withColumn(now, row_hash(frame, table)).join(known, on=list(table.key), how="left")
     is_kept = F.col(now) == F.col(then)
     if newest_by is not None:

@@ -16,8 +16,9 @@ from pyspark.sql import functions as F
 
 from precise_core.intake import cleaning
 from precise_core.intake.cleaning import Cleaned, clean_events, clean_impressions, clean_items
-from precise_core.sources.raw import FILE_ORDER, PROBLEM, RAW_EVENT_TYPES, RAW_IMPRESSION_TYPES, RAW_ITEM_TYPES
+from precise_core.sources.raw import PROBLEM, RAW_EVENT_TYPES, RAW_IMPRESSION_TYPES, RAW_ITEM_TYPES
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
+from schemas import columns as c
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
 YESTERDAY = NOW - timedelta(days=1)
@@ -188,14 +189,14 @@ def test_of_items_of_several_files_the_one_stays_that_file_after_file_would_leav
         stored: dict[str, Any] | None = None
         for file in range(4):
             updated = draw.choice([None, *(NOW + timedelta(hours=hour) for hour in range(3))])
-            row = {"item_id": f"i{number}", "title": f"of file {file}", "updated_ts": updated, FILE_ORDER: file}
+            row = {"item_id": f"i{number}", "title": f"of file {file}", "updated_ts": updated, c.FILE_SEQUENCE: file}
             rows.append(row)
             is_older = stored is not None and updated and stored["updated_ts"] and updated < stored["updated_ts"]
             stored = stored if is_older else row
         assert stored is not None
         oracle[f"i{number}"] = stored["title"]
     draw.shuffle(rows)
-    accepted = clean_items(raw_table(spark, RAW_ITEM_TYPES | {FILE_ORDER: "bigint"}, rows)).accepted
+    accepted = clean_items(raw_table(spark, RAW_ITEM_TYPES, rows)).accepted
     assert {row["item_id"]: row["title"] for row in accepted.collect()} == oracle
 
 

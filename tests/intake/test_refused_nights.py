@@ -136,10 +136,10 @@ def test_old_times_and_an_order_without_a_clock_are_no_misreading() -> None:
 
 def raw_events(spark: SparkSession, *rows: tuple[str, str, str]) -> DataFrame:
     """(event_id, user, file) in the raw shape; files are taken in the order of their names."""
-    told = [(key, user, "a", "s", "x", NOON, None, None, f"{key} {user}", file, int(file)) for key, user, file in rows]
+    told = [(key, user, "a", "s", "x", NOON, None, int(file), None, f"{key} {user}", file) for key, user, file in rows]
     types = "event_id string, user_id string, item_id string, scene string, action string, event_ts timestamp,"
     return spark.createDataFrame(
-        told, f"{types} value double, problem string, raw string, source_file string, file_order int"
+        told, f"{types} value double, file_sequence bigint, problem string, raw string, source_file string"
     )
 
 

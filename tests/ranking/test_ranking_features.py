@@ -36,7 +36,7 @@ USER_VECTORS: list[tuple[str, str, list[float], datetime]] = [
     ("u1", "v1", [1.0, 1.0], CHECKPOINT),
 ]
 
-Impression = tuple[str, str, str, datetime, int, dict[str, str]]
+Impression = tuple[str, str, str, datetime, int, dict[str, str], None]
 
 
 def random_impressions(count: int) -> list[Impression]:
@@ -46,7 +46,7 @@ def random_impressions(count: int) -> list[Impression]:
     for number in range(count):
         at = draw.choice(EVENTS).ts if number % 2 else AS_OF - timedelta(minutes=draw.randrange(60 * 24 * 40))
         user = draw.choice(["heavy", "stranger", *[f"u{n}" for n in range(8)]])
-        rows.append((f"p{number}", user, draw.choice(ITEM_IDS), at, number % 2, {"hour": "store-7"}))
+        rows.append((f"p{number}", user, draw.choice(ITEM_IDS), at, number % 2, {"hour": "store-7"}, None))
     return rows
 
 
@@ -55,7 +55,8 @@ IMPRESSION_ROWS = random_impressions(120)
 
 def build(spark: SparkSession, events: list[Event], **changes: Any) -> DataFrame:
     items: list[Any] = [
-        (item, "", "", [CATEGORY[item], "x"] if CATEGORY[item] else [], {}, None, None, False) for item in ITEM_IDS
+        (item, "", "", [CATEGORY[item], "x"] if CATEGORY[item] else [], {}, None, None, False, None)
+        for item in ITEM_IDS
     ]
     vectors = f"{{}} string, {PUBLICATION} int, embedding array<float>, since timestamp"
     versions = changes.get("versions", VERSIONS)

@@ -70,7 +70,7 @@ def test_ranking_features_of_an_instant_are_blind_to_what_follows(spark: SparkSe
 
 def test_candidates_are_blind_to_what_follows(spark: SparkSession) -> None:
     ids = sorted(VOCABULARY)
-    items = spark.createDataFrame([(i, "", "", [], {}, None, None, i == "i4") for i in ids], ITEMS.spark_schema())
+    items = spark.createDataFrame([(i, "", "", [], {}, None, None, i == "i4", None) for i in ids], ITEMS.spark_schema())
     vocabulary = oracles.vocabulary_frame(spark, VOCABULARY)
     first, second = (
         excluded_items(oracles.events_frame(spark, log), items, vocabulary, TASKS, AS_OF, "click_videos").collect()

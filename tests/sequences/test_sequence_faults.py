@@ -76,4 +76,5 @@ def one_a_second(spark: SparkSession, first: int, end: int) -> DataFrame:
         "event_ts",
         F.to_date("event_ts").alias("event_date"),
         F.lit(None).cast("double").alias("value"),
+        F.lit(None).cast("bigint").alias("file_sequence"),
     )

@@ -46,17 +46,17 @@ Row = dict[str, Any]
 
 def event(number: int, **changes: Any) -> Row:
     row = {"event_id": f"e{number}", "user_id": "alice", "item_id": "milk", "scene": "shop", "action": "click"}
-    return row | {"event_ts": NOON, "event_date": NOON.date(), "value": 1.0} | changes
+    return row | {"event_ts": NOON, "event_date": NOON.date(), "value": 1.0, "file_sequence": 1} | changes
 
 
 def item(number: int, **changes: Any) -> Row:
     row = {"item_id": f"i{number}", "title": "Milk", "description": "", "categories": ["dairy"], "attributes": {}}
-    return row | {"published_ts": None, "updated_ts": None, "is_deleted": False} | changes
+    return row | {"published_ts": None, "updated_ts": None, "is_deleted": False, "file_sequence": None} | changes
 
 
 def impression(number: int, **changes: Any) -> Row:
     row = {"impression_id": f"m{number}", "user_id": "alice", "item_id": "milk", "impression_ts": NOON}
-    return row | {"label": number % 2, "context": {}} | changes
+    return row | {"label": number % 2, "context": {}, "file_sequence": 2} | changes
 
 
 def sequence(number: int, **changes: Any) -> Row:
