@@ -89,7 +89,7 @@ def built(spark: SparkSession) -> dict[str, Any]:
 
 
 def test_dense_features_equal_event_by_event_counting(built: dict[str, Any]) -> None:
-    for impression_id, user, item, at, _, _ in IMPRESSION_ROWS:
+    for impression_id, user, item, at, *_ in IMPRESSION_ROWS:
         expected = oracles.dense_features(user, item, at, EVENTS, CATEGORY, CONFIG.popularity_days)
         assert built[impression_id]["dense_features"] == pytest.approx(expected), impression_id
     assert any(row["dense_features"]["user_item_events"] > 0 for row in built.values())
@@ -103,7 +103,7 @@ def test_events_at_or_after_the_last_impression_change_nothing(spark: SparkSessi
 
 
 def test_sparse_features_and_labels(built: dict[str, Any]) -> None:
-    for impression_id, user, item, at, label, _ in IMPRESSION_ROWS:
+    for impression_id, user, item, at, label, *_ in IMPRESSION_ROWS:
         row = built[impression_id]
         assert row["label"] == label and row["task"] == "all"
         assert row["sparse_features"] == {
@@ -118,7 +118,7 @@ def test_sparse_features_and_labels(built: dict[str, Any]) -> None:
 
 def test_vectors_only_where_they_existed_before_the_impression(built: dict[str, Any]) -> None:
     scored = 0
-    for impression_id, user, item, at, _, _ in IMPRESSION_ROWS:
+    for impression_id, user, item, at, *_ in IMPRESSION_ROWS:
         row = built[impression_id]
         version = VERSIONS[at >= VERSIONS[1].since]
         known = {(name, of): vector for name, of, vector, since in ITEM_VECTORS + USER_VECTORS if since <= at}
