@@ -7,9 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from precise_core.errors import HistoryGoneError
 from precise_core.warehouse.erasure_list import ErasureList
+from precise_core.warehouse.tables import Warehouse
+from schemas import EVENTS
 from tests.ingest_world import COLUMNS, Shop, told
 from tests.night import job_of_its_own, wait_until
 
@@ -206,6 +210,28 @@ def test_rejected_rows_move_once_their_cause_is_gone(tmp_path: Path, spark: Spar
     before = shop.version("events"), shop.version("events_rejected")
     assert shop.run("ingest") == 0
     assert (shop.version("events"), shop.version("events_rejected")) == before
+
+
+@pytest.mark.faults
+def test_a_replay_goes_by_the_order_of_files_where_no_older_version_of_the_table_can_be_read(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.day("1", ONE, TWO, ("6", "ann", "newer", ONE[3], "click"))
+    shop.day("2", ("1", "ann", "newer", ONE[3], "click"), ("6", "ann", "a", ONE[3], "click"))
+    assert shop.run("ingest") == 0
+    assert sorted(shop.rows("events")["file_sequence"]) == [1, 1, 2] and shop.reasons() == {"unknown_item": 2}
+    shop.catalog(("newer", "Newer", ""))
+    assert shop.run("ingest") == 0
+
+    DeltaTable(str(shop.warehouse / "tables" / "events")).create_checkpoint()
+    log, newest = shop.warehouse / "tables" / "events" / "_delta_log", shop.version("events")
+    for version in range(newest):
+        (log / f"{version:020}.json").unlink()
+    with pytest.raises(HistoryGoneError):
+        Warehouse(str(shop.warehouse)).read_arrow(EVENTS, newest - 1)
+    assert shop.run("replay_rejected") == 0
+    assert {key: item for key, (_, item, _) in shop.events().items()} == {"1": "newer", "2": "b", "6": "a"}
+    assert shop.rows("events").set_index("event_id")["file_sequence"].to_dict() == {"1": 2, "2": 1, "6": 2}
+    assert shop.reasons() == {"duplicate_event": 1}
 
 
 @pytest.mark.faults
