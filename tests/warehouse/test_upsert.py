@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from deltalake import DeltaTable
+import pytest
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
+from precise_core.errors import SchemaError
 from precise_core.warehouse.tables import Warehouse
-from precise_core.warehouse.upsert import replace_values, upsert
+from precise_core.warehouse.upsert import plan_upsert, replace_values, upsert
 from schemas import EVENTS, EVENTS_REJECTED, ITEMS
 from tests.validation.test_validation import event, frame_of, item
 
@@ -43,6 +45,33 @@ def test_nights_of_new_repeated_and_corrected_events(spark: SparkSession, tmp_pa
         assert commits[0]["userMetadata"] == f"night-{night}" and len(commits) == night + 2  # and the creation
         again = upsert(house, spark, EVENTS, frame, run_id="again")
         assert not again.changed and again.version == done.version and again.kept == 12
+
+
+def test_the_place_of_the_file_makes_no_row_another_one_and_goes_with_a_correction(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    house = Warehouse(str(tmp_path))
+    for changes, kept in (
+        ({"file_sequence": 1}, 0),
+        ({"file_sequence": 2}, 1),
+        ({"file_sequence": 3, "value": 9.0}, 0),
+    ):
+        frame = frame_of(spark, EVENTS, [event(0, **changes)])
+        assert upsert(house, spark, EVENTS, frame, run_id="r").kept == kept
+        assert events_of(house)["e0"]["file_sequence"] == (1 if kept else changes["file_sequence"])
+
+
+def test_a_table_of_an_older_version_is_refused_before_anything_is_written(spark: SparkSession, tmp_path: Path) -> None:
+    house, frame = Warehouse(str(tmp_path)), frame_of(spark, EVENTS, [event(0), event(1)])
+    upsert(house, spark, EVENTS, frame, run_id="r")
+    older = house.read_arrow(EVENTS, house.version(EVENTS)).drop_columns(["file_sequence"])
+    write_deltalake(house.path(EVENTS), older, mode="overwrite", schema_mode="overwrite", partition_by=["event_date"])
+    version = house.version(EVENTS)
+    with pytest.raises(SchemaError, match=r"events: missing columns \['file_sequence'\]"):
+        plan_upsert(house, spark, EVENTS, frame)
+    with pytest.raises(SchemaError, match=r"events: missing columns \['file_sequence'\]"):
+        house.write(spark, EVENTS, frame, run_id="r")
+    assert house.version(EVENTS) == version
 
 
 def test_of_two_versions_of_an_item_the_one_updated_later_stays(spark: SparkSession, tmp_path: Path) -> None:

@@ -97,9 +97,9 @@ def test_a_null_is_refused_in_a_column_and_inside_a_list(spark: SparkSession, wa
         frame = vocabulary(spark, 2).withColumn(c.ITEM_ID, F.lit(None).cast("string"))
         warehouse.write(spark, ITEM_VOCABULARY, frame, run_id="r")
     item = spark.createDataFrame(
-        [("i1", "t", "d", ["a", None], {"k": "v"}, None, None, False)],
+        [("i1", "t", "d", ["a", None], {"k": "v"}, None, None, False, None)],
         "item_id string, title string, description string, categories array<string>, attributes map<string,string>, "
-        "published_ts timestamp, updated_ts timestamp, is_deleted boolean",
+        "published_ts timestamp, updated_ts timestamp, is_deleted boolean, file_sequence bigint",
     )
     with pytest.raises(DataError, match="items.*'categories': 1"):
         warehouse.write(spark, ITEMS, item, run_id="r")
@@ -165,7 +165,7 @@ def test_a_holder_on_another_host_is_not_taken_for_dead(tmp_path: Path) -> None:
 def test_a_value_that_moves_to_the_next_column_is_noticed(spark: SparkSession, warehouse: Warehouse) -> None:
     schema = (
         "item_id string, title string, description string, categories array<string>, attributes map<string,string>, "
-        "published_ts timestamp, updated_ts timestamp, is_deleted boolean"
+        "published_ts timestamp, updated_ts timestamp, is_deleted boolean, file_sequence bigint"
     )
     row = ("i1", "t", "d", ["a"], {}, AS_OF, None, False)
     moved = ("i1", "t", "d", ["a"], {}, None, AS_OF, False)
