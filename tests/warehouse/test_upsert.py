@@ -51,14 +51,10 @@ def test_the_place_of_the_file_makes_no_row_another_one_and_goes_with_a_correcti
     spark: SparkSession, tmp_path: Path
 ) -> None:
     house = Warehouse(str(tmp_path))
-    for changes, kept in (
-        ({"file_sequence": 1}, 0),
-        ({"file_sequence": 2}, 1),
-        ({"file_sequence": 3, "value": 9.0}, 0),
-    ):
-        frame = frame_of(spark, EVENTS, [event(0, **changes)])
-        assert upsert(house, spark, EVENTS, frame, run_id="r").kept == kept
-        assert events_of(house)["e0"]["file_sequence"] == (1 if kept else changes["file_sequence"])
+    for sequence, value, stored in ((1, 1.0, 1), (2, 1.0, 1), (3, 9.0, 3)):
+        frame = frame_of(spark, EVENTS, [event(0, value=value, file_sequence=sequence)])
+        assert upsert(house, spark, EVENTS, frame, run_id="r").kept == (stored != sequence)
+        assert events_of(house)["e0"]["file_sequence"] == stored
 
 
 def test_a_table_of_an_older_version_is_refused_before_anything_is_written(spark: SparkSession, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_value_that_moves_to_the_next_column_is_noticed(spark: SparkSession, w
         "item_id string, title string, description string, categories array<string>, attributes map<string,string>, "
         "published_ts timestamp, updated_ts timestamp, is_deleted boolean, file_sequence bigint"
     )
-    row = ("i1", "t", "d", ["a"], {}, AS_OF, None, False)
-    moved = ("i1", "t", "d", ["a"], {}, None, AS_OF, False)
+    row = ("i1", "t", "d", ["a"], {}, AS_OF, None, False, None)
+    moved = ("i1", "t", "d", ["a"], {}, None, AS_OF, False, None)
     warehouse.write(spark, ITEMS, spark.createDataFrame([row], schema), run_id="r1")
     assert warehouse.write(spark, ITEMS, spark.createDataFrame([moved], schema), run_id="r2").changed
