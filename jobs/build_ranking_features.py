@@ -1,7 +1,8 @@
 """Join every impression with what may be known at its instant, PRECISE vectors included (section VI-C, Fig. 7).
 
-Reads impressions, events, items, published_models, and user_embeddings and item_embeddings as they were at every
-publication. Writes ranking_features: each impression with the vectors that were the newest ones at its instant.
+Reads impressions, events, items, published_models, user_embeddings and item_embeddings as they were at every
+publication, and ranking_features of the previous night. Writes ranking_features: each impression with the vectors that
+were the newest ones at its instant.
 """
 
 from precise_core.command import command

@@ -4,7 +4,7 @@ A model whose vectors are far from the published ones is refused (gates.drift), 
 Until then everything behind the encoders (recall, scores, ranking, evaluation) reads the old complete version.
 
 Reads items, item_vocabulary, item_tokens, token_embeddings, user_sequences, item_embeddings, user_embeddings,
-checkpoints and indexes. Writes published_models.
+checkpoints and indexes. Reads and writes published_models.
 """
 
 from precise_core.command import command, switch, task_flag

@@ -74,13 +74,13 @@ def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
     without = {} if has_impressions(settings.source) else dict.fromkeys(RANKING, "the source has no impressions")
     stopped = chain(settings, NIGHT, flags_of(arguments, overrides), skip=arguments.skip_up_to_date, left_out=without)
     seconds = time.monotonic() - started
-    whole_state(night)
-    error = f"stopped with exit code {stopped.code}; the run of the job says why" if stopped else None
-    night.record("failed" if stopped else "succeeded", started_at, time.monotonic() - started, error)
     if stopped:
         console.print(f"run_night stopped at {stopped.job} after {seconds:.0f} s", style="bold red")
     else:
         console.print(f"run_night: done in {seconds:.0f} s", style="bold")
+    whole_state(night)
+    error = f"stopped with exit code {stopped.code}; the run of the job says why" if stopped else None
+    night.record("failed" if stopped else "succeeded", started_at, time.monotonic() - started, error)
     console.print(f"run_night: {night.run_id}", markup=False)
     return stopped.code if stopped else 0
 

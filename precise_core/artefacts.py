@@ -1,6 +1,7 @@
-"""What lies beside the tables of a warehouse: where, what of it is in use, and how it is written and checked.
+"""What lies in a warehouse: where, what beside the tables is in use, and how it is written and checked.
 
-<warehouse>/checkpoints/<model_version>/   a checkpoint; latest-<key>.json names the one in use, for each task
+<warehouse>/tables/<table>/                a Delta table (precise_core/warehouse)
+            checkpoints/<model_version>/   a checkpoint; latest-<key>.json names the one in use, for each task
             indexes/<index_version>/       an index of item vectors
             rankers/<ranker_version>/      a ranking model; latest.json names those in use, by system
             catalogs/                      item catalogs, as executors read them
@@ -28,7 +29,7 @@ from typing import Any
 from precise_core.errors import CheckpointError
 
 CHECKPOINTS, INDEXES, RANKERS, CATALOGS = "checkpoints", "indexes", "rankers", "catalogs"
-ERASURES, READERS, LOGS = "erasures", "readers", "logs"
+TABLES, ERASURES, READERS, LOGS = "tables", "erasures", "readers", "logs"
 ROLLBACK_JOURNAL = "rollback.json"
 REPORT = "report.html"  # beside the warehouse
 # What a run calls its products in `runs.artefacts` (`checkpoint:<task>`, `ranker:<system>`), and where they lie.

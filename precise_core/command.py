@@ -8,6 +8,7 @@ import json
 import sys
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -52,18 +53,15 @@ def task_flag(what: str) -> Flag:
 DATA = flag("--data", "folder of the source's files; short for --set source.data=", metavar="FOLDER")
 
 
-class Command:
-    """A job as a command: called with the arguments it runs, is written down in `runs`, and gives the exit code.
+class CommandLine(ABC):
+    """What a command line is: called with the arguments, it gives the exit code.
 
     Errors are printed in one line: those raised on purpose (PreciseError), and any other with its true cause and the
     file that has the whole stack; with ``--verbose`` the stack is printed.
-
-    Attributes:
-        body: What the job does; for a job that runs another in its own run.
     """
 
-    def __init__(self, name: str, doc: str | None, flags: Sequence[Flag], body: Callable[[Job], None]) -> None:
-        self.name, self.body, self.parser = name, body, command_parser(name, doc, flags)
+    def __init__(self, name: str, doc: str | None, flags: Sequence[Flag]) -> None:
+        self.name, self.parser = name, command_parser(name, doc, flags)
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         arguments = self.parser.parse_args(sys.argv[1:] if argv is None else argv)
@@ -71,6 +69,21 @@ class Command:
             return self._run(arguments)
         except Exception as error:
             return report_error(self.name, error, is_verbose=arguments.verbose)
+
+    @abstractmethod
+    def _run(self, arguments: argparse.Namespace) -> int: ...
+
+
+class Command(CommandLine):
+    """A job as a command: a run of its own, written down in `runs`.
+
+    Attributes:
+        body: What the job does; for a job that runs another in its own run.
+    """
+
+    def __init__(self, name: str, doc: str | None, flags: Sequence[Flag], body: Callable[[Job], None]) -> None:
+        super().__init__(name, doc, flags)
+        self.body = body
 
     def _run(self, arguments: argparse.Namespace) -> int:
         settings = load_config(arguments.config, Settings, overrides_of(arguments))
@@ -85,7 +98,6 @@ class Command:
 
 def command(*flags: Flag) -> Callable[[Callable[[Job], None]], Command]:
     """Make a function of a Job the command of its file: the file's name is the job's, its docstring the help."""
-
     return lambda body: Command(*file_of(body), flags, body)
 
 

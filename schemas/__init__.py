@@ -11,9 +11,10 @@ from schemas.intake import (
     ITEMS_REJECTED,
     SOURCE_FILES,
 )
+from schemas.pair_scores import PAIR_SCORES
 from schemas.publication import PUBLISHED_MODELS
 from schemas.ranking import RANKING_FEATURES, RANKING_SCORES
-from schemas.recall import PAIR_SCORES, RECALL_CANDIDATES
+from schemas.recall import RECALL_CANDIDATES
 from schemas.run import RUNS, VALIDATION_RESULTS
 from schemas.sequences import TRAINING_WINDOWS, USER_SEQUENCES
 from schemas.table import Column, Table

@@ -1,18 +1,11 @@
-"""Gates of candidate pairs and of the candidates recalled."""
+"""Gate of the candidates recalled."""
 
 from __future__ import annotations
 
-from schemas import PAIR_SCORES, RECALL_CANDIDATES
+from schemas import RECALL_CANDIDATES
 from schemas import columns as c
 from validation.checks import LARGEST, Check, between, not_blank
 from validation.suites import TableSuite
-
-
-def _pair_scores() -> list[Check]:
-    return [
-        *not_blank(c.USER_ID, c.ITEM_ID, c.MODEL_VERSION),
-        between(c.SCORE, -LARGEST, LARGEST, "is finite"),
-    ]
 
 
 def _candidates() -> list[Check]:
@@ -23,4 +16,4 @@ def _candidates() -> list[Check]:
     ]
 
 
-SUITES = (TableSuite(PAIR_SCORES, _pair_scores), TableSuite(RECALL_CANDIDATES, _candidates))
+SUITES = (TableSuite(RECALL_CANDIDATES, _candidates),)

@@ -224,7 +224,8 @@ def _stamped(rejected: DataFrame, job: Job, now: datetime) -> DataFrame:
 def gather_quarantine(job: Job, table: Table, spec: TableInput, now: datetime) -> Quarantine:
     """What was rejected of a table, and what it is judged by: the catalog as this run has left it."""
     rejected = job.read(REJECTED[table.name])
-    records = [one for one in read_manifest(job.warehouse) if one[c.TABLE_NAME] == table.name]
+    version = job.pin(SOURCE_FILES) if job.warehouse.exists(SOURCE_FILES) else None
+    records = [one for one in read_manifest(job.warehouse, version) if one[c.TABLE_NAME] == table.name]
     items = None
     if table is not ITEMS:
         items = job.read_written(ITEMS) if ITEMS.name in job.output_versions else job.read(ITEMS)

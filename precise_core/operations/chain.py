@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from precise_core.artefacts import CHECKPOINTS, artefact_folder
-from precise_core.command import Command, Flag, command_parser, file_of, overrides_of, warn_stale_lock
+from precise_core.command import CommandLine, Flag, file_of, overrides_of, warn_stale_lock
 from precise_core.config import config_hash, load_config
 from precise_core.errors import PreciseError
 from precise_core.intake.night import read_manifest
@@ -74,7 +74,7 @@ def chain(
     return None
 
 
-class ChainCommand(Command):
+class ChainCommand(CommandLine):
     """A command that runs several jobs under one lock of the warehouse.
 
     Args:
@@ -92,7 +92,7 @@ class ChainCommand(Command):
         overrides: Callable[[Namespace], list[str]],
         check: Callable[[Settings, Namespace], None],
     ) -> None:
-        self.name, self.parser = name, command_parser(name, doc, flags)
+        super().__init__(name, doc, flags)
         self._body, self._overrides, self._check = body, overrides, check
 
     def _run(self, arguments: Namespace) -> int:

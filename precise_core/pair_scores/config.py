@@ -7,7 +7,14 @@ from typing import Literal
 from pydantic import Field
 
 from precise_core.config import Config
-from precise_core.vectors.config import PairListConfig
+
+
+class PairListConfig(Config):
+    """A team's own list of candidate pairs: a Delta table, or a folder or file of Parquet, with two columns."""
+
+    path: str = Field(description="Folder of the Delta table, or of Parquet files.")
+    user: str = Field("user_id", description="Its column with the user's id.")
+    item: str = Field("item_id", description="Its column with the item's id.")
 
 
 class ScoringConfig(Config):

@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import CheckpointError, ConfigError, MissingTableError, SchemaError
+from precise_core.pair_scores.config import PairListConfig
 from precise_core.pair_scores.scores import PairInputs, distinct_pairs, vectors_from_text
 from precise_core.publication.night import published_checkpoint, published_vectors
 from precise_core.run.job import Job
 from precise_core.sources.cells import spark_path
 from precise_core.text.language_model import tokenizer_id
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.vectors.config import PairListConfig
 from schemas import IMPRESSIONS, ITEM_EMBEDDINGS, ITEMS, PAIR_SCORES, RECALL_CANDIDATES, USER_EMBEDDINGS
 from schemas import columns as c
 

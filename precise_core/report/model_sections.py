@@ -302,7 +302,7 @@ def _person(number: int, person: Example, titles: dict[str, str]) -> Person:
     lists = [Listing(f"Recent items, newest first ({len(recent)} of {person.history_length})", recent)]
     had = {item for item, _ in person.history}
     for (task, source), found in person.candidates.items():
-        if source != "u2i" and task != ALL_TASK:
+        if source != c.U2I and task != ALL_TASK:
             continue  # one neighbour list per person is enough to see what it does
         cells = []
         for item, seed in found:

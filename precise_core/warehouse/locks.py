@@ -23,6 +23,7 @@ from typing import IO
 
 from deltalake import DeltaTable
 
+from precise_core import artefacts
 from precise_core.artefacts import READERS
 from precise_core.errors import WarehouseBusyError
 
@@ -165,7 +166,7 @@ def needed_since(lease: Lease, root: str | Path) -> datetime:
     """Files removed from their table after this instant may still be read under the lease."""
     instants = [lease.started_at]
     for table, version in lease.pinned.items():
-        path = str(Path(root) / "tables" / table)
+        path = str(Path(root) / artefacts.TABLES / table)
         history = DeltaTable(path).history() if DeltaTable.is_deltatable(path) else []
         later = [commit for commit in history if commit["version"] > version]
         instants += [datetime.fromtimestamp(commit["timestamp"] / 1000, UTC) for commit in later]

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from precise_core import artefacts
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import DataError, HistoryGoneError, MissingTableError, SchemaError
 from schemas import TABLES, Table
@@ -132,7 +133,7 @@ class DeltaSnapshot:
     def _refuse_unreadable(self) -> None:
         configuration = self._table.metadata().configuration
         if configuration.get("delta.columnMapping.mode", "none") != "none":
-            raise DataError(f"table {self.name}: column mapping is on; the feed reads plain columns only")
+            raise DataError(f"table {self.name}: column mapping is on; plain columns only are read")
         if configuration.get("delta.enableDeletionVectors") == "true" or self._has_deletion_vectors():
             raise DataError(f"table {self.name}: deletion vectors are on; set delta.enableDeletionVectors to false")
 
@@ -159,7 +160,7 @@ class TableReader:
         self._newest: dict[str, DeltaSnapshot] = {}
 
     def path(self, table: Table) -> str:
-        return f"{self._folder}/tables/{table.name}"
+        return f"{self._folder}/{artefacts.TABLES}/{table.name}"
 
     def exists(self, table: Table) -> bool:
         return table.name in self._newest or DeltaTable.is_deltatable(self.path(table))

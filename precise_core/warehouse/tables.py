@@ -23,6 +23,7 @@ from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType
 
+from precise_core import artefacts
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import DataError, MissingTableError, SchemaError
 from precise_core.warehouse.notes import Note, commit_text, read_note
@@ -52,7 +53,7 @@ class Warehouse:
             require_delta_path("warehouse", self.root)
 
     def path(self, table: Table) -> str:
-        return f"{self.root}/tables/{table.name}"
+        return f"{self.root}/{artefacts.TABLES}/{table.name}"
 
     def exists(self, table: Table) -> bool:
         return DeltaTable.is_deltatable(self.path(table))
