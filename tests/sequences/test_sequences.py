@@ -76,7 +76,7 @@ def test_no_events_give_no_sequences(spark: SparkSession) -> None:
 def test_more_tasks_than_bits_are_refused(spark: SparkSession) -> None:
     tasks = {f"task_{number}": TaskConfig(action="click") for number in range(63)}
     frame = oracles.events_frame(spark, EVENTS[:5])
-    with pytest.raises(ConfigError, match="sequences of 64 tasks are asked for, at most 63 can be"):
+    with pytest.raises(ConfigError, match="sequences of 64 tasks are configured, at most 63 can be"):
         build_user_sequences(frame, oracles.vocabulary_frame(spark, VOCABULARY), tasks, AS_OF, CONFIG)
 
 
