@@ -111,6 +111,9 @@ def with_file_sequence(raw: DataFrame, sequences: Mapping[str, int]) -> DataFram
     Args:
         sequences: Path -> order of taking; a file that is not here gets null and comes before all others.
     """
+    if len(sequences) == 1:  # Spark cannot plan the join of one row with what a Python function has parsed
+        ((path, sequence),) = sequences.items()
+        return raw.withColumn(c.FILE_SEQUENCE, F.when(F.col(c.SOURCE_FILE) == path, F.lit(sequence).cast("bigint")))
     types = f"{c.SOURCE_FILE} string, {c.FILE_SEQUENCE} bigint"
     order = raw.sparkSession.createDataFrame(list(sequences.items()), types)
     joined = raw.drop(c.FILE_SEQUENCE).join(F.broadcast(order), on=c.SOURCE_FILE, how="left")

@@ -129,6 +129,17 @@ def test_a_column_that_nobody_names_may_come_and_go_and_one_that_is_named_must_s
     assert told(capsys, "3.csv: no column 'at'")
 
 
+def test_json_lines_are_taken_from_one_file_or_several(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, path=str(tmp_path / "log" / "*.jsonl"))
+    row = {"who": "ann", "what": "a", "at": "2024-03-01T08:00:00Z", "did": "click"}
+    for night in (("1",), ("2", "3")):
+        for name in night:
+            (tmp_path / "log" / f"{name}.jsonl").write_text(json.dumps({"id": name, **row}), encoding="utf-8")
+        assert shop.run("ingest") == 0
+    assert set(shop.events()) == {"1", "2", "3"}
+    assert sorted(shop.rows("events")["file_sequence"]) == [1, 2, 3]
+
+
 @pytest.mark.faults
 def test_a_column_of_another_type_is_refused_or_accepted_on_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
