@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -99,9 +100,12 @@ def truncate(file: Path) -> None:
 
 
 def flip_a_bit(file: Path) -> None:
-    """One bit in the middle of the first data page: Parquet itself would read on."""
+    """One bit of the last values of a column that every job reads: Parquet itself would read on."""
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    (times,) = (column for column in columns if column.path_in_schema == "event_ts")
     data = bytearray(file.read_bytes())
-    data[len(data) // 3] ^= 0b100
+    data[times.data_page_offset + times.total_compressed_size - 3] ^= 0b100  # behind the header, which has no sum
     file.write_bytes(bytes(data))
 
 
