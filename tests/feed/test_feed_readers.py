@@ -320,3 +320,14 @@ def test_the_queue_is_bounded_and_the_source_is_closed() -> None:
     assert len(made) <= 5  # one taken, three waiting, one in hand
     items.close()  # type: ignore[attr-defined]
     assert closed == ["feed-prefetch"]
+
+
+@pytest.mark.parametrize("first_row", [0, 2, 5])
+def test_petastorm_reads_below_a_folder_of_any_name(tmp_path: Path, first_row: int) -> None:
+    folder = tmp_path / "it's 100% ours #1; or?"
+    folder.mkdir()
+    for name, values in (("a", [1, 2, 3, 4]), ("b", [5, 6])):
+        pq.write_table(pa.table({"n": pa.array(values)}), folder / f"{name}.parquet")
+    files = [f"file://{folder}/{name}.parquet" for name in ("a", "b")]
+    rows = petastorm_rows.read_rows(files, ["n"], first_row)
+    assert [n for group in rows for n in group["n"].tolist()] == [1, 2, 3, 4, 5, 6][first_row:]
