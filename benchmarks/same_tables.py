@@ -20,16 +20,9 @@ from schemas import RUNS, TABLES, VALIDATION_RESULTS
 
 # Different in every run of the same code: times of writing, and what identifies a table or a version of one.
 _OF_A_RUN = {
-    "run_id",
-    "rejected_at",
-    "ingested_at",
-    "taken_at",
-    "embedded_at",
-    "published_at",
-    "valid_from",
-    "checked_at",
-}
-_OF_A_RUN |= {"seconds", "table_id", "table_versions", "modified_ns"}
+    "run_id", "rejected_at", "ingested_at", "taken_at", "embedded_at", "published_at", "valid_from", "seconds",
+    "checked_at", "table_id", "table_versions", "modified_ns",
+}  # fmt: skip
 _HASH = re.compile(r"-[0-9a-f]{6,}")  # in names of checkpoints, indexes and ranking models
 _HISTORY = (RUNS, VALIDATION_RESULTS)  # of the runs, not of the data
 

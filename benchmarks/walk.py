@@ -68,7 +68,7 @@ def changes_of(rooms: Sequence[str]) -> tuple[int, int]:
 
 
 def _walks(root: Path, folder: Path) -> dict[str, list[str]]:
-    """The stops of every job, on a warehouse of its own: the night, then each of the five once more."""
+    """The stops of each of the five jobs, in a night on a warehouse of its own."""
     config = folder / "mine.yaml"
     _write_world(folder, config)
     flags = ["--config", str(config)]
@@ -90,9 +90,8 @@ def _record(walked: Path, root: Path, command: list[str]) -> None:
     sys.path.insert(0, str(root))
     job = importlib.import_module(f"jobs.{command[0]}")
     stops: list[str] = []
-    stack: list[str] = []  # a file per frame on the way, "" where it is none of ours
     walked_calls: set[tuple[Any, Any, int]] = set()
-    entered: list[bool] = []
+    entered: list[bool] = []  # of every frame of ours: whether it was a stop
     start = f"jobs/{command[0]}.py"
 
     def file_of(frame: FrameType) -> str:
@@ -101,7 +100,7 @@ def _record(walked: Path, root: Path, command: list[str]) -> None:
             return ""
         file = name[len(str(root)) + 1 :]
         parts = Path(file).parts
-        is_ours = parts[0] in ("jobs", "validation") or parts[0] == "precise_core"
+        is_ours = parts[0] in ("jobs", "validation", "precise_core")
         return "" if not is_ours or set(parts) & set(_DECLARATIONS) else file
 
     def caller_of(frame: FrameType) -> FrameType | None:
@@ -125,14 +124,9 @@ def _record(walked: Path, root: Path, command: list[str]) -> None:
             walked_calls.add(key)
             if is_new:
                 stops.append(file)
-            stack.append(file)
             entered.append(is_new)
-        elif stack:
-            stack.pop()
-            if entered.pop() and stack and stops and stops[-1] == file:
-                caller = caller_of(frame)
-                if caller is not None:
-                    stops.append(file_of(caller))
+        elif entered and entered.pop() and stops[-1] == file and (caller := caller_of(frame)) is not None:
+            stops.append(file_of(caller))
 
     sys.setprofile(watch)
     try:

@@ -111,6 +111,8 @@ def with_file_sequence(raw: DataFrame, sequences: Mapping[str, int]) -> DataFram
     Args:
         sequences: Path -> order of taking; a file that is not here gets null and comes before all others.
     """
+    if not sequences:
+        return raw
     if len(sequences) == 1:  # Spark cannot plan the join of one row with what a Python function has parsed
         ((path, sequence),) = sequences.items()
         return raw.withColumn(c.FILE_SEQUENCE, F.when(F.col(c.SOURCE_FILE) == path, F.lit(sequence).cast("bigint")))

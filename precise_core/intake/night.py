@@ -153,7 +153,7 @@ def store(job: Job, inputs: Inputs, parts: Sequence[Part]) -> tuple[int, int, in
 def _plan(job: Job, inputs: Inputs, part: Part) -> UpsertPlan:
     source = job.settings.source
     if job.warehouse.exists(part.table):
-        job.pin(part.table)  # `runs` says what tonight's rows were compared with
+        job.pin(part.table)  # tonight's rows were compared with this version
     # The id of an event without one is made from what it says, its time included.
     ids_are_made = isinstance(source, FilesSource) and source.events.event_id is None
     with job.watching(f"comparing with {part.table.name}"):

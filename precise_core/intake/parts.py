@@ -121,8 +121,9 @@ def clean_parts(
     def part(table: Table, frame: DataFrame, catalog: DataFrame | None) -> Part:
         files = arrivals.get(table.name, [])
         sequences = {one.path: one.sequence for one in files if one.must_have_rows}
-        ordered = with_file_sequence(frame, sequences) if sequences else frame
-        cleaned = clean(table, ordered, catalog, not_after=not_after, may_reassign=may_reassign)
+        cleaned = clean(
+            table, with_file_sequence(frame, sequences), catalog, not_after=not_after, may_reassign=may_reassign
+        )
         cleaned.checked.persist(StorageLevel.DISK_ONLY)
         return Part(table=table, raw=frame, cleaned=cleaned, arrivals=files, catalog=catalog)
 

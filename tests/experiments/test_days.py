@@ -303,15 +303,16 @@ def test_a_day_without_events_keeps_the_checkpoint_and_says_so(world: World) -> 
 def test_models_of_other_sizes_do_not_go_on(world: World, tmp_path: Path) -> None:
     universal = world.universal(FIRST)
     first = world.targeted(FIRST, universal)
+    elsewhere = TrainingInputs(
+        windows=world.windows,
+        catalog=world_catalog(),
+        out=tmp_path / "other",
+        seed=5,
+        versions={},
+        as_of=FIRST + DAY,
+    )
     wider = train_universal(
-        TrainingInputs(
-            windows=world.windows,
-            catalog=world_catalog(),
-            out=tmp_path / "other",
-            seed=5,
-            versions={},
-            as_of=FIRST + DAY,
-        ),
+        elsewhere,
         model_config=tiny_model(head_width=9),
         config=tiny_universal(epochs=0),
     )
@@ -323,14 +324,7 @@ def test_models_of_other_sizes_do_not_go_on(world: World, tmp_path: Path) -> Non
         CheckpointError, match=r"the configuration differ in .*; run one night with universal.start=scratch"
     ):
         train_universal(
-            TrainingInputs(
-                windows=world.windows,
-                catalog=world_catalog(),
-                out=tmp_path / "other",
-                seed=5,
-                versions={},
-                as_of=FIRST + DAY,
-            ),
+            elsewhere,
             model_config=tiny_model(head_width=9),
             config=tiny_universal(),
             parent=universal,
