@@ -77,6 +77,15 @@ MERGED_RANK = "merged_rank"
 SOURCE = "source"
 SEED_ITEM_ID = "seed_item_id"
 
+# recommendations
+NEIGHBOUR_ID = "neighbour_id"
+IS_REPEAT = "is_repeat"
+CATEGORY = "category"
+TEXT_GROUP = "text_group"
+LIST = "list"
+PROBABILITY = "probability"
+SOURCES = "sources"
+
 # ranking
 IMPRESSION_ID = "impression_id"
 IMPRESSION_TS = "impression_ts"

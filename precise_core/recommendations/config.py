@@ -1,0 +1,88 @@
+"""Configuration of the lists: sources of candidates, the model that ranks them, what may be on a list."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from precise_core.config import Config
+from precise_core.recommendations.names import SOURCES
+
+
+class ListConfig(Config):
+    """What may be on one list of a user."""
+
+    repeat: Literal["allow", "only", "exclude"] = Field(
+        "allow", description="Items the user had before: beside new ones, alone, or not at all."
+    )
+    max_per_category: int | None = Field(None, ge=1, description="At most so many of one (narrowest) category.")
+    max_per_text: int | None = Field(
+        None, ge=1, description="At most so many of one text: pack sizes of a product have the same."
+    )
+    min_new_share: float = Field(
+        0.0, ge=0, le=1, description="At least this share of the list are items that the user never had."
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> ListConfig:
+        if self.repeat == "only" and self.min_new_share > 0:
+            raise ValueError(f"min_new_share {self.min_new_share:g}: a list with repeat `only` has no new items")
+        return self
+
+
+class ListRankerConfig(Config):
+    """The DCN that ranks candidates, trained on lists of the period before `as_of`."""
+
+    epochs: int = Field(6, ge=1, description="Passes over the training lists, at most.")
+    batch_lists: int = Field(32, ge=1, description="Lists (a user and a task) per step.")
+    negatives: int = Field(150, ge=1, description="Candidates not taken per list, drawn anew every epoch.")
+    learning_rate: float = Field(2e-3, gt=0, description="Highest rate of AdamW.")
+    weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
+    patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
+    losses: tuple[Literal["list", "binary"], ...] = Field(
+        ("list",), min_length=1, description="Losses to choose from on held-out users: softmax over a list, binary."
+    )
+    cross_layers: int = Field(2, ge=1, description="Layers of the cross network.")
+    deep_widths: tuple[int, ...] = Field((128, 64), description="Hidden widths of the deep tower.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="In the deep tower.")
+    models: int = Field(1, ge=1, description="Models of different seeds whose scores are averaged.")
+    validation_share: float = Field(0.2, gt=0, lt=0.9, description="Users held out: they choose and they gate.")
+
+
+class RecommendationsConfig(Config):
+    """`recommendations`: lists of candidates from several sources, ranked by what was taken in the past period."""
+
+    k: int = Field(50, ge=1, description="Longest list.")
+    lists: dict[str, ListConfig] = Field(
+        {"all": ListConfig(), "new": ListConfig(repeat="exclude"), "repeat": ListConfig(repeat="only")},
+        min_length=1,
+        description="Lists of each user and task, by name.",
+    )
+    horizon_days: int = Field(28, ge=1, description="What was taken in so many days is what a list should have held.")
+    sources: dict[str, int] = Field(
+        {"history": 250, "task_history": 100, "neighbours": 120, "baskets": 80, "ease": 100, "users": 200,
+         "trending": 80, "u2i": 100, "u2i2i": 100},
+        description="Candidates per user and source; 0 = the source is off.",
+    )  # fmt: skip
+    candidates: int = Field(600, ge=1, description="Candidates of a user and task, at most, over all sources.")
+    history_events: int = Field(5000, ge=1, description="Newest events of a user that are read.")
+    seeds: int = Field(100, ge=1, description="Newest events of a user whose neighbours are looked up.")
+    neighbours: int = Field(200, ge=1, description="Neighbours kept per item and source (`item_neighbours`).")
+    shrinkage: float = Field(10.0, ge=0, description="Of co-occurrence: larger trusts rare pairs less.")
+    ease_items: int = Field(5000, ge=1, description="Most frequent items that EASE knows; its cost grows cubically.")
+    ease_penalty: float = Field(200.0, gt=0, description="Of EASE: larger trusts rare pairs less.")
+    similar_users: int = Field(300, ge=1, description="Most similar users whose items are candidates.")
+    sample_users: int = Field(20_000, ge=1, description="Fixed sample of users that similarities are counted in.")
+    training_users: int = Field(20_000, ge=1, description="Fixed sample of users whose features are kept to learn from.")
+    ranker: ListRankerConfig = Field(ListRankerConfig(), description="The model that ranks candidates.")
+
+    @field_validator("sources")
+    @classmethod
+    def _known_sources(cls, value: dict[str, int]) -> dict[str, int]:
+        if set(value) - set(SOURCES) or min(value.values(), default=-1) < 0 or sum(value.values()) == 0:
+            raise ValueError(f"{value}: numbers of {list(SOURCES)} are needed, at least 0, and one above 0")
+        return value
+
+    def k_of(self, source: str) -> int:
+        return self.sources.get(source, 0)

@@ -1,0 +1,8 @@
+"""Names of the sources of candidates."""
+
+HISTORY, TASK_HISTORY = "history", "task_history"
+NEIGHBOURS, BASKETS, EASE = "neighbours", "baskets", "ease"  # item to item
+USERS, TRENDING = "users", "trending"
+U2I, U2I2I = "u2i", "u2i2i"
+ITEM_TO_ITEM = (NEIGHBOURS, BASKETS, EASE)
+SOURCES = (HISTORY, TASK_HISTORY, *ITEM_TO_ITEM, USERS, TRENDING, U2I, U2I2I)

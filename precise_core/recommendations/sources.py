@@ -1,0 +1,176 @@
+"""Candidates of some users from every source, each with its score and rank.
+
+Shapes: B users, N vocabulary rows, C candidates of all users together, S users of the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from precise_core.recommendations.config import RecommendationsConfig
+from precise_core.recommendations.history import HALF_LIVES, Tally, UserEvents, pair_keys, positions_in, split_keys
+from precise_core.recommendations.item_facts import ItemFacts
+from precise_core.recommendations.names import EASE, HISTORY, ITEM_TO_ITEM, TASK_HISTORY, TRENDING, USERS
+from precise_core.recommendations.neighbours import entries, largest
+from precise_core.recommendations.point_in_time import Similarities
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The best items of each user in one source: parallel arrays, ranks from 1 within the user."""
+
+    user_rows: np.ndarray
+    item_rows: np.ndarray
+    ranks: np.ndarray
+
+    @property
+    def keys(self) -> np.ndarray:
+        return pair_keys(self.user_rows, self.item_rows)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Distinct pairs of user and item, ordered by user and item, with the score and rank of each source.
+
+    ``scores`` are 0 where a source knows nothing of the pair; ``ranks`` are infinite where it is not among its best.
+    """
+
+    user_rows_C: np.ndarray
+    item_rows_C: np.ndarray
+    scores: dict[str, np.ndarray]
+    ranks: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.user_rows_C)
+
+
+def profiles(own: Tally, users: int, items: int) -> sparse.csr_matrix:
+    """What users had, decayed slowly and dampened, rows of length 1, float32 [B, N]."""
+    weights_P = np.log1p(own.decayed[HALF_LIVES[-1]])
+    matrix = sparse.csr_matrix((weights_P, (own.user_rows_P, own.things_P)), shape=(users, items))
+    lengths_P = np.sqrt(np.bincount(own.user_rows_P, weights_P**2, users))[own.user_rows_P]
+    matrix.data /= lengths_P  # one weight a pair, in the order of the pairs
+    return matrix.astype(np.float32)
+
+
+def source_scores(
+    events: UserEvents,
+    own: Tally,
+    similar: Similarities,
+    user_ids: Sequence[str],
+    config: RecommendationsConfig,
+) -> dict[str, sparse.csr_matrix]:
+    """Scores of every item that a source knows something of, by source, CSR [B, N] with sorted indices.
+
+    A source that is off is left out. They are of all tasks: a task's candidates are those of them that it allows.
+    """
+    newest = events.newest(config.seeds)
+    seeds = split_keys(np.unique(pair_keys(newest.user_rows_E, newest.item_rows_E)))
+    seeds_BN = sparse.csr_matrix((np.ones(len(seeds[0]), np.float32), seeds), shape=(events.users, events.items))
+    profiles_BN = profiles(own, events.users, events.items)
+    found = {HISTORY: profiles_BN}
+    for source in ITEM_TO_ITEM:
+        if config.k_of(source) and source in similar.near:
+            had_BN = (profiles_BN > 0).astype(np.float32) if source == EASE else seeds_BN
+            found[source] = (had_BN @ similar.near[source]).tocsr()
+    if config.k_of(USERS):
+        found[USERS] = _of_similar_users(profiles_BN, similar, user_ids, config.similar_users)
+    for matrix in found.values():
+        matrix.sort_indices()
+    return found
+
+
+def _of_similar_users(
+    profiles_BN: sparse.csr_matrix, similar: Similarities, user_ids: Sequence[str], k: int
+) -> sparse.csr_matrix:
+    """Mean profile of the k users of the sample most like each user, weighted by cosine; nobody is like himself."""
+    near_BS = (profiles_BN @ similar.sample_SN.T).tocsr()
+    self_B = np.array([similar.sample_rows.get(user_id, -1) for user_id in user_ids])
+    near_BS.sort_indices()
+    others_BS = entries(near_BS, np.repeat(self_B, np.diff(near_BS.indptr)) != near_BS.indices)
+    return (largest(others_BS, k) @ similar.sample_SN).tocsr() / np.float32(k)
+
+
+def trending(facts: ItemFacts, k: int) -> dict[str, np.ndarray]:
+    """Rows of the ``k`` most popular items of some days and of those that most users had for the first time, by name.
+
+    Equal ones are ordered by all events of the task, then by row; an item without any is left out.
+    """
+    lists = {f"popular_{days}d": values_N for days, values_N in facts.recent.items()}
+    lists |= {f"first_time_{days}d": values_N for days, values_N in facts.first_time.items()}
+    found = {}
+    for name, values_N in lists.items():
+        of_list = np.flatnonzero(facts.allowed_N & (values_N > 0))
+        found[name] = of_list[np.lexsort((of_list, -facts.events_N[of_list], -values_N[of_list]))][:k]
+    return found
+
+
+def gather_candidates(
+    scores: Mapping[str, sparse.csr_matrix],
+    facts: ItemFacts,
+    users: int,
+    config: RecommendationsConfig,
+    task_history: Tally | None = None,
+    recalled: Mapping[str, Ranked] | None = None,
+) -> Candidates:
+    """What the sources find of one task, together; at most ``config.candidates`` a user, those of the best ranks.
+
+    Args:
+        scores: Of ``source_scores``.
+        task_history: What users had in the task; None for `all`.
+        recalled: What the model's index found, by source.
+    """
+    lists = {name: _best(matrix, facts.allowed_N, config.k_of(name)) for name, matrix in scores.items()}
+    if task_history is not None and config.k_of(TASK_HISTORY):
+        of_task = profiles(task_history, users, len(facts.allowed_N))
+        lists[TASK_HISTORY] = _best(of_task, facts.allowed_N, config.k_of(TASK_HISTORY))
+    for name, rows in trending(facts, config.k_of(TRENDING)).items():
+        everybody = np.repeat(np.arange(users), len(rows))
+        lists[name] = Ranked(everybody, np.tile(rows, users), np.tile(np.arange(1, len(rows) + 1), users))
+    lists |= recalled or {}
+    keys_C = _nearest(lists, config.candidates)
+    user_rows_C, item_rows_C = split_keys(keys_C)
+    return Candidates(
+        user_rows_C,
+        item_rows_C,
+        scores={name: _scores_at(matrix, keys_C) for name, matrix in scores.items()},
+        ranks={name: _ranks_at(ranked, keys_C) for name, ranked in lists.items()},
+    )
+
+
+def _best(scores_BN: sparse.csr_matrix, allowed_N: np.ndarray, k: int) -> Ranked:
+    """The ``k`` best allowed items of each user; equal scores by row."""
+    is_candidate = allowed_N[scores_BN.indices] & (scores_BN.data > 0)
+    top = largest(entries(scores_BN, is_candidate), k)
+    user_rows = np.repeat(np.arange(top.shape[0]), np.diff(top.indptr))
+    order = np.lexsort((top.indices, -top.data, user_rows))
+    ranks = np.arange(len(order)) - np.searchsorted(user_rows, user_rows) + 1
+    return Ranked(user_rows, top.indices[order].astype(np.int64), ranks)
+
+
+def _nearest(lists: Mapping[str, Ranked], cap: int) -> np.ndarray:
+    """Keys of the pairs in any list, ascending; of a user with more than ``cap`` those with the best rank anywhere."""
+    keys = np.concatenate([ranked.keys for ranked in lists.values()])
+    ranks = np.concatenate([ranked.ranks for ranked in lists.values()])
+    keys_C, place = np.unique(keys, return_inverse=True)
+    best_C = np.full(len(keys_C), np.iinfo(np.int64).max)
+    np.minimum.at(best_C, place, ranks)
+    users_C, _ = split_keys(keys_C)
+    order = np.lexsort((best_C, users_C))
+    places = np.arange(len(order)) - np.searchsorted(users_C, users_C)
+    return keys_C[np.sort(order[places < cap])]
+
+
+def _scores_at(scores_BN: sparse.csr_matrix, keys_C: np.ndarray) -> np.ndarray:
+    user_rows = np.repeat(np.arange(scores_BN.shape[0]), np.diff(scores_BN.indptr))
+    return np.append(scores_BN.data, 0.0)[positions_in(pair_keys(user_rows, scores_BN.indices), keys_C)]
+
+
+def _ranks_at(ranked: Ranked, keys_C: np.ndarray) -> np.ndarray:
+    keys = ranked.keys
+    order = np.argsort(keys)
+    return np.append(ranked.ranks[order].astype(np.float64), np.inf)[positions_in(keys[order], keys_C)]
