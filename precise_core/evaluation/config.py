@@ -11,7 +11,10 @@ from precise_core.evaluation.names import MOST_POPULAR, SIMPLE_REFERENCES, with_
 
 
 def _as_several(value: Any) -> Any:
-    return (value,) if type(value) is int else value  # true is none
+    """A tuple of a single number, and of a list: what has passed through here is no JSON any more."""
+    if type(value) is int:  # true is none
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 PopularDays = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_several)]
