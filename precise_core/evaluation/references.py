@@ -1,6 +1,7 @@
 """Simple references that count: popular items, and the user's own.
 
-Shapes: E events, U users, N items, B users of one block. Every reference has ``scores(user_rows_B) -> float32 [B, N]``.
+Shapes: E events, U users, N items, P pairs of a user and an item, B users of one block. Every reference has
+``scores(user_rows_B) -> float32 [B, N]``.
 """
 
 from __future__ import annotations
@@ -119,6 +120,12 @@ class OwnHistory:
     """log(1 + Σ exp(-age / τ)) over a user's events with an item: how often, and how recently; 0 for other items.
 
     τ is ``days``; ages count from ``as_of_seconds``.
+
+    Attributes:
+        strength_UN: The scores, float32 CSR [U, N].
+
+    Raises:
+        ConfigError: ``days`` is not above 0.
     """
 
     def __init__(self, log: TrainingLog, *, as_of_seconds: int, days: float) -> None:
@@ -146,6 +153,9 @@ class OwnPairs:
         """Σ exp(-age / τ) over the events of each pair, float64 [P]; τ = ``days``, ages from ``as_of_seconds``.
 
         Summed in the order of the log: equal events give equal sums.
+
+        Raises:
+            ConfigError: ``days`` is not above 0.
         """
         if not days > 0:
             raise ConfigError(f"days {days} of the own history must be above 0")
