@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = f"{settings.name} ({settings.source.kind})"
     metrics = _read(settings, EVALUATION_METRICS)
     best = _retrieval(metrics, "all", "all")
-    popular = best[f"most_popular_{settings.evaluation.popular_days}d"]
+    popular = best[settings.evaluation.fallback_reference]
     for task in settings.task_names:
         for user_filter in USER_FILTERS:
             for system, value in _retrieval(metrics, task, user_filter).items():

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from precise_core.config import Config
-from precise_core.evaluation.names import SIMPLE_REFERENCES, with_history
+from precise_core.evaluation.names import MOST_POPULAR, SIMPLE_REFERENCES, with_history
+
+
+def _as_several(value: Any) -> Any:
+    """A tuple of a single number, and of a list: what has passed through here is no JSON any more."""
+    if type(value) is int:  # true is none
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+PopularDays = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_several)]
 
 
 class EvaluationConfig(Config):
@@ -16,13 +26,40 @@ class EvaluationConfig(Config):
     test_days: int = Field(28, ge=1, description="Days after `as_of` whose items are the truth.")
     ks: tuple[int, ...] = Field((10, 30, 50), description="Cuts of the ranking.")
     hot_share: float = Field(0.2, gt=0, lt=1, description="Share of the trained items that counts as hot.")
-    popular_days: int = Field(7, ge=1, description="Days of the reference `most_popular_<days>d`.")
+    popular_days: PopularDays = Field(
+        (7, 1, 28),
+        min_length=1,
+        description="Days of the references `most_popular_<days>d`, a list or one number; users without a vector get "
+        "the list of the first.",
+    )
     bootstrap_samples: int = Field(1000, ge=100, description="Resamplings of the users behind an interval.")
     knn_shrinkage: float = Field(
-        10.0, ge=0, description="Of `item_knn` and `last_item_knn`: larger trusts rare pairs less."
+        10.0, ge=0, description="Of `item_knn`, `last_item_knn` and `user_knn`: larger trusts rare pairs less."
     )
     knn_history: int = Field(100, ge=1, description="Newest events of a user that `item_knn` looks at.")
+    neighbours: int = Field(300, ge=1, description="Nearest users that `user_knn` and `tifu_knn` look at.")
+    neighbour_users: int = Field(
+        20_000, ge=1, description="Users among whom they are sought; a fixed sample where there are more."
+    )
+    decay_days: float = Field(
+        180.0, gt=0, description="Over how many days an event fades, exp(-age / days), in `own_decayed` and `tifu_knn`."
+    )
+    own_share: float = Field(
+        0.7, ge=0, le=1, description="Of `tifu_knn`: weight of the user's own history beside that of the neighbours."
+    )
+    ease_items: int = Field(
+        5000,
+        ge=1,
+        le=20_000,
+        description="Of `ease`: items that it knows, the most frequent ones; 20,000 take 6.4 GB of memory.",
+    )
+    ease_penalty: float = Field(250.0, gt=0, description="Of `ease`: λ, in users; larger trusts rare items less.")
     example_users: int = Field(4, ge=0, description="Users shown with their recommendations in the report.")
+
+    @property
+    def fallback_reference(self) -> str:
+        """The reference whose list a user without a vector gets."""
+        return MOST_POPULAR.format(days=self.popular_days[0])
 
 
 _MAY_DIFFER = ("model", "universal", "targeted", "windows", "text", "lightgcn")

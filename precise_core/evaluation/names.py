@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 MOST_POPULAR, ALL_TIME = "most_popular_{days}d", "most_popular"
-PERSONAL_FREQUENCY = "personal_frequency"
+PERSONAL_FREQUENCY, OWN_DECAYED = "personal_frequency", "own_decayed"
 ITEM_KNN, LAST_ITEM_KNN = "item_knn", "last_item_knn"
+USER_KNN, TIFU_KNN = "user_knn", "tifu_knn"
+EASE = "ease"
 ORACLE = "oracle"
-SIMPLE_REFERENCES = (ALL_TIME, PERSONAL_FREQUENCY, ITEM_KNN, LAST_ITEM_KNN)
+SIMPLE_REFERENCES = (ALL_TIME, PERSONAL_FREQUENCY, OWN_DECAYED, ITEM_KNN, LAST_ITEM_KNN, USER_KNN, TIFU_KNN, EASE)
 
 # Metric and K of the main tables of docs/results.md.
 MAIN_FIGURES = (("recall", 10), ("recall", 50), ("ndcg", 10), ("ndcg", 50))

@@ -20,7 +20,7 @@ from precise_core.data_sets.synthetic import days_after_start, interests
 from precise_core.data_sets.synthetic_truth import item_probabilities, topic_probabilities
 from precise_core.errors import CheckpointError, NothingToEvaluateError, NothingToLearnError, VersionMixError
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions, gains
-from precise_core.evaluation.names import MOST_POPULAR, ORACLE
+from precise_core.evaluation.names import ORACLE
 from precise_core.evaluation.overlap import source_figures
 from precise_core.evaluation.protocol import evaluate_lists, evaluate_ranking
 from precise_core.evaluation.questions import (
@@ -99,8 +99,8 @@ def references(job: Job, evaluation: OfflineEvaluation, task: str) -> dict[str, 
 def retrieval_rows(job: Job, evaluation: OfflineEvaluation, task: str) -> _Rows:
     """Full ranking: our checkpoints beside the simple references."""
     simple = references(job, evaluation, task)
-    popular = simple[MOST_POPULAR.format(days=evaluation.settings.evaluation.popular_days)]
-    ours, versions = _our_systems(job, evaluation, task, popular)
+    fallback = simple[evaluation.settings.evaluation.fallback_reference]
+    ours, versions = _our_systems(job, evaluation, task, fallback)
     return evaluate_ranking({**ours, **simple}, evaluation.question(task), model_versions=versions).rows
 
 

@@ -25,9 +25,9 @@ from precise_core.evaluation.references import (
     OwnHistory,
     Scorer,
     TrainingLog,
-    build_references,
     pair_matrix,
 )
+from precise_core.evaluation.simple_references import build_references
 from precise_core.sequences.config import LEAVE_ONE_OUT, WindowsConfig
 from schemas import columns as c
 
@@ -183,14 +183,7 @@ class OfflineEvaluation:
 
     def references(self, task: str) -> dict[str, Scorer]:
         """The simple references, from the events that are known of a task."""
-        config = self.settings.evaluation
-        return build_references(
-            self._known_log(task),
-            as_of_seconds=self._as_of_seconds,
-            popular_days=config.popular_days,
-            knn_shrinkage=config.knn_shrinkage,
-            knn_history=config.knn_history,
-        )
+        return build_references(self._known_log(task), self.settings.evaluation, as_of_seconds=self._as_of_seconds)
 
     def own_history(self, task: str, days: float) -> Scorer:
         """The users' own events of a task, fading over ``days``, as a source of candidates."""

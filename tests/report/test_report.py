@@ -259,6 +259,12 @@ def test_everybody_who_matters_is_compared() -> None:
     assert any(text.startswith("PRECISE beats PRECISE-UT on share") for text in said)
 
 
+def test_the_best_reference_is_the_bar_whatever_it_is() -> None:
+    for name, system in (("tifu_knn", "TIFU-KNN"), ("own_decayed", "own history, decayed"), ("ease", "EASE")):
+        said = verdicts(frame(figures_of("retrieval", "all", {"PRECISE-UT": 0.2, name: 0.3, "item_knn": 0.1})))
+        assert said[0].startswith(f"PRECISE-UT loses to {system} on all, repeats counted: NDCG@50 .200 against .300 (")
+
+
 def test_ranking_names_the_metrics_won_and_lost() -> None:
     rows = [
         figures_of("ranking", task, {system: value}, metric=metric, k=0, users=9)
