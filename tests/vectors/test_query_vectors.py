@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
@@ -97,14 +96,6 @@ def encoded(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tu
     return warehouse, old, new
 
 
-def without_queries(warehouse: Path) -> None:
-    """The table as an older version of the code has left it."""
-    house = Warehouse(str(warehouse))
-    rows = house.read_arrow(ITEM_EMBEDDINGS, house.version(ITEM_EMBEDDINGS)).drop_columns([c.QUERY_EMBEDDING])
-    path, by = house.path(ITEM_EMBEDDINGS), list(ITEM_EMBEDDINGS.partition_by)
-    write_deltalake(path, rows, mode="overwrite", schema_mode="overwrite", partition_by=by)
-
-
 def by_item(warehouse: Path, version: str) -> dict[str, world.Row]:
     return {row[c.ITEM_ID]: row for row in world.read(warehouse, ITEM_EMBEDDINGS, model_version=version)}
 
@@ -114,7 +105,7 @@ def test_a_table_older_than_the_column_gets_it_and_the_night_goes_on(
 ) -> None:
     (source, old, new), warehouse = encoded, tmp_path / "warehouse"
     expected, others = by_item(source, new), by_item(source, old)
-    without_queries(copy_of(source, warehouse))
+    world.without_queries(copy_of(source, warehouse))
     assert run("build_index", warehouse) == 2
     out = said(capsys)
     assert f"20 of the 20 vectors of {new} have no query_embedding yet; run jobs/embed_items.py first" in out
@@ -140,7 +131,7 @@ def test_a_new_checkpoint_is_added_to_a_table_older_than_the_column(
     encoded: tuple[Path, str, str], tmp_path: Path
 ) -> None:
     (source, old, new), warehouse = encoded, tmp_path / "warehouse"
-    without_queries(copy_of(source, warehouse))
+    world.without_queries(copy_of(source, warehouse))
     newest = world.train(warehouse, seed=3)
     assert run("embed_items", warehouse, "--set", "encoding.part_mib=0.001") == 0  # parts are appended
     assert all(row[c.QUERY_EMBEDDING] for row in by_item(warehouse, newest).values())
