@@ -28,6 +28,7 @@ def main(job: Job) -> None:
                 model_version=checkpoint.model_version,
                 config=job.settings.index,
                 seed=job.settings.seed,
+                seed_queries_ND=items.seed_queries_ND,
                 queries_QD=user_queries(job, task, checkpoint),
             )
             index.save(index_folder(job, items.version), job.pin(ITEM_VOCABULARY))

@@ -1,4 +1,4 @@
-"""Recall candidates for every user: U2I by the user's vector, U2I2I by neighbours of recent items (VI-B, Fig. 6).
+"""Recall candidates for every user: U2I by the user's vector, U2I2I by what follows recent items (VI-B, Fig. 6).
 
 A deleted item is never recalled; a user without a history of the task gets its most popular items.
 

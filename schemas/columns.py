@@ -68,6 +68,7 @@ TARGET_COUNT = "target_count"
 
 # inference
 EMBEDDING = "embedding"
+QUERY_EMBEDDING = "query_embedding"
 EMBEDDED_AT = "embedded_at"
 IS_COLD = "is_cold"
 SEQUENCE_HASH = "sequence_hash"

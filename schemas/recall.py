@@ -4,7 +4,7 @@ from schemas import columns as c
 from schemas.table import AS_OF, MODEL_TASK, MODEL_VERSION, Column, Table
 
 _SOURCES = (
-    "`u2i` (user vector), `u2i2i` (neighbours of recent items), or `popular`: the user has no history of the task and "
+    "`u2i` (user vector), `u2i2i` (what follows recent items), or `popular`: the user has no history of the task and "
     "gets its most popular items."
 )
 
@@ -28,7 +28,7 @@ RECALL_CANDIDATES = Table(
         ),
         Column(c.ITEM_ID, "string", "The recalled item."),
         Column(c.SCORE, "float", "What it was ranked by: similarity; recent events (`popular`)."),
-        Column(c.SEED_ITEM_ID, "string", "The recent item it is a neighbour of (`u2i2i`).", nullable=True),
+        Column(c.SEED_ITEM_ID, "string", "The recent item it was looked up for (`u2i2i`).", nullable=True),
         AS_OF,
     ),
 )

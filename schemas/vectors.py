@@ -17,6 +17,12 @@ ITEM_EMBEDDINGS = Table(
         Column(c.EMBEDDED_AT, "timestamp", "When it was computed, UTC.", volatile=True),
         Column(c.IS_COLD, "boolean", "True = no training event; the vector comes from text alone."),
         Column(c.TEXT_HASH, "string", "SHA-256 of the text it was made from, as in `item_tokens`."),
+        Column(
+            c.QUERY_EMBEDDING,
+            "array<float>",
+            "The vector of a user whose only event is this item; U2I2I searches with it. Null in rows older than it.",
+            nullable=True,
+        ),
     ),
 )
 

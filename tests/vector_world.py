@@ -14,7 +14,7 @@ from deltalake import write_deltalake
 from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import put_in_use
 from precise_core.warehouse.tables import Warehouse
-from schemas import ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, RUNS, USER_SEQUENCES, Table
+from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, RUNS, USER_SEQUENCES, Table
 from schemas import columns as c
 from tests.fake_warehouse import put
 from tests.night import run
@@ -90,6 +90,15 @@ def read(warehouse: Path, table: Table, **where: Any) -> list[Row]:
     house = Warehouse(str(warehouse))
     rows = house.read_arrow(table, house.version(table)).to_pylist()
     return [row for row in rows if all(row[name] == value for name, value in where.items())]
+
+
+def without_queries(warehouse: Path) -> int:
+    """Make `item_embeddings` what a version of the code without query vectors has left; returns its version."""
+    house = Warehouse(str(warehouse))
+    rows = house.read_arrow(ITEM_EMBEDDINGS, house.version(ITEM_EMBEDDINGS)).drop_columns([c.QUERY_EMBEDDING])
+    path, by = house.path(ITEM_EMBEDDINGS), list(ITEM_EMBEDDINGS.partition_by)
+    write_deltalake(path, rows, mode="overwrite", schema_mode="overwrite", partition_by=by)
+    return house.version(ITEM_EMBEDDINGS)
 
 
 def train(warehouse: Path, seed: int, model: Precise | None = None, **changes: Any) -> str:

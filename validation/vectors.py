@@ -14,6 +14,10 @@ from validation.checks import LARGEST, Check, between, holds, not_blank, one_of
 from validation.derived import HAS_NO_NULL_ELEMENT, NORM, WIDTH, has_no_null_element, maximum_norm
 from validation.suites import TableSuite
 
+_QUERY_WIDTH = "query_width"
+_QUERY_NORM = "query_norm"
+_QUERY_HAS_NO_NULL_ELEMENT = "query_has_no_null_element"
+
 
 def _vector_facts(frame: DataFrame) -> DataFrame:
     return frame.withColumns(
@@ -23,6 +27,17 @@ def _vector_facts(frame: DataFrame) -> DataFrame:
             HAS_NO_NULL_ELEMENT: has_no_null_element(frame, [c.EMBEDDING]),
         }
     )
+
+
+def _item_facts(frame: DataFrame) -> DataFrame:
+    """Null where a row is older than its query vector: such a row is encoded again before anything reads it."""
+    facts = {
+        _QUERY_WIDTH: F.size(c.QUERY_EMBEDDING),
+        _QUERY_NORM: maximum_norm(c.QUERY_EMBEDDING),
+        _QUERY_HAS_NO_NULL_ELEMENT: has_no_null_element(frame, [c.QUERY_EMBEDDING]),
+    }
+    has_query = F.col(c.QUERY_EMBEDDING).isNotNull()
+    return _vector_facts(frame).withColumns({name: F.when(has_query, fact) for name, fact in facts.items()})
 
 
 def _vectors(width: int) -> list[Check]:
@@ -40,6 +55,9 @@ def _item_vectors(*, width: int) -> list[Check]:
         *not_blank(c.ITEM_ID, c.MODEL_VERSION),
         between(c.ITEM_INDEX, 1, None, "is a row of the vocabulary, not padding"),
         *_vectors(width),
+        between(_QUERY_WIDTH, width, width, f"{c.QUERY_EMBEDDING} has {width} components"),
+        between(_QUERY_NORM, 0, LARGEST, f"{c.QUERY_EMBEDDING} is finite and not all zero", above=True),
+        holds(_QUERY_HAS_NO_NULL_ELEMENT, f"no component of {c.QUERY_EMBEDDING} is null"),
     ]
 
 
@@ -49,6 +67,6 @@ def _user_vectors(*, width: int, tasks: Collection[str] | None = None) -> list[C
 
 
 SUITES = (
-    TableSuite(ITEM_EMBEDDINGS, _item_vectors, _vector_facts),
+    TableSuite(ITEM_EMBEDDINGS, _item_vectors, _item_facts),
     TableSuite(USER_EMBEDDINGS, _user_vectors, _vector_facts),
 )

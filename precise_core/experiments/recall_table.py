@@ -102,7 +102,10 @@ def merged_lists(lists: Sequence[np.ndarray]) -> np.ndarray:
 def _u2i2i(
     scorer: EmbeddingScorer, evaluation: OfflineEvaluation, question: EvaluationTask, config: RecallConfig
 ) -> np.ndarray:
-    """Neighbours of the newest items of every user with a truth, [U, K]; nothing for users without a history."""
+    """Neighbours of the newest items of every user with a truth, [U, K]; nothing for users without a history.
+
+    By item vectors, which every system has, whatever `recall.seed_vector` says.
+    """
     rows, vectors = scorer.item_vectors()
     exact = IndexConfig(kind="flat")
     index = build_index([str(row) for row in rows], rows, vectors, model_version="", config=exact, seed=question.seed)
@@ -116,7 +119,7 @@ def _u2i2i(
         index,
         [recent.get(user, nothing) for user in users],
         max(question.ks),
-        config,
+        config.model_copy(update={"seed_vector": "item"}),
         excluded=had,
         allowed_rows_N=question.candidates_N[rows],
     )

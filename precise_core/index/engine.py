@@ -195,6 +195,14 @@ def require_good_queries(queries_QD: np.ndarray, width: int) -> np.ndarray:
     return queries
 
 
+def require_good_seed_queries(queries_ND: np.ndarray, vectors_ND: np.ndarray) -> np.ndarray:
+    """The queries of the index's items as contiguous, finite float32, one of the same width for each vector."""
+    queries = require_good_queries(queries_ND, vectors_ND.shape[1])
+    if len(queries) != len(vectors_ND):
+        raise ModelError(f"index: {len(queries)} seed queries for {len(vectors_ND)} vectors; the two must be parallel")
+    return queries
+
+
 def _as_matrix(name: str, vectors: np.ndarray) -> np.ndarray:
     try:
         matrix = np.ascontiguousarray(vectors, dtype=np.float32)

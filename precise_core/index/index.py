@@ -28,6 +28,7 @@ from precise_core.index.engine import (
     is_exact,
     require_good_items,
     require_good_queries,
+    require_good_seed_queries,
     search_more_lists,
     search_parameters,
 )
@@ -39,6 +40,7 @@ _BLOCK_QUERIES = 256  # what a thread searches for at a time
 _MISSING = 0xFFFF_FFFF  # row -1 as the low half of a sorting key: after every other row of its score
 
 _INDEX_FILE, _ITEMS_FILE, _VECTORS_FILE, _MANIFEST_FILE = "index.faiss", "items.parquet", "vectors.npy", "manifest.json"
+_SEED_QUERIES_FILE = "seed_queries.npy"
 
 
 @dataclass(eq=False, repr=False)
@@ -48,6 +50,7 @@ class VectorIndex:
     Attributes:
         item_indices_N: Vocabulary rows (int32), one per row of the index.
         vectors_ND: The vectors (float32), one per row; the exact scores are computed from them.
+        seed_queries_ND: What to search with for what comes after each row's item (float32); None where nobody asks.
         model_version: The checkpoint that made the vectors.
         kind: `flat`, `ivf`, `ivf_sq`, `ivf_pq` or `hnsw`.
         rerank: Places looked at per place returned.
@@ -61,6 +64,7 @@ class VectorIndex:
     _: KW_ONLY
     model_version: str
     kind: str
+    seed_queries_ND: np.ndarray | None = None
     rerank: int = 1
     recall: float = 1.0
 
@@ -114,6 +118,8 @@ class VectorIndex:
         with atomic_folder(folder) as target:
             faiss.write_index(self.engine, str(target / _INDEX_FILE))
             np.save(target / _VECTORS_FILE, self.vectors_ND)
+            if self.seed_queries_ND is not None:
+                np.save(target / _SEED_QUERIES_FILE, self.seed_queries_ND)
             items = pa.table({c.ITEM_ID: pa.array(self.item_ids, pa.string()), c.ITEM_INDEX: self.item_indices_N})
             pq.write_table(items, target / _ITEMS_FILE)
             manifest = {
@@ -155,9 +161,10 @@ class VectorIndex:
             engine,
             items[c.ITEM_ID].to_pylist(),
             items[c.ITEM_INDEX].to_numpy(),
-            np.load(root / _VECTORS_FILE, mmap_mode="r", allow_pickle=False),
+            _mapped(root / _VECTORS_FILE),
             model_version=model_version,
             kind=manifest["kind"],
+            seed_queries_ND=_mapped(root / _SEED_QUERIES_FILE) if (root / _SEED_QUERIES_FILE).is_file() else None,
             rerank=manifest.get("rerank", 1),  # an index built before compressed ones has none
             recall=manifest["recall"],
         )
@@ -186,6 +193,10 @@ class VectorIndex:
         return _best(rows, exact_scores(queries, self.vectors_ND, rows), k)
 
 
+def _mapped(file: Path) -> np.ndarray:
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
 def build_index(
     item_ids: Sequence[str],
     item_indices_N: np.ndarray,
@@ -194,18 +205,21 @@ def build_index(
     model_version: str,
     config: IndexConfig,
     seed: int,
+    seed_queries_ND: np.ndarray | None = None,
     queries_QD: np.ndarray | None = None,
 ) -> VectorIndex:
     """Build an index and measure it against exact search; an index below the gate is never returned.
 
-    The order of the items is the order of ties, so pass them sorted by vocabulary row. Half of the measured queries are
-    ``queries_QD``, user vectors; all are item vectors where None. ``seed`` is that of k-means, of HNSW's levels and of
-    the choice of queries.
+    The order of the items is the order of ties, so pass them sorted by vocabulary row. ``seed_queries_ND`` are kept for
+    U2I2I. Half of the measured queries are ``queries_QD``, user vectors, the others what U2I2I searches with; all are
+    these where None. ``seed`` is that of k-means, of HNSW's levels and of the choice of queries.
 
     Raises:
         ModelError: Recall is below ``min_recall``.
     """
     vectors = require_good_items(item_ids, item_indices_N, vectors_ND)
+    if seed_queries_ND is not None:
+        seed_queries_ND = require_good_seed_queries(seed_queries_ND, vectors)
     kind = choose_kind(config, len(vectors))
     engine = build_engine(kind, vectors, config, seed)
     index = VectorIndex(
@@ -215,9 +229,11 @@ def build_index(
         vectors,
         model_version=model_version,
         kind=kind,
+        seed_queries_ND=seed_queries_ND,
         rerank=1 if is_exact(kind) else config.rerank,
     )
-    queries = _check_queries(vectors, queries_QD, config.check_queries, seed)
+    lookups_ND = vectors if seed_queries_ND is None else seed_queries_ND
+    queries = _check_queries(lookups_ND, queries_QD, config.check_queries, seed)
     exact_rows_Qk = index.exact_search(queries, min(CHECK_K, len(index)))
     index.recall = measure_recall(index, queries, CHECK_K, exact_rows_Qk)
     while index.recall < config.min_recall and config.probes is None and search_more_lists(engine):
@@ -255,17 +271,17 @@ def measure_recall(
     return float(np.mean(scores >= last - tolerance))
 
 
-def _check_queries(vectors: np.ndarray, queries_QD: np.ndarray | None, number: int, seed: int) -> np.ndarray:
-    """``number`` queries: half of the given ones, half of the items, which U2I2I looks up; all items where none given.
+def _check_queries(lookups_ND: np.ndarray, queries_QD: np.ndarray | None, number: int, seed: int) -> np.ndarray:
+    """``number`` queries: half of the given ones, half of what U2I2I searches with; all of these where none given.
 
-    Where there are fewer, the rest lies halfway between two items.
+    Where there are fewer, the rest lies halfway between two of the latter.
     """
     rng = np.random.default_rng(seed)
-    given = vectors[:0] if queries_QD is None else np.asarray(queries_QD, np.float32)
+    given = lookups_ND[:0] if queries_QD is None else np.asarray(queries_QD, np.float32)
     own = _drawn(given, number // 2, rng)
-    items = _drawn(vectors, number - len(own), rng)
-    pairs = rng.integers(len(vectors), size=(2, number - len(own) - len(items)))
-    return np.concatenate([own, items, (vectors[pairs[0]] + vectors[pairs[1]]) / 2])
+    lookups = _drawn(lookups_ND, number - len(own), rng)
+    pairs = rng.integers(len(lookups_ND), size=(2, number - len(own) - len(lookups)))
+    return np.concatenate([own, lookups, (lookups_ND[pairs[0]] + lookups_ND[pairs[1]]) / 2])
 
 
 def _drawn(vectors: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:

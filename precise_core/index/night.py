@@ -1,6 +1,7 @@
 """Which vectors the index of a checkpoint has to hold, and the index with them, if it was built already.
 
-An index is named after its content: the checkpoint, and a hash of the items, their vectors and the configuration. One
+An index is named after its content: the checkpoint, and a hash of the items, their vectors, the vectors to search with
+for what comes after them, and the configuration. One
 that is in use is never overwritten, and one that fits is found by its name alone.
 """
 
@@ -22,6 +23,7 @@ from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.spark import one_version
 from precise_core.warehouse.arrow_lists import fixed_lists
+from precise_core.warehouse.tables import with_new_columns
 from schemas import ITEM_EMBEDDINGS, ITEMS, USER_EMBEDDINGS
 from schemas import columns as c
 
@@ -34,6 +36,7 @@ class IndexedItems:
     item_ids: list[str]
     item_indices_N: np.ndarray
     vectors_ND: np.ndarray
+    seed_queries_ND: np.ndarray
 
 
 def index_folder(job: Job, index_version: str) -> Path:
@@ -42,18 +45,26 @@ def index_folder(job: Job, index_version: str) -> Path:
 
 def indexed_items(job: Job, checkpoint: Checkpoint) -> IndexedItems:
     """What the checkpoint's index has to hold, and the name of that index."""
-    vectors = one_version(job.read(ITEM_EMBEDDINGS), checkpoint.model_version, ITEM_EMBEDDINGS)
+    rows = with_new_columns(job.read(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS)
+    vectors = one_version(rows, checkpoint.model_version, ITEM_EMBEDDINGS)
     living = job.read(ITEMS).where(~F.col(c.IS_DELETED)).select(c.ITEM_ID)
-    chosen = vectors.join(living, on=c.ITEM_ID, how="left_semi").select(c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING)
+    chosen = vectors.join(living, on=c.ITEM_ID, how="left_semi")
+    chosen = chosen.select(c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.QUERY_EMBEDDING)
     table = chosen.orderBy(c.ITEM_INDEX).toArrow().combine_chunks()
+    if lacking := table[c.QUERY_EMBEDDING].null_count:
+        raise DataError(
+            f"item_embeddings: {lacking:,} of the {table.num_rows:,} vectors of {checkpoint.model_version} have no "
+            f"{c.QUERY_EMBEDDING} yet; run jobs/embed_items.py first"
+        )
     item_ids, item_indices_N = table[c.ITEM_ID].to_pylist(), table[c.ITEM_INDEX].to_numpy()
-    vectors_ND = _vectors(table, checkpoint.manifest.model.fusion.width)
+    width = checkpoint.manifest.model.fusion.width
+    vectors_ND, seed_queries_ND = (_vectors(table[name], width) for name in (c.EMBEDDING, c.QUERY_EMBEDDING))
     described = [job.settings.index.model_dump(mode="json"), job.settings.seed, item_ids]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    digest.update(item_indices_N.tobytes())
-    digest.update(vectors_ND.tobytes())
+    for array in (item_indices_N, vectors_ND, seed_queries_ND):
+        digest.update(array.tobytes())
     version = f"{checkpoint.model_version}-{digest.hexdigest()[:12]}"
-    return IndexedItems(version, item_ids, item_indices_N, vectors_ND)
+    return IndexedItems(version, item_ids, item_indices_N, vectors_ND, seed_queries_ND)
 
 
 def user_queries(job: Job, task: str, checkpoint: Checkpoint) -> np.ndarray | None:
@@ -63,7 +74,7 @@ def user_queries(job: Job, task: str, checkpoint: Checkpoint) -> np.ndarray | No
         return None
     chosen = users.where((F.col(c.MODEL_VERSION) == checkpoint.model_version) & (F.col(c.TASK) == task))
     table = chosen.orderBy(F.xxhash64(c.USER_ID)).limit(job.settings.index.check_queries).select(c.EMBEDDING).toArrow()
-    return _vectors(table, checkpoint.manifest.model.fusion.width) if table.num_rows else None
+    return _vectors(table[c.EMBEDDING], checkpoint.manifest.model.fusion.width) if table.num_rows else None
 
 
 def usable_index(job: Job, checkpoint: Checkpoint, index_version: str) -> VectorIndex | None:
@@ -88,5 +99,5 @@ def require_index(job: Job, task: str, checkpoint: Checkpoint) -> str:
     return items.version
 
 
-def _vectors(table: pa.Table, width: int) -> np.ndarray:
-    return fixed_lists(table[c.EMBEDDING], width).astype(np.float32)
+def _vectors(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    return fixed_lists(column, width).astype(np.float32)

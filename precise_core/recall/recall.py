@@ -1,4 +1,4 @@
-"""Candidates for users: U2I by the user's vector, U2I2I by neighbours of recent items (section VI-B, Fig. 6).
+"""Candidates for users: U2I by the user's vector, U2I2I by what follows recent items (section VI-B, Fig. 6).
 
 Shapes: U users, D width, C candidates of all users together. Everything is a *row*: of the user in the call, of the
 item in the index.
@@ -21,7 +21,7 @@ from precise_core.recall.merge import first_of_each_pair, numbered
 class RecalledItems:
     """Recalled items, ordered by user and rank (1 = best); the arrays are parallel.
 
-    ``seed_rows_C`` are the recent items that an item is a neighbour of; -1 for U2I.
+    ``seed_rows_C`` are the recent items that an item was looked up for; -1 for U2I.
     """
 
     user_rows_C: np.ndarray
@@ -70,14 +70,16 @@ def recall_u2i2i(
     excluded: Sequence[np.ndarray] | None = None,
     allowed_rows_N: np.ndarray | None = None,
 ) -> RecalledItems:
-    """Neighbours of each user's recent items, merged.
+    """What follows each user's recent items, merged.
 
-    Seeds are the last ``config.seeds`` distinct items; each contributes its ``config.neighbours`` nearest items, never
-    itself. A candidate's score is similarity × decay^(position of its seed, 0 = newest); of several seeds of one item
-    the best score stays, the newer seed at equal score. Similarities must be positive: decay would raise others. A
-    deleted item may be a seed, but is never returned.
+    Seeds are the last ``config.seeds`` distinct items; each contributes the ``config.neighbours`` items nearest to its
+    query, the vector of a user whose only event it is, never itself. Under ``config.seed_vector: item`` the query is
+    the seed's own vector, whose neighbours are items like it. A candidate's score is similarity to the query × decay^
+    (position of its seed, 0 = newest); of several seeds of one item the best score stays, the newer seed at equal
+    score. Similarities must be positive: decay would raise others. A deleted item may be a seed, but is never returned.
 
     Args:
+        index: With ``seed_queries_ND``, unless ``config.seed_vector`` is `item`.
         recent_rows: Per user the rows of the user's items in the index, most recent first; -1 = not in the index.
         excluded, allowed_rows_N: As in ``recall_u2i``.
     """
@@ -88,7 +90,8 @@ def recall_u2i2i(
         empty = np.empty(0, np.int64)
         return _ranked(empty, empty, np.empty(0, np.float32), empty, k)
     distinct, inverse = np.unique(seed_rows, return_inverse=True)
-    near_rows, near_scores = _neighbours(index, distinct, config.neighbours, allowed_rows_N)
+    queries_ND = seed_queries(index, config)
+    near_rows, near_scores = _neighbours(index, queries_ND[distinct], distinct, config.neighbours, allowed_rows_N)
 
     width = near_rows.shape[1]
     user_rows = np.repeat(seed_users, width)
@@ -98,6 +101,18 @@ def recall_u2i2i(
     keep = (item_rows >= 0) & (scores > 0) & ~_is_excluded(user_rows, item_rows, excluded, len(index))
     best = _best_per_item(user_rows, item_rows, scores, positions, keep)
     return _ranked(user_rows[best], item_rows[best], scores[best], np.repeat(seed_rows, width)[best], k)
+
+
+def seed_queries(index: VectorIndex, config: RecallConfig) -> np.ndarray:
+    """What U2I2I searches with for each item of the index, [N, D]."""
+    if config.seed_vector == "item":
+        return index.vectors_ND
+    if index.seed_queries_ND is None:
+        raise ModelError(
+            f"the index of {index.model_version} has no vectors for recall.seed_vector query: it is older than they "
+            "are; run jobs/embed_items.py, jobs/build_index.py and jobs/publish_models.py, or set it to item"
+        )
+    return index.seed_queries_ND
 
 
 def _seeds(recent_rows: Sequence[np.ndarray], seeds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,11 +130,11 @@ def _seeds(recent_rows: Sequence[np.ndarray], seeds: int) -> tuple[np.ndarray, n
 
 
 def _neighbours(
-    index: VectorIndex, rows: np.ndarray, neighbours: int, allowed: np.ndarray | None
+    index: VectorIndex, queries: np.ndarray, rows: np.ndarray, neighbours: int, allowed: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest items of each row without the row itself; [rows, neighbours], padded with -1."""
-    found, scores = index.search(index.vectors_ND[rows], neighbours + 1, allowed)
-    # Self goes to the end whatever its rank: a longer vector may be nearer to an item than the item itself.
+    """Items nearest to the query of each row, without the row itself; [rows, neighbours], padded with -1."""
+    found, scores = index.search(queries, neighbours + 1, allowed)
+    # Self goes to the end whatever its rank, which may be any.
     order = np.argsort((found == rows[:, None]) | (found < 0), axis=1, kind="stable")[:, :neighbours]
     found, scores = np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1)
     return np.where(found == rows[:, None], -1, found), scores

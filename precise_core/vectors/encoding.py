@@ -18,6 +18,8 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.training.checkpoint import Checkpoint, content_sum
 
+ITEMS_AT_ONCE = 4096  # per forward pass
+
 _loaded: dict[tuple[str, torch.device], tuple[str, Precise]] = {}
 _catalogs: dict[str, ItemCatalog] = {}
 
@@ -53,18 +55,64 @@ def load_catalog(file: Path) -> ItemCatalog:
     return _catalogs[key]
 
 
-def encode_catalog(model: Precise, catalog: ItemCatalog, item_indices_N: np.ndarray, batch: int = 4096) -> np.ndarray:
+@torch.inference_mode()
+def fuse_catalog(model: Precise, catalog: ItemCatalog, item_indices_N: np.ndarray) -> torch.Tensor:
+    """e_ND (eq. 4) of items of a catalog, in one pass; for models of every ``token_init``."""
+    indices_N = torch.from_numpy(item_indices_N.astype(np.int64))
+    return fuse_distinct(model, catalog, indices_N.to(model.device))[0]
+
+
+@torch.inference_mode()
+def fuse_items(
+    model: Precise, item_indices_N: np.ndarray, token_ids_NT: np.ndarray, token_counts_N: np.ndarray
+) -> torch.Tensor:
+    """e_ND (eq. 4) of items by their tokens, in one pass; a contextual model needs ``fuse_catalog``."""
+    return model.item_embeddings(
+        # Arrow's buffers are read-only, which torch does not know: it gets copies.
+        torch.from_numpy(item_indices_N.astype(np.int64)).to(model.device),
+        torch.from_numpy(token_ids_NT.copy()).to(model.device),
+        torch.from_numpy(token_counts_N.copy()).to(model.device),
+    )
+
+
+@torch.inference_mode()
+def item_vectors(model: Precise, e_ND: torch.Tensor) -> np.ndarray:
+    """Serving vectors of fused items, shape ``(N, D)`` float32 (normalised under cosine)."""
+    return _finite(model.serving_item_vectors(e_ND).float().cpu().numpy(), "item")
+
+
+@torch.inference_mode()
+def query_vectors(model: Precise, e_ND: torch.Tensor, batch: int = 256) -> np.ndarray:
+    """What comes after each fused item: the vector of a user whose only event it is, shape ``(N, D)`` float32.
+
+    Equal to ``encode_users`` of histories of one item; ``batch`` bounds the padded input of a targeted head.
+    """
+    queries_ND = np.zeros((len(e_ND), model.width), np.float32)
+    for start in range(0, len(e_ND), batch):
+        rows = slice(start, start + batch)
+        e_B1D = e_ND[rows, None]
+        h_BD = model.user_embeddings(e_B1D, torch.ones(e_B1D.shape[:2], dtype=torch.bool, device=e_B1D.device))
+        queries_ND[rows] = model.serving_user_vectors(h_BD).float().cpu().numpy()
+    return _finite(queries_ND, "query")
+
+
+def encode_catalog(
+    model: Precise, catalog: ItemCatalog, item_indices_N: np.ndarray, batch: int = ITEMS_AT_ONCE
+) -> np.ndarray:
     """Serving vectors of items of a catalog, shape ``(N, D)`` float32; for models of every ``token_init``."""
 
     def fused(rows: slice) -> torch.Tensor:
-        indices_N = torch.from_numpy(item_indices_N[rows].astype(np.int64))
-        return fuse_distinct(model, catalog, indices_N.to(model.device))[0]
+        return fuse_catalog(model, catalog, item_indices_N[rows])
 
     return _serving_vectors(model, fused, len(item_indices_N), batch)
 
 
 def encode_items(
-    model: Precise, item_indices_N: np.ndarray, token_ids_NT: np.ndarray, token_counts_N: np.ndarray, batch: int = 4096
+    model: Precise,
+    item_indices_N: np.ndarray,
+    token_ids_NT: np.ndarray,
+    token_counts_N: np.ndarray,
+    batch: int = ITEMS_AT_ONCE,
 ) -> np.ndarray:
     """Serving vectors of items, shape ``(N, D)`` float32 (e_i of eq. 4, normalised under cosine).
 
@@ -73,24 +121,18 @@ def encode_items(
     """
 
     def fused(rows: slice) -> torch.Tensor:
-        return model.item_embeddings(
-            # Arrow's buffers are read-only, which torch does not know: it gets copies.
-            torch.from_numpy(item_indices_N[rows].astype(np.int64)).to(model.device),
-            torch.from_numpy(token_ids_NT[rows].copy()).to(model.device),
-            torch.from_numpy(token_counts_N[rows].copy()).to(model.device),
-        )
+        return fuse_items(model, item_indices_N[rows], token_ids_NT[rows], token_counts_N[rows])
 
     return _serving_vectors(model, fused, len(item_indices_N), batch)
 
 
 def _serving_vectors(model: Precise, fused: Callable[[slice], torch.Tensor], items: int, batch: int) -> np.ndarray:
     """Vectors of items in batches, of which ``fused`` gives the embeddings [rows, D]."""
-    vectors_ND = np.zeros((items, model.config.fusion.width), np.float32)
-    with torch.inference_mode():
-        for start in range(0, items, batch):
-            rows = slice(start, start + batch)
-            vectors_ND[rows] = model.serving_item_vectors(fused(rows)).float().cpu().numpy()
-    return _finite(vectors_ND, "item")
+    vectors_ND = np.zeros((items, model.width), np.float32)
+    for start in range(0, items, batch):
+        rows = slice(start, start + batch)
+        vectors_ND[rows] = item_vectors(model, fused(rows))
+    return vectors_ND
 
 
 def encode_users(
@@ -106,7 +148,7 @@ def encode_users(
     counts_B = np.fromiter(map(len, sequences), np.int64, len(sequences))
     if len(counts_B) and counts_B.min() < 1:
         raise ModelError(f"{int((counts_B < 1).sum())} users have no history to encode")
-    vectors_BD = np.zeros((len(sequences), model.config.fusion.width), np.float32)
+    vectors_BD = np.zeros((len(sequences), model.width), np.float32)
     lengths_B, ends_B = np.minimum(counts_B, max_length), counts_B.cumsum()
     items_E = np.concatenate(sequences) if len(sequences) else np.zeros(0, np.int64)
     order = np.argsort(lengths_B, kind="stable")
@@ -128,7 +170,7 @@ def _left_padded(items_E: np.ndarray, ends_B: np.ndarray, lengths_B: np.ndarray)
 
 
 def _finite(vectors_ND: np.ndarray, what: str) -> np.ndarray:
-    """The vectors, of an ``item`` or a ``user`` each; ModelError where one cannot be used."""
+    """The vectors, of an ``item``, a ``query`` or a ``user`` each; ModelError where one cannot be used."""
     bad = ~np.isfinite(vectors_ND).all(axis=1) | (np.abs(vectors_ND).sum(axis=1) == 0)
     if bad.any():
         raise ModelError(f"{int(bad.sum())} of {len(bad)} {what} vectors are NaN, infinite or all zero")

@@ -9,6 +9,7 @@ from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.spark import sequence_hash
 from precise_core.vectors.update import Update, VectorInputs
+from precise_core.warehouse.tables import with_new_columns
 from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, ITEMS, USER_EMBEDDINGS, USER_SEQUENCES, Table
 from schemas import columns as c
 
@@ -16,7 +17,7 @@ _MOST_ITEM_PARTS = 64  # each reads the whole of `item_tokens`, which has no par
 
 
 def item_inputs(job: Job, checkpoint: Checkpoint) -> VectorInputs:
-    """Every item that is not deleted and that the model can read; its vector is stale where the text changed."""
+    """Every item that is not deleted and that the model can read; its vectors are stale where the text changed."""
     rows = _living(job)
     if _reads_text_only(checkpoint):
         rows = rows.where(F.col(c.TOKEN_COUNT) > 0)
@@ -61,7 +62,9 @@ def user_inputs(job: Job, task: str, checkpoint: Checkpoint) -> VectorInputs:
 
 def _stored(job: Job, table: Table, checkpoint: Checkpoint) -> DataFrame | None:
     stored = job.read_optional(table)
-    return None if stored is None else stored.where(F.col(c.MODEL_VERSION) == checkpoint.model_version)
+    if stored is None:
+        return None
+    return with_new_columns(stored, table).where(F.col(c.MODEL_VERSION) == checkpoint.model_version)
 
 
 def write_vectors(job: Job, update: Update, vectors: DataFrame) -> None:

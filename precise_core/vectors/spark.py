@@ -22,7 +22,16 @@ from precise_core.errors import VersionMixError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.vectors.encoding import encode_catalog, encode_items, encode_users, load_catalog, load_encoder
+from precise_core.vectors.encoding import (
+    ITEMS_AT_ONCE,
+    encode_users,
+    fuse_catalog,
+    fuse_items,
+    item_vectors,
+    load_catalog,
+    load_encoder,
+    query_vectors,
+)
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists, float_lists, ragged_rows
 from precise_core.warehouse.instants import instant
@@ -30,7 +39,7 @@ from schemas import ITEM_EMBEDDINGS, USER_EMBEDDINGS, Table
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
-_OF_ITEM = [c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD, c.TEXT_HASH]  # what a worker returns
+_OF_ITEM = [c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.IS_COLD, c.TEXT_HASH, c.QUERY_EMBEDDING]  # what a worker returns
 _OF_USER = [c.USER_ID, c.TASK, c.EMBEDDING, c.SEQUENCE_HASH]
 
 
@@ -86,24 +95,34 @@ def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_
         catalog = shipped_catalog(catalog_name) if catalog_name else None
         trained = model.fusion.is_trained_V.cpu().numpy()
         for batch in batches:
-            if not batch.num_rows:
-                continue
-            indices_N = batch.column(c.ITEM_INDEX).to_numpy()
-            vectors_ND = encode_catalog(model, catalog, indices_N) if catalog else _encode_batch(model, batch)
-            known_N = indices_N < len(trained)
-            is_cold_N = ~(known_N & trained[np.where(known_N, indices_N, 0)])
-            ids, text_hashes = batch.column(c.ITEM_ID), batch.column(c.TEXT_HASH)
-            columns = [ids, batch.column(c.ITEM_INDEX), float_lists(vectors_ND), pa.array(is_cold_N), text_hashes]
-            yield pa.RecordBatch.from_arrays(columns, names=_OF_ITEM)
+            for start in range(0, batch.num_rows, ITEMS_AT_ONCE):
+                yield _encode_batch(model, catalog, trained, batch.slice(start, ITEMS_AT_ONCE))
 
     return apply
 
 
-def _encode_batch(model: Precise, batch: pa.RecordBatch) -> np.ndarray:
-    token_ids_NT = fixed_lists(batch.column(c.TOKEN_IDS))
-    return encode_items(
-        model, batch.column(c.ITEM_INDEX).to_numpy(), token_ids_NT, batch.column(c.TOKEN_COUNT).to_numpy()
-    )
+def _encode_batch(
+    model: Precise, catalog: ItemCatalog | None, trained: np.ndarray, batch: pa.RecordBatch
+) -> pa.RecordBatch:
+    """Both vectors of each item: they share the fusion, which is most of the work."""
+    indices_N = batch.column(c.ITEM_INDEX).to_numpy()
+    if catalog:
+        e_ND = fuse_catalog(model, catalog, indices_N)
+    else:
+        e_ND = fuse_items(
+            model, indices_N, fixed_lists(batch.column(c.TOKEN_IDS)), batch.column(c.TOKEN_COUNT).to_numpy()
+        )
+    known_N = indices_N < len(trained)
+    is_cold_N = ~(known_N & trained[np.where(known_N, indices_N, 0)])
+    columns = {
+        c.ITEM_ID: batch.column(c.ITEM_ID),
+        c.ITEM_INDEX: batch.column(c.ITEM_INDEX),
+        c.EMBEDDING: float_lists(item_vectors(model, e_ND)),
+        c.IS_COLD: pa.array(is_cold_N),
+        c.TEXT_HASH: batch.column(c.TEXT_HASH),
+        c.QUERY_EMBEDDING: float_lists(query_vectors(model, e_ND)),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in _OF_ITEM], names=_OF_ITEM)
 
 
 def worker_model(checkpoint_name: str) -> Precise:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -12,7 +13,7 @@ from pyspark.sql import functions as F
 from precise_core.training.checkpoint import Checkpoint
 from schemas import Table
 
-_NEEDED, _STORED = "is_needed", "is_stored"
+_NEEDED, _STORED, _MADE_FROM = "is_needed", "is_stored", "made_from"
 _MIB = 2**20
 
 
@@ -22,7 +23,8 @@ class VectorInputs:
 
     Attributes:
         rows: One row per needed vector, with the encoder's inputs.
-        stored: The checkpoint's rows of ``table``; None where no run has written the table yet.
+        stored: The checkpoint's rows of ``table``; None where no run has written the table yet. One with a null is
+            older than one of the table's columns, and stale.
         fingerprint: Column of ``rows`` and of ``table``: equal where a stored vector is current.
         spread: An integer that spreads ``rows`` evenly, for encoding them in at most ``most_parts`` parts.
     """
@@ -41,12 +43,23 @@ class VectorInputs:
         return self.table.key[0]
 
     @property
+    def is_whole(self) -> Column:
+        """Of a stored row: it has all that the table declares."""
+        nullable = [F.col(column.name).isNotNull() for column in self.table.columns if column.nullable]
+        return reduce(lambda left, right: left & right, nullable, F.lit(True))
+
+    @property
     def model_version(self) -> str:
         return self.checkpoint.model_version
 
     @property
     def width(self) -> int:
         return self.checkpoint.manifest.model.fusion.width
+
+    @property
+    def row_bytes(self) -> int:
+        """Of the vectors in a row."""
+        return 4 * self.width * sum(column.type == "array<float>" for column in self.table.columns)
 
 
 def differences(inputs: VectorInputs, *, full: bool = False) -> DataFrame:
@@ -58,9 +71,10 @@ def differences(inputs: VectorInputs, *, full: bool = False) -> DataFrame:
     needed = inputs.rows.select(key, F.col(inputs.fingerprint).alias(_NEEDED))
     if inputs.stored is None:
         return needed.select(key, F.lit(True).alias(_NEEDED), F.lit(False).alias(_STORED))
-    stored = inputs.stored.select(key, F.col(inputs.fingerprint).alias(_STORED))
+    made_from = F.when(inputs.is_whole, F.col(inputs.fingerprint)).alias(_MADE_FROM)
+    stored = inputs.stored.select(key, F.lit(True).alias(_STORED), made_from)
     joined = needed.join(stored, on=key, how="full_outer")
-    is_same = F.lit(not full) & F.col(_NEEDED).eqNullSafe(F.col(_STORED))
+    is_same = F.lit(not full) & F.coalesce(F.col(_NEEDED) == F.col(_MADE_FROM), F.lit(False))
     return joined.where(~is_same).select(
         key, F.col(_NEEDED).isNotNull().alias(_NEEDED), F.col(_STORED).isNotNull().alias(_STORED)
     )
@@ -122,7 +136,7 @@ class Update:
         if self.replaces:
             yield name, self._spread_out(todo)
         elif not self.is_current:
-            parts = min(self.inputs.most_parts, _files(self.new, self.inputs.width, part_mib))
+            parts = min(self.inputs.most_parts, _files(self.new, self.inputs.row_bytes, part_mib))
             for part in range(parts):
                 chosen = todo.where(F.pmod(self.inputs.spread, F.lit(parts)) == part)
                 yield name if parts == 1 else f"{name} {part + 1} of {parts}", self._spread_out(chosen)
@@ -133,13 +147,13 @@ class Update:
             return vectors
         replaced = self.stale.where(_STORED).select(self.inputs.key)
         kept = self.inputs.stored.join(replaced, on=self.inputs.key, how="left_anti")
-        return kept.unionByName(vectors).coalesce(_files(self.needed, self.inputs.width, part_mib))
+        return kept.unionByName(vectors).coalesce(_files(self.needed, self.inputs.row_bytes, part_mib))
 
     def _spread_out(self, rows: DataFrame) -> DataFrame:
         """As many partitions as tasks run at once: a few large files would otherwise be encoded by a few tasks."""
         return rows.repartition(rows.sparkSession.sparkContext.defaultParallelism, self.inputs.key)
 
 
-def _files(rows: int, width: int, part_mib: float) -> int:
+def _files(rows: int, row_bytes: int, part_mib: float) -> int:
     """Number of files of about ``part_mib`` for the vectors of ``rows`` rows."""
-    return max(1, math.ceil(rows * width * 4 / (part_mib * _MIB)))
+    return max(1, math.ceil(rows * row_bytes / (part_mib * _MIB)))

@@ -32,6 +32,7 @@ from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
 _TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
+_NEW_COLUMNS = ("mergeSchema", "true")  # a table that an older version of the code has made gets the column it lacks
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Warehouse:
             partitions: Values of (some of) the partition columns, one mapping per partition or group of partitions.
         """
         writer = conform(frame, table).write.format("delta").option("userMetadata", commit_text(run_id, note))
+        writer = writer.option(*_NEW_COLUMNS)
         condition = " OR ".join(f"({_slice_sql(partition)})" for partition in partitions)
         writer.mode("overwrite").option("replaceWhere", condition).save(self.path(table))
         return WriteResult(self.version(table), self._rows_in_last_write(table), changed=True)
@@ -169,7 +171,8 @@ class Warehouse:
             rows = frame.count()
             self.create_if_missing(spark, table)
             if rows:
-                _writer(frame, table, run_id).mode("append").save(self.path(table))
+                writer = _writer(frame, table, run_id).option(*_NEW_COLUMNS)
+                writer.mode("append").save(self.path(table))
             return WriteResult(self.version(table), rows, changed=rows > 0)
         finally:
             frame.unpersist()
@@ -233,6 +236,12 @@ def conform(frame: DataFrame, table: Table) -> DataFrame:
                 f"declared as {field.dataType.simpleString()}"
             )
     return frame.select(*table.column_names)
+
+
+def with_new_columns(frame: DataFrame, table: Table) -> DataFrame:
+    """Rows of a table as they are, with null in every nullable column that an older version of the table lacks."""
+    lacking = [column for column in table.columns if column.nullable and column.name not in frame.columns]
+    return frame.withColumns({column.name: F.lit(None).cast(column.type) for column in lacking})
 
 
 def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:

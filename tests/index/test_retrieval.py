@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ def make_index(vectors_ND: np.ndarray, **config: object) -> VectorIndex:
         model_version=VERSION,
         config=IndexConfig(**config),  # type: ignore[arg-type]
         seed=1,
+        seed_queries_ND=vectors(*vectors_ND.shape, seed=77),
     )
 
 
@@ -113,6 +115,10 @@ def test_duplicate_ids_ragged_vectors_and_empty_catalogs_are_refused() -> None:
         build_index(["a", "b"], np.array([2, 3]), [[1.0], [1.0, 2.0]], model_version="m", config=config, seed=1)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="must be parallel"):
         build_index(["a"], np.array([2, 3]), vectors(2), model_version="m", config=config, seed=1)
+    for queries, message in ((vectors(1), "1 seed queries for 2 vectors"), (vectors(2, 4), "4 wide, the index 8")):
+        pair = (["a", "b"], np.array([2, 3]), vectors(2))
+        with pytest.raises(ModelError, match=message):
+            build_index(*pair, model_version="m", config=config, seed=1, seed_queries_ND=queries)
     with pytest.raises(ModelError, match="not a single item vector"):
         build_index([], np.array([]), np.empty((0, 8)), model_version="m", config=config, seed=1)
 
@@ -186,6 +192,8 @@ def test_a_saved_index_answers_the_same(tmp_path: Path) -> None:
     assert opened.item_ids == index.item_ids
     assert opened.recall == index.recall
     np.testing.assert_array_equal(opened.item_indices_N, np.arange(2, 402))
+    np.testing.assert_array_equal(opened.seed_queries_ND, index.seed_queries_ND)
+    assert isinstance(opened.seed_queries_ND, np.memmap)  # workers of one machine share it
 
 
 def test_saving_again_replaces_the_folder_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -201,7 +209,7 @@ def test_another_model_version_is_refused_by_both_names(tmp_path: Path) -> None:
         VectorIndex.open(tmp_path / "index", "universal-2")
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "vectors.npy", "items.parquet", "manifest.json"])
+@pytest.mark.parametrize("name", ["index.faiss", "vectors.npy", "seed_queries.npy", "items.parquet", "manifest.json"])
 def test_a_changed_or_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     make_index(vectors(10)).save(tmp_path / "index")
     file = tmp_path / "index" / name
@@ -236,10 +244,12 @@ def u2i2i_oracle(
     index: VectorIndex, recent: list[int], k: int, config: RecallConfig, banned: set[int]
 ) -> list[tuple[int, float, int]]:
     """(item, score, seed) by plain loops."""
+    queries = index.seed_queries_ND if config.seed_vector == "query" else index.vectors_ND
+    assert queries is not None
     seeds = list(dict.fromkeys(row for row in recent if row >= 0))[: config.seeds]
     best: dict[int, tuple[float, int, int]] = {}
     for position, seed in enumerate(seeds):
-        similarity = np.einsum("d,nd->n", index.vectors_ND[seed], index.vectors_ND)
+        similarity = np.einsum("d,nd->n", queries[seed], index.vectors_ND)
         near = [row for row in np.argsort(-similarity, kind="stable") if row != seed and row not in banned]
         for row in near[: config.neighbours]:
             value = float(np.float32(similarity[row]) * np.float32(config.decay) ** np.float32(position))
@@ -254,11 +264,14 @@ def u2i2i_oracle(
     deleted=st.sets(st.integers(0, 39), max_size=10),
     seeds=st.integers(1, 5),
     neighbours=st.integers(1, 45),
+    seed_vector=st.sampled_from(["query", "item"]),
 )
 @settings(max_examples=60, deadline=None)
-def test_u2i2i_equals_plain_loops(recent: list[list[int]], deleted: set[int], seeds: int, neighbours: int) -> None:
+def test_u2i2i_equals_plain_loops(
+    recent: list[list[int]], deleted: set[int], seeds: int, neighbours: int, seed_vector: Literal["query", "item"]
+) -> None:
     index = make_index(vectors(40, 4))
-    config = RecallConfig(seeds=seeds, neighbours=neighbours, decay=0.8)
+    config = RecallConfig(seeds=seeds, neighbours=neighbours, decay=0.8, seed_vector=seed_vector)
     rows = [np.array(items, np.int64) for items in recent]
     found = recall_u2i2i(index, rows, 15, config, allowed_rows_N=~np.isin(np.arange(len(index)), list(deleted)))
     for user, items in enumerate(recent):
@@ -269,6 +282,25 @@ def test_u2i2i_equals_plain_loops(recent: list[list[int]], deleted: set[int], se
         np.testing.assert_allclose(found.scores_C[mine], [value for _, value, _ in expected], rtol=1e-5)
         assert found.ranks_C[mine].tolist() == list(range(1, len(expected) + 1))
     assert not set(found.item_rows_C) & deleted
+
+
+def test_u2i2i_finds_what_follows_a_seed_and_not_its_duplicates() -> None:
+    """Of four items the second has the text of the first, the third follows it, the fourth is against all."""
+    stored = np.array([[1, 0], [1, 0.01], [0.1, 1], [-1, -1]], np.float32)
+    queries = np.array([[-0.1, 1], [-0.1, 1], [-1, -1], [0, 0]], np.float32)
+    rows, exact = [np.array([0])], IndexConfig(kind="flat")
+
+    def found(queries_ND: np.ndarray | None, seed_vector: Literal["query", "item"]) -> list[int]:
+        described = {"model_version": VERSION, "config": exact, "seed": 1, "seed_queries_ND": queries_ND}
+        index = build_index(list("abcd"), np.arange(2, 6), stored, **described)  # type: ignore[arg-type]
+        return items_of(recall_u2i2i(index, rows, 10, RecallConfig(seed_vector=seed_vector)), 0)
+
+    assert found(queries, "query") == [2]
+    assert found(queries, "item") == found(None, "item") == [1, 2]
+    assert found(-queries, "query") == [3, 1]  # the seed itself would have been the second
+    assert found(queries[[3, 3, 3, 3]], "query") == []  # similarities must be positive
+    with pytest.raises(ModelError, match=r"no vectors for recall\.seed_vector query.* run jobs/embed_items\.py"):
+        found(None, "query")
 
 
 def test_u2i2i_leaves_out_what_a_user_had() -> None:

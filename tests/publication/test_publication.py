@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from precise_core.artefacts import write_sums
 from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError
 from precise_core.index.index import VectorIndex
 from precise_core.publication.night import (
@@ -126,6 +127,41 @@ def test_vectors_that_were_refused_are_served_to_nobody(
     assert dict(zip(index.item_ids, index.vectors_ND.tolist(), strict=True)) == before
     assert run("publish_models", warehouse, "--accept-drift", "--set", refuse) == 0
     assert served(warehouse) == newest and published_index(reader(warehouse), "all") != folder
+
+
+def test_an_index_of_other_query_vectors_is_another_index(
+    published: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse, version = copy_of(published[0], tmp_path / "warehouse"), published[1]
+    before = published_index(reader(warehouse), "all")
+    rows = world.read(warehouse, ITEM_EMBEDDINGS)
+    world.make(warehouse, ITEM_EMBEDDINGS, [row | {c.QUERY_EMBEDDING: row[c.EMBEDDING]} for row in rows])
+    capsys.readouterr()
+    assert run("publish_models", warehouse) == 2 and f"no index of {version} holds" in said(capsys)
+    assert run("build_index", warehouse) == 0 == run("publish_models", warehouse)
+    index = VectorIndex.open(published_index(reader(warehouse), "all"), version)
+    assert (index.seed_queries_ND == index.vectors_ND).all()  # type: ignore[union-attr]
+    assert (VectorIndex.open(before, version).seed_queries_ND != index.vectors_ND).any()
+
+
+def test_what_was_published_before_there_were_query_vectors_is_served_until_the_next(
+    published: tuple[Path, str], tmp_path: Path
+) -> None:
+    warehouse = copy_of(published[0], tmp_path / "warehouse")
+    before, folder = served(warehouse), published_index(reader(warehouse), "all")
+    folder = folder.rename(folder.with_name("older"))  # its name was another, without query vectors in the hash
+    (row,) = world.read(warehouse, PUBLISHED_MODELS)
+    versions = dict(row["table_versions"]) | {ITEM_EMBEDDINGS.name: world.without_queries(warehouse)}
+    older = row | {"table_versions": list(versions.items()), c.INDEX_VERSION: folder.name}
+    world.make(warehouse, PUBLISHED_MODELS, [older])
+    (folder / "seed_queries.npy").unlink()
+    write_sums(folder)
+    assert served(warehouse) == before and published_index(reader(warehouse), "all") == folder
+    assert run("embed_items", warehouse) == 0
+    assert served(warehouse) == before
+    assert run("build_index", warehouse) == 0 == run("publish_models", warehouse)
+    after = published_index(reader(warehouse), "all")
+    assert VectorIndex.open(after, in_use(warehouse)).seed_queries_ND is not None
 
 
 def test_a_publication_is_valid_from_when_it_was_made_but_in_a_night_of_the_past() -> None:

@@ -123,6 +123,40 @@ def test_the_evaluation_reports_what_each_source_adds(night: Path) -> None:
     assert ("merged", "hit_rate", 50) in found.index and "popular" not in set(recall["system"])
 
 
+def u2i2i_scores(warehouse: Path, seeds_by: str) -> tuple[pd.Series, np.ndarray]:
+    """The scores of the U2I2I candidates, and what they must be: similarity to the seed x decay ^ its position."""
+    found = candidates(warehouse)
+    found = found[found[c.SOURCE] == "u2i2i"]
+    items = table(warehouse, "item_embeddings").set_index([c.ITEM_ID, c.MODEL_VERSION])
+    seeds = np.stack(items[seeds_by].reindex(pd.MultiIndex.from_frame(found[[c.SEED_ITEM_ID, c.MODEL_VERSION]])))
+    recalled = np.stack(items[c.EMBEDDING].reindex(pd.MultiIndex.from_frame(found[[c.ITEM_ID, c.MODEL_VERSION]])))
+    names = table(warehouse, "item_vocabulary").set_index(c.ITEM_INDEX)[c.ITEM_ID]
+    sequences = table(warehouse, "user_sequences")
+    recent = sequences[sequences[c.TASK] == TASK].set_index(c.USER_ID)[c.ITEM_INDICES]
+    newest = {user: list(dict.fromkeys(names[indices[::-1]])) for user, indices in recent.items()}
+    positions = [newest[user].index(seed) for user, seed in zip(found[c.USER_ID], found[c.SEED_ITEM_ID], strict=True)]
+    return found[c.SCORE], np.einsum("cd,cd->c", seeds, recalled) * 0.9 ** np.array(positions)
+
+
+def test_u2i2i_searches_with_what_the_model_expects_after_a_seed(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores, expected = u2i2i_scores(night, c.QUERY_EMBEDDING)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    warehouse, by_item = copy_of(night, tmp_path / "warehouse"), ("--set", "recall.seed_vector=item")
+    assert run("recall", warehouse, "--task", TASK, *by_item) == 0
+    scores, expected = u2i2i_scores(warehouse, c.EMBEDDING)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    index = index_of(warehouse)  # as it was before there were vectors to search with
+    (index / "seed_queries.npy").unlink()
+    write_sums(index)
+    capsys.readouterr()
+    assert run("recall", warehouse, "--task", TASK) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "has no vectors for recall.seed_vector query" in out and "Traceback" not in out
+    assert run("recall", warehouse, "--task", TASK, *by_item) == 0
+
+
 @pytest.mark.parametrize("other", ["older", "newer"])
 def test_an_index_of_another_checkpoint_than_the_users_is_refused(
     night: Path, tmp_path: Path, other: str, capsys: pytest.CaptureFixture[str]

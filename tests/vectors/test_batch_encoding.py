@@ -40,6 +40,7 @@ def test_spark_and_predict_batch_udf_give_the_vectors_of_one_process(
     expected_items = encode_catalog(model, world_catalog(), np.array(world.INDICES))
     histories = [np.array(world.items_of(user)) for user in range(world.USERS)]
     expected_users = encode_users(model, world_catalog(), histories, LENGTH)
+    expected_queries = encode_users(model, world_catalog(), [np.array([index]) for index in world.INDICES], LENGTH)
 
     by_arrow = embed_items(spark, items, checkpoint.folder, AS_OF).collect()
     of_item = batch_udf.item_vectors(spark, checkpoint.folder, batch_size=7)
@@ -47,6 +48,8 @@ def test_spark_and_predict_batch_udf_give_the_vectors_of_one_process(
     for found in (by_arrow, by_udf):
         vectors = {row[c.ITEM_INDEX]: row[c.EMBEDDING] for row in found}
         np.testing.assert_allclose([vectors[index] for index in world.INDICES], expected_items, atol=1e-6)
+    queries = {row[c.ITEM_INDEX]: row[c.QUERY_EMBEDDING] for row in by_arrow}
+    np.testing.assert_allclose([queries[index] for index in world.INDICES], expected_queries, atol=1e-6)
 
     by_arrow = embed_users(spark, users, checkpoint.folder, catalog_file, LENGTH, AS_OF).collect()
     of_user = batch_udf.user_vectors(spark, checkpoint.folder, catalog_file, LENGTH, batch_size=7)
