@@ -80,6 +80,7 @@ SEED_ITEM_ID = "seed_item_id"
 
 # recommendations
 NEIGHBOUR_ID = "neighbour_id"
+NEIGHBOUR_INDEX = "neighbour_index"
 IS_REPEAT = "is_repeat"
 CATEGORY = "category"
 TEXT_GROUP = "text_group"

@@ -19,6 +19,8 @@ ITEM_NEIGHBOURS = Table(
         Column(c.RANK, "int", "1 = most similar."),
         Column(c.NEIGHBOUR_ID, "string", "The item that goes with it."),
         Column(c.SCORE, "float", "Cosine with shrinkage of `neighbours` and `baskets`; weight of EASE."),
+        Column(c.ITEM_INDEX, "int", "Vocabulary row of the item."),
+        Column(c.NEIGHBOUR_INDEX, "int", "Vocabulary row of the neighbour."),
         AS_OF,
     ),
 )

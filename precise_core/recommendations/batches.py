@@ -5,7 +5,7 @@ Shapes: B users, E events, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,10 +17,10 @@ from precise_core.recommendations.features import FeatureFacts, UserTallies, can
 from precise_core.recommendations.history import Tally, UserEvents, pair_keys, positions_in, tally
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.sources import Candidates, Ranked, gather_candidates, source_scores
+from precise_core.sequences.chunks import TASK_BITS
 from schemas import columns as c
 
 MICROS_PER_DAY = 86_400_000_000
-TASK_BITS = "task_bits"  # of each event: bit k = it belongs to the k-th task
 BLOCK_USERS = 256
 
 
@@ -99,11 +99,13 @@ class UserBlock:
         return self.rows.column(name).flatten().to_numpy(zero_copy_only=False)
 
 
-def user_blocks(batches: Iterator[pa.RecordBatch], instant: int, items: int) -> Iterator[UserBlock]:
+def user_blocks(
+    batches: Iterable[pa.RecordBatch], instant: int, items: int, users: int = BLOCK_USERS
+) -> Iterator[UserBlock]:
     """The rows of a partition, so many users at a time that memory stays small however many there are."""
     for batch in batches:
-        for start in range(0, batch.num_rows, BLOCK_USERS):
-            yield UserBlock(batch.slice(start, BLOCK_USERS), instant, items)
+        for start in range(0, batch.num_rows, users):
+            yield UserBlock(batch.slice(start, users), instant, items)
 
 
 class CandidateMaker:

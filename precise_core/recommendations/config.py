@@ -36,7 +36,7 @@ class ListRankerConfig(Config):
 
     epochs: int = Field(6, ge=1, description="Passes over the training lists, at most.")
     batch_lists: int = Field(32, ge=1, description="Lists (a user and a task) per step.")
-    negatives: int = Field(150, ge=1, description="Candidates not taken per list, drawn anew every epoch.")
+    negatives: int = Field(150, ge=1, description="Candidates not taken that are kept of a training list.")
     learning_rate: float = Field(2e-3, gt=0, description="Highest rate of AdamW.")
     weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
@@ -68,7 +68,8 @@ class RecommendationsConfig(Config):
     candidates: int = Field(600, ge=1, description="Candidates of a user and task, at most, over all sources.")
     history_events: int = Field(5000, ge=1, description="Newest events of a user that are read.")
     seeds: int = Field(100, ge=1, description="Newest events of a user whose neighbours are looked up.")
-    neighbours: int = Field(200, ge=1, description="Neighbours kept per item and source (`item_neighbours`).")
+    pair_events: int = Field(200, ge=1, description="Newest events of a user whose items count as had together.")
+    neighbours: int = Field(100, ge=1, description="Neighbours kept per item and source (`item_neighbours`).")
     shrinkage: float = Field(10.0, ge=0, description="Of co-occurrence: larger trusts rare pairs less.")
     ease_items: int = Field(5000, ge=1, description="Most frequent items that EASE knows; its cost grows cubically.")
     ease_penalty: float = Field(200.0, gt=0, description="Of EASE: larger trusts rare pairs less.")

@@ -30,6 +30,7 @@ _MAX_TASKS = 63  # bits of a bigint, without its sign
 _SAMPLED = 1024  # one event in so many
 _SAMPLES_OF_HEAVY = 512
 
+HISTORY_COLUMNS = f"{c.USER_ID} string, item_indices array<int>, event_ts array<bigint>, {TASK_BITS} array<bigint>"
 _COLUMNS = (c.USER_ID, c.TASK, c.ITEM_INDICES, c.SCENES, c.EVENT_TS, c.LENGTH, c.LAST_EVENT_TS)
 
 
@@ -72,25 +73,44 @@ def build_user_sequences(
         ConfigError: There are more tasks than bits to mark them with.
     """
     max_lengths = {name: config.length_of(name) for name in (ALL_TASK, *tasks) if only is None or name in only}
-    if len(max_lengths) > _MAX_TASKS:
-        raise ConfigError(f"tasks: sequences of {len(max_lengths)} tasks are configured, at most {_MAX_TASKS} can be")
-    rows = events_before(events, as_of).select(
+    chunks = SequencePass(max_lengths)
+    clustered = _clustered(events_before(events, as_of), vocabulary, tasks, list(max_lengths), chunks)
+    schema = USER_SEQUENCES.spark_schema()
+    sequences = clustered.mapInArrow(chunks.sequences, StructType([schema[name] for name in _COLUMNS]))
+    return sequences.withColumn(c.BUCKET, user_bucket(config.buckets)).select(*USER_SEQUENCES.column_names)
+
+
+def user_histories(
+    events: DataFrame, vocabulary: DataFrame, tasks: Mapping[str, TaskConfig], as_of: datetime, longest: int
+) -> DataFrame:
+    """user_id, item_indices, event_ts (microseconds) and task_bits of the last ``longest`` events before ``as_of``.
+
+    One row a user, oldest event first. Bit k of an event: it belongs to the k-th of `all` and the declared tasks.
+    """
+    chunks = SequencePass({ALL_TASK: longest})
+    clustered = _clustered(events_before(events, as_of), vocabulary, tasks, [ALL_TASK, *tasks], chunks)
+    return clustered.mapInArrow(chunks.histories, HISTORY_COLUMNS)
+
+
+def _clustered(
+    events: DataFrame, vocabulary: DataFrame, tasks: Mapping[str, TaskConfig], names: list[str], chunks: SequencePass
+) -> DataFrame:
+    """The events of some tasks as ``SequencePass`` reads them."""
+    if len(names) > _MAX_TASKS:
+        raise ConfigError(f"tasks: sequences of {len(names)} tasks are configured, at most {_MAX_TASKS} can be")
+    rows = events.select(
         F.xxhash64(c.USER_ID).alias(USER_HASH),
         c.USER_ID,
         F.unix_micros(c.EVENT_TS).alias(c.EVENT_TS),
         c.EVENT_ID,
         c.ITEM_ID,
         c.SCENE,
-        _task_bits(tasks, list(max_lengths)).alias(TASK_BITS),
+        _task_bits(tasks, names).alias(TASK_BITS),
     )
-    chunks = SequencePass(max_lengths)
     needed = _without_old_events_of_heavy_users(rows.where(F.col(TASK_BITS) != 0), chunks)
     indexed = with_item_index(needed, vocabulary).drop(c.ITEM_ID)
     # Sorted by one number: Spark does that by radix, without a comparison.
-    clustered = indexed.repartition(USER_HASH).sortWithinPartitions(USER_HASH)
-    schema = USER_SEQUENCES.spark_schema()
-    sequences = clustered.mapInArrow(chunks.sequences, StructType([schema[name] for name in _COLUMNS]))
-    return sequences.withColumn(c.BUCKET, user_bucket(config.buckets)).select(*USER_SEQUENCES.column_names)
+    return indexed.repartition(USER_HASH).sortWithinPartitions(USER_HASH)
 
 
 def events_per_sequence(

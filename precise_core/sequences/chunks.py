@@ -42,6 +42,20 @@ class SequencePass:
 
     def sequences(self, batches: _Batches) -> Iterator[pa.RecordBatch]:
         """user_id, task, item_indices, scenes, event_ts, length and last_event_ts."""
+        for rows in self._chunks(batches):
+            yield from self._sequences(rows)
+
+    def histories(self, batches: _Batches) -> Iterator[pa.RecordBatch]:
+        """user_id, item_indices, event_ts (microseconds) and task_bits: the last N events of the one task there is."""
+        (max_length,) = self._max_lengths.values()
+        for rows in self._chunks(batches):
+            if rows.num_rows:
+                order_N, users_N = _in_order(rows)
+                kept, offsets = _last(users_N, max_length)
+                yield _history_rows(rows, order_N[kept], offsets)
+
+    def _chunks(self, batches: _Batches) -> Iterator[pa.RecordBatch]:
+        """Whole users, about as many rows at a time as a chunk has."""
         held: list[pa.RecordBatch] = []
         limit = self._chunk_rows
         for batch in batches:
@@ -50,13 +64,13 @@ class SequencePass:
                 continue
             rows = _joined(held)
             start = _start_of_last_user(rows)
-            yield from self._sequences(rows.slice(0, start))
+            yield rows.slice(0, start)
             rest = rows.slice(start)
             if rest.num_rows > self._chunk_rows // 2:
                 rest = self._newest(rest)
             held, limit = [rest], self._chunk_rows + rest.num_rows
         if held:
-            yield from self._sequences(_joined(held))
+            yield _joined(held)
 
     def newest(self, batches: _Batches) -> Iterator[pa.RecordBatch]:
         """The rows that can still be among the last N of a task; for few users with many rows, in any order."""
@@ -107,6 +121,14 @@ def _rows_of_task(task: str, rows: pa.RecordBatch, places: np.ndarray, offsets: 
         c.LENGTH: pa.array(np.diff(offsets), pa.int32()),
         c.LAST_EVENT_TS: pa.array(event_ts[offsets[1:] - 1]).view(_MICROS),
     }
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _history_rows(rows: pa.RecordBatch, places: np.ndarray, offsets: np.ndarray) -> pa.RecordBatch:
+    lists, taken = pa.array(offsets, pa.int32()), pa.array(places)
+    columns = {c.USER_ID: rows.column(c.USER_ID).take(pa.array(places[offsets[:-1]]))}
+    for name, source in ((c.ITEM_INDICES, c.ITEM_INDEX), (c.EVENT_TS, c.EVENT_TS), (TASK_BITS, TASK_BITS)):
+        columns[name] = pa.ListArray.from_arrays(lists, rows.column(source).take(taken))
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 

@@ -1,0 +1,251 @@
+"""What is known at an instant, gathered on Spark: facts of items from all users, similarities from a fixed sample."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from scipy import sparse
+
+from precise_core.config.tasks import ALL_TASK, TaskConfig
+from precise_core.recommendations.batches import UserBlock, user_blocks
+from precise_core.recommendations.config import RecommendationsConfig
+from precise_core.recommendations.fact_parts import NEWEST, OLDEST, PART_COLUMNS, PLACE, SUMS, item_facts, part
+from precise_core.recommendations.history import tally
+from precise_core.recommendations.item_facts import ItemFacts
+from precise_core.recommendations.names import BASKETS, EASE, NEIGHBOURS
+from precise_core.recommendations.neighbours import Cooccurrence, baskets, ease, pairs, placed
+from precise_core.recommendations.point_in_time import PointInTime, Similarities
+from precise_core.recommendations.sources import profiles
+from precise_core.sequences.build import user_histories
+from precise_core.vectors.shipping import ship, shipped
+from schemas import columns as c
+
+_Batches = Iterable[pa.RecordBatch]
+
+_PART_USERS = 4096  # of a part of the facts: enough that most of its items are met often
+_SEEDS_PER_TASK = 8192
+_FINE = 1_000_000  # of a share of users
+_NEAR = f"{c.ITEM_INDEX} int, near array<int>, scores array<float>"
+
+
+@dataclass(frozen=True)
+class Log:
+    """The tables that lists are made from, at the versions that the run reads.
+
+    Attributes:
+        tasks: Declared ones; `all` is added.
+        end: Later events are not read.
+    """
+
+    events: DataFrame
+    items: DataFrame
+    vocabulary: DataFrame
+    tasks: Mapping[str, TaskConfig]
+    end: datetime
+    config: RecommendationsConfig
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """Bit of each task in ``histories``."""
+        return {name: bit for bit, name in enumerate((ALL_TASK, *self.tasks))}
+
+    def histories(self) -> DataFrame:
+        """``sequences.build.user_histories``: one row a user with an event before ``end``."""
+        return user_histories(self.events, self.vocabulary, self.tasks, self.end, self.config.history_events)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Items by vocabulary row [N].
+
+    Attributes:
+        item_ids_N: None where a row is no item.
+        deleted_N: Mask of what may not be recommended to anybody, rows without an item among it.
+        categories_N, texts_N: Number of the narrowest category and of the text (title and categories); 0 = none.
+    """
+
+    item_ids_N: pa.Array
+    deleted_N: np.ndarray
+    categories_N: np.ndarray
+    texts_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.deleted_N)
+
+
+def read_catalog(items: DataFrame, vocabulary: DataFrame) -> Catalog:
+    """The catalog in this process: some 50 bytes an item and its id."""
+    narrowest = F.coalesce(F.try_element_at(c.CATEGORIES, F.lit(-1)), F.lit("")).alias(c.CATEGORY)
+    text = F.xxhash64(c.TITLE, c.CATEGORIES).alias(c.TEXT_GROUP)
+    has_text = (F.length(c.TITLE) > 0) | (F.size(c.CATEGORIES) > 0)
+    columns = (c.ITEM_ID, c.IS_DELETED, narrowest, F.when(has_text, text).alias(c.TEXT_GROUP))
+    known = vocabulary.select(c.ITEM_ID, c.ITEM_INDEX).join(items.select(*columns), on=c.ITEM_ID, how="left")
+    rows = known.toArrow()
+    at = rows[c.ITEM_INDEX].to_numpy()
+    size = int(at.max(initial=c.FIRST_ITEM_INDEX - 1)) + 1
+    order = np.full(size, -1, np.int64)
+    order[at] = np.arange(len(at))
+    deleted_N = np.ones(size, bool)
+    deleted_N[at] = pc.fill_null(rows[c.IS_DELETED], True).to_numpy(zero_copy_only=False)
+    ids = rows[c.ITEM_ID].combine_chunks().take(pa.array(order, mask=order < 0))
+    return Catalog(ids, deleted_N, _numbered(rows[c.CATEGORY], at, size, ""), _numbered(rows[c.TEXT_GROUP], at, size))
+
+
+def _numbered(values: pa.ChunkedArray, at: np.ndarray, size: int, none: str | None = None) -> np.ndarray:
+    """Numbers from 1 of distinct values at ``at``, 0 elsewhere and for null or ``none``; int64 [size]."""
+    codes = values.combine_chunks().dictionary_encode()
+    numbers = pc.fill_null(codes.indices, -1).to_numpy().astype(np.int64) + 1
+    if none is not None:
+        numbers[pc.fill_null(pc.equal(values, none), False).to_numpy(zero_copy_only=False)] = 0
+    numbers_N = np.zeros(size, np.int64)
+    numbers_N[at] = numbers
+    return numbers_N
+
+
+def known_at(
+    spark: SparkSession,
+    histories: DataFrame,
+    log: Log,
+    catalog: Catalog,
+    instants: Sequence[int],
+    near: Mapping[str, sparse.csr_matrix] | None = None,
+) -> list[PointInTime]:
+    """What is known at each instant (microseconds), from two passes over the histories.
+
+    ``near`` is given where the item to item similarities of the one instant are in a table already.
+    """
+    facts = _facts(histories, log, catalog, instants)
+    sample = read_sample(histories, log.config.sample_users)
+    found = []
+    for instant, of_instant in zip(instants, facts, strict=True):
+        block = UserBlock(sample, instant, len(catalog))
+        similar = near if near is not None else similar_items(spark, block, log.config)
+        own = profiles(tally(block.events, block.events.item_rows_E), len(block.user_ids), len(catalog))
+        rows = {user_id: row for row, user_id in enumerate(block.user_ids)}
+        similarities = Similarities(similar, own, rows)
+        found.append(PointInTime(instant, of_instant, similarities, catalog.categories_N, catalog.texts_N))
+    return found
+
+
+def read_sample(histories: DataFrame, users: int) -> pa.RecordBatch:
+    """Histories of a fixed sample of about so many users, in this process; ordered by user."""
+    total = histories.count()
+    chosen = histories.where(is_sampled(users / max(total, 1)))
+    columns = [c.USER_ID, c.ITEM_INDICES, c.EVENT_TS, "task_bits"]
+    rows = chosen.select(*columns).toArrow().combine_chunks().sort_by(c.USER_ID).combine_chunks()
+    return rows.to_batches()[0] if rows.num_rows else pa.RecordBatch.from_pylist([], schema=rows.schema)
+
+
+def is_sampled(share: float, salt: str = "sample") -> F.Column:
+    """The same users every night; a larger share has those of a smaller one."""
+    return F.pmod(F.xxhash64(c.USER_ID, F.lit(salt)), F.lit(_FINE)) < F.lit(int(min(share, 1.0) * _FINE))
+
+
+def similar_items(
+    spark: SparkSession, sample: UserBlock, config: RecommendationsConfig
+) -> dict[str, sparse.csr_matrix]:
+    """Item to item by source: co-occurrence of users and of baskets, and EASE; of the sources that are on."""
+    events, found = sample.events, {}
+    newest = events.newest(config.pair_events)
+    had = {
+        NEIGHBOURS: lambda: pairs(newest.user_rows_E, newest.item_rows_E, events.users, events.items),
+        BASKETS: lambda: baskets(newest),
+    }
+    for source, matrix in had.items():
+        if config.k_of(source):
+            found[source] = cooccurrence(spark, matrix(), config.shrinkage, config.neighbours)
+    if config.k_of(EASE):
+        everything = pairs(events.user_rows_E, events.item_rows_E, events.users, events.items)
+        found[EASE] = ease(everything, config.ease_items, config.ease_penalty, config.neighbours)
+    return found
+
+
+def cooccurrence(
+    spark: SparkSession, had_RN: sparse.csr_matrix, shrinkage: float, neighbours: int
+) -> sparse.csr_matrix:
+    """``neighbours.Cooccurrence`` of every item, float32 [N, N]; tasks share the seed items."""
+    with tempfile.TemporaryDirectory(prefix="precise-pairs-") as scratch:
+        folder = Path(scratch) / "pairs"
+        folder.mkdir()
+        np.save(folder / "indices.npy", had_RN.indices)
+        np.save(folder / "indptr.npy", had_RN.indptr)
+        np.save(folder / "width.npy", had_RN.shape[1])
+        name = ship(spark, folder)
+    seeds = np.flatnonzero(np.bincount(had_RN.indices, minlength=had_RN.shape[1]))
+    blocks = -(-len(seeds) // _SEEDS_PER_TASK)
+    if not blocks:
+        return sparse.csr_matrix((had_RN.shape[1], had_RN.shape[1]), dtype=np.float32)
+    numbers = spark.range(0, blocks, numPartitions=blocks)
+    rows = numbers.mapInArrow(_near_rows(name, shrinkage, neighbours), _NEAR).toArrow().combine_chunks()
+    rows = rows.sort_by(c.ITEM_INDEX)
+    near = rows["near"].combine_chunks()
+    lengths = pc.list_value_length(near).to_numpy()
+    parts = (rows["scores"].combine_chunks().flatten().to_numpy(), near.flatten().to_numpy())
+    matrix = sparse.csr_matrix((*parts, np.append(0, np.cumsum(lengths))), shape=(len(rows), had_RN.shape[1]))
+    return placed(matrix, rows[c.ITEM_INDEX].to_numpy())
+
+
+def _near_rows(name: str, shrinkage: float, neighbours: int) -> Callable[[_Batches], Iterator[pa.RecordBatch]]:
+    def apply(batches: _Batches) -> Iterator[pa.RecordBatch]:
+        pairs_seen = _open_pairs(name, shrinkage, neighbours)
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                seeds = pairs_seen.seeds[number * _SEEDS_PER_TASK : (number + 1) * _SEEDS_PER_TASK]
+                near = pairs_seen.near(seeds)
+                offsets = pa.array(near.indptr.astype(np.int32))
+                lists = [pa.ListArray.from_arrays(offsets, pa.array(part)) for part in (near.indices, near.data)]
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(seeds.astype(np.int32)), *lists], names=[c.ITEM_INDEX, "near", "scores"]
+                )
+
+    return apply
+
+
+@lru_cache(maxsize=2)
+def _open_pairs(name: str, shrinkage: float, neighbours: int) -> Cooccurrence:
+    folder = shipped(name)
+    indices, indptr = np.load(folder / "indices.npy"), np.load(folder / "indptr.npy")
+    shape = (len(indptr) - 1, int(np.load(folder / "width.npy")))
+    return Cooccurrence(sparse.csr_matrix((np.ones(len(indices), bool), indices, indptr), shape), shrinkage, neighbours)
+
+
+def _facts(
+    histories: DataFrame, log: Log, catalog: Catalog, instants: Sequence[int]
+) -> list[dict[str, ItemFacts]]:
+    """Facts of every task at each instant."""
+    tasks = log.bits
+    places = [(instant, bit) for instant in instants for bit in tasks.values()]
+    parts = histories.mapInArrow(_fact_parts(places, len(catalog)), PART_COLUMNS)
+    sums = [F.sum(name).alias(name) for name in SUMS]
+    whole = parts.groupBy(PLACE, c.ITEM_INDEX).agg(*sums, F.max(OLDEST).alias(OLDEST), F.min(NEWEST).alias(NEWEST))
+    rows, found = whole.toArrow(), []
+    for number, _ in enumerate(instants):
+        of_instant: dict[str, ItemFacts] = {}
+        for task, bit in tasks.items():
+            mine = rows.filter(pc.equal(rows[PLACE], number * len(tasks) + bit)).combine_chunks()
+            facts = item_facts(mine, len(catalog), np.zeros(0, bool))
+            everything = of_instant.get(ALL_TASK, facts)
+            allowed_N = ~catalog.deleted_N & ((facts.users_N > 0) | (everything.users_N == 0))
+            of_instant[task] = item_facts(mine, len(catalog), allowed_N)
+        found.append(of_instant)
+    return found
+
+
+def _fact_parts(places: Sequence[tuple[int, int]], items: int) -> Callable[[_Batches], Iterator[pa.RecordBatch]]:
+    def apply(batches: _Batches) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number, (instant, bit) in enumerate(places):
+                for block in user_blocks(iter([batch]), instant, items, _PART_USERS):
+                    yield part(number, block, bit)
+
+    return apply
