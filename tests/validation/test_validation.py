@@ -68,8 +68,7 @@ def sequence(number: int, **changes: Any) -> Row:
 
 def item_embedding(number: int, **changes: Any) -> Row:
     row = {"item_id": f"i{number}", "item_index": number + 2, "model_version": "v1", "embedding": [0.5, 0.0, -2.0]}
-    row |= {"embedded_at": NOON, "is_cold": False, "text_hash": "h", "query_embedding": [1.0, 0.0, 0.0]}
-    return row | changes
+    return row | {"embedded_at": NOON, "is_cold": False, "text_hash": "h", "query_embedding": [1.0, 2.0, 0.0]} | changes
 
 
 def user_embedding(number: int, **changes: Any) -> Row:
@@ -241,18 +240,10 @@ DEFECTS: list[tuple[str, Table, list[Row], set[tuple[str, str, int]]]] = [
         "query vectors that are no vectors; older rows have none",
         ITEM_EMBEDDINGS,
         [
-            item_embedding(0, query_embedding=None),
-            item_embedding(1, query_embedding=[nan, 0.0, 1.0]),
-            item_embedding(2, query_embedding=[0.0, 0.0, 0.0]),
-            item_embedding(3, query_embedding=[1.0, 2.0]),
-            item_embedding(4, query_embedding=[1.0, None, 2.0]),
-            item_embedding(5, query_embedding=[]),
+            item_embedding(number, query_embedding=vector)
+            for number, vector in enumerate([None, [nan, 0.0, 1.0], [0.0] * 3, [1.0, 2.0], [1.0, None, 2.0], []])
         ],
-        {
-            (BETWEEN, "query_norm", 3),
-            (BETWEEN, "query_width", 2),
-            (IN_SET, "query_has_no_null_element", 1),
-        },
+        {(BETWEEN, "query_norm", 3), (BETWEEN, "query_width", 2), (IN_SET, "query_has_no_null_element", 1)},
     ),
     ("padding index", ITEM_EMBEDDINGS, [item_embedding(0, item_index=0)], {(BETWEEN, "item_index", 1)}),
     ("zero vector", USER_EMBEDDINGS, [user_embedding(0, embedding=[0.0] * 3)], {(BETWEEN, "norm", 1)}),
