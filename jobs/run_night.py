@@ -12,7 +12,9 @@ from argparse import Namespace
 from datetime import UTC, datetime
 
 from jobs import (
+    build_candidate_features,
     build_index,
+    build_neighbours,
     build_ranking_features,
     build_report,
     build_sequences,
@@ -24,9 +26,11 @@ from jobs import (
     ingest,
     publish_models,
     recall,
+    recommend,
     score_pairs,
     score_ranking,
     tokenize_items,
+    train_list_ranker,
     train_ranker,
     train_targeted,
     train_universal,
@@ -59,6 +63,10 @@ NIGHT = tuple(
         build_ranking_features,
         train_ranker,
         score_ranking,
+        build_neighbours,
+        build_candidate_features,
+        train_list_ranker,
+        recommend,
         evaluate,
         build_report,
     )

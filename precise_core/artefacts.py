@@ -4,6 +4,7 @@
             checkpoints/<model_version>/   a checkpoint; latest-<key>.json names the one in use, for each task
             indexes/<index_version>/       an index of item vectors
             rankers/<ranker_version>/      a ranking model; latest.json names those in use, by system
+            list_rankers/<ranker_version>/ a ranking model of lists; latest.json names the one in use
             catalogs/                      item catalogs, as executors read them
             erasures/                      who was erased, and the proofs
             readers/                       who reads tables now
@@ -29,11 +30,12 @@ from typing import Any
 from precise_core.errors import CheckpointError
 
 CHECKPOINTS, INDEXES, RANKERS, CATALOGS = "checkpoints", "indexes", "rankers", "catalogs"
+LIST_RANKERS = "list_rankers"
 TABLES, ERASURES, READERS, LOGS = "tables", "erasures", "readers", "logs"
 ROLLBACK_JOURNAL = "rollback.json"
 REPORT = "report.html"  # beside the warehouse
 # What a run calls its products in `runs.artefacts` (`checkpoint:<task>`, `ranker:<system>`), and where they lie.
-FOLDERS = {"checkpoint": CHECKPOINTS, "index": INDEXES, "ranker": RANKERS}
+FOLDERS = {"checkpoint": CHECKPOINTS, "index": INDEXES, "ranker": RANKERS, "list_ranker": LIST_RANKERS}
 
 MANIFEST_FILE = "manifest.json"
 SUMS_FILE = "SHA256SUMS"
@@ -81,6 +83,16 @@ def rankers_in_use(warehouse: str | Path) -> dict[str, str]:
     """ranker_version by system; empty where no training has had anything to learn from yet."""
     pointer = ranker_pointer(warehouse)
     return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
+
+
+def list_ranker_pointer(warehouse: str | Path) -> Path:
+    return Path(warehouse) / LIST_RANKERS / "latest.json"
+
+
+def list_ranker_in_use(warehouse: str | Path) -> str | None:
+    """ranker_version of the model that ranks lists; None where there has been nothing to learn from yet."""
+    pointer = list_ranker_pointer(warehouse)
+    return str(json.loads(pointer.read_text(encoding="utf-8"))["lists"]) if pointer.is_file() else None
 
 
 def file_sum(path: Path) -> str:

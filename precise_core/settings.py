@@ -20,6 +20,7 @@ from precise_core.models.config import ModelConfig
 from precise_core.pair_scores.config import ScoringConfig
 from precise_core.ranking.config import DCNConfig, RankerConfig, RankingFeaturesConfig
 from precise_core.recall.config import RecallConfig
+from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.sequences.config import LEAVE_ONE_OUT, SequencesConfig, WindowsConfig
 from precise_core.sources.config import Source
 from precise_core.text.config import TextConfig
@@ -69,6 +70,9 @@ class Settings(Config):
     )
     dcn: DCNConfig = Field(DCNConfig(), description="Sizes of the ranking model, and which injections are on.")
     ranker: RankerConfig = Field(RankerConfig(), description="Training of the ranking model.")
+    recommendations: RecommendationsConfig = Field(
+        RecommendationsConfig(), description="Lists of candidates from several sources, and the model that ranks them."
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The offline evaluation.")
     gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
     lightgcn: LightGCNConfig = Field(LightGCNConfig(), description="The graph system of experiments (`stage: graph`).")

@@ -15,6 +15,7 @@ from schemas.pair_scores import PAIR_SCORES
 from schemas.publication import PUBLISHED_MODELS
 from schemas.ranking import RANKING_FEATURES, RANKING_SCORES
 from schemas.recall import RECALL_CANDIDATES
+from schemas.recommendations import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
 from schemas.run import RUNS, VALIDATION_RESULTS
 from schemas.sequences import TRAINING_WINDOWS, USER_SEQUENCES
 from schemas.table import Column, Table
@@ -42,6 +43,9 @@ TABLES: tuple[Table, ...] = (
     RECALL_CANDIDATES,
     RANKING_FEATURES,
     RANKING_SCORES,
+    ITEM_NEIGHBOURS,
+    CANDIDATE_FEATURES,
+    RECOMMENDATIONS,
     EVALUATION_METRICS,
     TRAINING_DAYS,
     VALIDATION_RESULTS,

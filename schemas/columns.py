@@ -116,3 +116,5 @@ U2I, U2I2I, POPULAR = "u2i", "u2i2i", "popular"
 # of `system`: the platform's own
 PRECISE_UT, PRECISE, PRECISE_UNTRAINED = "PRECISE-UT", "PRECISE", "PRECISE-UT untrained"
 DCN = "DCN"
+# of `user_id` in `recommendations`: whoever has no lists of his own
+ANYBODY = "(anybody)"

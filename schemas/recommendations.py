@@ -87,9 +87,17 @@ _SCORED = ("history", "neighbours", "baskets", "ease", "users")
 
 
 def _features() -> tuple[Column, ...]:
-    texts = {f"{about}_{name}": f"{words}: {dict(_PAIR)[name]}, log1p." for about, (words, names) in _OF_PAIR.items() for name in names}
+    texts = {
+        f"{about}_{name}": f"{words}: {dict(_PAIR)[name]}, log1p."
+        for about, (words, names) in _OF_PAIR.items()
+        for name in names
+    }
     texts |= dict(_USER)
-    texts |= {f"{about}_{name}": f"Item, of {words}: {dict(_ITEM)[name]}." for about, (words, names) in _OF_ITEM.items() for name in names}
+    texts |= {
+        f"{about}_{name}": f"Item, of {words}: {dict(_ITEM)[name]}."
+        for about, (words, names) in _OF_ITEM.items()
+        for name in names
+    }
     texts |= {f"rank_{source}": f"1 / sqrt(rank) in `{source}`; 0 = not among its best." for source in _RANKED}
     for source in _SCORED:
         texts[f"score_{source}"] = f"Score in `{source}`; 0 = none."
@@ -113,13 +121,13 @@ CANDIDATE_FEATURES = Table(
         Column(c.LABEL, "int", "1 = taken in the `recommendations.horizon_days` that followed, 0 = not."),
         Column(c.SPLIT, "string", "train, or validation: users held out to choose and to gate."),
         Column(c.IS_REPEAT, "boolean", "The user had the item before the instant."),
-        Column(c.CATEGORY, "int", "Number of its narrowest category, for caps; 0 = none."),
-        Column(c.TEXT_GROUP, "int", "Number of its text, for caps; 0 = none."),
         Column(
             c.MODEL_VERSION, "string", "Checkpoint of the scores: the one published then; null = none was.",
             nullable=True,
         ),
-        Column("precise_universal", "float", "Dot product of the universal vectors of then; null = none.", nullable=True),
+        Column(
+            "precise_universal", "float", "Dot product of the universal vectors of then; null = none.", nullable=True
+        ),
         Column("precise_targeted", "float", "Dot product of the task's vectors of then; null = none.", nullable=True),
         *FEATURES,
     ),
@@ -132,7 +140,7 @@ RECOMMENDATIONS = Table(
     written_by="recommend",
     partition_by=(c.TASK,),
     columns=(
-        Column(c.USER_ID, "string", "External key of the user."),
+        Column(c.USER_ID, "string", "External key of the user; `(anybody)`: for whoever has no lists here."),
         EVENT_TASK,
         Column(c.LIST, "string", "Which list: a name of `recommendations.lists` (`all`, `new`, `repeat`)."),
         Column(c.RANK, "int", "1 = first."),

@@ -128,5 +128,3 @@ def _of_items(name: str, of: ItemFacts, known: PointInTime) -> dict[str, np.ndar
     found["text_share"] = share_within(of.recent[28], known.texts_N)
     wanted = {f"{name}_{what}": values_N for what, values_N in found.items()}
     return {key: values_N for key, values_N in wanted.items() if key in FEATURE_NAMES}
-
-

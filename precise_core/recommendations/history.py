@@ -29,7 +29,9 @@ class UserEvents:
     ages_E: np.ndarray
 
     def where(self, mask_E: np.ndarray) -> UserEvents:
-        return UserEvents(self.users, self.items, self.user_rows_E[mask_E], self.item_rows_E[mask_E], self.ages_E[mask_E])
+        return UserEvents(
+            self.users, self.items, self.user_rows_E[mask_E], self.item_rows_E[mask_E], self.ages_E[mask_E]
+        )
 
     def newest(self, count: int) -> UserEvents:
         """The last ``count`` events of each user."""

@@ -219,9 +219,7 @@ def _open_pairs(name: str, shrinkage: float, neighbours: int) -> Cooccurrence:
     return Cooccurrence(sparse.csr_matrix((np.ones(len(indices), bool), indices, indptr), shape), shrinkage, neighbours)
 
 
-def _facts(
-    histories: DataFrame, log: Log, catalog: Catalog, instants: Sequence[int]
-) -> list[dict[str, ItemFacts]]:
+def _facts(histories: DataFrame, log: Log, catalog: Catalog, instants: Sequence[int]) -> list[dict[str, ItemFacts]]:
     """Facts of every task at each instant."""
     tasks = log.bits
     places = [(instant, bit) for instant in instants for bit in tasks.values()]

@@ -176,7 +176,9 @@ def _fit(
             logits = model(*(part[at] for part in tensors))
             value = _LOSSES[loss](logits, labels[at], torch.from_numpy(list_of))
             if not torch.isfinite(value):
-                raise TrainingError(f"lists: training loss is {value.item()}; lower recommendations.ranker.learning_rate")
+                raise TrainingError(
+                    f"lists: training loss is {value.item()}; lower recommendations.ranker.learning_rate"
+                )
             optimizer.zero_grad()
             value.backward()
             optimizer.step()

@@ -73,7 +73,9 @@ class CandidateLists:
         """Some of the lists."""
         chosen_C = mask_L[self.list_rows_C]
         lengths = np.diff(self.starts)[mask_L]
-        rows = {name: getattr(self, name)[chosen_C] for name in ("features_CG", "precise_C2", "labels_C", "is_repeat_C")}
+        rows = {
+            name: getattr(self, name)[chosen_C] for name in ("features_CG", "precise_C2", "labels_C", "is_repeat_C")
+        }
         return CandidateLists(np.append(0, np.cumsum(lengths)), self.users[mask_L], self.tasks[mask_L], **rows)
 
     def has_positive(self, repeat: bool | None = None) -> np.ndarray:

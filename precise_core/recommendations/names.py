@@ -6,3 +6,4 @@ USERS, TRENDING = "users", "trending"
 U2I, U2I2I = "u2i", "u2i2i"
 ITEM_TO_ITEM = (NEIGHBOURS, BASKETS, EASE)
 SOURCES = (HISTORY, TASK_HISTORY, *ITEM_TO_ITEM, USERS, TRENDING, U2I, U2I2I)
+POPULAR_SOURCE = "popular"  # what the lists of popular items are called together

@@ -51,7 +51,11 @@ class PreciseScores:
     """Sources and scores of the published model of each task."""
 
     def __init__(
-        self, indexes: Mapping[str, TaskIndex], config: RecallConfig, k: Mapping[str, int], allowed: Mapping[str, np.ndarray]
+        self,
+        indexes: Mapping[str, TaskIndex],
+        config: RecallConfig,
+        k: Mapping[str, int],
+        allowed: Mapping[str, np.ndarray],
     ) -> None:
         self._indexes, self._config, self._k = indexes, config, k
         self._allowed = {task: allowed[task][of.index.item_indices_N] for task, of in indexes.items()}
@@ -78,9 +82,7 @@ class PreciseScores:
             if self._k[U2I2I]:
                 events = block.of_task(bits[task])
                 newest = [of.row_of_N[events.item_rows_E[events.user_rows_E == row]][::-1] for row in known]
-                best = recall_u2i2i(
-                    of.index, newest, self._k[U2I2I], self._config, allowed_rows_N=self._allowed[task]
-                )
+                best = recall_u2i2i(of.index, newest, self._k[U2I2I], self._config, allowed_rows_N=self._allowed[task])
                 found[task][U2I2I] = _ranked(best, of, known)
         return found
 
@@ -113,5 +115,3 @@ def _vectors(maps: pa.MapArray, task: str, width: int) -> tuple[np.ndarray, np.n
         items = maps.items.take(pa.array(of_task + offsets[0]))
         vectors_BD[rows], has_vector_B[rows] = fixed_lists(items, width), True
     return vectors_BD, has_vector_B
-
-

@@ -1,0 +1,36 @@
+"""Train the DCN that ranks lists on candidates of the period before `as_of`, and choose what is published.
+
+A learned order is published of a list only where it is above every simple order on held-out users; otherwise the best
+of those is, and it is said.
+
+Reads candidate_features. Writes a folder under <warehouse>/list_rankers.
+"""
+
+from precise_core.command import command
+from precise_core.errors import NothingToLearnError
+from precise_core.recommendations.learning import learn, split_lists
+from precise_core.recommendations.night import ALL_LISTS, current_ranker, put_in_use, ranker_folder
+from precise_core.run.job import Job
+from schemas import CANDIDATE_FEATURES
+from schemas import columns as c
+
+
+@command()
+def main(job: Job) -> None:
+    names = [name for name in CANDIDATE_FEATURES.column_names if name != c.AS_OF]
+    rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES), names)
+    train, held_out = split_lists(rows)
+    previous, config = current_ranker(job), job.settings.recommendations
+    about = {"candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"}
+    try:
+        ranker = learn(train, held_out, config, previous, job.settings.seed, ranker_folder(job), about, job.say)
+    except NothingToLearnError as error:
+        job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else 'own history'} stays in use")
+    else:
+        put_in_use(job, ranker.ranker_version)
+        job.artefacts[f"list_ranker:{ALL_LISTS}"] = ranker.ranker_version
+    job.balance("candidates", rows_in=rows.num_rows, rows_out=rows.num_rows)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,130 @@
+"""The ranking model of lists as a folder, with what is published of each list: written once, verified when opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save
+
+from precise_core.artefacts import atomic_folder, verify_sums, write_sums
+from precise_core.errors import CheckpointError
+from precise_core.recommendations.config import ListRankerConfig
+from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model
+from precise_core.recommendations.orders import ORDERS, order_scores
+from schemas.recommendations import FEATURE_NAMES
+
+_META_FILE = "list_ranker.json"
+
+
+@dataclass(frozen=True)
+class PublishedRanker:
+    """What ranks each list: a learned order or a simple one.
+
+    Attributes:
+        rankers: Learned orders by name.
+        chosen: By task and list, the name of a learned order or of one of ``orders.ORDERS``.
+        calibration: By task and learned order, (slope, intercept) of the log-odds that a candidate is taken.
+        figures: By task, list and order, NDCG on the held-out users of the period before `as_of`.
+    """
+
+    ranker_version: str
+    rankers: Mapping[str, ListRanker]
+    chosen: Mapping[str, Mapping[str, str]]
+    calibration: Mapping[str, Mapping[str, tuple[float, float]]]
+    figures: Mapping[str, Any]
+    about: Mapping[str, Any]
+    folder: Path
+
+    def scores(self, task: str, name: str, features_CG: np.ndarray, precise_C2: np.ndarray) -> np.ndarray:
+        """Of the order in use for a list, float64 [C]."""
+        order = self.chosen.get(task, {}).get(name, "own_decayed")
+        if order in ORDERS:
+            return order_scores(order, features_CG)
+        return self.rankers[order].scores(features_CG, precise_C2, task)
+
+    def probabilities(self, task: str, name: str, scores_C: np.ndarray) -> np.ndarray | None:
+        """That each candidate is taken within the horizon; None where the order is not a learned one."""
+        order = self.chosen.get(task, {}).get(name, "")
+        if order not in self.calibration.get(task, {}):
+            return None
+        slope, intercept = self.calibration[task][order]
+        return 1 / (1 + np.exp(-(slope * scores_C + intercept)))
+
+    def label(self, task: str, name: str) -> str:
+        """What `recommendations.model_version` says."""
+        order = self.chosen.get(task, {}).get(name, "own_decayed")
+        return f"{self.ranker_version}/{order}" if order in self.rankers else order
+
+    @classmethod
+    def open(cls, folder: Path) -> PublishedRanker:
+        """Refuses a folder that is incomplete, was changed on disk, or reads other features than this code makes."""
+        verify_sums(folder)
+        meta = json.loads((folder / _META_FILE).read_text(encoding="utf-8"))
+        if tuple(meta["features"]) != FEATURE_NAMES:
+            raise CheckpointError(
+                f"{folder}: the model reads {len(meta['features'])} features, this code makes {len(FEATURE_NAMES)} "
+                "others; run jobs/train_list_ranker.py"
+            )
+        config, rankers = ListRankerConfig(**meta["ranker"]), {}
+        for name, about in meta["orders"].items():
+            inputs = ListInputs(tuple(about["tasks"]), np.array(about["mean"]), np.array(about["deviation"]))
+            models = [build_model(inputs, config) for _ in range(about["models"])]
+            for number, model in enumerate(models):
+                model.load_state_dict(load_file(folder / f"{name}-{number}.safetensors"))
+            rankers[name] = ListRanker(inputs, models)
+        parts = {name: meta[name] for name in ("ranker_version", "chosen", "figures", "about")}
+        calibration = {
+            task: {name: (slope, intercept) for name, (slope, intercept) in of_task.items()}
+            for task, of_task in meta["calibration"].items()
+        }
+        return cls(rankers=rankers, calibration=calibration, folder=folder, **parts)
+
+
+def write_ranker(
+    out: Path,
+    rankers: Mapping[str, ListRanker],
+    config: ListRankerConfig,
+    chosen: Mapping[str, Mapping[str, str]],
+    calibration: Mapping[str, Mapping[str, tuple[float, float]]],
+    figures: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> PublishedRanker:
+    """Write a folder named by its content and open it again, so that what was written is what is in use."""
+    files = {
+        f"{name}-{number}.safetensors": save({key: value.contiguous() for key, value in model.state_dict().items()})
+        for name, ranker in rankers.items()
+        for number, model in enumerate(ranker.models)
+    }
+    orders = {
+        name: {
+            "tasks": list(ranker.inputs.tasks),
+            "mean": ranker.inputs.mean.tolist(),
+            "deviation": ranker.inputs.deviation.tolist(),
+            "models": len(ranker.models),
+        }
+        for name, ranker in rankers.items()
+    }
+    meta: dict[str, Any] = {
+        "features": list(FEATURE_NAMES),
+        "ranker": config.model_dump(mode="json"),
+        "orders": orders,
+        "chosen": chosen,
+        "calibration": calibration,
+        "figures": figures,
+        "about": about,
+    }
+    content = b"".join(files[name] for name in sorted(files)) + json.dumps(meta, sort_keys=True).encode()
+    version = f"lists-{hashlib.sha256(content).hexdigest()[:12]}"
+    with atomic_folder(out / version) as target:
+        for name, weights in files.items():
+            (target / name).write_bytes(weights)
+        text = json.dumps({"ranker_version": version, **meta}, indent=2, sort_keys=True)
+        (target / _META_FILE).write_text(text + "\n", encoding="utf-8")
+        write_sums(target)
+    return PublishedRanker.open(out / version)
