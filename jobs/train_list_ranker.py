@@ -27,7 +27,7 @@ def main(job: Job) -> None:
     except NothingToLearnError as error:
         job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else 'own history'} stays in use")
     else:
-        put_in_use(job, ranker.ranker_version)
+        put_in_use(job, {ALL_LISTS: ranker.ranker_version})
         job.artefacts[f"list_ranker:{ALL_LISTS}"] = ranker.ranker_version
     job.balance("candidates", rows_in=rows.num_rows, rows_out=rows.num_rows)
 

@@ -49,11 +49,13 @@ def artefact_folder(warehouse: str | Path, key: str, version: str) -> Path:
 
 
 def artefacts_in_use(warehouse: str | Path) -> dict[str, str]:
-    """`checkpoint:<key>` and `ranker:<system>` -> version, of all that a pointer names."""
-    checkpoints = checkpoints_in_use(Path(warehouse) / CHECKPOINTS)
-    return {f"checkpoint:{key}": version for key, version in checkpoints.items()} | {
-        f"ranker:{system}": version for system, version in rankers_in_use(warehouse).items()
+    """`checkpoint:<key>`, `ranker:<system>` and `list_ranker:lists` -> version, of all that a pointer names."""
+    in_use = {
+        "checkpoint": checkpoints_in_use(Path(warehouse) / CHECKPOINTS),
+        "ranker": rankers_in_use(warehouse),
+        "list_ranker": list_rankers_in_use(warehouse),
     }
+    return {f"{kind}:{key}": version for kind, versions in in_use.items() for key, version in versions.items()}
 
 
 def checkpoint_pointer(checkpoints: str | Path, key: str) -> Path:
@@ -89,10 +91,10 @@ def list_ranker_pointer(warehouse: str | Path) -> Path:
     return Path(warehouse) / LIST_RANKERS / "latest.json"
 
 
-def list_ranker_in_use(warehouse: str | Path) -> str | None:
-    """ranker_version of the model that ranks lists; None where there has been nothing to learn from yet."""
+def list_rankers_in_use(warehouse: str | Path) -> dict[str, str]:
+    """`lists` -> ranker_version of the model that ranks them; empty where there has been nothing to learn from yet."""
     pointer = list_ranker_pointer(warehouse)
-    return str(json.loads(pointer.read_text(encoding="utf-8"))["lists"]) if pointer.is_file() else None
+    return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
 
 
 def file_sum(path: Path) -> str:

@@ -19,12 +19,24 @@ from pyspark.sql import DataFrame
 from precise_core.errors import ValidationError
 from schemas import Table
 from schemas import columns as c
-from validation import derived, evaluation, intake, pair_scores, ranking, recall, run, sequences, text, vectors
+from validation import (
+    derived,
+    evaluation,
+    intake,
+    pair_scores,
+    ranking,
+    recall,
+    recommendations,
+    run,
+    sequences,
+    text,
+    vectors,
+)
 from validation.checks import Check, Level, columns_in_order, declared, types
 from validation.engine import Outcome, evaluate
 from validation.suites import TableSuite
 
-_ROOMS = (intake, text, sequences, vectors, recall, pair_scores, ranking, evaluation, run)
+_ROOMS = (intake, text, sequences, vectors, recall, pair_scores, ranking, recommendations, evaluation, run)
 _SUITES = {suite.table.name: suite for room in _ROOMS for suite in room.SUITES}
 
 

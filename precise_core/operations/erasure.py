@@ -14,7 +14,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.artefacts import CHECKPOINTS, ERASURES, MANIFEST_FILE, RANKERS, REPORT
+from precise_core.artefacts import CHECKPOINTS, ERASURES, LIST_RANKERS, MANIFEST_FILE, RANKERS, REPORT
 from precise_core.errors import ConfigError, DataError
 from precise_core.operations.maintenance import require_no_reader
 from precise_core.operations.traces import MESSAGE, WINDOW_USER, Traces, find_traces, values_in
@@ -24,7 +24,16 @@ from precise_core.warehouse.care import forget_history
 from precise_core.warehouse.erasure_list import ErasureList, message_pattern, phrase_of, phrases, words_of
 from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.tables import Warehouse
-from schemas import IMPRESSIONS, RANKING_FEATURES, RANKING_SCORES, RUNS, TABLES, TRAINING_WINDOWS, Table
+from schemas import (
+    CANDIDATE_FEATURES,
+    IMPRESSIONS,
+    RANKING_FEATURES,
+    RANKING_SCORES,
+    RUNS,
+    TABLES,
+    TRAINING_WINDOWS,
+    Table,
+)
 from schemas import columns as c
 
 _YES, _NO, _UNKNOWN = "yes", "no", "unknown: the rows it was trained on are no longer there"
@@ -97,7 +106,7 @@ def look_for_traces(job: Job, user_ids: Sequence[str], done: dict[str, Erased]) 
 
 def trained_with(job: Job, user_ids: Sequence[str]) -> dict[str, str]:
     """Checkpoint or ranking model -> `yes`, `no`, or `unknown` where its training data was removed."""
-    return dict([*_checkpoints(job, user_ids), *_rankers(job, user_ids)])
+    return dict([*_checkpoints(job, user_ids), *_rankers(job, user_ids), *_list_rankers(job, user_ids)])
 
 
 def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -116,6 +125,12 @@ def _rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
     for manifest in _manifests(job.folder / RANKERS, "ranker.json"):
         version = manifest["parent"].get(RANKING_FEATURES.name)
         yield manifest["ranker_version"], _is_in(job, RANKING_FEATURES, version, {}, user_ids)
+
+
+def _list_rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for manifest in _manifests(job.folder / LIST_RANKERS, "list_ranker.json"):
+        version = manifest["about"].get(CANDIDATE_FEATURES.name)
+        yield manifest["ranker_version"], _is_in(job, CANDIDATE_FEATURES, version, {}, user_ids)
 
 
 def _manifests(folder: Path, name: str) -> Iterator[dict[str, Any]]:

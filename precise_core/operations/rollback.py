@@ -18,6 +18,7 @@ from precise_core.artefacts import (
     ROLLBACK_JOURNAL,
     artefact_folder,
     artefacts_in_use,
+    list_ranker_pointer,
     ranker_pointer,
     replace_file,
     verify_sums,
@@ -25,6 +26,7 @@ from precise_core.artefacts import (
 from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
 from precise_core.ranking.night import put_rankers_in_use
+from precise_core.recommendations.night import put_in_use as put_list_ranker_in_use
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, put_in_use, take_out_of_use
 from precise_core.warehouse.care import live_files
@@ -52,7 +54,7 @@ class State:
     Attributes:
         tables: Table -> version; a table that is not here did not exist.
         table_ids: Table -> its id, where a run has recorded it.
-        artefacts: `checkpoint:<task>`, `index:<task>` and `ranker:<system>` -> version.
+        artefacts: `checkpoint:<task>`, `index:<task>`, `ranker:<system>` and `list_ranker:lists` -> version.
     """
 
     to_run: str
@@ -196,6 +198,9 @@ def restore_pointers(job: Job, state: State) -> None:
     systems = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith("ranker:")}
     if systems or ranker_pointer(job.folder).is_file():
         put_rankers_in_use(job, systems)
+    lists = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith("list_ranker:")}
+    if lists or list_ranker_pointer(job.folder).is_file():
+        put_list_ranker_in_use(job, lists)
 
 
 def restore_tables(job: Job, state: State) -> Sequence[str]:

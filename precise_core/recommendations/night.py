@@ -36,6 +36,8 @@ from schemas import (
 )
 from schemas import columns as c
 
+ALL_LISTS = "lists"
+
 
 def gather(job: Job) -> Log:
     """The events before `as_of`, and the catalog."""
@@ -183,12 +185,10 @@ def ranker_folder(job: Job) -> Path:
 
 def current_ranker(job: Job) -> PublishedRanker | None:
     """The ranking model of lists in use; None where nothing has been learned yet."""
-    version = artefacts.list_ranker_in_use(job.folder)
+    version = artefacts.list_rankers_in_use(job.folder).get(ALL_LISTS)
     return PublishedRanker.open(ranker_folder(job) / version) if version else None
 
 
-def put_in_use(job: Job, version: str) -> None:
-    artefacts.replace_file(artefacts.list_ranker_pointer(job.folder), json.dumps({ALL_LISTS: version}, indent=2))
-
-
-ALL_LISTS = "lists"
+def put_in_use(job: Job, versions: Mapping[str, str]) -> None:
+    """Make this ranker_version of ``ALL_LISTS`` the one in use, or none."""
+    artefacts.replace_file(artefacts.list_ranker_pointer(job.folder), json.dumps(dict(versions), indent=2))
