@@ -49,7 +49,7 @@ class Cooccurrence:
     def _block(self, seeds: np.ndarray) -> sparse.csr_matrix:
         common = (self._by_item[seeds] @ self._had).tocsr()
         common.sort_indices()
-        seed_of = np.repeat(seeds, np.diff(common.indptr))
+        seed_of = seeds[entry_rows(common)]
         common.data /= self._root_N[seed_of] * self._root_N[common.indices] + self._shrinkage
         return largest(entries(common, seed_of != common.indices), self._neighbours)
 
@@ -90,6 +90,11 @@ def entries(matrix: sparse.csr_matrix, kept: np.ndarray) -> sparse.csr_matrix:
     """The matrix with some of its stored entries alone."""
     before = np.concatenate([[0], np.cumsum(kept)])
     return sparse.csr_matrix((matrix.data[kept], matrix.indices[kept], before[matrix.indptr]), shape=matrix.shape)
+
+
+def entry_rows(matrix: sparse.csr_matrix) -> np.ndarray:
+    """Row of every stored entry, in their order."""
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
 
 
 def placed(matrix: sparse.csr_matrix, rows: np.ndarray) -> sparse.csr_matrix:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -15,7 +16,7 @@ from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.history import HALF_LIVES, Tally, UserEvents, pair_keys, positions_in, split_keys
 from precise_core.recommendations.item_facts import ItemFacts
 from precise_core.recommendations.names import EASE, HISTORY, ITEM_TO_ITEM, TASK_HISTORY, TRENDING, USERS
-from precise_core.recommendations.neighbours import entries, largest
+from precise_core.recommendations.neighbours import entries, entry_rows, largest
 from precise_core.recommendations.point_in_time import Similarities
 
 
@@ -30,6 +31,22 @@ class Ranked:
     @property
     def keys(self) -> np.ndarray:
         return pair_keys(self.user_rows, self.item_rows)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one source makes of every item it knows something of: float32 CSR [B, N] with sorted indices."""
+
+    matrix_BN: sparse.csr_matrix
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """``pair_keys`` of the stored entries, ascending."""
+        return pair_keys(entry_rows(self.matrix_BN), self.matrix_BN.indices)
+
+    def at(self, keys_C: np.ndarray) -> np.ndarray:
+        """float32 [C], 0 where the source knows nothing."""
+        return np.append(self.matrix_BN.data, np.float32(0))[positions_in(self.keys, keys_C)]
 
 
 @dataclass(frozen=True)
@@ -63,10 +80,10 @@ def source_scores(
     similar: Similarities,
     user_ids: Sequence[str],
     config: RecommendationsConfig,
-) -> dict[str, sparse.csr_matrix]:
-    """Scores of every item that a source knows something of, by source, CSR [B, N] with sorted indices.
+) -> dict[str, Scores]:
+    """What every source that is on makes of what it knows, by source.
 
-    A source that is off is left out. They are of all tasks: a task's candidates are those of them that it allows.
+    It is of all tasks: a task's candidates are those of them that it allows.
     """
     newest = events.newest(config.seeds)
     seeds = split_keys(np.unique(pair_keys(newest.user_rows_E, newest.item_rows_E)))
@@ -81,7 +98,7 @@ def source_scores(
         found[USERS] = _of_similar_users(profiles_BN, similar, user_ids, config.similar_users)
     for matrix in found.values():
         matrix.sort_indices()
-    return found
+    return {source: Scores(matrix) for source, matrix in found.items()}
 
 
 def _of_similar_users(
@@ -91,7 +108,7 @@ def _of_similar_users(
     near_BS = (profiles_BN @ similar.sample_SN.T).tocsr()
     self_B = np.array([similar.sample_rows.get(user_id, -1) for user_id in user_ids])
     near_BS.sort_indices()
-    others_BS = entries(near_BS, np.repeat(self_B, np.diff(near_BS.indptr)) != near_BS.indices)
+    others_BS = entries(near_BS, self_B[entry_rows(near_BS)] != near_BS.indices)
     return (largest(others_BS, k) @ similar.sample_SN).tocsr() / np.float32(k)
 
 
@@ -110,7 +127,7 @@ def trending(facts: ItemFacts, k: int) -> dict[str, np.ndarray]:
 
 
 def gather_candidates(
-    scores: Mapping[str, sparse.csr_matrix],
+    scores: Mapping[str, Scores],
     facts: ItemFacts,
     users: int,
     config: RecommendationsConfig,
@@ -124,7 +141,7 @@ def gather_candidates(
         task_history: What users had in the task; None for `all`.
         recalled: What the model's index found, by source.
     """
-    lists = {name: _best(matrix, facts.allowed_N, config.k_of(name)) for name, matrix in scores.items()}
+    lists = {name: _best(of.matrix_BN, facts.allowed_N, config.k_of(name)) for name, of in scores.items()}
     if task_history is not None and config.k_of(TASK_HISTORY):
         of_task = profiles(task_history, users, len(facts.allowed_N))
         lists[TASK_HISTORY] = _best(of_task, facts.allowed_N, config.k_of(TASK_HISTORY))
@@ -137,7 +154,7 @@ def gather_candidates(
     return Candidates(
         user_rows_C,
         item_rows_C,
-        scores={name: _scores_at(matrix, keys_C) for name, matrix in scores.items()},
+        scores={name: of.at(keys_C) for name, of in scores.items()},
         ranks={name: _ranks_at(ranked, keys_C) for name, ranked in lists.items()},
     )
 
@@ -146,7 +163,7 @@ def _best(scores_BN: sparse.csr_matrix, allowed_N: np.ndarray, k: int) -> Ranked
     """The ``k`` best allowed items of each user; equal scores by row."""
     is_candidate = allowed_N[scores_BN.indices] & (scores_BN.data > 0)
     top = largest(entries(scores_BN, is_candidate), k)
-    user_rows = np.repeat(np.arange(top.shape[0]), np.diff(top.indptr))
+    user_rows = entry_rows(top)
     order = np.lexsort((top.indices, -top.data, user_rows))
     ranks = np.arange(len(order)) - np.searchsorted(user_rows, user_rows) + 1
     return Ranked(user_rows, top.indices[order].astype(np.int64), ranks)
@@ -163,11 +180,6 @@ def _nearest(lists: Mapping[str, Ranked], cap: int) -> np.ndarray:
     order = np.lexsort((best_C, users_C))
     places = np.arange(len(order)) - np.searchsorted(users_C, users_C)
     return keys_C[np.sort(order[places < cap])]
-
-
-def _scores_at(scores_BN: sparse.csr_matrix, keys_C: np.ndarray) -> np.ndarray:
-    user_rows = np.repeat(np.arange(scores_BN.shape[0]), np.diff(scores_BN.indptr))
-    return np.append(scores_BN.data, 0.0)[positions_in(pair_keys(user_rows, scores_BN.indices), keys_C)]
 
 
 def _ranks_at(ranked: Ranked, keys_C: np.ndarray) -> np.ndarray:
