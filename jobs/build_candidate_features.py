@@ -1,7 +1,7 @@
 """Candidates of a fixed sample of users before an earlier instant, with features, and what of them was then taken.
 
-The instant lies `recommendations.horizon_days` before `as_of`: the ranking model of lists learns from what happened
-since. Nothing from the instant on is in a feature.
+The instant lies `recommendations.horizon_days` before `as_of`; from what happened since, the ranking model of lists
+learns. Nothing from the instant on is in a feature.
 
 Reads events, items and item_vocabulary. Writes candidate_features.
 """
@@ -25,14 +25,14 @@ from schemas import CANDIDATE_FEATURES
 
 @command()
 def main(job: Job) -> None:
-    log, when = gather(job), past_instant(job)
+    log = gather(job)
+    when = past_instant(job, log)
     with worker_errors():
         histories = log.histories().persist()
         (known,) = known_at(job.spark, histories, log, catalog_of(log), [micros(when)])
         rows = training_rows(learners(histories, job), shipped_without_models(job, known, log), job.settings.seed)
         written = job.write(CANDIDATE_FEATURES, feature_rows(rows, log, when, None))
         histories.unpersist()
-    job.say(f"candidates before {when:%Y-%m-%d %H:%M}, labels from the {log.config.horizon_days} days since")
     job.balance("candidates", rows_in=written, rows_out=written)
 
 

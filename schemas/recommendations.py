@@ -118,7 +118,7 @@ CANDIDATE_FEATURES = Table(
         EVENT_TASK,
         Column(c.ITEM_ID, "string", "The candidate."),
         AS_OF,
-        Column(c.LABEL, "int", "1 = taken in the `recommendations.horizon_days` that followed, 0 = not."),
+        Column(c.LABEL, "int", "1 = taken in the period that followed (`recommendations.horizon_days`), 0 = not."),
         Column(c.SPLIT, "string", "train, or validation: users held out to choose and to gate."),
         Column(c.IS_REPEAT, "boolean", "The user had the item before the instant."),
         Column(

@@ -59,7 +59,12 @@ class RecommendationsConfig(Config):
         min_length=1,
         description="Lists of each user and task, by name.",
     )
-    horizon_days: int = Field(28, ge=1, description="What was taken in so many days is what a list should have held.")
+    horizon_days: float | None = Field(
+        None,
+        gt=0,
+        description="What was taken in so many days is what a list should have held; by default `evaluation.test_days`, "
+        "but at most a third of the log.",
+    )
     sources: dict[str, int] = Field(
         {"history": 250, "task_history": 100, "neighbours": 120, "baskets": 80, "ease": 100, "users": 200,
          "trending": 80, "u2i": 100, "u2i2i": 100},

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from precise_core import artefacts
 from precise_core.publication.night import published_checkpoint, published_index, published_tasks, published_vectors
+from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
@@ -22,6 +23,7 @@ from precise_core.recommendations.reasons import SEED
 from precise_core.recommendations.sources import trending
 from precise_core.recommendations.spark import IS_HELD_OUT, SEED_INDEX, WORDS, Shipped, ship_known
 from precise_core.run.job import Job
+from precise_core.tasks import events_before
 from precise_core.vectors.shipping import ship
 from precise_core.warehouse.instants import instant
 from schemas import (
@@ -37,6 +39,7 @@ from schemas import (
 from schemas import columns as c
 
 ALL_LISTS = "lists"
+_THIRDS = 3  # two before the instant, one after it
 
 
 def gather(job: Job) -> Log:
@@ -51,9 +54,20 @@ def micros(when: datetime) -> int:
     return (when.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def past_instant(job: Job) -> datetime:
-    """The beginning of the period whose events are the labels."""
-    return job.settings.as_of - timedelta(days=job.settings.recommendations.horizon_days)
+def past_instant(job: Job, log: Log) -> datetime:
+    """The beginning of the period whose events are the labels; logged, with the length and why."""
+    configured, test_days = log.config.horizon_days, job.settings.evaluation.test_days
+    if configured is not None:
+        days, why = configured, "recommendations.horizon_days"
+    else:
+        first = events_before(log.events, log.end).agg(F.unix_micros(F.min(c.EVENT_TS)).alias("first")).collect()[0]
+        span = (micros(log.end) - (first["first"] or micros(log.end))) / MICROS_PER_DAY
+        days, why = float(test_days), "evaluation.test_days"
+        if days > span / _THIRDS:
+            days, why = span / _THIRDS, f"a third of the log, which has {span:.1f} days"
+    when = log.end - timedelta(days=days)
+    job.say(f"candidates before {when:%Y-%m-%d %H:%M}, labels from the {days:.4g} days since ({why})")
+    return when
 
 
 def learners(histories: DataFrame, job: Job) -> DataFrame:
