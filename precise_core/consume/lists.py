@@ -14,6 +14,8 @@ from precise_core.warehouse.reader import TableReader
 from schemas import RECOMMENDATIONS
 from schemas import columns as c
 
+_PLACE = "_place"
+
 
 def recommendations(
     warehouse: str | Path, user_ids: Sequence[str], *, task: str = "all", name: str = "all", k: int | None = None
@@ -51,7 +53,5 @@ def recommendations(
         if user_id not in with_lists:
             parts.append(common.set_column(at, c.USER_ID, pa.array([user_id] * common.num_rows, pa.string())))
     found = pa.concat_tables([part.cast(own.schema) for part in parts])
-    order = pc.index_in(found[c.USER_ID], wanted)
-    return (
-        found.append_column("_order", order).sort_by([("_order", "ascending"), (c.RANK, "ascending")]).drop(["_order"])
-    )
+    in_order = found.append_column(_PLACE, pc.index_in(found[c.USER_ID], wanted))
+    return in_order.sort_by([(_PLACE, "ascending"), (c.RANK, "ascending")]).drop([_PLACE])

@@ -62,8 +62,8 @@ class RecommendationsConfig(Config):
     horizon_days: float | None = Field(
         None,
         gt=0,
-        description="What was taken in so many days is what a list should have held; by default `evaluation.test_days`, "
-        "but at most a third of the log.",
+        description="What is taken in so many days is what a list should hold; by default `evaluation.test_days`, but "
+        "at most a third of the log.",
     )
     sources: dict[str, int] = Field(
         {"history": 250, "task_history": 100, "neighbours": 120, "baskets": 80, "ease": 100, "users": 200,

@@ -33,6 +33,7 @@ from schemas import (
     ITEM_NEIGHBOURS,
     ITEM_VOCABULARY,
     ITEMS,
+    PUBLISHED_MODELS,
     RECOMMENDATIONS,
     USER_EMBEDDINGS,
 )
@@ -84,7 +85,13 @@ def shipped_without_models(job: Job, known: PointInTime, log: Log) -> Shipped:
 
 
 def shipped_with_models(job: Job, known: PointInTime, log: Log) -> tuple[Shipped, DataFrame | None]:
-    """With the published indexes, and the users' published vectors of every task that has any."""
+    """With the published indexes, and the users' published vectors of every task that has any.
+
+    Where nothing is published yet the lists are made without a model, and it is said.
+    """
+    if not job.warehouse.exists(PUBLISHED_MODELS):
+        job.say("no model is published: lists are made without one")
+        return shipped_without_models(job, known, log), None
     indexes = {
         task: (ship(job.spark, published_index(job, task)), published_checkpoint(job, task).model_version)
         for task in published_tasks(job)
