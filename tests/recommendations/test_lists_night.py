@@ -1,0 +1,174 @@
+"""The lists as jobs: who gets what, what is never on a list, what is published where nothing can be learned."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from precise_core import consume
+from precise_core.artefacts import list_rankers_in_use
+from precise_core.errors import DataError
+from precise_core.warehouse.session import get_session
+from schemas import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
+from schemas import columns as c
+from tests.night import arrow_table, copy_of, run, said
+from validation.gate import gate
+
+JOBS = ("build_neighbours", "build_candidate_features", "train_list_ranker", "recommend")
+TASK, NEWCOMER = "click_articles", "newcomer"
+AS_OF = pd.Timestamp("2024-02-20", tz="UTC")
+
+
+def table(warehouse: Path, name: str) -> pd.DataFrame:
+    return arrow_table(warehouse, name).to_pandas()
+
+
+def lists(warehouse: Path, name: str = "all", task: str = "all") -> pd.DataFrame:
+    found = table(warehouse, "recommendations")
+    return found[(found[c.LIST] == name) & (found[c.TASK] == task)].sort_values([c.USER_ID, c.RANK])
+
+
+def run_all(warehouse: Path, *flags: str) -> None:
+    for job in JOBS:
+        assert run(job, warehouse, *flags) == 0
+
+
+@pytest.fixture(scope="module")
+def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The night's lists made again after the item on most lists was deleted and a newcomer was shown something."""
+    warehouse = copy_of(night, tmp_path_factory.mktemp("lists") / "warehouse")
+    gone = str(lists(warehouse)[c.ITEM_ID].mode()[0])
+    items = arrow_table(warehouse, "items")
+    is_deleted = pa.array([item == gone for item in items[c.ITEM_ID].to_pylist()])
+    changed = items.set_column(items.schema.get_field_index(c.IS_DELETED), items.field(c.IS_DELETED), is_deleted)
+    write_deltalake(str(warehouse / "tables" / "items"), changed, mode="overwrite")
+    impressions = arrow_table(warehouse, "impressions")
+    shown = impressions.slice(0, 1).to_pylist()[0] | {c.IMPRESSION_ID: "new", c.USER_ID: NEWCOMER}
+    later = shown | {c.IMPRESSION_ID: "later", c.USER_ID: "later", c.IMPRESSION_TS: datetime(2024, 2, 20, tzinfo=UTC)}
+    rows = pa.Table.from_pylist([shown, later], schema=impressions.schema)
+    write_deltalake(str(warehouse / "tables" / "impressions"), rows, mode="append")
+    run_all(warehouse)
+    return warehouse, gone
+
+
+def test_every_user_with_an_event_has_lists_of_distinct_items_in_order(night: Path) -> None:
+    events = table(night, "events")
+    users = set(events[events[c.EVENT_TS] < AS_OF][c.USER_ID])
+    found = table(night, "recommendations")
+    assert users | {c.ANYBODY} <= set(found[c.USER_ID])
+    for _, of_list in found.groupby([c.USER_ID, c.TASK, c.LIST]):
+        of_list = of_list.sort_values(c.RANK)
+        assert of_list[c.RANK].tolist() == list(range(1, len(of_list) + 1))
+        assert of_list[c.SCORE].is_monotonic_decreasing
+        assert not of_list[c.ITEM_ID].duplicated().any()
+
+
+def test_a_list_of_new_items_has_none_that_the_user_had_and_a_list_of_repeats_no_other(night: Path) -> None:
+    events = table(night, "events")
+    had = set(events[events[c.EVENT_TS] < AS_OF][[c.USER_ID, c.ITEM_ID]].itertuples(index=False, name=None))
+    own = table(night, "recommendations")
+    own = own[own[c.USER_ID] != c.ANYBODY]
+    pairs = [pair in had for pair in own[[c.USER_ID, c.ITEM_ID]].itertuples(index=False, name=None)]
+    own = own.assign(is_repeat=pairs)
+    assert not own[own[c.LIST] == "new"]["is_repeat"].any()
+    assert own[own[c.LIST] == "repeat"]["is_repeat"].all()
+    assert own[own[c.LIST] == "all"]["is_repeat"].nunique() == 2
+
+
+def test_a_task_gets_items_of_its_scene_or_of_none(night: Path) -> None:
+    events = table(night, "events")
+    before = events[events[c.EVENT_TS] < AS_OF]
+    clicked = before[(before[c.SCENE] == "articles") & (before[c.ACTION] == "click")]
+    foreign = set(before[c.ITEM_ID]) - set(clicked[c.ITEM_ID])
+    assert not foreign & set(lists(night, task=TASK)[c.ITEM_ID])
+
+
+def test_the_tables_of_the_lists_pass_their_gates(night: Path) -> None:
+    spark = get_session()
+    for declared in (ITEM_NEIGHBOURS, CANDIDATE_FEATURES, RECOMMENDATIONS):
+        frame = spark.read.format("delta").load(str(night / "tables" / declared.name))
+        gate(declared, frame, run_id="test").raise_on_failure()
+
+
+def test_labels_are_what_was_taken_since_the_instant(night: Path) -> None:
+    features, events = table(night, "candidate_features"), table(night, "events")
+    (instant,) = features[c.AS_OF].unique()
+    later = events[(events[c.EVENT_TS] >= instant) & (events[c.EVENT_TS] < AS_OF)]
+    taken = set(later[[c.USER_ID, c.ITEM_ID]].itertuples(index=False, name=None))
+    of_all = features[features[c.TASK] == "all"]
+    pairs = of_all[[c.USER_ID, c.ITEM_ID]].itertuples(index=False, name=None)
+    assert [pair in taken for pair in pairs] == (of_all[c.LABEL] == 1).tolist()
+
+
+def test_a_deleted_item_is_on_no_list_and_a_newcomer_gets_what_is_popular(after: tuple[Path, str]) -> None:
+    warehouse, gone = after
+    assert gone not in set(table(warehouse, "recommendations")[c.ITEM_ID])
+    newcomer = lists(warehouse)[lambda found: found[c.USER_ID] == NEWCOMER]
+    anybody = lists(warehouse)[lambda found: found[c.USER_ID] == c.ANYBODY]
+    assert newcomer[c.ITEM_ID].tolist() == anybody[c.ITEM_ID].tolist()
+    assert {tuple(sources) for sources in newcomer[c.SOURCES]} == {("popular",)}
+    assert "later" not in set(table(warehouse, "recommendations")[c.USER_ID])
+
+
+def test_popular_items_are_counted_as_pandas_counts_them(after: tuple[Path, str]) -> None:
+    warehouse, gone = after
+    events = table(warehouse, "events")
+    recent = events[(events[c.EVENT_TS] < AS_OF) & (events[c.EVENT_TS] >= AS_OF - pd.Timedelta(days=28))]
+    counts = recent[recent[c.ITEM_ID] != gone][c.ITEM_ID].value_counts()
+    anybody = lists(warehouse)[lambda found: found[c.USER_ID] == c.ANYBODY]
+    assert anybody[c.SCORE].tolist() == counts.head(len(anybody)).tolist()
+    assert all(counts[item] == score for item, score in zip(anybody[c.ITEM_ID], anybody[c.SCORE], strict=True))
+
+
+def test_the_same_night_again_changes_nothing(after: tuple[Path, str]) -> None:
+    warehouse, _ = after
+    before, ranker = table(warehouse, "recommendations"), list_rankers_in_use(warehouse)
+    run_all(warehouse)
+    again = table(warehouse, "recommendations")
+    key = [c.USER_ID, c.TASK, c.LIST, c.RANK]
+    pd.testing.assert_frame_equal(
+        *(found.sort_values(key, ignore_index=True)[[*key, c.ITEM_ID]] for found in (before, again))
+    )
+    assert ranker.keys() == list_rankers_in_use(warehouse).keys()
+
+
+def test_readers_get_a_list_for_everybody(night: Path) -> None:
+    user = str(lists(night)[c.USER_ID].iloc[-1])
+    found = consume.recommendations(night, ["nobody", user], k=3)
+    assert found[c.USER_ID].to_pylist() == ["nobody"] * 3 + [user] * 3
+    assert found[c.RANK].to_pylist() == [1, 2, 3] * 2
+    assert consume.recommendations(night, ["nobody"], name="repeat").num_rows == 0
+    with pytest.raises(DataError, match=r"no list 'front' of task 'all'; there are \['all / all'"):
+        consume.recommendations(night, [user], name="front")
+
+
+def test_a_log_with_nothing_to_learn_from_gets_simple_lists(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    for file in (warehouse / "list_rankers").glob("latest.json"):
+        file.unlink()
+    events = arrow_table(warehouse, "events")
+    first = events.slice(0, 40)  # what is left of the log is a few events
+    write_deltalake(str(warehouse / "tables" / "events"), first, mode="overwrite")
+    run_all(warehouse)
+    output = said(capsys)
+    assert "nothing was learned" in output
+    assert "own history is in use" in output
+    own = table(warehouse, "recommendations")
+    assert set(own[own[c.USER_ID] != c.ANYBODY][c.MODEL_VERSION]) == {"own_decayed"}
+
+
+def test_a_source_that_is_off_finds_nothing(after: tuple[Path, str], tmp_path: Path) -> None:
+    warehouse = copy_of(after[0], tmp_path / "warehouse")
+    off = json.dumps({"history": 50, "trending": 20})
+    run_all(warehouse, "--set", f"recommendations.sources={off}")
+    assert set(table(warehouse, "item_neighbours")[c.SOURCE]) == set()
+    found = table(warehouse, "recommendations")
+    assert {source for sources in found[c.SOURCES] for source in sources} <= {"history", "popular"}
