@@ -82,7 +82,9 @@ def test_ease_knows_the_most_frequent_items_alone_and_keeps_their_best() -> None
 
 
 @settings(max_examples=80, deadline=None)
-@given(arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 8)), elements=st.integers(0, 3)), st.integers(0, 9))
+@given(
+    arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 8)), elements=st.integers(0, 3)), st.integers(0, 9)
+)
 def test_the_largest_of_a_row_and_of_equal_ones_the_first(dense: np.ndarray, count: int) -> None:
     found = largest(sparse.csr_matrix(dense), count).toarray()
     for row, values in enumerate(dense):
