@@ -88,7 +88,7 @@ def test_a_partition_in_small_blocks_has_the_histories_of_the_whole() -> None:
     whole = block(random_histories(3))
     blocks = list(user_blocks([whole.rows.slice(0, 6), whole.rows.slice(6)], INSTANT, whole.items, users=4))
     assert [len(one.user_ids) for one in blocks] == [4, 2, 4, 4, 3]
-    assert sum((one.user_ids for one in blocks), []) == whole.user_ids
+    assert [user for one in blocks for user in one.user_ids] == whole.user_ids
     assert np.concatenate([one.events.ages_E for one in blocks]).tolist() == whole.events.ages_E.tolist()
     first = np.cumsum([0, *(len(one.user_ids) for one in blocks)])
     users = [one.events.user_rows_E + start for one, start in zip(blocks, first[:-1], strict=True)]
