@@ -59,7 +59,7 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
 
 
 def test_a_score_does_not_depend_on_what_else_is_scored() -> None:
-    ranker, scores = trained(epochs=1), None
+    ranker = trained(epochs=1)
     scores = ranker.scores_of(TEST)
     for one in (0, 7, len(TEST) - 1):
         of_one = TEST.where(np.arange(len(TEST)) == one)

@@ -77,7 +77,7 @@ def known(
 
 
 def kinds(items: int, groups: int) -> np.ndarray:
-    """Categories or texts; every so manieth item has none (0)."""
+    """Categories or texts; every group-th item has none (0)."""
     return np.arange(items) % groups
 
 
