@@ -30,8 +30,13 @@ class UserTallies:
     @classmethod
     def of(cls, events: UserEvents, known: PointInTime) -> UserTallies:
         items_E = events.item_rows_E
-        groups = (known.categories_N[items_E], known.texts_N[items_E])
-        return cls(events, tally(events, items_E), *(tally(events, groups_E) for groups_E in groups))
+        of_kinds = (_of_kinds(events, kinds_N[items_E]) for kinds_N in (known.categories_N, known.texts_N))
+        return cls(events, tally(events, items_E), *of_kinds)
+
+
+def _of_kinds(events: UserEvents, kinds_E: np.ndarray) -> Tally:
+    """By category or text; items without one (0) have nothing in common."""
+    return tally(events.where(kinds_E > 0), kinds_E[kinds_E > 0])
 
 
 def candidate_features(
@@ -91,7 +96,7 @@ def _of_user(users: UserTallies, rows_C: np.ndarray, events_on_item_C: np.ndarra
         "user_events": np.log1p(count_B),
         "user_events_28d": np.log1p(by_user(events.user_rows_E, (events.ages_E <= 28).astype(float))),
         "user_items": np.log1p(distinct_B),
-        "user_repeat_share": 1 - distinct_B / np.maximum(count_B, 1),
+        "user_repeat_share": (count_B - distinct_B) / np.maximum(count_B, 1),
         "user_new_items_28d": np.log1p(by_user(own.user_rows_P, (own.first_P <= 28).astype(float))),
         "user_first_age": np.log1p(first_B),
         "user_last_age": np.log1p(last_B),

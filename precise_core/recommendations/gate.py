@@ -60,14 +60,22 @@ def calibrate(scores_C: np.ndarray, labels_C: np.ndarray) -> tuple[float, float]
     positives = float(labels_C.sum())
     high, low = (positives + 1) / (positives + 2), 1 / (len(labels_C) - positives + 2)
     targets = np.where(labels_C > 0, high, low)
-    center, scale = float(scores_C.mean()), float(scores_C.std()) or 1.0
+    center, scale = float(scores_C.mean()), float(scores_C.std())
+    if scale <= 1e-9 * abs(center):  # all scores are one
+        scale = 1.0
     x = np.stack([(scores_C - center) / scale, np.ones(len(scores_C))], axis=1)
     weights = np.array([1.0, np.log(max(positives, 1) / max(len(labels_C) - positives, 1))])
+
+    def loss(weights: np.ndarray) -> float:
+        return float(np.logaddexp(0, x @ weights).sum() - targets @ (x @ weights))
+
     for _ in range(_NEWTON_STEPS):
         p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
         gradient = x.T @ (p - targets)
         hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-6 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
+        while loss(weights - step) > loss(weights) and np.abs(step).max() >= 1e-8:
+            step /= 2  # where few were taken and are told apart well, a whole step is too far
         weights -= step
         if np.abs(step).max() < 1e-8:
             break

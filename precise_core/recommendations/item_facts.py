@@ -57,6 +57,6 @@ class ItemFacts:
 
 
 def share_within(values_N: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
-    """Each value's share of the sum over its group (category or text), 0 where that is 0."""
+    """Each value's share of the sum over its group (category or text), 0 where that is 0 or there is no group (0)."""
     totals = np.bincount(groups_N, values_N)
-    return values_N / np.maximum(totals, 1e-12)[groups_N]
+    return np.where(groups_N > 0, values_N / np.maximum(totals, 1e-12)[groups_N], 0.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,6 +99,12 @@ class ListRanker:
             of_task = tasks_C == task
             found[of_task] = self.scores(lists.features_CG[of_task], lists.precise_C2[of_task], task)
         return found
+
+
+def sizes_of(model: DCN) -> dict[str, Any]:
+    """Those of the configuration that ``build_model`` needs to make one like it."""
+    widths = [layer.out_features for layer in model.deep if isinstance(layer, torch.nn.Linear)]
+    return {"cross_layers": len(model.cross.layers), "deep_widths": widths}
 
 
 def build_model(inputs: ListInputs, config: ListRankerConfig) -> DCN:

@@ -14,7 +14,7 @@ _BLOCK_ROWS = 512  # rows of similarities in full at a time
 
 
 def baskets(events: UserEvents) -> sparse.csr_matrix:
-    """What users had at one instant, bool [R, N]; instants with one item are left out."""
+    """What users had at one instant, bool [R, N]; of one item alone too, which makes it less like any other."""
     starts = (np.diff(events.user_rows_E, prepend=-1) != 0) | (np.diff(events.ages_E, prepend=-1.0) != 0)
     basket_E = np.cumsum(starts) - 1
     return pairs(basket_E, events.item_rows_E, int(basket_E[-1]) + 1 if len(basket_E) else 0, events.items)

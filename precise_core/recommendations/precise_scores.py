@@ -58,7 +58,7 @@ class PreciseScores:
         allowed: Mapping[str, np.ndarray],
     ) -> None:
         self._indexes, self._config, self._k = indexes, config, k
-        self._allowed = {task: allowed[task][of.index.item_indices_N] for task, of in indexes.items()}
+        self._allowed = {task: _of_index(of.index, allowed[task]) for task, of in indexes.items()}
 
     def of_users(self, block: UserBlock) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By task: vectors [B, D], zeros where there is none, and who has one."""
@@ -98,6 +98,11 @@ class PreciseScores:
         if task == ALL_TASK:
             columns[1] = nothing
         return np.stack(columns, axis=1)
+
+
+def _of_index(index: VectorIndex, allowed_N: np.ndarray) -> np.ndarray:
+    """The mask by row of the index; an item beyond the N known ones may not be recommended."""
+    return np.append(allowed_N, False)[np.minimum(index.item_indices_N, len(allowed_N))]
 
 
 def _ranked(found: RecalledItems, of: TaskIndex, users: np.ndarray) -> Ranked:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
-from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model
+from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
 from precise_core.recommendations.orders import ORDERS, order_scores
 from schemas.recommendations import FEATURE_NAMES
 
@@ -71,8 +71,9 @@ class PublishedRanker:
                 f"{folder}: the model reads {len(meta['features'])} features, this code makes {len(FEATURE_NAMES)} "
                 "others; run jobs/train_list_ranker.py"
             )
-        config, rankers = ListRankerConfig(**meta["ranker"]), {}
+        rankers = {}
         for name, about in meta["orders"].items():
+            config = ListRankerConfig(**meta["ranker"] | about["sizes"])
             inputs = ListInputs(tuple(about["tasks"]), np.array(about["mean"]), np.array(about["deviation"]))
             models = [build_model(inputs, config) for _ in range(about["models"])]
             for number, model in enumerate(models):
@@ -107,6 +108,7 @@ def write_ranker(
             "mean": ranker.inputs.mean.tolist(),
             "deviation": ranker.inputs.deviation.tolist(),
             "models": len(ranker.models),
+            "sizes": sizes_of(ranker.models[0]),  # yesterday's may be others than today's configuration
         }
         for name, ranker in rankers.items()
     }

@@ -29,7 +29,8 @@ def reasons(
 ) -> tuple[list[str], np.ndarray]:
     """Words, with ``SEED`` where the seed's title belongs, and the seeds' vocabulary rows (-1 = none).
 
-    The first that holds: a habit; had before; goes with a recent item; new and taken up; popular of late.
+    The first that holds: a habit; had before; goes with a recent item; new and taken up; popular of late; found by
+    what the user took, where nobody took it of late.
     """
 
     def of(name: str) -> np.ndarray:
@@ -50,6 +51,8 @@ def reasons(
             seed_rows[row] = best_seed[row]
         elif age[row] <= _NEW_DAYS and week[row] >= 1:
             words.append(f"new, taken {_times(week[row])} this week")
+        elif month[row] < 0.5:
+            words.append("close to what the user took")
         elif of_user[row]:
             words.append("popular in a category of the user")
         else:
@@ -62,7 +65,7 @@ def _of_category(features_RG: np.ndarray) -> np.ndarray:
 
 
 def _ago(days: float) -> str:
-    whole = int(days)
+    whole = int(days * (1 + 1e-6))  # a feature is a float32: 7 days may have become a little less
     return "today" if whole == 0 else "yesterday" if whole == 1 else f"{whole:,} days ago"
 
 

@@ -70,7 +70,7 @@ def profiles(own: Tally, users: int, items: int) -> sparse.csr_matrix:
     weights_P = np.log1p(own.decayed[HALF_LIVES[-1]])
     matrix = sparse.csr_matrix((weights_P, (own.user_rows_P, own.things_P)), shape=(users, items))
     lengths_P = np.sqrt(np.bincount(own.user_rows_P, weights_P**2, users))[own.user_rows_P]
-    matrix.data /= lengths_P  # one weight a pair, in the order of the pairs
+    matrix.data /= np.maximum(lengths_P, np.finfo(np.float64).tiny)  # 0: all of a user's events are centuries old
     return matrix.astype(np.float32)
 
 

@@ -1,0 +1,138 @@
+"""What was learned as a folder: the same to the bit, refused where it was changed; and what is learned next day."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from precise_core.artefacts import write_sums
+from precise_core.errors import CheckpointError
+from precise_core.recommendations.config import ListConfig, RecommendationsConfig
+from precise_core.recommendations.learning import learn, split_lists
+from precise_core.recommendations.lists import CandidateLists
+from precise_core.recommendations.orders import ORDERS, order_scores
+from precise_core.recommendations.ranker_files import PublishedRanker
+from schemas import columns as c
+from tests.recommendations.ranked_lists import candidate_lists, rows, small
+
+TRAIN, HELD_OUT, TEST = candidate_lists(1, lists=200), candidate_lists(2, lists=30), candidate_lists(3, lists=30)
+LISTS = {"all": ListConfig(), "new": ListConfig(repeat="exclude")}
+
+
+def learned(
+    out: Path,
+    train: CandidateLists = TRAIN,
+    previous: PublishedRanker | None = None,
+    said: list[str] | None = None,
+    **ranker: object,
+) -> PublishedRanker:
+    settings = RecommendationsConfig(k=5, lists=LISTS, ranker=small(**ranker))
+    return learn(train, HELD_OUT, settings, previous, 0, out, {"trained_at": "2024-03-01"}, (said or []).append)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> PublishedRanker:
+    return learned(tmp_path_factory.mktemp("rankers"), losses=("list", "binary"), models=2, epochs=6)
+
+
+def scores(ranker: PublishedRanker, task: str = "buy", name: str = "all") -> np.ndarray:
+    return ranker.scores(task, name, TEST.features_CG, TEST.precise_C2)
+
+
+def test_a_ranker_that_was_written_and_opened_gives_the_same_scores_to_the_bit(published: PublishedRanker) -> None:
+    opened = PublishedRanker.open(published.folder)
+    assert set(opened.chosen["buy"].values()) <= {"list", "binary"}
+    for name in LISTS:
+        assert scores(opened, name=name).tobytes() == scores(published, name=name).tobytes()
+    found = scores(opened)
+    probabilities = opened.probabilities("buy", "all", found)
+    assert probabilities is not None and ((probabilities > 0) & (probabilities < 1)).all()
+    assert (np.argsort(probabilities, kind="stable") == np.argsort(found, kind="stable")).all()
+    assert opened.label("buy", "all").startswith(f"{published.folder.name}/")
+    assert opened.about == {"trained_at": "2024-03-01"}
+
+
+def test_the_same_training_has_the_same_version_and_may_be_written_again(tmp_path: Path) -> None:
+    first, second = (learned(tmp_path, epochs=1) for _ in range(2))
+    assert first.ranker_version == second.ranker_version
+    assert learned(tmp_path, epochs=1, train=candidate_lists(9)).ranker_version != first.ranker_version
+
+
+def test_a_changed_byte_is_refused(published: PublishedRanker, tmp_path: Path) -> None:
+    for changed in published.folder.iterdir():
+        folder = tmp_path / changed.name
+        folder.mkdir()
+        for file in published.folder.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        content = bytearray(changed.read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / changed.name).write_bytes(content)
+        with pytest.raises(CheckpointError):
+            PublishedRanker.open(folder)
+        (folder / changed.name).unlink()
+        with pytest.raises(CheckpointError):
+            PublishedRanker.open(folder)
+
+
+def test_a_ranker_of_other_features_is_refused_in_one_line(published: PublishedRanker, tmp_path: Path) -> None:
+    for file in published.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    meta = json.loads((tmp_path / "list_ranker.json").read_text())
+    meta["features"] = meta["features"][::-1]
+    (tmp_path / "list_ranker.json").write_text(json.dumps(meta))
+    write_sums(tmp_path)
+    with pytest.raises(CheckpointError, match=r"features.*run jobs/train_list_ranker.py") as refused:
+        PublishedRanker.open(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_list_that_was_not_judged_is_by_the_users_own_history(published: PublishedRanker) -> None:
+    for task, name in (("buy", "unknown list"), ("unknown task", "all")):
+        expected = order_scores("own_decayed", TEST.features_CG)
+        assert scores(published, task, name).tolist() == expected.tolist()
+        assert published.probabilities(task, name, expected) is None
+        assert published.label(task, name) == "own_decayed"
+
+
+def test_a_learned_order_that_is_worse_is_not_published(tmp_path: Path) -> None:
+    """It learns the opposite of what the held-out users do: a simple order is better."""
+    inverse = 1 - TRAIN.labels_C
+    ranker = learned(tmp_path, train=CandidateLists(**{**vars(TRAIN), "labels_C": inverse}), epochs=4, patience=4)
+    assert set(ranker.chosen["buy"].values()) <= set(ORDERS)
+    assert ranker.label("buy", "all") in ORDERS
+    assert ranker.probabilities("buy", "all", scores(ranker)) is None
+
+
+def test_yesterdays_better_order_is_kept_for_days(published: PublishedRanker, tmp_path: Path) -> None:
+    noise = CandidateLists(**{**vars(TRAIN), "labels_C": np.random.default_rng(0).permutation(TRAIN.labels_C)})
+    expected, ranker = scores(published), published
+    for day in range(2):
+        ranker = learned(tmp_path / str(day), train=noise, previous=ranker, epochs=1, models=2)
+        assert set(ranker.chosen["buy"].values()) == {"previous"}
+        np.testing.assert_array_equal(scores(ranker), expected)
+
+
+def test_yesterdays_order_is_kept_though_the_sizes_in_the_configuration_changed(
+    published: PublishedRanker, tmp_path: Path
+) -> None:
+    ranker = learned(tmp_path, candidate_lists(8, lists=8), published, epochs=1, deep_widths=(4, 3), cross_layers=1)
+    assert ranker.chosen["buy"]["all"] == "previous"
+    np.testing.assert_array_equal(scores(ranker), scores(published))
+
+
+def test_a_worse_order_of_yesterday_is_replaced(tmp_path: Path) -> None:
+    bad = learned(tmp_path, train=candidate_lists(7, lists=4), epochs=1)
+    good = learned(tmp_path, previous=bad, epochs=6)
+    assert set(good.chosen["buy"].values()) == {"list"}
+
+
+def test_rows_are_split_into_lists_to_learn_from_and_held_out_ones() -> None:
+    table = rows(1, lists=10, candidates=5)
+    users = table[c.USER_ID].to_pylist()
+    split = [c.VALIDATION if user.endswith(("1", "3")) else c.TRAIN for user in users]
+    train, held_out = split_lists(table.append_column(c.SPLIT, [split]))
+    assert set(held_out.users) == {"1-001", "1-003"} and len(train) + len(held_out) == 10
+    assert not set(train.users) & set(held_out.users)
