@@ -113,7 +113,7 @@ def test_lists_hold_what_their_policy_allows(night: Path) -> None:
 def test_lists_are_measured_beside_the_best_reference(night: Path) -> None:
     metrics = read(night, "evaluation_metrics")
     at = metrics[(metrics["metric"] == "ndcg") & (metrics["k"] == 50) & (metrics["item_group"] == "all")]
-    at = at.set_index(["question", c.TASK, "user_filter", "system"])["value"]
+    at = at.set_index(["question", c.TASK, "user_filter", "system"])["value"].sort_index()
     gains = metrics[metrics["metric"] == "ndcg_gain"]
     assert {"all", "new", "repeat"} == set(gains[gains[c.TASK] == "all"]["user_filter"])
     for row in gains.to_dict("records"):
