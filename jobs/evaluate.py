@@ -1,15 +1,21 @@
-"""Measure the night: full ranking and recall against the test period, ranking against the shown impressions.
+"""Measure the night: full ranking, recall and the lists against the test period, ranking against the impressions.
 
-Each model is measured beside the simple references.
+Each model is measured beside the simple references, and the published lists against the best of them.
 
 Reads events, items, item_vocabulary, item_tokens, user_sequences, text_states where a checkpoint is contextual,
-training_windows, published_models, user_embeddings, item_embeddings, recall_candidates, impressions, ranking_features,
-ranking_scores and checkpoints. Writes evaluation_metrics.
+training_windows, published_models, user_embeddings, item_embeddings, recall_candidates, recommendations, impressions,
+ranking_features, ranking_scores and checkpoints. Writes evaluation_metrics.
 """
 
 from precise_core.command import command
 from precise_core.errors import NothingToEvaluateError
-from precise_core.evaluation.night import offline_evaluation, ranking_rows, recall_rows, retrieval_rows
+from precise_core.evaluation.night import (
+    offline_evaluation,
+    ranking_rows,
+    recall_rows,
+    recommendations_rows,
+    retrieval_rows,
+)
 from precise_core.publication.night import published_tasks
 from precise_core.run.job import Job
 from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
@@ -21,7 +27,8 @@ def main(job: Job) -> None:
     evaluation, rows, done, left_out = offline_evaluation(job, job.settings.task_names), [], 0, 0
     for task in job.settings.task_names:
         try:
-            rows += retrieval_rows(job, evaluation, task)
+            retrieved, bar = retrieval_rows(job, evaluation, task)
+            rows += retrieved + recommendations_rows(job, evaluation, task, bar)
             if recalled and task in published:
                 rows += recall_rows(job, evaluation, task)
             done += 1

@@ -9,7 +9,12 @@ EVALUATION_METRICS = Table(
     key=("question", c.TASK, "system", "user_filter", "item_group", "metric", "k", c.AS_OF),
     written_by="evaluate",
     columns=(
-        Column("question", "string", "`retrieval` (whole catalog), `recall` (candidates) or `ranking` (impressions)."),
+        Column(
+            "question",
+            "string",
+            "`retrieval` (whole catalog), `recall` (candidates), `recommendations` (the published lists) or `ranking` "
+            "(impressions).",
+        ),
         MODEL_TASK,
         Column("system", "string", "The model or reference that made the ranking."),
         Column(c.MODEL_VERSION, "string", "Its checkpoint; null for a reference.", nullable=True),
@@ -27,14 +32,16 @@ EVALUATION_METRICS = Table(
             "metric",
             "string",
             "recall, ndcg, hit_rate, unique_hit_rate, overlap, coverage, novelty (bits), auc, gauc, log_loss, "
-            "calibration_error, or the paired improvement over the plain ranking model: auc_gain, gauc_gain, "
-            "log_loss_gain.",
+            "calibration_error, or a paired improvement: auc_gain, gauc_gain and log_loss_gain over the plain ranking "
+            "model, ndcg_gain of the published lists over the best simple reference.",
         ),
         Column("k", "int", "Cut of the ranking; 0 where the metric has none."),
         Column("value", "double", "Mean over users."),
         Column("ci_low", "double", "Lower end of the 95 % bootstrap interval over users.", nullable=True),
         Column("ci_high", "double", "Upper end of it.", nullable=True),
         Column("users", "bigint", "Users with at least one truth item in the group."),
+        Column("reference", "string", "What a paired improvement is over; null for any other figure.", nullable=True),
+        Column("p_value", "double", "Of a paired improvement, two-sided; null for any other figure.", nullable=True),
         AS_OF,
     ),
 )

@@ -185,3 +185,32 @@ def put_whole_night(root: Path) -> None:
     put(root, schemas.RUNS, runs())
     put_checkpoint(root, "all", UNIVERSAL)
     put_checkpoint(root, "share", TARGETED)
+
+
+def list_figures(
+    gains: dict[tuple[str, str], tuple[float, float, float]], references: dict[str, float]
+) -> list[dict[str, Any]]:
+    """The published lists at `gains` (difference, low, high by task and filter) above the best of some references."""
+    rows: list[dict[str, Any]] = []
+    best = max(references, key=lambda name: references[name])
+    for (task, user_filter), (gain, low, high) in gains.items():
+        place = {"user_filter": user_filter}
+        rows += figures_of("retrieval", task, references, **place)
+        rows += figures_of("recommendations", task, {"recommendations": references[best] + gain}, **place)
+        row = figures_of("recommendations", task, {"recommendations": gain}, metric="ndcg_gain", **place)[0]
+        rows.append(row | {"ci_low": low, "ci_high": high, "reference": best, "p_value": 0.012})
+    return rows
+
+
+def recommendations() -> Iterator[dict[str, Any]]:
+    for user in (*(f"user-{number}" for number in range(USERS)), c.ANYBODY):
+        for task in ("all", "share"):
+            for name in ("all", "new", "repeat")[: 2 if user == c.ANYBODY else 3]:
+                for rank in range(1, 13):
+                    found = ["u2i"] if rank == 12 else ["history", "u2i"] if rank > 6 else ["history", "popular"]
+                    yield {
+                        c.USER_ID: user, c.TASK: task, c.LIST: name, c.RANK: rank, c.ITEM_ID: f"i{4 + rank}",
+                        c.SCORE: 1 / rank, c.SOURCES: ["popular"] if user == c.ANYBODY else found,
+                        c.REASON: f"goes with Item {rank}" if name == "new" else f"taken {rank} times before",
+                        c.MODEL_VERSION: "lists-1/list", c.AS_OF: AS_OF,
+                    }  # fmt: skip

@@ -60,7 +60,8 @@ def gains(
         sign = -1 if found["metric"] == "log_loss" else 1
         low, high = sorted((sign * found["ci_low"], sign * found["ci_high"]))
         metric, system, gain = f"{found['metric']}_gain", found["system"], sign * found["difference"]
-        rows.append(_row(task, system, model_versions[system], metric, (gain, low, high, users)))
+        row = _row(task, system, model_versions[system], metric, (gain, low, high, users))
+        rows.append(row | {"reference": found["reference"], "p_value": found["p_value"]})
     return [row for row in rows if not np.isnan(row["value"])]
 
 

@@ -1,6 +1,8 @@
-"""Names of simple references and main figures; imports nothing, so that the configuration can use them."""
+"""Names of simple references and main figures; imports nothing of here, so that the configuration can use them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 MOST_POPULAR, ALL_TIME = "most_popular_{days}d", "most_popular"
 PERSONAL_FREQUENCY, OWN_DECAYED = "personal_frequency", "own_decayed"
@@ -10,6 +12,11 @@ EASE = "ease"
 ORACLE = "oracle"
 SIMPLE_REFERENCES = (ALL_TIME, PERSONAL_FREQUENCY, OWN_DECAYED, ITEM_KNN, LAST_ITEM_KNN, USER_KNN, TIFU_KNN, EASE)
 
+RECOMMENDATIONS = "recommendations"  # the question about the published lists, and the system they are
+NDCG_GAIN = "ndcg_gain"  # the paired difference to the best reference
+
+_LONGEST_LIST = 50
+
 # Metric and K of the main tables of docs/results.md.
 MAIN_FIGURES = (("recall", 10), ("recall", 50), ("ndcg", 10), ("ndcg", 50))
 
@@ -17,3 +24,9 @@ MAIN_FIGURES = (("recall", 10), ("recall", 50), ("ndcg", 10), ("ndcg", 50))
 def with_history(system: str) -> str:
     """Name of a system blended with the user's own history."""
     return f"{system} + history"
+
+
+def main_cut(ks: Iterable[int]) -> int:
+    """The cut that decides: the largest of at most 50, or the smallest where all are larger."""
+    cuts = sorted(ks)
+    return max((k for k in cuts if k <= _LONGEST_LIST), default=cuts[0])

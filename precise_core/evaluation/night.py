@@ -5,7 +5,7 @@ Everything is read from the tables that other teams read, so that the published 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from precise_core.evaluation.impressions import ImpressionTask, compare_impressi
 from precise_core.evaluation.names import ORACLE
 from precise_core.evaluation.overlap import source_figures
 from precise_core.evaluation.protocol import evaluate_lists, evaluate_ranking
+from precise_core.evaluation.published_lists import Bar, PublishedList, measure_lists, published_lists
 from precise_core.evaluation.questions import (
     SECONDS,
     EvaluationInputs,
@@ -47,6 +48,7 @@ from schemas import (
     ITEMS,
     RANKING_SCORES,
     RECALL_CANDIDATES,
+    RECOMMENDATIONS,
     USER_EMBEDDINGS,
     Table,
 )
@@ -96,12 +98,46 @@ def references(job: Job, evaluation: OfflineEvaluation, task: str) -> dict[str, 
     return found | {ORACLE: _oracle(job, evaluation, source, task)} if isinstance(source, SyntheticSource) else found
 
 
-def retrieval_rows(job: Job, evaluation: OfflineEvaluation, task: str) -> _Rows:
-    """Full ranking: our checkpoints beside the simple references."""
+def retrieval_rows(job: Job, evaluation: OfflineEvaluation, task: str) -> tuple[_Rows, Bar]:
+    """Full ranking: our checkpoints beside the simple references, and what the published lists are compared with."""
     simple = references(job, evaluation, task)
     fallback = simple[evaluation.settings.evaluation.fallback_reference]
     ours, versions = _our_systems(job, evaluation, task, fallback)
-    return evaluate_ranking({**ours, **simple}, evaluation.question(task), model_versions=versions).rows
+    question = evaluation.question(task)
+    retrieved = evaluate_ranking({**ours, **simple}, question, model_versions=versions)
+    return retrieved.rows, Bar.of(retrieved, simple.keys() - {ORACLE}, question)
+
+
+def recommendations_rows(job: Job, evaluation: OfflineEvaluation, task: str, bar: Bar) -> _Rows:
+    """The published lists of a task, and each beside the best simple reference; nothing where there are none."""
+    if not job.warehouse.exists(RECOMMENDATIONS):
+        return []
+    try:
+        rows, lines = measure_lists(_lists_of_as_of(job, evaluation, task), evaluation.question(task), bar)
+    except NothingToEvaluateError as error:
+        job.say(f"{task}: recommendations not evaluated, {error}")
+        return []
+    for line in lines:
+        job.say(line)
+    return rows
+
+
+def _lists_of_as_of(job: Job, evaluation: OfflineEvaluation, task: str) -> Iterable[PublishedList]:
+    """The lists, if they were made without the truth."""
+    settings = evaluation.settings
+    if not settings.is_by_time:
+        raise NothingToEvaluateError("with windows.split leave_one_out the published lists know the truth")
+    names = [c.USER_ID, c.LIST, c.RANK, c.ITEM_ID, c.MODEL_VERSION, c.AS_OF]
+    rows = _table(job, RECOMMENDATIONS, names, {c.TASK: task})
+    if not rows.num_rows:
+        raise NothingToEvaluateError(f"there are none of {task}; run jobs/{RECOMMENDATIONS.written_by}.py")
+    made_at = pc.max(rows[c.AS_OF]).as_py()
+    if made_at != settings.as_of:
+        raise NothingToEvaluateError(
+            f"they are of {made_at:%Y-%m-%d %H:%M}, the evaluation is of {settings.as_of:%Y-%m-%d %H:%M}; run "
+            f"jobs/{RECOMMENDATIONS.written_by}.py"
+        )
+    return published_lists(evaluation, rows, job.settings.recommendations.lists, task)
 
 
 def recall_rows(job: Job, evaluation: OfflineEvaluation, task: str) -> _Rows:

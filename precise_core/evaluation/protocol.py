@@ -161,8 +161,9 @@ def evaluate_lists(
     *,
     user_filter: str = "all",
     model_versions: Mapping[str, str | None] | None = None,
+    question: str = "recall",
 ) -> EvaluationResult:
-    """The same figures for candidates that were recalled already (question `recall`, Table VIII).
+    """The same figures for lists that were made already: recalled candidates (Table VIII), or `recommendations`.
 
     ``lists`` are item rows [U, K] for every user row, best first, -1 = nothing; ``user_filter`` is `new` where they
     were made without the items the users had, which are then removed from the truth too.
@@ -172,7 +173,7 @@ def evaluate_lists(
         if len(ranked_UK) != task.truth.shape[0]:
             raise DataError(f"lists of {name}: {len(ranked_UK)} users, the truth has {task.truth.shape[0]}")
         ranked = ranked_UK[task.user_rows]
-        _add(result, task, "recall", name, user_filter, ranked, (model_versions or {}).get(name))
+        _add(result, task, question, name, user_filter, ranked, (model_versions or {}).get(name))
     return result
 
 
@@ -266,6 +267,7 @@ def metric_row(
 ) -> dict[str, Any]:
     """A row of `evaluation_metrics`; ``figure`` is (value, low, high, users)."""
     about = {"question": question, c.TASK: task, c.MODEL_VERSION: model_version, c.AS_OF: as_of}
+    about |= {"reference": None, "p_value": None}
     return about | key._asdict() | dict(zip(("value", "ci_low", "ci_high", "users"), figure, strict=True))
 
 

@@ -112,6 +112,8 @@ def neighbour_rows(job: Job, near: Mapping[str, sparse.csr_matrix], catalog: Cat
     """Rows of `item_neighbours`."""
     tables = []
     for source, matrix in near.items():
+        if not matrix.nnz:  # Spark takes an empty batch for the end of all batches
+            continue
         seeds = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
         order = np.lexsort((matrix.indices, -matrix.data, seeds))
         seeds, items = seeds[order], matrix.indices[order]

@@ -60,11 +60,12 @@ class Plots:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: text, a small second line, and whether it is the best of its column."""
+    """A table cell: text, a small second line, whether it is the best of its column, and its colour."""
 
     text: str
     small: str = ""
     best: bool = False
+    tone: Tone = "plain"
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from schemas import (
     RANKING_FEATURES,
     RANKING_SCORES,
     RECALL_CANDIDATES,
+    RECOMMENDATIONS,
     RUNS,
     TABLES,
     USER_SEQUENCES,
@@ -65,13 +66,14 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Example:
-    """One user: recent items (newest first), items after `as_of`, and candidates per (task, source)."""
+    """One user: recent items (newest first), items after `as_of`, the lists, and candidates where there are none."""
 
     user_id: str
     history: list[tuple[str, str]]  # item_id, scene
     history_length: int
     future: frozenset[str]
-    candidates: dict[tuple[str, str], list[tuple[str, str | None]]]  # item_id, seed_item_id
+    candidates: dict[tuple[str, str], list[tuple[str, str | None]]]  # by task and source: item_id, seed_item_id
+    lists: dict[tuple[str, str], list[tuple[str, str]]]  # by task and list: item_id, reason
 
 
 class Night:
@@ -205,18 +207,37 @@ class Night:
         return dict(zip(requested, requested, strict=True)) | {item: title for item, title in titles if title}
 
     def examples(self, number: int, history: int, candidates: int) -> list[Example]:
-        """Some users, drawn by a seeded hash of the user id among those with candidates of the served checkpoints.
+        """Some users, drawn by a seeded hash of the user id among those with lists of their own.
 
-        Each has at most ``history`` recent events and ``candidates`` recalled items per list.
+        Each has at most ``history`` recent events and ``candidates`` items per list. Without published lists they have
+        the candidates of the served checkpoints.
         """
+        if self.tables.rows_if_any(RECOMMENDATIONS):
+            users = self.tables.counts(RECOMMENDATIONS, [c.USER_ID], pc.field(c.USER_ID) != c.ANYBODY)[c.USER_ID]
+            drawn = self._drawn(users, number)
+            return self._people(drawn, history, {}, self._lists(drawn, candidates))
         served = sorted(self._served & set(self.tables.counts(RECALL_CANDIDATES, [c.MODEL_VERSION])[c.MODEL_VERSION]))
         where = pc.field(c.MODEL_VERSION).isin(served) if served else None
         users = self.tables.counts(RECALL_CANDIDATES, [c.USER_ID], where)[c.USER_ID]
-        seed = self.settings.seed
-        drawn = sorted(users, key=lambda user: hashlib.sha256(f"{seed}/{user}".encode()).hexdigest())[:number]
+        drawn = self._drawn(users, number)
         recalled = pc.field(c.USER_ID).isin(drawn) & (pc.field(c.RANK) <= candidates)
         columns = [c.USER_ID, c.TASK, c.SOURCE, c.RANK, c.ITEM_ID, c.SEED_ITEM_ID]
         rows = self.tables.frame(RECALL_CANDIDATES, columns, recalled & where if served else recalled)
+        return self._people(
+            drawn, history, {user: _candidate_lists(rows[rows[c.USER_ID] == user]) for user in drawn}, {}
+        )
+
+    def _drawn(self, users: Iterable[str], number: int) -> list[str]:
+        seed = self.settings.seed
+        return sorted(users, key=lambda user: hashlib.sha256(f"{seed}/{user}".encode()).hexdigest())[:number]
+
+    def _people(
+        self,
+        drawn: list[str],
+        history: int,
+        candidates: Mapping[str, dict[tuple[str, str], list[tuple[str, str | None]]]],
+        lists: Mapping[str, dict[tuple[str, str], list[tuple[str, str]]]],
+    ) -> list[Example]:
         sequences = self._sequences(drawn)
         future = self._future(drawn)
         return [
@@ -225,10 +246,38 @@ class Night:
                 history=sequences.get(user, [])[:history],
                 history_length=len(sequences.get(user, [])),
                 future=future.get(user, frozenset()),
-                candidates=_candidate_lists(rows[rows[c.USER_ID] == user]),
+                candidates=candidates.get(user, {}),
+                lists=lists.get(user, {}),
             )
             for user in drawn
         ]
+
+    def _lists(self, users: list[str], longest: int) -> dict[str, dict[tuple[str, str], list[tuple[str, str]]]]:
+        """By user, then by task and list in the order of the configuration: the first items and their reasons."""
+        where = pc.field(c.USER_ID).isin(users) & (pc.field(c.RANK) <= longest)
+        columns = [c.USER_ID, c.TASK, c.LIST, c.RANK, c.ITEM_ID, c.REASON]
+        rows = self.tables.frame(RECOMMENDATIONS, columns, where)
+        known = list(self.settings.recommendations.lists)
+        order = {name: place for place, name in enumerate([*known, *sorted(set(rows[c.LIST]) - set(known))])}
+        found: dict[str, dict[tuple[str, str], list[tuple[str, str]]]] = {}
+        for row in sorted(records(rows), key=lambda row: (row.task != ALL_TASK, row.task, order[row.list], row.rank)):
+            found.setdefault(row.user_id, {}).setdefault((row.task, row.list), []).append((row.item_id, row.reason))
+        return found
+
+    @cached_property
+    def list_sources(self) -> pd.DataFrame:
+        """task, list, sources (joined by commas) and rows of the lists of users; the table streams."""
+        keys, parts = [c.TASK, c.LIST, c.SOURCES], []
+        scanner = self.tables.dataset(RECOMMENDATIONS).scanner(columns=keys, filter=pc.field(c.USER_ID) != c.ANYBODY)
+        for batch in scanner.to_batches():
+            joined = pc.binary_join(batch.column(c.SOURCES), ",")
+            frame = pd.DataFrame({c.TASK: batch.column(c.TASK), c.LIST: batch.column(c.LIST), c.SOURCES: joined})
+            parts.append(frame.groupby(keys, as_index=False).size())
+        if not parts:
+            return pd.DataFrame(columns=[*keys, "rows"])
+        summed = pd.concat(parts).rename(columns={"size": "rows"}).groupby(keys, as_index=False).sum()
+        known = {name: place for place, name in enumerate(self.settings.recommendations.lists)}
+        return summed.sort_values(keys, key=lambda values: values.map(lambda value: (known.get(value, 99), value)))
 
     @property
     def _served(self) -> set[str]:

@@ -17,6 +17,7 @@ _SYSTEM_NAMES = {
     c.U2I: "U2I",
     c.U2I2I: "U2I2I",
     "merged": "merged by quota",
+    "recommendations": "published lists",
 }
 _METRIC_NAMES = {
     "recall": "Recall",
@@ -31,6 +32,7 @@ _METRIC_NAMES = {
     "log_loss": "log loss",
     "auc_gain": "AUC gain",
     "gauc_gain": "GAUC gain",
+    "ndcg_gain": "NDCG gain",
 }
 
 
@@ -112,6 +114,8 @@ def system_name(system: str) -> str:
     """A readable name of a system: ``most_popular_7d`` becomes ``most popular (7 days)``."""
     if system in _SYSTEM_NAMES:
         return _SYSTEM_NAMES[system]
+    if system.startswith("recommendations ("):
+        return f"published lists {system.removeprefix('recommendations ')}"
     if system.startswith("most_popular"):
         days = system.removeprefix("most_popular").strip("_").removesuffix("d")
         return f"most popular ({days} days)" if days.isdigit() else "most popular"

@@ -1,4 +1,4 @@
-"""The sections about models: training, expert load, the whole catalog, recall, ranking, examples."""
+"""The sections about models: training, expert load, the whole catalog, recall, ranking."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from precise_core.config.tasks import ALL_TASK
 from precise_core.evaluation.impressions import calibration, calibration_error
 from precise_core.report import formats, plots
 from precise_core.report import verdicts as v
-from precise_core.report.blocks import Block, Cell, Grid, Heading, Listing, Person, Plot, Plots, Skip, Text, Verdicts
-from precise_core.report.data import Example, Night, TrainedModel
+from precise_core.report.blocks import Block, Cell, Grid, Heading, Plot, Plots, Skip, Text, Verdicts
+from precise_core.report.data import Night, TrainedModel
 from schemas import EVALUATION_METRICS, IMPRESSIONS
 from schemas import columns as c
 
 _CURVE_POINTS = 200
-_HISTORY, _CANDIDATES = 10, 8  # items shown of an example user
 
 _GROUPS = {
     "hot": "hot items",
@@ -105,27 +103,27 @@ def expert_load(night: Night) -> list[Block]:
 
 def retrieval(night: Night) -> list[Block]:
     """Recall and NDCG over the whole catalog beside the simple references (Tables III, IV, VII)."""
-    metrics = _figures_of(night, v.RETRIEVAL, "no retrieval figure is recorded (jobs/evaluate.py)")
+    metrics = figures_of(night, v.RETRIEVAL, "no retrieval figure is recorded (jobs/evaluate.py)")
     legend = "Every system ranks the whole catalog; truth is what the user came to after as_of. Whiskers and ranges "
-    return [Text(legend + "are 95 % intervals over users."), *_lists(metrics, v.RETRIEVAL)]
+    return [Text(legend + "are 95 % intervals over users."), *figure_blocks(metrics, v.RETRIEVAL)]
 
 
 def recall(night: Night) -> list[Block]:
     """U2I and U2I2I candidates (Table VIII)."""
-    metrics = _figures_of(night, v.RECALL, "no recall figure is recorded (jobs/recall.py, jobs/evaluate.py)")
+    metrics = figures_of(night, v.RECALL, "no recall figure is recorded (jobs/recall.py, jobs/evaluate.py)")
     legend = (
         "U2I searches with the user's vector, U2I2I collects what follows recent items; merged is one list of both, "
         "and of what is popular for users without a history. Overlap is the share of a source's candidates that the "
         "other has too; its hit rate of its own counts users for whom it finds what the other does not."
     )
-    return [Text(legend), *_lists(metrics, v.RECALL)]
+    return [Text(legend), *figure_blocks(metrics, v.RECALL)]
 
 
 def ranking(night: Night) -> list[Block]:
     """DCN with and without PRECISE features (Table IX)."""
     if not night.tables.rows_if_any(IMPRESSIONS):
         raise Skip("the source has no impressions, so there is nothing to rank")
-    metrics = v.same_impressions(_figures_of(night, v.RANKING, "no ranking figure is recorded (jobs/train_ranker.py)"))
+    metrics = v.same_impressions(figures_of(night, v.RANKING, "no ranking figure is recorded (jobs/train_ranker.py)"))
     blocks: list[Block] = [Verdicts(v.judge(metrics))]
     for number, task in enumerate(v.tasks_of(metrics, v.RANKING)):
         figures = []
@@ -157,7 +155,8 @@ def _calibration(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[Bl
     return [Heading("Calibration"), Text(legend), Plots(figures)]
 
 
-def _figures_of(night: Night, question: str, absent: str) -> pd.DataFrame:
+def figures_of(night: Night, question: str, absent: str) -> pd.DataFrame:
+    """The rows of a question, or the reason why there are none."""
     if not night.tables.rows_if_any(EVALUATION_METRICS):
         raise Skip("nothing has been evaluated yet (jobs/evaluate.py)")
     metrics = night.metrics[night.metrics["question"] == question]
@@ -166,13 +165,14 @@ def _figures_of(night: Night, question: str, absent: str) -> pd.DataFrame:
     return metrics
 
 
-def _lists(metrics: pd.DataFrame, question: str) -> list[Block]:
+def figure_blocks(metrics: pd.DataFrame, question: str) -> list[Block]:
     """Per task: verdicts, plots of the headline metric, and tables of every metric."""
     blocks: list[Block] = []
     judged = v.judge(metrics)
     for task in v.tasks_of(metrics, question):
         blocks.append(Heading(f"Task {task}"))
-        blocks.append(Verdicts([verdict for verdict in judged if verdict.task == task]))
+        of_task = [verdict for verdict in judged if verdict.task == task]
+        blocks += [Verdicts(of_task)] if of_task else []
         blocks += _plots(metrics, question, task)
         groups = [group for group in _GROUPS if (metrics["item_group"] == group).any()]
         for of_groups, kind in ((["all"], "All items"), (groups, "By kind of item")):
@@ -279,35 +279,3 @@ def _headline_grid(caption: str, question: str, columns: Mapping[str, list[v.Sco
         texts = [formats.system_name(system), *(formats.figure(of_column.get(system)) for of_column in values)]
         rows.append([Cell(text, best=v.is_ours(question, system)) for text in texts])
     return Grid(caption, ["system", *columns], rows)
-
-
-def examples(night: Night) -> list[Block]:
-    """A few users: their history, their candidates, and what they did next."""
-    if not night.settings.evaluation.example_users:
-        raise Skip("evaluation.example_users is 0")
-    people = night.examples(night.settings.evaluation.example_users, _HISTORY, _CANDIDATES)
-    if not people:
-        raise Skip("recall_candidates is empty")
-    shown = {item for person in people for item, _ in person.history}
-    for person in people:
-        shown |= {item for found in person.candidates.values() for pair in found for item in pair if item}
-    titles = night.titles(shown)
-    days = night.settings.evaluation.test_days
-    legend = f"✓ = the user came to it in the {days} days after as_of; “again” = among the recent items shown."
-    return [Text(legend), *(_person(number, person, titles) for number, person in enumerate(people, 1))]
-
-
-def _person(number: int, person: Example, titles: dict[str, str]) -> Person:
-    recent = [Cell(titles[item], scene) for item, scene in person.history]
-    lists = [Listing(f"Recent items, newest first ({len(recent)} of {person.history_length})", recent)]
-    had = {item for item, _ in person.history}
-    for (task, source), found in person.candidates.items():
-        if source != c.U2I and task != ALL_TASK:
-            continue  # one neighbour list per person is enough to see what it does
-        cells = []
-        for item, seed in found:
-            notes = [f"because of {titles[seed]}"] if seed else []
-            notes += ["again"] if item in had else []
-            cells.append(Cell(titles[item], ", ".join(notes), item in person.future))
-        lists.append(Listing(f"{formats.system_name(source)} for {task}", cells))
-    return Person(f"User {number}", lists)  # no user id: the page is kept

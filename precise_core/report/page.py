@@ -16,8 +16,8 @@ from rich.text import Text as RichText
 from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import PreciseError, stored_text
-from precise_core.report import data_sections, formats, model_sections
-from precise_core.report.blocks import Block, Grid, Section, Skip, Text, Verdicts
+from precise_core.report import data_sections, formats, list_sections, lists, model_sections
+from precise_core.report.blocks import Block, Cell, Grid, Section, Skip, Text, Verdicts
 from precise_core.report.data import SOURCES, Night
 from precise_core.report.verdicts import Verdict, judge
 from precise_core.settings import Settings
@@ -26,6 +26,10 @@ from schemas import EVALUATION_METRICS, EVENTS, ITEMS, RUNS, USER_SEQUENCES, VAL
 log = logging.getLogger(__name__)
 
 _SECTIONS: tuple[tuple[str, str, Callable[[Night], list[Block]]], ...] = (
+    ("precise", "What PRECISE adds", list_sections.precise),
+    ("sources", "Sources", list_sections.sources),
+    ("examples", "Examples", list_sections.examples),
+    ("lists", "Lists", list_sections.lists),
     ("intake", "What came in", data_sections.intake),
     ("sequences", "Sequences", data_sections.sequences),
     ("scenes", "Scenes", data_sections.scenes),
@@ -35,12 +39,12 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Night], list[Block]]], ...] = (
     ("retrieval", "Retrieval", model_sections.retrieval),
     ("recall", "Recall", model_sections.recall),
     ("ranking", "Ranking", model_sections.ranking),
-    ("examples", "Examples", model_sections.examples),
     ("gates", "Checks", data_sections.checks),
     ("jobs", "Jobs", data_sections.jobs),
     ("versions", "Versions", data_sections.versions),
 )
 _STYLES = {"win": "green", "loss": "red", "tie": "yellow"}
+_CELL_STYLES = {"win": "green", "loss": "red", "tie": "bright_black"}
 
 
 def build_report(warehouse: Path, settings: Settings, out: Path) -> Path:
@@ -59,7 +63,7 @@ def print_summary(warehouse: Path, settings: Settings, console: Console | None =
     night = Night(warehouse, settings)
     blocks: list[Block] = [Text("Nothing has been evaluated yet (jobs/evaluate.py).")]
     if night.tables.rows_if_any(EVALUATION_METRICS):
-        blocks = [*model_sections.headline_grids(night.metrics), Verdicts(_headlines(night))]
+        blocks = [*_opening(night), *model_sections.headline_grids(night.metrics), Verdicts(_headlines(night))]
     if night.tables.rows_if_any(RUNS):
         blocks.append(data_sections.job_grid(night.runs))
     for block in blocks:
@@ -77,13 +81,18 @@ def _print(block: Block, console: Console) -> None:
         for number, name in enumerate(block.header):
             table.add_column(name, justify="left" if number < block.text_columns else "right", no_wrap=number == 0)
         for row in block.rows:
-            cells = [(cell, "") if isinstance(cell, str) else (cell.text, "bold" if cell.best else "") for cell in row]
+            cells = [(cell, "") if isinstance(cell, str) else (cell.text, _style(cell)) for cell in row]
             table.add_row(*(RichText(text, style) for text, style in cells))  # brackets in a name are no markup
         console.print(table)
 
 
+def _style(cell: Cell) -> str:
+    return "bold" if cell.best else _CELL_STYLES.get(cell.tone, "")
+
+
 def _render(night: Night) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    opening = _opening(night)
     package = resources.files("precise_core.report")
     template = environment.from_string(package.joinpath("template.html.j2").read_text(encoding="utf-8"))
     return template.render(
@@ -91,6 +100,8 @@ def _render(night: Night) -> str:
         name=night.settings.name,
         as_of=f"{night.settings.as_of:%d %B %Y, %H:%M} UTC".lstrip("0"),
         facts=_facts(night),
+        opening=opening[0] if opening else None,
+        legend=lists.LEGEND,
         verdicts=_headlines(night),
         sections=[_section(night, *entry) for entry in _SECTIONS],
     )
@@ -109,7 +120,20 @@ def _section(night: Night, anchor: str, title: str, build: Callable[[Night], lis
         return Section(anchor=anchor, title=title, skipped=f"Could not be built: {stored_text(error)}")
 
 
+def _compared(night: Night) -> list[lists.Comparison]:
+    return lists.comparisons(night.metrics) if night.tables.rows_if_any(EVALUATION_METRICS) else []
+
+
+def _opening(night: Night) -> list[Grid]:
+    """The published lists beside the best reference; nothing where they were not evaluated."""
+    compared = _compared(night)
+    return [lists.opening_table(compared)] if compared else []
+
+
 def _headlines(night: Night) -> list[Verdict]:
+    """A sentence a task about the published lists; without them, who wins each question."""
+    if compared := _compared(night):
+        return lists.sentences(compared)
     if not night.tables.rows_if_any(EVALUATION_METRICS):
         return []
     return [verdict for verdict in judge(night.metrics) if verdict.headline]

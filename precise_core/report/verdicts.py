@@ -13,6 +13,7 @@ from typing import Literal
 import pandas as pd
 
 from precise_core.config.tasks import ALL_TASK
+from precise_core.evaluation.names import RECOMMENDATIONS, main_cut
 from precise_core.report import formats
 from precise_core.report.data import records
 from schemas import columns as c
@@ -60,9 +61,11 @@ def judge(metrics: pd.DataFrame) -> list[Verdict]:
 
 
 def is_ours(question: str, system: str) -> bool:
-    """Whether a system is a trained model of the platform rather than a reference."""
+    """Whether a system is of the platform, a trained model or the published lists, rather than a reference."""
     if system == c.PRECISE_UNTRAINED:
         return False
+    if question == RECOMMENDATIONS:
+        return system.startswith(RECOMMENDATIONS)
     if question == RECALL:
         return system in (*RECALL_PATHS, "merged") or system.startswith("PRECISE")
     if question == RANKING:
@@ -73,11 +76,12 @@ def is_ours(question: str, system: str) -> bool:
 def headline_metric(metrics: pd.DataFrame, question: str) -> tuple[str, int] | None:
     """The deciding metric and cut of a question: NDCG (recall: Recall) at 50, or at the largest cut below."""
     of_question = metrics[metrics["question"] == question]
-    order = {RETRIEVAL: ("ndcg", "recall"), RECALL: ("recall", "hit_rate", "ndcg"), RANKING: RANKING_METRICS}
+    whole = ("ndcg", "recall")
+    order = {RETRIEVAL: whole, RECOMMENDATIONS: whole, RECALL: ("recall", "hit_rate", "ndcg"), RANKING: RANKING_METRICS}
     for metric in order[question]:
         cuts = sorted(of_question.loc[of_question["metric"] == metric, "k"].unique())
         if cuts:
-            return metric, int(max([k for k in cuts if k <= 50] or cuts[:1]))
+            return metric, int(main_cut(cuts))
     return None
 
 
@@ -225,8 +229,8 @@ def _against_plain(task: str, system: str, by_metric: dict[str, dict[str, Score]
         side.append(f"{formats.metric_name(metric, 0)} ({formats.against(ours.value, plain.value)}{caveat})")
     if not better and not worse:
         return
-    wins = f"beats plain {c.DCN} on {_listing(better)}" if better else ""
-    losses = f"does not beat {'it' if better else f'plain {c.DCN}'} on {_listing(worse)}" if worse else ""
+    wins = f"beats plain {c.DCN} on {listing(better)}" if better else ""
+    losses = f"does not beat {'it' if better else f'plain {c.DCN}'} on {listing(worse)}" if worse else ""
     yield Verdict(
         question=RANKING,
         task=task,
@@ -242,7 +246,8 @@ def _chance(gain: Score) -> str:
     return ", may be chance" if gain.low <= 0 <= gain.high else ", paired interval without 0"
 
 
-def _listing(items: list[str]) -> str:
+def listing(items: list[str]) -> str:
+    """``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 

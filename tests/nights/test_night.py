@@ -96,6 +96,35 @@ def test_u2i_candidates_are_the_best_of_exact_search(night: Path) -> None:
     assert set(found) == set(best)
 
 
+def test_lists_hold_what_their_policy_allows(night: Path) -> None:
+    lists, events = read(night, "recommendations"), read(night, "events")
+    before = events[events[c.EVENT_TS] < lists[c.AS_OF].iloc[0]]
+    had = before.groupby(c.USER_ID)[c.ITEM_ID].agg(set)
+    own = lists[lists[c.USER_ID].isin(had.index)]
+    assert set(had.index) == set(own[c.USER_ID])
+    is_repeat = pd.Series([item in had[user] for user, item in zip(own[c.USER_ID], own[c.ITEM_ID], strict=True)])
+    assert not is_repeat[(own[c.LIST] == "new").to_numpy()].any()
+    assert is_repeat[(own[c.LIST] == "repeat").to_numpy()].all()
+    places = lists.groupby([c.USER_ID, c.TASK, c.LIST])
+    assert (places[c.RANK].max() == places.size()).all() and lists[c.RANK].max() <= 50
+    assert not lists.duplicated([c.USER_ID, c.TASK, c.LIST, c.ITEM_ID]).any()
+
+
+def test_lists_are_measured_beside_the_best_reference(night: Path) -> None:
+    metrics = read(night, "evaluation_metrics")
+    at = metrics[(metrics["metric"] == "ndcg") & (metrics["k"] == 50) & (metrics["item_group"] == "all")]
+    at = at.set_index(["question", c.TASK, "user_filter", "system"])["value"].sort_index()
+    gains = metrics[metrics["metric"] == "ndcg_gain"]
+    assert {"all", "new", "repeat"} == set(gains[gains[c.TASK] == "all"]["user_filter"])
+    for row in gains.to_dict("records"):
+        ours = at["recommendations", row[c.TASK], row["user_filter"], "recommendations"]
+        others = at["retrieval", row[c.TASK], row["user_filter"]].drop("oracle")
+        others = others[~others.index.str.startswith("PRECISE")]
+        assert others[row["reference"]] == others.max()
+        assert row["value"] == pytest.approx(ours - others.max(), abs=1e-9)
+        assert row["ci_low"] <= row["value"] <= row["ci_high"] and 0 < row["p_value"] <= 1
+
+
 def test_training_has_learnt(night: Path) -> None:
     metrics = read(night, "evaluation_metrics")
     at = metrics[
@@ -150,4 +179,6 @@ def test_the_report_is_one_self_contained_page(night: Path) -> None:
     page = (night.parent / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
     assert "PRECISE-UT" in page and "<svg" in page
+    assert "NDCG@50 of the published lists" in page[: page.index("<nav")]
+    assert "Could not be built" not in page
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page

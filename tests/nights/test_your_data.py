@@ -36,7 +36,17 @@ def test_the_example_of_the_page_runs_a_whole_night(spark, tmp_path: Path, capsy
     assert {"invalid_time", "unknown_item", "duplicate_event"} <= set(rejected)
     metrics = read(warehouse, "evaluation_metrics")
     assert {"PRECISE-UT", "item_knn"} <= set(metrics["system"])
-    assert (tmp_path / "report.html").is_file()
+    # Four weeks of events: nothing to learn lists from, yet everybody has some, and they are measured.
+    assert "nothing has been learned yet: own history is in use" in out
+    lists = read(warehouse, "recommendations")
+    events = read(warehouse, "events")
+    before = events[events["event_ts"] < lists["as_of"].iloc[0]]
+    assert set(before["user_id"]) <= set(lists["user_id"]) and "(anybody)" in set(lists["user_id"])
+    assert set(lists["task"]) == {"all", "open_in_search", "save"} and lists["reason"].str.len().min() > 0
+    gains = metrics[metrics["metric"] == "ndcg_gain"]
+    assert set(gains["task"]) == set(lists["task"]) and gains["reference"].notna().all()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "NDCG@10 of the published lists" in page[: page.index("<nav")]
 
 
 @pytest.mark.faults  # minutes
