@@ -179,7 +179,7 @@ spark: {{ master: "local[2]", driver_memory: 1g, shuffle_partitions: 2 }}
 model: {{ fusion: {{ id_width: 8, token_width: 8 }}, encoder: {{ layers: 1, heads: 2, ffn_width: 16 }} }}
 universal: {{ epochs: 1, batch_size: 16 }}
 targeted: {{ epochs: 1, batch_size: 16 }}
-windows: {{ validation_user_share: 0.3 }}
+windows: {{ validation_user_share: 0.3, validation_days: 5 }}
 ranking_features: {{ tasks: [all] }}
 """
     config.write_text(text, encoding="utf-8")

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.faults
 FIRST_DAY = datetime(2024, 3, 1, tzinfo=UTC)
 DAYS, USERS, ITEMS_A_DAY = 7, 40, 6
 JOBS = ("ingest", "tokenize_items", "build_sequences", "build_windows")
-# When a row came in is not what it says.
-BOOKKEEPING = {c.RUN_ID, c.REJECTED_AT, c.FIRST_SEEN}
+# When, and in which file, a row came in is not what it says.
+BOOKKEEPING = {c.RUN_ID, c.REJECTED_AT, c.FIRST_SEEN, c.FILE_SEQUENCE}
 
 
 def day_files(folder: Path, day: int, rng: np.random.Generator, earlier: list[pd.DataFrame]) -> None:
