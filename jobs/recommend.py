@@ -26,7 +26,7 @@ from schemas import RECOMMENDATIONS
 def main(job: Job) -> None:
     log, ranker = gather(job), current_ranker(job)
     if ranker is None:
-        job.say("nothing has been learned yet: own history is in use, with popular items behind it")
+        job.say("nothing has been learned yet: own history and similar users are in use, popular items behind them")
     with worker_errors():
         histories, catalog = log.histories().persist(), catalog_of(log)
         near = stored_neighbours(job, len(catalog))

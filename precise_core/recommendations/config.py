@@ -41,7 +41,9 @@ class ListRankerConfig(Config):
     weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
     losses: tuple[Literal["list", "binary"], ...] = Field(
-        ("list",), min_length=1, description="Losses to choose from on held-out users: softmax over a list, binary."
+        ("list", "binary"),
+        min_length=1,
+        description="Softmax over a list, and log loss; held-out users choose among the models and their mean.",
     )
     cross_layers: int = Field(2, ge=1, description="Layers of the cross network.")
     deep_widths: tuple[int, ...] = Field((128, 64), description="Hidden widths of the deep tower.")

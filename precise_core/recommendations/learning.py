@@ -17,6 +17,8 @@ from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.ranker_files import PublishedRanker, write_ranker
 from schemas import columns as c
 
+MEAN = "mean"  # of the models of all losses
+
 
 def split_lists(rows: pa.Table) -> tuple[CandidateLists, CandidateLists]:
     """Lists to train on, and those of held-out users, from rows of `candidate_features`."""
@@ -49,6 +51,9 @@ def learn(
         rankers[loss] = train_list_ranker(
             train, held_out, config.ranker, loss, k=config.k, seed=seed, progress=log_epoch
         )
+    if len(rankers) > 1:  # logits of either loss are log-odds
+        models = [model for ranker in rankers.values() for model in ranker.models]
+        rankers[MEAN] = ListRanker(next(iter(rankers.values())).inputs, models)
     scores = {loss: ranker.scores_of(held_out) for loss, ranker in rankers.items()}
     rankers |= _yesterday(previous)
     if PREVIOUS in rankers:

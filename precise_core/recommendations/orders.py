@@ -44,6 +44,10 @@ ORDERS: Mapping[str, Callable[[_Features], np.ndarray]] = {
 }
 
 
+# What is published where nothing was learned.
+UNLEARNED = "own_and_similar_users"
+
+
 def order_scores(name: str, features_CG: np.ndarray) -> np.ndarray:
     """Scores of one of ``ORDERS``, float64 [C]; ``features_CG`` has the columns of ``FEATURE_NAMES``."""
     return ORDERS[name](lambda feature: features_CG[:, FEATURE_NAMES.index(feature)].astype(np.float64))

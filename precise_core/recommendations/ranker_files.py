@@ -16,7 +16,7 @@ from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
 from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
-from precise_core.recommendations.orders import ORDERS, order_scores
+from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 from schemas.recommendations import FEATURE_NAMES
 
 _META_FILE = "list_ranker.json"
@@ -43,14 +43,14 @@ class PublishedRanker:
 
     def scores(self, task: str, name: str, features_CG: np.ndarray, precise_C2: np.ndarray) -> np.ndarray:
         """Of the order in use for a list, float64 [C]."""
-        order = self.chosen.get(task, {}).get(name, "own_decayed")
+        order = self._order(task, name)
         if order in ORDERS:
             return order_scores(order, features_CG)
         return self.rankers[order].scores(features_CG, precise_C2, task)
 
     def probabilities(self, task: str, name: str, scores_C: np.ndarray) -> np.ndarray | None:
         """That each candidate is taken within the horizon; None where the order is not a learned one."""
-        order = self.chosen.get(task, {}).get(name, "")
+        order = self._order(task, name)
         if order not in self.calibration.get(task, {}):
             return None
         slope, intercept = self.calibration[task][order]
@@ -58,8 +58,11 @@ class PublishedRanker:
 
     def label(self, task: str, name: str) -> str:
         """What `recommendations.model_version` says."""
-        order = self.chosen.get(task, {}).get(name, "own_decayed")
+        order = self._order(task, name)
         return f"{self.ranker_version}/{order}" if order in self.rankers else order
+
+    def _order(self, task: str, name: str) -> str:
+        return self.chosen.get(task, {}).get(name, UNLEARNED)
 
     @classmethod
     def open(cls, folder: Path) -> PublishedRanker:

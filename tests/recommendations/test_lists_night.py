@@ -160,9 +160,9 @@ def test_a_log_with_nothing_to_learn_from_gets_simple_lists(
     run_all(warehouse)
     output = said(capsys)
     assert "nothing was learned" in output
-    assert "own history is in use" in output
+    assert "own history and similar users are in use" in output
     own = table(warehouse, "recommendations")
-    assert set(own[own[c.USER_ID] != c.ANYBODY][c.MODEL_VERSION]) == {"own_decayed"}
+    assert set(own[own[c.USER_ID] != c.ANYBODY][c.MODEL_VERSION]) == {"own_and_similar_users"}
 
 
 def test_a_source_that_is_off_finds_nothing(after: tuple[Path, str], tmp_path: Path) -> None:

@@ -91,10 +91,10 @@ def test_a_ranker_of_other_features_is_refused_in_one_line(published: PublishedR
 
 def test_a_list_that_was_not_judged_is_by_the_users_own_history(published: PublishedRanker) -> None:
     for task, name in (("buy", "unknown list"), ("unknown task", "all")):
-        expected = order_scores("own_decayed", TEST.features_CG)
+        expected = order_scores("own_and_similar_users", TEST.features_CG)
         assert scores(published, task, name).tolist() == expected.tolist()
         assert published.probabilities(task, name, expected) is None
-        assert published.label(task, name) == "own_decayed"
+        assert published.label(task, name) == "own_and_similar_users"
 
 
 def test_a_learned_order_that_is_worse_is_not_published(tmp_path: Path) -> None:
