@@ -1,16 +1,20 @@
 """One reason in words for each recommendation, true of the user and the item.
 
-Shapes: R recommendations, E events.
+Shapes: R recommendations, E events, P distinct pairs of user and item.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from precise_core.recommendations.history import UserEvents
+from precise_core.recommendations.history import UserEvents, pair_keys, positions_in, split_keys
+from precise_core.recommendations.names import BASKETS, NEIGHBOURS
+from precise_core.recommendations.neighbours import entry_rows
+from schemas import columns as c
 from schemas.recommendations import FEATURE_NAMES
 
 SEED = "{seed}"  # stands for the title of the seed item
@@ -19,13 +23,46 @@ _NEW_DAYS = 14
 _TOGETHER = 0.05  # similarity below which "goes with" would be far-fetched
 
 
+@dataclass(frozen=True)
+class BestSeeds:
+    """Of users and the items that go with what they had lately: the item it goes with best, and how well.
+
+    ``keys_P`` are ``pair_keys`` of user and item, ascending; the other arrays are parallel.
+    """
+
+    keys_P: np.ndarray
+    seeds_P: np.ndarray
+    strengths_P: np.ndarray
+
+    @classmethod
+    def of(cls, events: UserEvents, near: Mapping[str, sparse.csr_matrix], newest: int) -> BestSeeds:
+        """Seeds are the items of the ``newest`` events of each user; of equal ones that of the lower row."""
+        recent = events.newest(newest)
+        own = recent.item_rows_E >= c.FIRST_ITEM_INDEX  # the row of unknown items has no title
+        users, items = split_keys(np.unique(pair_keys(recent.user_rows_E[own], recent.item_rows_E[own])))
+        keys, seeds, strengths = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+        for matrix in (near[name] for name in (NEIGHBOURS, BASKETS) if name in near):
+            found = matrix[items]
+            rows = entry_rows(found)
+            keys.append(pair_keys(users[rows], found.indices))
+            seeds.append(items[rows])
+            strengths.append(found.data)
+        all_keys, all_seeds, all_strengths = (np.concatenate(parts) for parts in (keys, seeds, strengths))
+        order = np.lexsort((all_seeds, -all_strengths, all_keys))
+        keys_P, first = np.unique(all_keys[order], return_index=True)
+        return cls(keys_P, all_seeds[order][first], all_strengths[order][first])
+
+    def at(self, user_rows_R: np.ndarray, item_rows_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Seed and strength of each pair; -1 and 0 where there is none."""
+        places_R = positions_in(self.keys_P, pair_keys(user_rows_R, item_rows_R))
+        return np.append(self.seeds_P, -1)[places_R], np.append(self.strengths_P, 0.0)[places_R]
+
+
 def reasons(
     features_RG: np.ndarray,
     user_rows_R: np.ndarray,
     item_rows_R: np.ndarray,
-    events: UserEvents,
-    near: Mapping[str, sparse.csr_matrix],
-    seeds: int,
+    seeds: BestSeeds,
 ) -> tuple[list[str], np.ndarray]:
     """Words, with ``SEED`` where the seed's title belongs, and the seeds' vocabulary rows (-1 = none).
 
@@ -39,7 +76,7 @@ def reasons(
     days, times, interval, last = (of(f"item_{name}") for name in ("days", "events", "interval", "last_age"))
     age, week, month = of("all_age"), of("all_popular_7d"), of("all_popular_28d")
     of_user = _of_category(features_RG)
-    best_seed, strength = _best_seeds(user_rows_R, item_rows_R, events, near, seeds)
+    best_seed, strength = seeds.at(user_rows_R, item_rows_R)
     words, seed_rows = [], np.full(len(user_rows_R), -1)
     for row in range(len(user_rows_R)):
         if times[row] >= 0.5 and days[row] >= _REGULAR_DAYS and interval[row] >= 1:
@@ -72,27 +109,3 @@ def _ago(days: float) -> str:
 def _times(count: float) -> str:
     whole = round(count)
     return "once" if whole == 1 else f"{whole:,} times"
-
-
-def _best_seeds(
-    user_rows_R: np.ndarray,
-    item_rows_R: np.ndarray,
-    events: UserEvents,
-    near: Mapping[str, sparse.csr_matrix],
-    seeds: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of each recommendation the recent item of the user that it goes with best, and how well; -1 and 0 without."""
-    best, strength = np.full(len(user_rows_R), -1), np.zeros(len(user_rows_R))
-    newest = events.newest(seeds)
-    bounds = np.searchsorted(newest.user_rows_E, np.arange(events.users + 1))
-    for matrix in (near[name] for name in ("neighbours", "baskets") if name in near):
-        for user in np.unique(user_rows_R):
-            rows = np.flatnonzero(user_rows_R == user)
-            own = np.unique(newest.item_rows_E[bounds[user] : bounds[user + 1]])
-            if len(own):
-                scores = matrix[own][:, item_rows_R[rows]].toarray()
-                at = scores.argmax(axis=0)
-                found = scores[at, np.arange(len(rows))]
-                better = found > strength[rows]
-                best[rows[better]], strength[rows[better]] = own[at[better]], found[better]
-    return best, strength

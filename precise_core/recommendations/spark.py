@@ -24,7 +24,7 @@ from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.policy import listed
 from precise_core.recommendations.precise_scores import VECTORS, PreciseScores, TaskIndex
 from precise_core.recommendations.ranker_files import PublishedRanker
-from precise_core.recommendations.reasons import reasons
+from precise_core.recommendations.reasons import BestSeeds, reasons
 from precise_core.vectors.shipping import ship, shipped
 from schemas import CANDIDATE_FEATURES, RECOMMENDATIONS
 from schemas import columns as c
@@ -160,9 +160,14 @@ def _recommended(sent: Shipped, name: str | None) -> Callable[[_Batches], Iterat
     def apply(batches: _Batches) -> Iterator[pa.RecordBatch]:
         maker, precise, ranker = sent.maker(), sent.precise(), _ranker(name)
         for block in user_blocks(batches, maker.known.micros, maker.known.num_rows):
+            seeds = BestSeeds.of(block.events, maker.known.similarities.near, sent.config.seeds)
             for made, precise_C2 in _candidates(block, maker, precise, sent):
+                scored: dict[str, np.ndarray] = {}  # by order: lists of one task mostly share theirs
                 for list_name in sent.config.lists:
-                    yield _listed_batch(made, precise_C2, list_name, block, maker.known, ranker, sent.config)
+                    label = ranker.label(made.task, list_name)
+                    if label not in scored:
+                        scored[label] = ranker.scores(made.task, list_name, made.features_CG, precise_C2)
+                    yield _listed_batch(made, scored[label], list_name, block, maker.known, ranker, seeds, sent.config)
 
     return apply
 
@@ -176,27 +181,20 @@ def _ranker(name: str | None) -> PublishedRanker:
 
 def _listed_batch(
     made: TaskCandidates,
-    precise_C2: np.ndarray,
+    scores_C: np.ndarray,
     list_name: str,
     block: UserBlock,
     known: PointInTime,
     ranker: PublishedRanker,
+    seeds: BestSeeds,
     config: RecommendationsConfig,
 ) -> pa.RecordBatch:
     found, task = made.candidates, made.task
-    scores_C = ranker.scores(task, list_name, made.features_CG, precise_C2)
     kinds = (known.categories_N[found.item_rows_C], known.texts_N[found.item_rows_C])
     keys = (found.user_rows_C, found.item_rows_C, scores_C, made.is_repeat_C)
     rows, ranks = listed(*keys, *kinds, config.lists[list_name], config.k)
     probabilities = ranker.probabilities(task, list_name, scores_C[rows])
-    words, seeds = reasons(
-        made.features_CG[rows],
-        found.user_rows_C[rows],
-        found.item_rows_C[rows],
-        block.events,
-        known.similarities.near,
-        config.seeds,
-    )
+    words, of_seeds = reasons(made.features_CG[rows], found.user_rows_C[rows], found.item_rows_C[rows], seeds)
     number = len(rows)
     columns = [
         block.rows.column(c.USER_ID).take(pa.array(found.user_rows_C[rows])),
@@ -208,7 +206,7 @@ def _listed_batch(
         _source_names({name: values[rows] for name, values in found.ranks.items()}, number),
         pa.array([ranker.label(task, list_name)] * number, pa.string()),
         pa.array(found.item_rows_C[rows].astype(np.int32)),
-        pa.array(seeds.astype(np.int32), mask=seeds < 0),
+        pa.array(of_seeds.astype(np.int32), mask=of_seeds < 0),
         pa.array(words, pa.string()),
     ]
     return pa.RecordBatch.from_arrays(columns, names=[*_LISTED, c.ITEM_INDEX, SEED_INDEX, WORDS])

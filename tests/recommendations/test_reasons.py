@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precise_core.recommendations.point_in_time import PointInTime
-from precise_core.recommendations.reasons import SEED, reasons
+from precise_core.recommendations.reasons import SEED, BestSeeds, reasons
 from tests.recommendations.world import (
     DAY,
     INSTANT,
@@ -33,7 +33,8 @@ def explained(histories: Histories, task: str = "all", seeds: int = 100) -> list
     made = make(histories, of, ALL)[task]
     users, items = made.candidates.user_rows_C, made.candidates.item_rows_C
     events = block(histories).events
-    words, found = reasons(made.features_CG, users, items, events, of.similarities.near, seeds)
+    best = BestSeeds.of(events, of.similarities.near, seeds)
+    words, found = reasons(made.features_CG, users, items, best)
     names = [list(histories)[user] for user in users]
     return list(zip(names, items.tolist(), words, found.tolist(), strict=True))
 
@@ -135,5 +136,7 @@ def test_an_item_goes_with_the_recent_item_it_is_most_like() -> None:
 
 def test_nothing_to_explain() -> None:
     nobody = block({"u": []}).events
-    words, seeds = reasons(np.empty((0, 200), np.float32), np.empty(0, int), np.empty(0, int), nobody, {}, 5)
+    words, seeds = reasons(
+        np.empty((0, 200), np.float32), np.empty(0, int), np.empty(0, int), BestSeeds.of(nobody, {}, 5)
+    )
     assert (words, seeds.tolist()) == ([], [])
