@@ -17,7 +17,7 @@ from precise_core.errors import DataError
 from precise_core.warehouse.session import get_session
 from schemas import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
 from schemas import columns as c
-from tests.night import arrow_table, copy_of, run, said
+from tests.night import arrow_table, copy_of, run
 from validation.gate import gate
 
 JOBS = ("build_neighbours", "build_candidate_features", "train_list_ranker", "recommend")
@@ -148,27 +148,24 @@ def test_readers_get_a_list_for_everybody(night: Path) -> None:
         consume.recommendations(night, [user], name="front")
 
 
-def test_a_log_with_nothing_to_learn_from_gets_simple_lists(
-    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    warehouse = copy_of(night, tmp_path / "warehouse")
-    for file in (warehouse / "list_rankers").glob("latest.json"):
-        file.unlink()
+@pytest.fixture(scope="module")
+def bare(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lists of a log of forty events, with no sources but own history and popular items."""
+    warehouse = copy_of(night, tmp_path_factory.mktemp("bare") / "warehouse")
+    (warehouse / "list_rankers" / "latest.json").unlink()
     events = arrow_table(warehouse, "events")
-    first = events.slice(0, 40)  # what is left of the log is a few events
-    write_deltalake(str(warehouse / "tables" / "events"), first, mode="overwrite")
-    run_all(warehouse)
-    output = said(capsys)
-    assert "nothing was learned" in output
-    assert "own history and similar users are in use" in output
-    own = table(warehouse, "recommendations")
+    write_deltalake(str(warehouse / "tables" / "events"), events.slice(0, 40), mode="overwrite")
+    run_all(warehouse, "--set", f"recommendations.sources={json.dumps({'history': 50, 'trending': 20})}")
+    return warehouse
+
+
+def test_a_log_with_nothing_to_learn_from_gets_simple_lists(bare: Path) -> None:
+    assert list_rankers_in_use(bare) == {}
+    own = table(bare, "recommendations")
     assert set(own[own[c.USER_ID] != c.ANYBODY][c.MODEL_VERSION]) == {"own_and_similar_users"}
 
 
-def test_a_source_that_is_off_finds_nothing(after: tuple[Path, str], tmp_path: Path) -> None:
-    warehouse = copy_of(after[0], tmp_path / "warehouse")
-    off = json.dumps({"history": 50, "trending": 20})
-    run_all(warehouse, "--set", f"recommendations.sources={off}")
-    assert set(table(warehouse, "item_neighbours")[c.SOURCE]) == set()
-    found = table(warehouse, "recommendations")
+def test_a_source_that_is_off_finds_nothing(bare: Path) -> None:
+    assert len(table(bare, "item_neighbours")) == 0
+    found = table(bare, "recommendations")
     assert {source for sources in found[c.SOURCES] for source in sources} <= {"history", "popular"}
