@@ -1,11 +1,12 @@
 """Count the rooms that one event walks through, from its file to `ranking_features`: `python -m benchmarks.walk`.
 
 Five jobs are run on a small night (`ingest`, `build_sequences`, `embed_users`, `publish_models`,
-`build_ranking_features`) while their calls are recorded. A reader goes the way of the calls: into a function of another
-file is a stop, back to the caller is a stop, and each place that calls a function is walked once, however often it is
-called. A stop in another room than the one before it is a room change; one in a room that was left already is a way
-back. A reader who reads each file once, when the job first comes to it, changes rooms less often: the last column. Rooms are the folders of `precise_core`, `jobs` and `validation`; declarations (`schemas`, `config`, `settings`,
-`errors`) and the machinery before a job's body are no stops. What executors run is not seen.
+`build_ranking_features`) while their calls are recorded. A reader goes the way of the calls: into a function of
+another file is a stop, back to the caller is a stop, and each place that calls a function is walked once, however
+often it is called. A stop in another room than the one before it is a room change; one in a room that was left
+already is a way back. A reader who reads each file once, when the job first comes to it, changes rooms less often:
+the last column. Rooms are the folders of `precise_core`, `jobs` and `validation`; declarations (`schemas`, `config`,
+`settings`, `errors`) and the machinery before a job's body are no stops. What executors run is not seen.
 
 `--root` measures another checkout, `--stops` prints the walk.
 """
