@@ -10,11 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from pyspark.sql import SparkSession
 
 from precise_core import consume
 from precise_core.artefacts import list_rankers_in_use
 from precise_core.errors import DataError
-from precise_core.warehouse.session import get_session
 from schemas import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
 from schemas import columns as c
 from tests.night import arrow_table, copy_of, run
@@ -89,8 +89,7 @@ def test_a_task_gets_items_of_its_scene_or_of_none(night: Path) -> None:
     assert not foreign & set(lists(night, task=TASK)[c.ITEM_ID])
 
 
-def test_the_tables_of_the_lists_pass_their_gates(night: Path) -> None:
-    spark = get_session()
+def test_the_tables_of_the_lists_pass_their_gates(spark: SparkSession, night: Path) -> None:
     for declared in (ITEM_NEIGHBOURS, CANDIDATE_FEATURES, RECOMMENDATIONS):
         frame = spark.read.format("delta").load(str(night / "tables" / declared.name))
         gate(declared, frame, run_id="test").raise_on_failure()
