@@ -11,7 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from precise_core.errors import ConfigError
-from precise_core.evaluation.references import OwnHistory, TrainingLog, pair_matrix
+from precise_core.evaluation.references import OwnHistory, TrainingLog
+from precise_core.recommendations.neighbours import Cooccurrence, largest, pair_matrix
 
 _SAMPLE_SEED = 17  # the references do not change with the seed of a night or an experiment
 _BLOCK_ENTRIES = 8_000_000  # of a sparse product at a time: 64 MB where none of them is 0
@@ -26,35 +27,15 @@ class ItemKnn:
     items of each i are kept (equal ones by row): all pairs would not fit.
     """
 
-    _BLOCK_ROWS = 512  # rows of similarities in full at a time
-
     def __init__(
         self, log: TrainingLog, *, shrinkage: float = 10.0, history: int = 100, neighbours: int = 1000
     ) -> None:
-        self._had = log.matrix().astype(np.float32)
-        self._had_by_item = self._had.T.tocsr()
-        self._root_count_N = np.sqrt(np.diff(self._had_by_item.indptr)).astype(np.float32)
-        self._shrinkage = np.float32(shrinkage)
         self._recent = _recent_items(log, history)
         self._seed_rows = np.unique(self._recent.indices)
-        blocks = [
-            keep_largest(self._similarities(self._seed_rows[start : start + self._BLOCK_ROWS]), neighbours)
-            for start in range(0, len(self._seed_rows), self._BLOCK_ROWS)
-        ]
-        self._near = (
-            sparse.vstack(blocks, format="csr") if blocks else sparse.csr_matrix((0, log.items), dtype=np.float32)
-        )
+        self._near = Cooccurrence(log.matrix(), shrinkage, neighbours, with_itself=True).near(self._seed_rows)
 
     def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
         return (self._recent[user_rows_B][:, self._seed_rows] @ self._near).toarray()
-
-    def _similarities(self, rows: np.ndarray) -> sparse.csr_matrix:
-        """Similarity of some items to all, [rows, N]."""
-        common = (self._had_by_item[rows] @ self._had).tocsr()
-        common.sort_indices()
-        own_root = np.repeat(self._root_count_N[rows], np.diff(common.indptr))
-        common.data /= own_root * self._root_count_N[common.indices] + self._shrinkage
-        return common
 
 
 class UserKnn:
@@ -141,7 +122,7 @@ class _NearestUsers:
         size = max(1, _BLOCK_ENTRIES // max(*self.vectors.shape, 1))
         for start in range(0, len(user_rows_B), size):
             part = slice(start, start + size)
-            yield part, keep_largest(self._similarities(user_rows_B[part]), self._count)
+            yield part, largest(self._similarities(user_rows_B[part]), self._count)
 
     def _similarities(self, rows: np.ndarray) -> sparse.csr_matrix:
         found = (self._all[rows] @ self._by_item).tocsr()
@@ -160,22 +141,6 @@ def sampled_users(rows: np.ndarray, count: int) -> np.ndarray:
     if len(rows) <= count:
         return rows
     return np.sort(np.random.default_rng(_SAMPLE_SEED).choice(rows, count, replace=False))
-
-
-def keep_largest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
-    """The ``count`` largest entries of every row, equal ones by column."""
-    kept = np.ones(matrix.nnz, bool)
-    for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
-        if end - start > count:
-            values = matrix.data[start:end]
-            cut = np.partition(values, -count)[-count]
-            above = values > cut
-            ties = np.flatnonzero(values == cut)[: count - int(above.sum())]
-            above[ties] = True
-            kept[start:end] = above
-    lengths = np.add.reduceat(np.append(kept, False), matrix.indptr[:-1]) * (np.diff(matrix.indptr) > 0)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    return sparse.csr_matrix((matrix.data[kept], matrix.indices[kept], starts), shape=matrix.shape)
 
 
 def _recent_items(log: TrainingLog, history: int) -> sparse.csr_matrix:

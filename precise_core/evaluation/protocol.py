@@ -54,7 +54,7 @@ class EvaluationTask:
 
     Attributes:
         as_of: End of training, start of the truth.
-        truth: Items of the test period, bool CSR [U, N] (``references.pair_matrix``).
+        truth: Items of the test period, bool CSR [U, N] (``pair_matrix``).
         history: Items the user had before, bool CSR [U, N]; `new` removes them, `repeat` keeps only them.
         candidates_N: Mask of the items that may be recommended for the task.
         groups: Masks [N] by name (``groups.item_groups``).

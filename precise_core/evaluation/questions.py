@@ -25,9 +25,9 @@ from precise_core.evaluation.references import (
     OwnHistory,
     Scorer,
     TrainingLog,
-    pair_matrix,
 )
 from precise_core.evaluation.simple_references import build_references
+from precise_core.recommendations.neighbours import pair_matrix
 from precise_core.sequences.config import LEAVE_ONE_OUT, WindowsConfig
 from schemas import columns as c
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from precise_core.errors import ConfigError
+from precise_core.recommendations.neighbours import pair_matrix
 
 SECONDS_PER_DAY = 86_400
 
@@ -44,13 +45,6 @@ class TrainingLog:
     def matrix(self) -> sparse.csr_matrix:
         """Which user had which item, bool [U, N]."""
         return pair_matrix(self.user_rows_E, self.item_rows_E, self.users, self.items)
-
-
-def pair_matrix(user_rows: np.ndarray, item_rows: np.ndarray, users: int, items: int) -> sparse.csr_matrix:
-    """Distinct (user, item) pairs as a bool CSR matrix [users, items]; truth and history are given this way."""
-    pairs = np.unique(np.asarray(user_rows, np.int64) * items + np.asarray(item_rows, np.int64))
-    ones = np.ones(len(pairs), bool)
-    return sparse.csr_matrix((ones, (pairs // items, pairs % items)), shape=(users, items))
 
 
 def recent_counts(log: TrainingLog, days: float, as_of_seconds: int) -> np.ndarray:

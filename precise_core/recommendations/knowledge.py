@@ -19,11 +19,12 @@ from scipy import sparse
 from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.recommendations.batches import UserBlock, user_blocks
 from precise_core.recommendations.config import RecommendationsConfig
+from precise_core.recommendations.ease import ease_neighbours
 from precise_core.recommendations.fact_parts import NEWEST, OLDEST, PART_COLUMNS, PLACE, SUMS, item_facts, part
-from precise_core.recommendations.history import tally
+from precise_core.recommendations.history import UserEvents, tally
 from precise_core.recommendations.item_facts import ItemFacts
 from precise_core.recommendations.names import BASKETS, EASE, NEIGHBOURS
-from precise_core.recommendations.neighbours import Cooccurrence, baskets, ease, pairs, placed
+from precise_core.recommendations.neighbours import Cooccurrence, baskets, pair_matrix, placed
 from precise_core.recommendations.point_in_time import PointInTime, Similarities
 from precise_core.recommendations.sources import profiles
 from precise_core.sequences.build import user_histories
@@ -157,17 +158,16 @@ def similar_items(
     """Item to item by source: co-occurrence of users and of baskets, and EASE; of the sources that are on."""
     events, found = sample.events, {}
     newest = events.newest(config.pair_events)
-    had = {
-        NEIGHBOURS: lambda: pairs(newest.user_rows_E, newest.item_rows_E, events.users, events.items),
-        BASKETS: lambda: baskets(newest),
-    }
-    for source, matrix in had.items():
+    for source, had in ((NEIGHBOURS, _had), (BASKETS, baskets)):
         if config.k_of(source):
-            found[source] = cooccurrence(spark, matrix(), config.shrinkage, config.neighbours)
+            found[source] = cooccurrence(spark, had(newest), config.shrinkage, config.neighbours)
     if config.k_of(EASE):
-        everything = pairs(events.user_rows_E, events.item_rows_E, events.users, events.items)
-        found[EASE] = ease(everything, config.ease_items, config.ease_penalty, config.neighbours)
+        found[EASE] = ease_neighbours(_had(events), config.ease_items, config.ease_penalty, config.neighbours)
     return found
+
+
+def _had(events: UserEvents) -> sparse.csr_matrix:
+    return pair_matrix(events.user_rows_E, events.item_rows_E, events.users, events.items)
 
 
 def cooccurrence(

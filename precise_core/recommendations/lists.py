@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from precise_core.errors import SchemaError
+from precise_core.recall.merge import numbered
 from schemas import columns as c
 from schemas.recommendations import FEATURE_NAMES
 
@@ -92,7 +93,7 @@ class CandidateLists:
         lists = self.list_rows_C[rows]
         order = np.lexsort((np.arange(len(rows)), -scores_C[rows], lists))
         rows, lists = rows[order], lists[order]
-        places = np.arange(len(rows)) - np.searchsorted(lists, lists)
+        places = numbered(lists) - 1
         gains = np.where(places < k, self.labels_C[rows] / np.log2(places + 2), 0)
         ideal = np.cumsum(1 / np.log2(np.arange(k) + 2))
         positives_L = self._positives(repeat)

@@ -17,20 +17,26 @@ def baskets(events: UserEvents) -> sparse.csr_matrix:
     """What users had at one instant, bool [R, N]; of one item alone too, which makes it less like any other."""
     starts = (np.diff(events.user_rows_E, prepend=-1) != 0) | (np.diff(events.ages_E, prepend=-1.0) != 0)
     basket_E = np.cumsum(starts) - 1
-    return pairs(basket_E, events.item_rows_E, int(basket_E[-1]) + 1 if len(basket_E) else 0, events.items)
+    return pair_matrix(basket_E, events.item_rows_E, int(basket_E[-1]) + 1 if len(basket_E) else 0, events.items)
 
 
-def pairs(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> sparse.csr_matrix:
-    """Distinct pairs as a bool matrix with sorted indices."""
-    keys = np.unique(rows.astype(np.int64) * width + columns)
+def pair_matrix(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> sparse.csr_matrix:
+    """Distinct pairs, of a user and an item say, as a bool CSR matrix [height, width] with sorted indices."""
+    keys = np.unique(np.asarray(rows, np.int64) * width + np.asarray(columns, np.int64))
     shape = (height, width)
     return sparse.csr_matrix((np.ones(len(keys), bool), (keys // width, keys % width)), shape=shape)
 
 
 class Cooccurrence:
-    """s(i, j) = |R_i and R_j| / (sqrt(|R_i| |R_j|) + shrinkage), R_i = rows of ``had_RN`` with item i."""
+    """s(i, j) = |R_i and R_j| / (sqrt(|R_i| |R_j|) + shrinkage), R_i = rows of ``had_RN`` with item i.
 
-    def __init__(self, had_RN: sparse.csr_matrix, shrinkage: float, neighbours: int) -> None:
+    ``with_itself``: an item is among its own neighbours.
+    """
+
+    def __init__(
+        self, had_RN: sparse.csr_matrix, shrinkage: float, neighbours: int, *, with_itself: bool = False
+    ) -> None:
+        self._with_itself = with_itself
         self._had, self._neighbours, self._shrinkage = had_RN.astype(np.float32), neighbours, np.float32(shrinkage)
         self._by_item = self._had.T.tocsr()
         self._root_N = np.sqrt(np.diff(self._by_item.indptr)).astype(np.float32)
@@ -41,35 +47,22 @@ class Cooccurrence:
         return np.flatnonzero(self._root_N)
 
     def near(self, seeds: np.ndarray) -> sparse.csr_matrix:
-        """The most similar other items of some items, float32 [seeds, N]; equal similarities are kept by row."""
+        """The most similar items of some items, float32 [seeds, N]; equal similarities are kept by row."""
         starts = range(0, len(seeds), _BLOCK_ROWS)
         blocks = [self._block(seeds[start : start + _BLOCK_ROWS]) for start in starts]
-        return sparse.vstack(blocks, format="csr") if blocks else _nothing(0, self._had.shape[1])
+        return (
+            sparse.vstack(blocks, format="csr")
+            if blocks
+            else sparse.csr_matrix((0, self._had.shape[1]), dtype=np.float32)
+        )
 
     def _block(self, seeds: np.ndarray) -> sparse.csr_matrix:
         common = (self._by_item[seeds] @ self._had).tocsr()
         common.sort_indices()
         seed_of = seeds[entry_rows(common)]
         common.data /= self._root_N[seed_of] * self._root_N[common.indices] + self._shrinkage
-        return largest(entries(common, seed_of != common.indices), self._neighbours)
-
-
-def ease(had_RN: sparse.csr_matrix, items: int, penalty: float, neighbours: int) -> sparse.csr_matrix:
-    """EASE (Steck 2019, https://arxiv.org/abs/1905.03375) of the ``items`` most frequent items, float32 [N, N].
-
-    B = I - P diag(1 / diag(P)) with P = (X'X + penalty I)^-1; of each row the ``neighbours`` largest positive weights.
-    """
-    width = had_RN.shape[1]
-    counts = np.bincount(had_RN.indices, minlength=width)
-    top = np.sort(np.argsort(-counts, kind="stable")[: min(items, int((counts > 0).sum()))])
-    had = had_RN[:, top].astype(np.float32)
-    gram = (had.T @ had).toarray()
-    gram[np.diag_indices_from(gram)] += np.float32(penalty)
-    inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)
-    weights[np.diag_indices_from(weights)] = 0
-    kept = largest(sparse.csr_matrix(np.maximum(weights, 0)), neighbours)
-    return placed(sparse.csr_matrix((kept.data, top[kept.indices], kept.indptr), shape=(len(top), width)), top)
+        others = common if self._with_itself else entries(common, seed_of != common.indices)
+        return largest(others, self._neighbours)
 
 
 def largest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
@@ -104,7 +97,3 @@ def placed(matrix: sparse.csr_matrix, rows: np.ndarray) -> sparse.csr_matrix:
     lengths_N[rows] = np.diff(matrix.indptr)
     indptr = np.concatenate([[0], np.cumsum(lengths_N)])
     return sparse.csr_matrix((matrix.data, matrix.indices, indptr), shape=(items, items))
-
-
-def _nothing(rows: int, items: int) -> sparse.csr_matrix:
-    return sparse.csr_matrix((rows, items), dtype=np.float32)

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from precise_core import artefacts
 from precise_core.publication.night import published_checkpoint, published_index, published_tasks, published_vectors
+from precise_core.recall.merge import numbered
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
 from precise_core.recommendations.point_in_time import PointInTime
@@ -117,7 +118,7 @@ def neighbour_rows(job: Job, near: Mapping[str, sparse.csr_matrix], catalog: Cat
         seeds = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
         order = np.lexsort((matrix.indices, -matrix.data, seeds))
         seeds, items = seeds[order], matrix.indices[order]
-        ranks = np.arange(len(order)) - np.searchsorted(seeds, seeds) + 1
+        ranks = numbered(seeds)
         columns = {
             c.SOURCE: pa.array([source] * len(order), pa.string()),
             c.ITEM_ID: catalog.item_ids_N.take(pa.array(seeds)),

@@ -9,9 +9,9 @@ from collections import Counter
 
 import numpy as np
 
+from precise_core.recall.merge import numbered
 from precise_core.recommendations.config import ListConfig
-
-_MAY = {"allow": (False, True), "exclude": (False,), "only": (True,)}
+from precise_core.recommendations.lists import REPEATS
 
 
 def listed(
@@ -31,13 +31,14 @@ def listed(
     hold too few new items, repeats give way from the end, and what they kept off the list has their place: no list
     gets shorter by that.
     """
-    rows = np.flatnonzero(np.isin(is_repeat_C, _MAY[policy.repeat]))
+    repeat = REPEATS[policy.repeat]
+    rows = np.arange(len(scores_C)) if repeat is None else np.flatnonzero(is_repeat_C == repeat)
     rows = rows[np.lexsort((item_rows_C[rows], -scores_C[rows], user_rows_C[rows]))]
     if policy.max_per_category is not None or policy.max_per_text is not None or policy.min_new_share > 0:
         ends = np.flatnonzero(np.diff(user_rows_C[rows])) + 1
         of_users = [_chosen(own, is_repeat_C, categories_C, texts_C, policy, k) for own in np.split(rows, ends)]
         rows = np.array([row for own in of_users for row in own], np.int64)
-    ranks = _number_within(user_rows_C[rows])
+    ranks = numbered(user_rows_C[rows])
     return rows[ranks <= k], ranks[ranks <= k]
 
 
@@ -76,13 +77,3 @@ def _chosen(
     for row in late:
         place(row)
     return chosen
-
-
-def _number_within(*keys: np.ndarray) -> np.ndarray:
-    """1, 2, 3 ... among the rows with the same keys, in their order."""
-    order = np.lexsort(keys[::-1])
-    stacked = np.stack([key[order] for key in keys])
-    starts = np.flatnonzero(np.append(True, (stacked[:, 1:] != stacked[:, :-1]).any(axis=0))[: len(order)])
-    numbers = np.empty(len(order), np.int64)
-    numbers[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order)))) + 1
-    return numbers

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
+from precise_core.recall.merge import numbered
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.history import HALF_LIVES, Tally, UserEvents, pair_keys, positions_in, split_keys
 from precise_core.recommendations.item_facts import ItemFacts
@@ -165,8 +166,7 @@ def _best(scores_BN: sparse.csr_matrix, allowed_N: np.ndarray, k: int) -> Ranked
     top = largest(entries(scores_BN, is_candidate), k)
     user_rows = entry_rows(top)
     order = np.lexsort((top.indices, -top.data, user_rows))
-    ranks = np.arange(len(order)) - np.searchsorted(user_rows, user_rows) + 1
-    return Ranked(user_rows, top.indices[order].astype(np.int64), ranks)
+    return Ranked(user_rows, top.indices[order].astype(np.int64), numbered(user_rows))
 
 
 def _nearest(lists: Mapping[str, Ranked], cap: int) -> np.ndarray:
@@ -178,8 +178,7 @@ def _nearest(lists: Mapping[str, Ranked], cap: int) -> np.ndarray:
     np.minimum.at(best_C, place, ranks)
     users_C, _ = split_keys(keys_C)
     order = np.lexsort((best_C, users_C))
-    places = np.arange(len(order)) - np.searchsorted(users_C, users_C)
-    return keys_C[np.sort(order[places < cap])]
+    return keys_C[np.sort(order[numbered(users_C) <= cap])]
 
 
 def _ranks_at(ranked: Ranked, keys_C: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from rectools.models import EASEModel
 from scipy import sparse
 
 from precise_core.errors import ConfigError, ModelError
-from precise_core.evaluation.ease import Ease, ease_weights, frequent_items
+from precise_core.evaluation.ease import Ease
+from precise_core.recommendations.ease import ease_weights, frequent_items
 from tests.evaluation.small_logs import ITEMS, USERS, Rows, events, had_by, make_log
 
 
@@ -40,7 +41,7 @@ def test_ease_is_a_ridge_regression_of_each_item_on_the_others(rows: Rows, penal
 
 def test_weights_are_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     had = (np.random.default_rng(3).random((50, 23)) < 0.2).astype(np.float32)
-    monkeypatch.setattr("precise_core.evaluation.ease._BLOCK_ROWS", 5)
+    monkeypatch.setattr("precise_core.recommendations.ease._BLOCK_ROWS", 5)
     weights = ease_weights(sparse.csr_matrix(had), 2.0)
     np.testing.assert_allclose(weights, ridge_by_column(had.astype(float), 2.0), rtol=1e-4, atol=1e-6)
     assert not weights.diagonal().any()

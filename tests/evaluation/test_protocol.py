@@ -22,9 +22,10 @@ from precise_core.evaluation.protocol import (
     evaluate_lists,
     evaluate_ranking,
 )
-from precise_core.evaluation.references import MostPopular, TrainingLog, pair_matrix
+from precise_core.evaluation.references import MostPopular, TrainingLog
 from precise_core.evaluation.systems import EmbeddingScorer
 from precise_core.experiments.seeds import compare_over_seeds, figures_over_seeds, spread_over_seeds
+from precise_core.recommendations.neighbours import pair_matrix
 from schemas import EVALUATION_METRICS
 from tests.evaluation.impression_metrics import auc, gauc, log_loss
 

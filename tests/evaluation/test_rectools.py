@@ -15,7 +15,7 @@ from rectools.metrics import NDCG, CatalogCoverage, HitRate, MeanInvUserFreq, Re
 
 from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.protocol import EvaluationResult, EvaluationTask, MetricKey, evaluate_ranking
-from precise_core.evaluation.references import pair_matrix
+from precise_core.recommendations.neighbours import pair_matrix
 
 USERS, ITEMS = 200, 40
 KS = (1, 5, 10)

@@ -14,8 +14,9 @@ from precise_core.errors import ConfigError
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig
 from precise_core.evaluation.metrics import top_k_rows
 from precise_core.evaluation.names import EASE, ITEM_KNN, LAST_ITEM_KNN, SIMPLE_REFERENCES, TIFU_KNN, USER_KNN
-from precise_core.evaluation.references import MostPopular, OwnDecayed, OwnHistory, PersonalFrequency, pair_matrix
+from precise_core.evaluation.references import MostPopular, OwnDecayed, OwnHistory, PersonalFrequency
 from precise_core.evaluation.simple_references import build_references
+from precise_core.recommendations.neighbours import pair_matrix
 from tests.evaluation.small_logs import DAY, ITEMS, USERS, Rows, events, make_log
 
 

@@ -8,8 +8,8 @@ import torch
 
 from precise_core.errors import NothingToLearnError, TrainingError
 from precise_core.evaluation.config import LightGCNConfig
-from precise_core.evaluation.references import pair_matrix
 from precise_core.experiments.lightgcn import LightGCN, adjacency, train_lightgcn
+from precise_core.recommendations.neighbours import pair_matrix
 
 USERS, ITEMS, GROUPS = 60, 40, 4
 SMALL = LightGCNConfig(width=8, layers=2, epochs=8, batch_size=256, learning_rate=0.02)

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.overlap import OVERLAP, UNIQUE_HIT_RATE, source_figures
 from precise_core.evaluation.protocol import EvaluationTask
-from precise_core.evaluation.references import pair_matrix
 from precise_core.experiments.recall_table import merged_lists
 from precise_core.recall.config import RecallConfig
 from precise_core.recall.merge import merged_ranks
+from precise_core.recommendations.neighbours import pair_matrix
 
 Lists = list[list[int]]  # items of one user by source, best first
 

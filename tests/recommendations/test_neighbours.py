@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import sparse
 
-from precise_core.recommendations.neighbours import Cooccurrence, baskets, ease, largest, pairs, placed
+from precise_core.recommendations.ease import ease_neighbours
+from precise_core.recommendations.neighbours import Cooccurrence, baskets, largest, pair_matrix, placed
 from tests.recommendations.world import DAY, INSTANT, block
 
 _HAD = arrays(bool, st.tuples(st.integers(1, 8), st.integers(1, 7)))
@@ -46,11 +47,11 @@ def test_seeds_in_blocks_are_the_seeds_at_once() -> None:
 
 
 def test_nobody_had_anything() -> None:
-    nothing = pairs(np.array([], int), np.array([], int), 0, 5)
+    nothing = pair_matrix(np.array([], int), np.array([], int), 0, 5)
     together = Cooccurrence(nothing, 1.0, 5)
     assert together.near(together.seeds).shape == (0, 5)
     assert placed(together.near(together.seeds), together.seeds).nnz == 0
-    assert ease(nothing, 10, 1.0, 5).shape == (5, 5)
+    assert ease_neighbours(nothing, 10, 1.0, 5).shape == (5, 5)
     assert baskets(block({"u": []}).events).shape[0] == 0
 
 
@@ -58,7 +59,7 @@ def test_nobody_had_anything() -> None:
 @given(_HAD, st.sampled_from([0.5, 5.0, 200.0]))
 def test_ease_solves_the_ridge_problem_with_a_zero_diagonal(had: np.ndarray, penalty: float) -> None:
     """Column j of the weights is the ridge regression of item j on all others; negative weights are left out."""
-    found = ease(sparse.csr_matrix(had), 100, penalty, 100).toarray()
+    found = ease_neighbours(sparse.csr_matrix(had), 100, penalty, 100).toarray()
     x = had.astype(np.float64)
     for item in range(had.shape[1]):
         others = np.array([other for other in range(had.shape[1]) if other != item], int)
@@ -71,9 +72,9 @@ def test_ease_solves_the_ridge_problem_with_a_zero_diagonal(had: np.ndarray, pen
 def test_ease_knows_the_most_frequent_items_alone_and_keeps_their_best() -> None:
     random = np.random.default_rng(0)
     had = random.random((50, 9)) < np.linspace(0.1, 0.9, 9)
-    found = ease(sparse.csr_matrix(had), 4, 1.0, 2).toarray()
+    found = ease_neighbours(sparse.csr_matrix(had), 4, 1.0, 2).toarray()
     top = np.sort(np.argsort(-had.sum(axis=0), kind="stable")[:4])
-    whole = ease(sparse.csr_matrix(had[:, top]), 4, 1.0, 4).toarray()
+    whole = ease_neighbours(sparse.csr_matrix(had[:, top]), 4, 1.0, 4).toarray()
     assert set(np.flatnonzero(found.any(axis=1))) <= set(top)
     for place, item in enumerate(top):
         best = sorted(range(4), key=lambda other: -whole[place, other])[:2]

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from precise_core.recommendations.batches import CandidateMaker, TaskCandidates, UserBlock
 from precise_core.recommendations.config import RecommendationsConfig
+from precise_core.recommendations.ease import ease_neighbours
 from precise_core.recommendations.fact_parts import item_facts, part
 from precise_core.recommendations.history import tally
 from precise_core.recommendations.item_facts import ItemFacts
 from precise_core.recommendations.names import BASKETS, EASE, NEIGHBOURS, SOURCES
-from precise_core.recommendations.neighbours import Cooccurrence, baskets, ease, pairs, placed
+from precise_core.recommendations.neighbours import Cooccurrence, baskets, pair_matrix, placed
 from precise_core.recommendations.point_in_time import PointInTime, Similarities
 from precise_core.recommendations.sources import profiles
 from precise_core.sequences.chunks import TASK_BITS
@@ -63,8 +64,8 @@ def known(
     """What is known before the instant; the first half of the users is the sample."""
     events = block(histories, items=items).events
     own = tally(events, events.item_rows_E)
-    had = pairs(own.user_rows_P, own.things_P, events.users, items)
-    near = {EASE: ease(had, settings.ease_items, settings.ease_penalty, settings.neighbours)}
+    had = pair_matrix(own.user_rows_P, own.things_P, events.users, items)
+    near = {EASE: ease_neighbours(had, settings.ease_items, settings.ease_penalty, settings.neighbours)}
     for name, of in ((NEIGHBOURS, had), (BASKETS, baskets(events))):
         together = Cooccurrence(of, settings.shrinkage, settings.neighbours)
         near[name] = placed(together.near(together.seeds), together.seeds)
