@@ -6,10 +6,11 @@ of those is, and it is said.
 Reads candidate_features. Writes a folder under <warehouse>/list_rankers.
 """
 
+from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.recommendations.learning import learn, split_lists
-from precise_core.recommendations.night import ALL_LISTS, current_ranker, put_in_use, ranker_folder
+from precise_core.recommendations.night import ALL_LISTS, current_ranker, ranker_folder
 from precise_core.run.job import Job
 from schemas import CANDIDATE_FEATURES
 from schemas import columns as c
@@ -27,7 +28,7 @@ def main(job: Job) -> None:
     except NothingToLearnError as error:
         job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else 'own history'} stays in use")
     else:
-        put_in_use(job, {ALL_LISTS: ranker.ranker_version})
+        put_rankers_in_use(job.folder, {ALL_LISTS: ranker.ranker_version}, LIST_RANKERS)
         job.artefacts[f"list_ranker:{ALL_LISTS}"] = ranker.ranker_version
     job.balance("candidates", rows_in=rows.num_rows, rows_out=rows.num_rows)
 

@@ -5,12 +5,11 @@ A variant that has nothing to learn from yet is left out; its previous model, if
 Reads ranking_features and published_models. Writes a checkpoint folder per variant under <warehouse>/rankers.
 """
 
-from precise_core.artefacts import rankers_in_use
+from precise_core.artefacts import put_rankers_in_use, rankers_in_use
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.night import (
-    put_rankers_in_use,
     ranker_folder,
     ranking_slice,
     read_slice,
@@ -39,7 +38,7 @@ def main(job: Job) -> None:
         job.metrics[f"{variant.system}/validation_log_loss"] = ranker.metrics["validation_log_loss"]
         job.say(f"{variant.system}: {ranker.ranker_version}, validation {ranker.metrics['validation_log_loss']:.4f}")
         rows, used = rows + len(data), used + len(data.split(c.TRAIN)) + len(data.split(c.VALIDATION))
-    put_rankers_in_use(job, versions)
+    put_rankers_in_use(job.folder, versions)
     job.artefacts |= {f"ranker:{system}": version for system, version in versions.items()}
     job.balance("impressions (the test split is left out)", rows_in=rows, rows_out=used, rows_rejected=rows - used)
 

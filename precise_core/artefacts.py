@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def artefacts_in_use(warehouse: str | Path) -> dict[str, str]:
     in_use = {
         "checkpoint": checkpoints_in_use(Path(warehouse) / CHECKPOINTS),
         "ranker": rankers_in_use(warehouse),
-        "list_ranker": list_rankers_in_use(warehouse),
+        "list_ranker": rankers_in_use(warehouse, LIST_RANKERS),
     }
     return {f"{kind}:{key}": version for kind, versions in in_use.items() for key, version in versions.items()}
 
@@ -77,24 +77,20 @@ def checkpoint_manifest(checkpoints: str | Path, model_version: str) -> dict[str
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
-def ranker_pointer(warehouse: str | Path) -> Path:
-    return Path(warehouse) / RANKERS / "latest.json"
+def ranker_pointer(warehouse: str | Path, folder: str = RANKERS) -> Path:
+    """The file that names the ranking models in use: of impressions, or with ``LIST_RANKERS`` of lists."""
+    return Path(warehouse) / folder / "latest.json"
 
 
-def rankers_in_use(warehouse: str | Path) -> dict[str, str]:
-    """ranker_version by system; empty where no training has had anything to learn from yet."""
-    pointer = ranker_pointer(warehouse)
+def rankers_in_use(warehouse: str | Path, folder: str = RANKERS) -> dict[str, str]:
+    """ranker_version by system, of lists under `lists`; empty where no training has had anything to learn from yet."""
+    pointer = ranker_pointer(warehouse, folder)
     return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
 
 
-def list_ranker_pointer(warehouse: str | Path) -> Path:
-    return Path(warehouse) / LIST_RANKERS / "latest.json"
-
-
-def list_rankers_in_use(warehouse: str | Path) -> dict[str, str]:
-    """`lists` -> ranker_version of the model that ranks them; empty where there has been nothing to learn from yet."""
-    pointer = list_ranker_pointer(warehouse)
-    return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
+def put_rankers_in_use(warehouse: str | Path, versions: Mapping[str, str], folder: str = RANKERS) -> None:
+    """Make these ranker_versions, by system, the ones in use, in one step."""
+    replace_file(ranker_pointer(warehouse, folder), json.dumps(dict(versions), indent=2))
 
 
 def file_sum(path: Path) -> str:
@@ -168,6 +164,24 @@ def atomic_folder(final_path: str | Path) -> Iterator[Path]:
     with draft_folder(final.parent, final.name) as draft:
         yield draft
         move_into_place(draft, final)
+
+
+def write_model(
+    out: Path, name: str, files: Mapping[str, bytes], about: Mapping[str, Any], about_file: str, version_key: str
+) -> Path:
+    """A folder `<name>-<hash of its content>` below ``out`` with the files and, as JSON, what is said about them.
+
+    The version stands in ``about_file`` under ``version_key``; nothing is left behind where it fails.
+    """
+    content = b"".join(files[file] for file in sorted(files)) + json.dumps(about, sort_keys=True).encode()
+    version = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+    with atomic_folder(out / version) as target:
+        for file, data in files.items():
+            (target / file).write_bytes(data)
+        text = json.dumps({version_key: version, **about}, indent=2, sort_keys=True)
+        (target / about_file).write_text(text + "\n", encoding="utf-8")
+        write_sums(target)
+    return out / version
 
 
 @contextmanager

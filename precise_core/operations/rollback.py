@@ -15,18 +15,17 @@ from deltalake.exceptions import DeltaError
 
 from precise_core.artefacts import (
     CHECKPOINTS,
+    FOLDERS,
     ROLLBACK_JOURNAL,
     artefact_folder,
     artefacts_in_use,
-    list_ranker_pointer,
+    put_rankers_in_use,
     ranker_pointer,
     replace_file,
     verify_sums,
 )
 from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
-from precise_core.ranking.night import put_rankers_in_use
-from precise_core.recommendations.night import put_in_use as put_list_ranker_in_use
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import Checkpoint, put_in_use, take_out_of_use
 from precise_core.warehouse.care import live_files
@@ -195,12 +194,10 @@ def restore_pointers(job: Job, state: State) -> None:
         if key.startswith("checkpoint:"):
             put_in_use(checkpoints, key.partition(":")[2], Checkpoint.open(checkpoints / version))
             job.say(f"{key}: {version}")
-    systems = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith("ranker:")}
-    if systems or ranker_pointer(job.folder).is_file():
-        put_rankers_in_use(job, systems)
-    lists = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith("list_ranker:")}
-    if lists or list_ranker_pointer(job.folder).is_file():
-        put_list_ranker_in_use(job, lists)
+    for kind in ("ranker", "list_ranker"):
+        versions = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith(f"{kind}:")}
+        if versions or ranker_pointer(job.folder, FOLDERS[kind]).is_file():
+            put_rankers_in_use(job.folder, versions, FOLDERS[kind])
 
 
 def restore_tables(job: Job, state: State) -> Sequence[str]:

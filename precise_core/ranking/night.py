@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,11 +85,6 @@ def variants(job: Job) -> list[Variant]:
 
 def ranker_folder(job: Job) -> Path:
     return job.folder / artefacts.RANKERS
-
-
-def put_rankers_in_use(job: Job, versions: dict[str, str]) -> None:
-    """Make these ranker_versions, by system, the ones in use, in one step."""
-    artefacts.replace_file(artefacts.ranker_pointer(job.folder), json.dumps(versions, indent=2))
 
 
 def current_rankers(job: Job) -> dict[str, str]:

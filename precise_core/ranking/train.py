@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from precise_core.artefacts import atomic_folder, verify_sums, write_sums
+from precise_core.artefacts import verify_sums, write_model
 from precise_core.errors import CheckpointError, NothingToLearnError, TrainingError, VersionMixError
 from precise_core.ranking.config import DCNConfig, RankerConfig
 from precise_core.ranking.data import RankingData
@@ -186,14 +185,7 @@ def _logits(model: DCN, tensors: tuple[Tensor, ...]) -> Tensor:
 def _write(model: DCN, meta: dict[str, Any], name: str, out: Path) -> RankerCheckpoint:
     """Write the folder and open it again, so that the written model is the one in use."""
     weights = save({key: tensor.contiguous() for key, tensor in model.state_dict().items()})
-    digest = hashlib.sha256(weights + json.dumps(meta, sort_keys=True).encode()).hexdigest()[:12]
-    version = f"{name}-{digest}"
-    with atomic_folder(out / version) as target:
-        (target / _WEIGHTS_FILE).write_bytes(weights)
-        text = json.dumps({"ranker_version": version, **meta}, indent=2, sort_keys=True)
-        (target / _META_FILE).write_text(text + "\n", encoding="utf-8")
-        write_sums(target)
-    return RankerCheckpoint.open(out / version)
+    return RankerCheckpoint.open(write_model(out, name, {_WEIGHTS_FILE: weights}, meta, _META_FILE, "ranker_version"))
 
 
 def _require_learnable(train: RankingData, validation: RankingData, use_vectors: bool) -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from precise_core.recommendations.config import ListConfig
 from precise_core.recommendations.lists import REPEATS, CandidateLists
 from precise_core.recommendations.orders import ORDERS, order_scores
 
 PREVIOUS = "previous"
-_NEWTON_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,13 @@ def calibrate(scores_C: np.ndarray, labels_C: np.ndarray) -> tuple[float, float]
     if scale <= 1e-9 * abs(center):  # all scores are one
         scale = 1.0
     x = np.stack([(scores_C - center) / scale, np.ones(len(scores_C))], axis=1)
-    weights = np.array([1.0, np.log(max(positives, 1) / max(len(labels_C) - positives, 1))])
+    start = np.array([1.0, np.log(max(positives, 1) / max(len(labels_C) - positives, 1))])
 
-    def loss(weights: np.ndarray) -> float:
-        return float(np.logaddexp(0, x @ weights).sum() - targets @ (x @ weights))
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        z = x @ weights
+        return float((np.logaddexp(0, z) - targets * z).mean()), x.T @ (expit(z) - targets) / len(z)
 
-    for _ in range(_NEWTON_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
-        gradient = x.T @ (p - targets)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-6 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        while loss(weights - step) > loss(weights) and np.abs(step).max() >= 1e-8:
-            step /= 2  # where few were taken and are told apart well, a whole step is too far
-        weights -= step
-        if np.abs(step).max() < 1e-8:
-            break
+    weights = minimize(loss, start, jac=True, method="BFGS").x
     slope = float(weights[0]) / scale
     return slope, float(weights[1]) - slope * center
 

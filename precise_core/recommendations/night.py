@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -209,10 +208,5 @@ def ranker_folder(job: Job) -> Path:
 
 def current_ranker(job: Job) -> PublishedRanker | None:
     """The ranking model of lists in use; None where nothing has been learned yet."""
-    version = artefacts.list_rankers_in_use(job.folder).get(ALL_LISTS)
+    version = artefacts.rankers_in_use(job.folder, artefacts.LIST_RANKERS).get(ALL_LISTS)
     return PublishedRanker.open(ranker_folder(job) / version) if version else None
-
-
-def put_in_use(job: Job, versions: Mapping[str, str]) -> None:
-    """Make this ranker_version of ``ALL_LISTS`` the one in use, or none."""
-    artefacts.replace_file(artefacts.list_ranker_pointer(job.folder), json.dumps(dict(versions), indent=2))

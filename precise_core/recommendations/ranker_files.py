@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save
 
-from precise_core.artefacts import atomic_folder, verify_sums, write_sums
+from precise_core.artefacts import verify_sums, write_model
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
 from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
@@ -124,12 +123,4 @@ def write_ranker(
         "figures": figures,
         "about": about,
     }
-    content = b"".join(files[name] for name in sorted(files)) + json.dumps(meta, sort_keys=True).encode()
-    version = f"lists-{hashlib.sha256(content).hexdigest()[:12]}"
-    with atomic_folder(out / version) as target:
-        for name, weights in files.items():
-            (target / name).write_bytes(weights)
-        text = json.dumps({"ranker_version": version, **meta}, indent=2, sort_keys=True)
-        (target / _META_FILE).write_text(text + "\n", encoding="utf-8")
-        write_sums(target)
-    return PublishedRanker.open(out / version)
+    return PublishedRanker.open(write_model(out, "lists", files, meta, _META_FILE, "ranker_version"))

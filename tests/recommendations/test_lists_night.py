@@ -13,7 +13,7 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from precise_core import consume
-from precise_core.artefacts import list_rankers_in_use
+from precise_core.artefacts import LIST_RANKERS, rankers_in_use
 from precise_core.errors import DataError
 from schemas import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
 from schemas import columns as c
@@ -127,14 +127,14 @@ def test_popular_items_are_counted_as_pandas_counts_them(after: tuple[Path, str]
 
 def test_the_same_night_again_changes_nothing(after: tuple[Path, str]) -> None:
     warehouse, _ = after
-    before, ranker = table(warehouse, "recommendations"), list_rankers_in_use(warehouse)
+    before, ranker = table(warehouse, "recommendations"), rankers_in_use(warehouse, LIST_RANKERS)
     run_all(warehouse)
     again = table(warehouse, "recommendations")
     key = [c.USER_ID, c.TASK, c.LIST, c.RANK]
     pd.testing.assert_frame_equal(
         *(found.sort_values(key, ignore_index=True)[[*key, c.ITEM_ID]] for found in (before, again))
     )
-    assert ranker.keys() == list_rankers_in_use(warehouse).keys()
+    assert ranker.keys() == rankers_in_use(warehouse, LIST_RANKERS).keys()
 
 
 def test_readers_get_a_list_for_everybody(night: Path) -> None:
@@ -159,7 +159,7 @@ def bare(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_log_with_nothing_to_learn_from_gets_simple_lists(bare: Path) -> None:
-    assert list_rankers_in_use(bare) == {}
+    assert rankers_in_use(bare, LIST_RANKERS) == {}
     own = table(bare, "recommendations")
     assert set(own[own[c.USER_ID] != c.ANYBODY][c.MODEL_VERSION]) == {"own_and_similar_users"}
 
