@@ -9,18 +9,20 @@ Reads events, items and item_vocabulary. Writes candidate_features.
 from precise_core.command import command
 from precise_core.recommendations.knowledge import known_at
 from precise_core.recommendations.night import (
+    balance_users,
     catalog_of,
     feature_rows,
     gather,
     learners,
-    micros,
     past_instant,
     shipped_without_models,
 )
 from precise_core.recommendations.spark import training_rows
 from precise_core.run.job import Job
+from precise_core.warehouse.instants import micros
 from precise_core.warehouse.spark_errors import worker_errors
 from schemas import CANDIDATE_FEATURES
+from schemas import columns as c
 
 
 @command()
@@ -29,11 +31,12 @@ def main(job: Job) -> None:
     when = past_instant(job, log)
     with worker_errors():
         histories = log.histories().persist()
-        (known,) = known_at(job.spark, histories, log, catalog_of(log), [micros(when)])
-        rows = training_rows(learners(histories, job), shipped_without_models(job, known, log), job.settings.seed)
-        written = job.write(CANDIDATE_FEATURES, feature_rows(rows, log, when, None))
+        known = known_at(job.spark, histories, log, catalog_of(log), micros(when))
+        chosen = learners(histories, job)
+        rows = training_rows(chosen, shipped_without_models(job, known, log), job.settings.seed)
+        job.write(CANDIDATE_FEATURES, feature_rows(rows, log, when, None))
+        balance_users(job, CANDIDATE_FEATURES, chosen.select(c.USER_ID))
         histories.unpersist()
-    job.balance("candidates", rows_in=written, rows_out=written)
 
 
 if __name__ == "__main__":

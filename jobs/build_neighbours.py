@@ -8,8 +8,9 @@ Reads events, items and item_vocabulary. Writes item_neighbours.
 from precise_core.command import command
 from precise_core.recommendations.batches import UserBlock
 from precise_core.recommendations.knowledge import read_sample, similar_items
-from precise_core.recommendations.night import catalog_of, gather, micros, neighbour_rows
+from precise_core.recommendations.night import catalog_of, gather, neighbour_rows
 from precise_core.run.job import Job
+from precise_core.warehouse.instants import micros
 from precise_core.warehouse.spark_errors import worker_errors
 from schemas import ITEM_NEIGHBOURS
 

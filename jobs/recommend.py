@@ -7,10 +7,10 @@ user_embeddings, the published indexes and the ranking model of lists in use. Wr
 from precise_core.command import command
 from precise_core.recommendations.knowledge import known_at
 from precise_core.recommendations.night import (
+    balance_users,
     catalog_of,
     current_ranker,
     gather,
-    micros,
     recommendation_rows,
     shipped_with_models,
     stored_neighbours,
@@ -18,8 +18,10 @@ from precise_core.recommendations.night import (
 )
 from precise_core.recommendations.spark import recommended, with_vectors
 from precise_core.run.job import Job
+from precise_core.warehouse.instants import micros
 from precise_core.warehouse.spark_errors import worker_errors
 from schemas import RECOMMENDATIONS
+from schemas import columns as c
 
 
 @command()
@@ -30,14 +32,15 @@ def main(job: Job) -> None:
     with worker_errors():
         histories, catalog = log.histories().persist(), catalog_of(log)
         near = stored_neighbours(job, len(catalog))
-        (known,) = known_at(job.spark, histories, log, catalog, [micros(log.end)], near)
+        known = known_at(job.spark, histories, log, catalog, micros(log.end), near)
         sent, vectors = shipped_with_models(job, known, log)
         lists = recommended(with_vectors(histories, vectors), sent, ranker.folder if ranker else None, job.spark)
         others = without_history(job, known, log, histories)
         rows = recommendation_rows(lists.unionByName(others), log)
-        written = job.write(RECOMMENDATIONS, rows)
+        job.write(RECOMMENDATIONS, rows)
+        expected = histories.select(c.USER_ID).unionByName(others.select(c.USER_ID).distinct())
+        balance_users(job, RECOMMENDATIONS, expected)
         histories.unpersist()
-    job.balance("recommendations", rows_in=written, rows_out=written)
 
 
 if __name__ == "__main__":

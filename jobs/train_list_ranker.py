@@ -30,7 +30,7 @@ def main(job: Job) -> None:
     else:
         put_rankers_in_use(job.folder, {ALL_LISTS: ranker.ranker_version}, LIST_RANKERS)
         job.artefacts[f"list_ranker:{ALL_LISTS}"] = ranker.ranker_version
-    job.balance("candidates", rows_in=rows.num_rows, rows_out=rows.num_rows)
+    job.balance("candidates", rows_in=rows.num_rows, rows_out=len(train.labels_C) + len(held_out.labels_C))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from precise_core.warehouse.tables import Warehouse
 from schemas import TABLES
+from schemas import columns as c
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "conf" / "synthetic.yaml"
@@ -34,6 +37,19 @@ def copy_of(warehouse: Path, target: Path) -> Path:
     """A warehouse of one's own to break; the tables and their history come along."""
     shutil.copytree(warehouse, target)
     return target
+
+
+def with_newcomers(warehouse: Path, gone: str, newcomer: str) -> None:
+    """Delete an item and show the newcomer something; `later` is shown something at the very instant of the night."""
+    items = arrow_table(warehouse, "items")
+    is_deleted = pa.array([item == gone for item in items[c.ITEM_ID].to_pylist()])
+    changed = items.set_column(items.schema.get_field_index(c.IS_DELETED), items.field(c.IS_DELETED), is_deleted)
+    write_deltalake(str(warehouse / "tables" / "items"), changed, mode="overwrite")
+    impressions = arrow_table(warehouse, "impressions")
+    shown = impressions.slice(0, 1).to_pylist()[0] | {c.IMPRESSION_ID: "new", c.USER_ID: newcomer}
+    later = shown | {c.IMPRESSION_ID: "later", c.USER_ID: "later", c.IMPRESSION_TS: datetime(2024, 2, 20, tzinfo=UTC)}
+    rows = pa.Table.from_pylist([shown, later], schema=impressions.schema)
+    write_deltalake(str(warehouse / "tables" / "impressions"), rows, mode="append")
 
 
 def arrow_table(warehouse: Path, name: str) -> pa.Table:

@@ -13,7 +13,7 @@ from precise_core.recommendations.history import UserEvents, tally
 from precise_core.recommendations.item_facts import FIRST_TIME_DAYS, POPULAR_DAYS, ItemFacts
 from schemas import columns as c
 
-PLACE = "place"  # which of the instants and tasks a part is of
+TASK_BIT = "task_bit"  # which task a part is of
 OLDEST, NEWEST = "first_age_N", "last_age_N"
 SUMS = (
     *("events_N", "users_N", "repeaters_N"),
@@ -21,18 +21,18 @@ SUMS = (
     *(f"first_time_{days}" for days in FIRST_TIME_DAYS),
 )
 PART_COLUMNS = ", ".join(
-    [f"{PLACE} int", f"{c.ITEM_INDEX} int", *(f"{name} double" for name in (*SUMS, OLDEST, NEWEST))]
+    [f"{TASK_BIT} int", f"{c.ITEM_INDEX} int", *(f"{name} double" for name in (*SUMS, OLDEST, NEWEST))]
 )
 
 
-def part(place: int, block: UserBlock, bit: int) -> pa.RecordBatch:
+def part(block: UserBlock, bit: int) -> pa.RecordBatch:
     """What the users of a block add to the facts of the task of ``bit``: a row per item that any of them had."""
     events = block.of_task(bit)
     rows, at_E = np.unique(events.item_rows_E, return_inverse=True)
     counts = _counts(UserEvents(events.users, events.items, events.user_rows_E, at_E, events.ages_E), len(rows))
-    columns = [pa.array(np.full(len(rows), place, np.int32)), pa.array(rows.astype(np.int32))]
+    columns = [pa.array(np.full(len(rows), bit, np.int32)), pa.array(rows.astype(np.int32))]
     columns += [pa.array(counts[name]) for name in (*SUMS, OLDEST, NEWEST)]
-    return pa.RecordBatch.from_arrays(columns, names=[PLACE, c.ITEM_INDEX, *SUMS, OLDEST, NEWEST])
+    return pa.RecordBatch.from_arrays(columns, names=[TASK_BIT, c.ITEM_INDEX, *SUMS, OLDEST, NEWEST])
 
 
 def _counts(events: UserEvents, items: int) -> dict[str, np.ndarray]:
@@ -56,7 +56,7 @@ def _counts(events: UserEvents, items: int) -> dict[str, np.ndarray]:
 
 
 def item_facts(parts: pa.Table, items: int, allowed_N: np.ndarray) -> ItemFacts:
-    """The facts of one place, from its parts summed by item."""
+    """The facts of one task, from its parts summed by item."""
     rows = parts[c.ITEM_INDEX].to_numpy()
 
     def whole(name: str, missing: float = 0.0) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.recommendations.batches import UserBlock, user_blocks
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.ease import ease_neighbours
-from precise_core.recommendations.fact_parts import NEWEST, OLDEST, PART_COLUMNS, PLACE, SUMS, item_facts, part
+from precise_core.recommendations.fact_parts import NEWEST, OLDEST, PART_COLUMNS, SUMS, TASK_BIT, item_facts, part
 from precise_core.recommendations.history import UserEvents, tally
 from precise_core.recommendations.item_facts import ItemFacts
 from precise_core.recommendations.names import BASKETS, EASE, NEIGHBOURS
@@ -28,6 +28,7 @@ from precise_core.recommendations.neighbours import Cooccurrence, baskets, pair_
 from precise_core.recommendations.point_in_time import PointInTime, Similarities
 from precise_core.recommendations.sources import profiles
 from precise_core.sequences.build import user_histories
+from precise_core.sequences.chunks import TASK_BITS
 from precise_core.vectors.shipping import ship, shipped
 from schemas import columns as c
 
@@ -118,31 +119,26 @@ def known_at(
     histories: DataFrame,
     log: Log,
     catalog: Catalog,
-    instants: Sequence[int],
+    instant: int,
     near: Mapping[str, sparse.csr_matrix] | None = None,
-) -> list[PointInTime]:
-    """What is known at each instant (microseconds), from two passes over the histories.
+) -> PointInTime:
+    """What is known at an instant (microseconds), from two passes over the histories.
 
-    ``near`` is given where the item to item similarities of the one instant are in a table already.
+    ``near`` is given where the item to item similarities of the instant are in a table already.
     """
-    facts = _facts(histories, log, catalog, instants)
-    sample = read_sample(histories, log.config.sample_users)
-    found = []
-    for instant, of_instant in zip(instants, facts, strict=True):
-        block = UserBlock(sample, instant, len(catalog))
-        similar = near if near is not None else similar_items(spark, block, log.config)
-        own = profiles(tally(block.events, block.events.item_rows_E), len(block.user_ids), len(catalog))
-        rows = {user_id: row for row, user_id in enumerate(block.user_ids)}
-        similarities = Similarities(similar, own, rows)
-        found.append(PointInTime(instant, of_instant, similarities, catalog.categories_N, catalog.texts_N))
-    return found
+    facts = _facts(histories, log, catalog, instant)
+    block = UserBlock(read_sample(histories, log.config.sample_users), instant, len(catalog))
+    own = profiles(tally(block.events, block.events.item_rows_E), len(block.user_ids), len(catalog))
+    rows = {user_id: row for row, user_id in enumerate(block.user_ids)}
+    similarities = Similarities(similar_items(spark, block, log.config) if near is None else near, own, rows)
+    return PointInTime(instant, facts, similarities, catalog.categories_N, catalog.texts_N)
 
 
 def read_sample(histories: DataFrame, users: int) -> pa.RecordBatch:
     """Histories of a fixed sample of about so many users, in this process; ordered by user."""
     total = histories.count()
     chosen = histories.where(is_sampled(users / max(total, 1)))
-    columns = [c.USER_ID, c.ITEM_INDICES, c.EVENT_TS, "task_bits"]
+    columns = [c.USER_ID, c.ITEM_INDICES, c.EVENT_TS, TASK_BITS]
     rows = chosen.select(*columns).toArrow().combine_chunks().sort_by(c.USER_ID).combine_chunks()
     return rows.to_batches()[0] if rows.num_rows else pa.RecordBatch.from_pylist([], schema=rows.schema)
 
@@ -174,6 +170,10 @@ def cooccurrence(
     spark: SparkSession, had_RN: sparse.csr_matrix, shrinkage: float, neighbours: int
 ) -> sparse.csr_matrix:
     """``neighbours.Cooccurrence`` of every item, float32 [N, N]; tasks share the seed items."""
+    seeds = np.flatnonzero(np.bincount(had_RN.indices, minlength=had_RN.shape[1]))
+    blocks = -(-len(seeds) // _SEEDS_PER_TASK)
+    if not blocks:
+        return sparse.csr_matrix((had_RN.shape[1], had_RN.shape[1]), dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="precise-pairs-") as scratch:
         folder = Path(scratch) / "pairs"
         folder.mkdir()
@@ -181,10 +181,6 @@ def cooccurrence(
         np.save(folder / "indptr.npy", had_RN.indptr)
         np.save(folder / "width.npy", had_RN.shape[1])
         name = ship(spark, folder)
-    seeds = np.flatnonzero(np.bincount(had_RN.indices, minlength=had_RN.shape[1]))
-    blocks = -(-len(seeds) // _SEEDS_PER_TASK)
-    if not blocks:
-        return sparse.csr_matrix((had_RN.shape[1], had_RN.shape[1]), dtype=np.float32)
     numbers = spark.range(0, blocks, numPartitions=blocks)
     rows = numbers.mapInArrow(_near_rows(name, shrinkage, neighbours), _NEAR).toArrow().combine_chunks()
     rows = rows.sort_by(c.ITEM_INDEX)
@@ -219,31 +215,26 @@ def _open_pairs(name: str, shrinkage: float, neighbours: int) -> Cooccurrence:
     return Cooccurrence(sparse.csr_matrix((np.ones(len(indices), bool), indices, indptr), shape), shrinkage, neighbours)
 
 
-def _facts(histories: DataFrame, log: Log, catalog: Catalog, instants: Sequence[int]) -> list[dict[str, ItemFacts]]:
-    """Facts of every task at each instant."""
+def _facts(histories: DataFrame, log: Log, catalog: Catalog, instant: int) -> dict[str, ItemFacts]:
+    """Facts of every task."""
     tasks = log.bits
-    places = [(instant, bit) for instant in instants for bit in tasks.values()]
-    parts = histories.mapInArrow(_fact_parts(places, len(catalog)), PART_COLUMNS)
+    parts = histories.mapInArrow(_fact_parts(instant, list(tasks.values()), len(catalog)), PART_COLUMNS)
     sums = [F.sum(name).alias(name) for name in SUMS]
-    whole = parts.groupBy(PLACE, c.ITEM_INDEX).agg(*sums, F.max(OLDEST).alias(OLDEST), F.min(NEWEST).alias(NEWEST))
-    rows, found = whole.toArrow(), []
-    for number, _ in enumerate(instants):
-        of_instant: dict[str, ItemFacts] = {}
-        for task, bit in tasks.items():
-            mine = rows.filter(pc.equal(rows[PLACE], number * len(tasks) + bit)).combine_chunks()
-            facts = item_facts(mine, len(catalog), np.zeros(0, bool))
-            everything = of_instant.get(ALL_TASK, facts)
-            allowed_N = ~catalog.deleted_N & ((facts.users_N > 0) | (everything.users_N == 0))
-            of_instant[task] = item_facts(mine, len(catalog), allowed_N)
-        found.append(of_instant)
+    whole = parts.groupBy(TASK_BIT, c.ITEM_INDEX).agg(*sums, F.max(OLDEST).alias(OLDEST), F.min(NEWEST).alias(NEWEST))
+    rows = whole.toArrow()
+    found: dict[str, ItemFacts] = {}
+    for task, bit in tasks.items():
+        mine = rows.filter(pc.equal(rows[TASK_BIT], bit)).combine_chunks()
+        facts = item_facts(mine, len(catalog), ~catalog.deleted_N)
+        is_foreign_N = (found.get(ALL_TASK, facts).users_N > 0) & (facts.users_N == 0)
+        found[task] = replace(facts, allowed_N=facts.allowed_N & ~is_foreign_N)
     return found
 
 
-def _fact_parts(places: Sequence[tuple[int, int]], items: int) -> Callable[[_Batches], Iterator[pa.RecordBatch]]:
+def _fact_parts(instant: int, bits: Sequence[int], items: int) -> Callable[[_Batches], Iterator[pa.RecordBatch]]:
     def apply(batches: _Batches) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for number, (instant, bit) in enumerate(places):
-                for block in user_blocks(iter([batch]), instant, items, _PART_USERS):
-                    yield part(number, block, bit)
+        for block in user_blocks(batches, instant, items, _PART_USERS):
+            for bit in bits:
+                yield part(block, bit)
 
     return apply

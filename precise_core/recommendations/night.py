@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
@@ -25,7 +26,7 @@ from precise_core.recommendations.spark import IS_HELD_OUT, SEED_INDEX, WORDS, S
 from precise_core.run.job import Job
 from precise_core.tasks import events_before
 from precise_core.vectors.shipping import ship
-from precise_core.warehouse.instants import instant
+from precise_core.warehouse.instants import instant, micros
 from schemas import (
     CANDIDATE_FEATURES,
     EVENTS,
@@ -36,6 +37,7 @@ from schemas import (
     PUBLISHED_MODELS,
     RECOMMENDATIONS,
     USER_EMBEDDINGS,
+    Table,
 )
 from schemas import columns as c
 
@@ -48,11 +50,6 @@ def gather(job: Job) -> Log:
     settings = job.settings
     tables = (job.read(EVENTS), job.read(ITEMS), job.read(ITEM_VOCABULARY))
     return Log(*tables, settings.tasks, settings.as_of, settings.recommendations)
-
-
-def micros(when: datetime) -> int:
-    """Microseconds since 1970."""
-    return (when.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def past_instant(job: Job, log: Log) -> datetime:
@@ -141,7 +138,7 @@ def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
     rows = job.warehouse.read_arrow(ITEM_NEIGHBOURS, job.pin(ITEM_NEIGHBOURS), names)
     found = {}
     for source in sorted(set(rows[c.SOURCE].unique().to_pylist())):
-        mine = rows.filter(pa.compute.equal(rows[c.SOURCE], source))
+        mine = rows.filter(pc.equal(rows[c.SOURCE], source))
         places = (mine[c.ITEM_INDEX].to_numpy(), mine[c.NEIGHBOUR_INDEX].to_numpy())
         matrix = sparse.csr_matrix((mine[c.SCORE].to_numpy(), places), shape=(items, items))
         matrix.sort_indices()
@@ -152,7 +149,7 @@ def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
 def feature_rows(rows: DataFrame, log: Log, when: datetime, model_version: str | None) -> DataFrame:
     """Rows of `candidate_features` from ``spark.training_rows``."""
     items = log.vocabulary.select(c.ITEM_INDEX, c.ITEM_ID)
-    named = rows.join(F.broadcast(items), on=c.ITEM_INDEX, how="inner")
+    named = rows.join(items, on=c.ITEM_INDEX, how="inner")
     columns: dict[str, Column] = {c.AS_OF: instant(when), c.MODEL_VERSION: F.lit(model_version).cast("string")}
     return named.withColumns(columns).select(*CANDIDATE_FEATURES.column_names)
 
@@ -196,10 +193,17 @@ def without_history(job: Job, known: PointInTime, log: Log, histories: DataFrame
     columns: dict[str, Column] = {
         c.PROBABILITY: F.lit(None).cast("float"),
         c.SOURCES: F.array(F.lit("popular")),
-        c.MODEL_VERSION: F.lit("recently_popular"),
+        c.MODEL_VERSION: F.lit("popular_28d"),
         SEED_INDEX: F.lit(None).cast("int"),
     }
     return users.crossJoin(F.broadcast(popular_rows)).withColumns(columns)
+
+
+def balance_users(job: Job, table: Table, users: DataFrame) -> None:
+    """Account for all who should be in what was written: those who are, and those for whom nothing was found."""
+    written = job.read_written(table).select(c.USER_ID).distinct()
+    without = users.join(written, on=c.USER_ID, how="left_anti")
+    job.balance("users", rows_in=users.count(), rows_out=written.count(), rows_rejected=without.count())
 
 
 def ranker_folder(job: Job) -> Path:

@@ -63,7 +63,7 @@ class PointInTime:
         arrays = {"categories": self.categories_N, "texts": self.texts_N}
         for number, facts in enumerate(self.facts.values()):
             arrays |= {f"facts{number}.{name}": values_N for name, values_N in facts.arrays().items()}
-        matrices = {**{f"near.{name}": matrix for name, matrix in self.similarities.near.items()}}
+        matrices = {f"near.{name}": matrix for name, matrix in self.similarities.near.items()}
         matrices["sample"] = self.similarities.sample_SN
         for name, matrix in matrices.items():
             arrays |= {f"{name}.{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}

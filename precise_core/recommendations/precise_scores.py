@@ -81,7 +81,9 @@ class PreciseScores:
                 found[task][U2I] = _ranked(best, of, known)
             if self._k[U2I2I]:
                 events = block.of_task(bits[task])
-                newest = [of.row_of_N[events.item_rows_E[events.user_rows_E == row]][::-1] for row in known]
+                starts = np.searchsorted(events.user_rows_E, np.arange(events.users + 1))
+                rows_E = of.row_of_N[events.item_rows_E]
+                newest = [rows_E[starts[row] : starts[row + 1]][::-1] for row in known]
                 best = recall_u2i2i(of.index, newest, self._k[U2I2I], self._config, allowed_rows_N=self._allowed[task])
                 found[task][U2I2I] = _ranked(best, of, known)
         return found

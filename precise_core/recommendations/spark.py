@@ -151,7 +151,7 @@ def _training_batch(
 
 
 def recommended(histories: DataFrame, sent: Shipped, ranker: Path | None, spark: SparkSession) -> DataFrame:
-    """The lists of users with a history, ``LISTED_DDL``; without a ranker by their own decayed history."""
+    """The lists of users with a history, ``LISTED_DDL``; without a ranker in the order ``orders.UNLEARNED``."""
     name = ship(spark, ranker) if ranker else None
     return histories.mapInArrow(_recommended(sent, name), LISTED_DDL)
 

@@ -10,5 +10,10 @@ from pyspark.sql import functions as F
 
 def instant(when: datetime) -> Column:
     """``when`` as a timestamp literal, whatever the time zone of the driver; a naive time is UTC."""
+    return F.timestamp_micros(F.lit(micros(when)))
+
+
+def micros(when: datetime) -> int:
+    """Microseconds since 1970 (UTC); a naive time is UTC."""
     aware = when.replace(tzinfo=UTC) if when.tzinfo is None else when
-    return F.timestamp_micros(F.lit((aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)))
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

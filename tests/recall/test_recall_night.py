@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 
 from precise_core.artefacts import write_sums
 from precise_core.training.checkpoint import latest
 from schemas import columns as c
-from tests.night import arrow_table, copy_of, run
+from tests.night import arrow_table, copy_of, run, with_newcomers
 
 TASK, NEWCOMER = "click_articles", "newcomer"
 
@@ -56,15 +54,7 @@ def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """
     warehouse = copy_of(night, tmp_path_factory.mktemp("recall") / "warehouse")
     gone = str(candidates(warehouse)[c.ITEM_ID].mode()[0])
-    items = arrow_table(warehouse, "items")
-    is_deleted = pa.array([item == gone for item in items[c.ITEM_ID].to_pylist()])
-    changed = items.set_column(items.schema.get_field_index(c.IS_DELETED), items.field(c.IS_DELETED), is_deleted)
-    write_deltalake(str(warehouse / "tables" / "items"), changed, mode="overwrite")
-    impressions = arrow_table(warehouse, "impressions")
-    shown = impressions.slice(0, 1).to_pylist()[0] | {c.IMPRESSION_ID: "new", c.USER_ID: NEWCOMER}
-    later = shown | {c.IMPRESSION_ID: "later", c.USER_ID: "later", c.IMPRESSION_TS: datetime(2024, 2, 20, tzinfo=UTC)}
-    rows = pa.Table.from_pylist([shown, later], schema=impressions.schema)
-    write_deltalake(str(warehouse / "tables" / "impressions"), rows, mode="append")
+    with_newcomers(warehouse, gone, NEWCOMER)
     assert run("recall", warehouse, "--task", TASK, "--set", "recall.filter_seen=true") == 0
     return warehouse, gone
 

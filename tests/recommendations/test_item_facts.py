@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precise_core.recommendations.fact_parts import NEWEST, OLDEST, PLACE, SUMS, item_facts, part
+from precise_core.recommendations.fact_parts import NEWEST, OLDEST, SUMS, TASK_BIT, item_facts, part
 from precise_core.recommendations.item_facts import FIRST_TIME_DAYS, POPULAR_DAYS, share_within
 from precise_core.recommendations.point_in_time import PointInTime
 from schemas import columns as c
@@ -36,8 +36,8 @@ def summed(parts: list[pa.RecordBatch]) -> pa.Table:
 def test_facts_of_any_parts_of_the_users_are_those_of_all(histories: Histories, data: st.DataObject, bit: int) -> None:
     of_user = {name: data.draw(st.integers(0, 2)) for name in histories}
     split = [{name: histories[name] for name in histories if of_user[name] == number} for number in range(3)]
-    parts = [part(7, block(some), bit) for some in split]
-    assert all(set(one.column(PLACE).to_pylist()) <= {7} for one in parts)
+    parts = [part(block(some), bit) for some in split]
+    assert all(set(one.column(TASK_BIT).to_pylist()) <= {bit} for one in parts)
     found = item_facts(summed(parts), ITEMS, world.real_items()).arrays()
     for name, values in facts_of(histories, bit).arrays().items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)

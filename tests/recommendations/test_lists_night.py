@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
@@ -17,7 +15,7 @@ from precise_core.artefacts import LIST_RANKERS, rankers_in_use
 from precise_core.errors import DataError
 from schemas import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
 from schemas import columns as c
-from tests.night import arrow_table, copy_of, run
+from tests.night import arrow_table, copy_of, run, with_newcomers
 from validation.gate import gate
 
 JOBS = ("build_neighbours", "build_candidate_features", "train_list_ranker", "recommend")
@@ -44,15 +42,7 @@ def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """The night's lists made again after the item on most lists was deleted and a newcomer was shown something."""
     warehouse = copy_of(night, tmp_path_factory.mktemp("lists") / "warehouse")
     gone = str(lists(warehouse)[c.ITEM_ID].mode()[0])
-    items = arrow_table(warehouse, "items")
-    is_deleted = pa.array([item == gone for item in items[c.ITEM_ID].to_pylist()])
-    changed = items.set_column(items.schema.get_field_index(c.IS_DELETED), items.field(c.IS_DELETED), is_deleted)
-    write_deltalake(str(warehouse / "tables" / "items"), changed, mode="overwrite")
-    impressions = arrow_table(warehouse, "impressions")
-    shown = impressions.slice(0, 1).to_pylist()[0] | {c.IMPRESSION_ID: "new", c.USER_ID: NEWCOMER}
-    later = shown | {c.IMPRESSION_ID: "later", c.USER_ID: "later", c.IMPRESSION_TS: datetime(2024, 2, 20, tzinfo=UTC)}
-    rows = pa.Table.from_pylist([shown, later], schema=impressions.schema)
-    write_deltalake(str(warehouse / "tables" / "impressions"), rows, mode="append")
+    with_newcomers(warehouse, gone, NEWCOMER)
     run_all(warehouse)
     return warehouse, gone
 

@@ -46,7 +46,7 @@ def poisoned(histories: Histories, events: list[tuple[int, Event]]) -> dict[str,
 def everything(histories: Histories) -> bytes:
     """All that is made for the users, and all that it is made from, as bytes."""
     of = known(histories, SETTINGS)
-    parts = [part(0, block(histories), bit) for bit in BITS.values()]
+    parts = [part(block(histories), bit) for bit in BITS.values()]
     facts = b"".join(pa.Table.from_batches([one]).to_pandas().to_csv().encode() for one in parts)
     near = b"".join(matrix.toarray().tobytes() for matrix in of.similarities.near.values())
     sample = of.similarities.sample_SN.toarray().tobytes()

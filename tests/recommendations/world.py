@@ -50,7 +50,7 @@ def config(**changes: Any) -> RecommendationsConfig:
 
 
 def facts_of(histories: Histories, bit: int, items: int = ITEMS, allowed: np.ndarray | None = None) -> ItemFacts:
-    whole = pa.Table.from_batches([part(0, block(histories, items=items), bit)])
+    whole = pa.Table.from_batches([part(block(histories, items=items), bit)])
     return item_facts(whole, items, real_items(items) if allowed is None else allowed)
 
 
