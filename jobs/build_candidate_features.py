@@ -3,7 +3,10 @@
 The instant lies `recommendations.horizon_days` before `as_of`; from what happened since, the ranking model of lists
 learns. Nothing from the instant on is in a feature.
 
-Reads events, items and item_vocabulary. Writes candidate_features.
+Scores are those of the vectors that were published at the instant, where there were any.
+
+Reads events, impressions, items and item_vocabulary; published_models, user_embeddings and item_embeddings as they were
+at the instant. Writes candidate_features.
 """
 
 from precise_core.command import command
@@ -15,9 +18,9 @@ from precise_core.recommendations.night import (
     gather,
     learners,
     past_instant,
-    shipped_without_models,
+    shipped_with_past_models,
 )
-from precise_core.recommendations.spark import training_rows
+from precise_core.recommendations.spark import training_rows, with_vectors
 from precise_core.run.job import Job
 from precise_core.warehouse.instants import micros
 from precise_core.warehouse.spark_errors import worker_errors
@@ -28,13 +31,14 @@ from schemas import columns as c
 @command()
 def main(job: Job) -> None:
     log = gather(job)
-    when = past_instant(job, log)
+    when = past_instant(job)
     with worker_errors():
         histories = log.histories().persist()
         known = known_at(job.spark, histories, log, catalog_of(log), micros(when))
-        chosen = learners(histories, job)
-        rows = training_rows(chosen, shipped_without_models(job, known, log), job.settings.seed)
-        job.write(CANDIDATE_FEATURES, feature_rows(rows, log, when, None))
+        chosen = learners(histories, job, log, when)
+        sent, vectors, model_version = shipped_with_past_models(job, known, log, when)
+        rows = training_rows(with_vectors(chosen, vectors), sent, job.settings.seed)
+        job.write(CANDIDATE_FEATURES, feature_rows(rows, log, when, model_version))
         balance_users(job, CANDIDATE_FEATURES, chosen.select(c.USER_ID))
         histories.unpersist()
 

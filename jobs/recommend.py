@@ -12,6 +12,7 @@ from precise_core.recommendations.night import (
     current_ranker,
     gather,
     recommendation_rows,
+    require_space,
     shipped_with_models,
     stored_neighbours,
     without_history,
@@ -29,6 +30,8 @@ def main(job: Job) -> None:
     log, ranker = gather(job), current_ranker(job)
     if ranker is None:
         job.say("nothing has been learned yet: own history and similar users are in use, popular items behind them")
+    else:
+        require_space(job, ranker)
     with worker_errors():
         histories, catalog = log.histories().persist(), catalog_of(log)
         near = stored_neighbours(job, len(catalog))

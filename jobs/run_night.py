@@ -1,7 +1,8 @@
 """Run every job of a night in order: from raw files to the report.
 
 With --skip-up-to-date a job whose inputs, configuration and code have not changed since its last successful run is
-left out. Ranking jobs are left out where the source has no impressions. The first job that fails ends the night.
+left out. Ranking jobs are left out where the source has no impressions. The first job that fails ends the night. With
+recommendations.past_model=train a first night trains and publishes a model as of the past instant of the lists first.
 
 Reads and writes what its jobs do, and writes its own row in runs: every version and everything in use, so that
 rollback can go back to it.
@@ -9,6 +10,7 @@ rollback can go back to it.
 
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from jobs import (
@@ -36,10 +38,13 @@ from jobs import (
     train_universal,
 )
 from precise_core.command import DATA, flags_of, switch
+from precise_core.config import load_config
+from precise_core.config.tasks import ALL_TASK
 from precise_core.intake.read import has_impressions
-from precise_core.operations.chain import Link, chain, chain_command
+from precise_core.operations.chain import Link, Stopped, chain, chain_command
 from precise_core.operations.rollback import NIGHT as NIGHT_NAME
 from precise_core.operations.rollback import whole_state
+from precise_core.recommendations.night import past_instant, past_publications
 from precise_core.run.job import Job
 from precise_core.run.progress import console
 from precise_core.settings import Settings
@@ -72,6 +77,22 @@ NIGHT = tuple(
     )
 )
 RANKING = ("build_ranking_features", "train_ranker", "score_ranking")
+# From raw tables to published vectors: what a model of an earlier instant takes.
+PAST_MODEL = tuple(
+    Link(job)
+    for job in (
+        tokenize_items,
+        embed_tokens,
+        build_sequences,
+        build_windows,
+        train_universal,
+        train_targeted,
+        embed_items,
+        embed_users,
+        build_index,
+        publish_models,
+    )
+)
 
 
 @chain_command(DATA, switch("--skip-up-to-date", "leave out jobs whose output is still current"))
@@ -80,7 +101,7 @@ def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
     started_at, started = datetime.now(UTC), time.monotonic()
     night = Job(NIGHT_NAME, settings, arguments)
     without = {} if has_impressions(settings.source) else dict.fromkeys(RANKING, "the source has no impressions")
-    stopped = chain(settings, NIGHT, flags_of(arguments, overrides), skip=arguments.skip_up_to_date, left_out=without)
+    stopped = _run(settings, arguments, overrides, without)
     seconds = time.monotonic() - started
     if stopped:
         console.print(f"run_night stopped at {stopped.job} after {seconds:.0f} s", style="bold red")
@@ -91,6 +112,28 @@ def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
     night.record("failed" if stopped else "succeeded", started_at, time.monotonic() - started, error)
     console.print(f"run_night: {night.run_id}", markup=False)
     return stopped.code if stopped else 0
+
+
+def _run(settings: Settings, arguments: Namespace, overrides: list[str], without: dict[str, str]) -> Stopped | None:
+    """The jobs, on a first night with a model as of the past instant before them where the configuration wants one."""
+
+    def links(chosen: Sequence[Link], of: Settings = settings, then: Sequence[str] = ()) -> Stopped | None:
+        flags = flags_of(arguments, [*overrides, *then])
+        return chain(of, chosen, flags, skip=arguments.skip_up_to_date, left_out=without)
+
+    if settings.recommendations.past_model != "train":
+        return links(NIGHT)
+    if stopped := links(NIGHT[:1]):
+        return stopped
+    job = Job("past_model", settings, arguments)
+    when = past_instant(job)
+    if not past_publications(job, [ALL_TASK], when):
+        console.print(f"no vectors were published before {when}: first a model as of then", style="cyan", markup=False)
+        then = [f"as_of={when.isoformat()}"]
+        earlier = load_config(arguments.config, Settings, [*overrides, *then])
+        if stopped := links(PAST_MODEL, earlier, then):
+            return stopped
+    return links(NIGHT[1:])
 
 
 if __name__ == "__main__":

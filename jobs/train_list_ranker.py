@@ -3,26 +3,27 @@
 A learned order is published of a list only where it is above every simple order on held-out users; otherwise the best
 of those is, and it is said.
 
-Reads candidate_features. Writes a folder under <warehouse>/list_rankers.
+Reads candidate_features; published_models, user_embeddings and item_embeddings, for the vectors that its scores are of.
+Writes a folder under <warehouse>/list_rankers.
 """
 
 from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.recommendations.learning import learn, split_lists
-from precise_core.recommendations.night import ALL_LISTS, current_ranker, ranker_folder
+from precise_core.recommendations.night import ALL_LISTS, current_ranker, ranker_folder, universal_vectors_then
 from precise_core.run.job import Job
 from schemas import CANDIDATE_FEATURES
-from schemas import columns as c
 
 
 @command()
 def main(job: Job) -> None:
-    names = [name for name in CANDIDATE_FEATURES.column_names if name != c.AS_OF]
-    rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES), names)
-    train, held_out = split_lists(rows)
+    rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES))
+    vectors, space = universal_vectors_then(job, rows)
+    train, held_out = split_lists(rows, vectors)
     previous, config = current_ranker(job), job.settings.recommendations
-    about = {"candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"}
+    as_of = f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"
+    about = {"candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space}
     try:
         ranker = learn(train, held_out, config, previous, job.settings.seed, ranker_folder(job), about, job.say)
     except NothingToLearnError as error:

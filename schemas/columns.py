@@ -74,7 +74,6 @@ IS_COLD = "is_cold"
 SEQUENCE_HASH = "sequence_hash"
 SCORE = "score"
 RANK = "rank"
-MERGED_RANK = "merged_rank"
 SOURCE = "source"
 SEED_ITEM_ID = "seed_item_id"
 

@@ -20,12 +20,6 @@ RECALL_CANDIDATES = Table(
         MODEL_VERSION,
         Column(c.SOURCE, "string", _SOURCES),
         Column(c.RANK, "int", "1 = best, within user and source."),
-        Column(
-            c.MERGED_RANK,
-            "int",
-            "Place in the user's one list over all sources (`recall.quotas`), 1 = first; null = not in it.",
-            nullable=True,
-        ),
         Column(c.ITEM_ID, "string", "The recalled item."),
         Column(c.SCORE, "float", "What it was ranked by: similarity; recent events (`popular`)."),
         Column(c.SEED_ITEM_ID, "string", "The recent item it was looked up for (`u2i2i`).", nullable=True),

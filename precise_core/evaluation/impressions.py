@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from precise_core.bootstrap import auc_difference, auc_interval, mean_interval, paired_difference
 from precise_core.errors import DataError, NothingToEvaluateError
-from precise_core.evaluation.bootstrap import auc_difference, auc_interval, mean_interval, paired_difference
 from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.metrics import auc_by_user, log_loss_by_user
 from precise_core.evaluation.protocol import MetricKey, metric_row

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from precise_core.bootstrap import ratio
 from precise_core.errors import ModelError
-from precise_core.evaluation.bootstrap import ratio
 
 PROBABILITY_MARGIN = 1e-7  # a float32 probability of exactly 0 or 1 must not make one impression infinitely bad
 

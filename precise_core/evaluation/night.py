@@ -32,7 +32,7 @@ from precise_core.evaluation.questions import (
     QuestionSettings,
 )
 from precise_core.evaluation.references import Scorer, TruePreferences
-from precise_core.evaluation.systems import MERGED, encoded_system, published_system, recalled_lists
+from precise_core.evaluation.systems import encoded_system, published_system, recalled_lists
 from precise_core.publication.night import published_checkpoint, published_version
 from precise_core.ranking.night import current_rankers, ranking_slice, ranking_tasks, read_slice
 from precise_core.recall.popular import excluded_items
@@ -141,13 +141,12 @@ def _lists_of_as_of(job: Job, evaluation: OfflineEvaluation, task: str) -> Itera
 
 
 def recall_rows(job: Job, evaluation: OfflineEvaluation, task: str) -> _Rows:
-    """The recalled candidates of a task, per source and merged (Table VIII)."""
+    """The recalled candidates of a task, per source (Table VIII)."""
     version, config = published_checkpoint(job, task).model_version, job.settings.recall
     candidates = _table(job, RECALL_CANDIDATES, where={c.MODEL_VERSION: version})
     lists = recalled_lists(evaluation, candidates, config.k)
-    by_source = {source: found for source, found in lists.items() if source != MERGED}
     question, user_filter = evaluation.question(task), "new" if config.filter_seen else "all"
-    between = source_figures(by_source, question, user_filter=user_filter, model_version=version)
+    between = source_figures(lists, question, user_filter=user_filter, model_version=version)
     versions = dict.fromkeys(lists, version)
     return evaluate_lists(lists, question, user_filter=user_filter, model_versions=versions).rows + between
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from precise_core.evaluation.bootstrap import ratio
+from precise_core.bootstrap import ratio
 from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.protocol import EvaluationTask, MetricKey, figure_rows
 

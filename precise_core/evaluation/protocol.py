@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from precise_core.bootstrap import mean_intervals, paired_differences
 from precise_core.errors import DataError, ModelError, NothingToEvaluateError
-from precise_core.evaluation.bootstrap import mean_intervals, paired_differences
 from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.metrics import (
     hit_rate_at_k,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from precise_core.errors import ModelError
 from precise_core.evaluation.questions import OfflineEvaluation
@@ -17,8 +16,6 @@ from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.encoding import encode_catalog, encode_users
 from precise_core.warehouse.arrow_lists import fixed_lists
 from schemas import columns as c
-
-MERGED = "merged"
 
 
 class EmbeddingScorer:
@@ -102,21 +99,14 @@ def encoded_system(
 
 
 def recalled_lists(evaluation: OfflineEvaluation, candidates: pa.Table, k: int) -> dict[str, np.ndarray]:
-    """By source, and `merged`: item rows [U, k] for every user row, best first, -1 = nothing.
-
-    The fallback is not a source of its own; it is in the merged list.
-    """
+    """By source: item rows [U, k] for every user row, best first, -1 = nothing. The fallback is no source."""
     user_rows_C, is_known_C = evaluation.user_rows(candidates[c.USER_ID])
     items_C = evaluation.item_rows(candidates[c.ITEM_ID])
     sources_C = np.array(candidates[c.SOURCE].to_pylist())
-
-    def lists(ranks: pa.ChunkedArray, chosen_C: np.ndarray) -> np.ndarray:
-        ranked_UK = np.full((len(evaluation.user_ids), k), -1, np.int64)
-        ranks_C = pc.fill_null(ranks, 0).to_numpy()
-        chosen_C = chosen_C & is_known_C & (ranks_C > 0) & (ranks_C <= k)
-        ranked_UK[user_rows_C[chosen_C], ranks_C[chosen_C] - 1] = items_C[chosen_C]
-        return ranked_UK
-
-    sources = sorted(set(sources_C) - {c.POPULAR})
-    by_source = {source: lists(candidates[c.RANK], sources_C == source) for source in sources}
-    return by_source | {MERGED: lists(candidates[c.MERGED_RANK], np.ones(len(candidates), bool))}
+    ranks_C = candidates[c.RANK].to_numpy()
+    found = {}
+    for source in sorted(set(sources_C) - {c.POPULAR}):
+        chosen_C = (sources_C == source) & is_known_C & (ranks_C <= k)
+        found[source] = np.full((len(evaluation.user_ids), k), -1, np.int64)
+        found[source][user_rows_C[chosen_C], ranks_C[chosen_C] - 1] = items_C[chosen_C]
+    return found

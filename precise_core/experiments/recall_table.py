@@ -1,7 +1,7 @@
 """Table VIII offline: what U2I and U2I2I add to a recall baseline, for all and for cold-start users.
 
 The paper adds a recall method to a baseline of DSSM and a graph network and counts clicks. Here every group has lists
-of one length, filled by quota from its sources, and the share of users with a hit is compared: a new source takes
+of one length, whose sources take turns, and the share of users with a hit is compared: a new source takes
 places of the others.
 
 U users, K places of a list.
@@ -19,11 +19,11 @@ from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.protocol import EvaluationTask, evaluate_lists, ranked_candidates
 from precise_core.evaluation.questions import OfflineEvaluation
 from precise_core.evaluation.systems import EmbeddingScorer
+from precise_core.experiments.merged_lists import merged_lists
 from precise_core.experiments.seeds import figures_over_seeds
 from precise_core.index.config import IndexConfig
 from precise_core.index.index import build_index
 from precise_core.recall.config import RecallConfig
-from precise_core.recall.merge import merged_ranks
 from precise_core.recall.recall import recall_u2i2i
 from precise_core.settings import Settings
 
@@ -86,17 +86,6 @@ def _lists(
     for name, found_UK in ours.items():
         lists[f"{BASELINE} + {name}"] = merged_lists([*baseline.values(), found_UK])
     return lists
-
-
-def merged_lists(lists: Sequence[np.ndarray]) -> np.ndarray:
-    """Lists [U, K] of several sources as one of the same length, each with the same quota."""
-    stacked_SUK = np.stack(lists)
-    sources, users, places = np.nonzero(stacked_SUK >= 0)
-    items, k = stacked_SUK[sources, users, places], stacked_SUK.shape[2]
-    ranks = merged_ranks(users, items, places + 1, sources, np.ones(len(lists)), k)
-    merged_UK = np.full(stacked_SUK.shape[1:], -1, np.int64)
-    merged_UK[users[ranks > 0], ranks[ranks > 0] - 1] = items[ranks > 0]
-    return merged_UK
 
 
 def _u2i2i(

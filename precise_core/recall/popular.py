@@ -82,7 +82,6 @@ def popular_candidates(
         F.lit(model_version).alias(c.MODEL_VERSION),
         F.lit(c.POPULAR).alias(c.SOURCE),
         c.RANK,
-        F.col(c.RANK).alias(c.MERGED_RANK),
         c.ITEM_ID,
         c.SCORE,
         F.lit(None).cast("string").alias(c.SEED_ITEM_ID),

@@ -14,7 +14,7 @@ import numpy as np
 from precise_core.errors import ModelError
 from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
-from precise_core.recall.merge import first_of_each_pair, numbered
+from precise_core.recall.numbering import first_of_each_pair, numbered
 
 
 @dataclass(frozen=True)

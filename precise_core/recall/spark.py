@@ -17,7 +17,6 @@ from pyspark.sql import functions as F
 from precise_core.config.tasks import TaskConfig
 from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
-from precise_core.recall.merge import merged_ranks
 from precise_core.recall.popular import excluded_items, known_users, popular_candidates, popular_items
 from precise_core.recall.recall import RecalledItems, recall_u2i, recall_u2i2i
 from precise_core.vectors.shipping import ship, shipped
@@ -149,7 +148,6 @@ def _searcher(
         row_of = np.full(int(index.item_indices_N.max(initial=1)) + 1, -1, np.int64)
         row_of[index.item_indices_N] = np.arange(len(index))
         allowed_N = ~np.isin(index.item_indices_N, excluded.value)
-        quotas_S = np.array([config.quotas.get(source, 0.0) for source in _SOURCES])
         for batch in batches:
             if batch.num_rows:
                 vectors_UD = fixed_lists(batch.column(c.EMBEDDING), index.width)
@@ -157,7 +155,7 @@ def _searcher(
                 seen = _seen_rows(row_of, batch, recent) if config.filter_seen else None
                 u2i = recall_u2i(index, vectors_UD, config.k, excluded=seen, allowed_rows_N=allowed_N)
                 u2i2i = recall_u2i2i(index, recent, config.k, config, excluded=seen, allowed_rows_N=allowed_N)
-                yield _to_batch(batch, index, (u2i, u2i2i), quotas_S, config.k)
+                yield _to_batch(batch, index, (u2i, u2i2i))
 
     return apply
 
@@ -173,23 +171,19 @@ def _seen_rows(row_of: np.ndarray, batch: pa.RecordBatch, recent: list[np.ndarra
     return [np.concatenate([_rows(row_of, items), own]) for items, own in zip(everywhere, recent, strict=True)]
 
 
-def _to_batch(
-    batch: pa.RecordBatch, index: VectorIndex, found: tuple[RecalledItems, ...], quotas_S: np.ndarray, k: int
-) -> pa.RecordBatch:
+def _to_batch(batch: pa.RecordBatch, index: VectorIndex, found: tuple[RecalledItems, ...]) -> pa.RecordBatch:
     """The candidates of all sources, the sources of ``_SOURCES`` in turn."""
     user_rows, item_rows, ranks, scores, seeds = (
         np.concatenate([getattr(of_source, name) for of_source in found])
         for name in ("user_rows_C", "item_rows_C", "ranks_C", "scores_C", "seed_rows_C")
     )
     sources = np.repeat(np.arange(len(found)), [len(of_source) for of_source in found])
-    merged = merged_ranks(user_rows, item_rows, ranks, sources, quotas_S, k)
     ids, users = pa.array(index.item_ids, pa.string()), pa.array(user_rows)
     columns = [
         batch.column(c.USER_ID).take(users),
         batch.column(c.TASK).take(users),
         pa.array(_SOURCES, pa.string()).take(pa.array(sources)),
         pa.array(ranks.astype(np.int32)),
-        pa.array(merged, mask=merged == 0),
         ids.take(pa.array(item_rows)),
         pa.array(scores.astype(np.float32)),
         ids.take(pa.array(seeds, mask=seeds < 0)),

@@ -48,6 +48,7 @@ class ListRankerConfig(Config):
     cross_layers: int = Field(2, ge=1, description="Layers of the cross network.")
     deep_widths: tuple[int, ...] = Field((128, 64), description="Hidden widths of the deep tower.")
     dropout: float = Field(0.1, ge=0, lt=1, description="In the deep tower.")
+    per_task: bool = Field(True, description="Models of one task each stand for choice beside those of all tasks.")
     models: int = Field(1, ge=1, description="Models of different seeds whose scores are averaged.")
     validation_share: float = Field(0.2, gt=0, lt=0.9, description="Users held out: they choose and they gate.")
 
@@ -82,6 +83,11 @@ class RecommendationsConfig(Config):
     ease_penalty: float = Field(200.0, gt=0, description="Of EASE: larger trusts rare pairs less.")
     similar_users: int = Field(300, ge=1, description="Most similar users whose items are candidates.")
     sample_users: int = Field(20_000, ge=1, description="Fixed sample of users that similarities come from.")
+    past_model: Literal["published", "train"] = Field(
+        "published",
+        description="PRECISE's scores at the past instant: those of the vectors that were published by then, none "
+        "without; `train`: where there are none, the night first trains and publishes a model as of then.",
+    )
     training_users: int = Field(20_000, ge=1, description="Fixed sample of users who are learned from.")
     ranker: ListRankerConfig = Field(ListRankerConfig(), description="The model that ranks candidates.")
 

@@ -35,7 +35,8 @@ def choose_orders(
     """The order with the highest NDCG@k of each task and list; of equal ones a simple one.
 
     Args:
-        learned: Scores [C] of each learned order, yesterday's (``PREVIOUS``) among them.
+        learned: Scores [C] of each learned order, yesterday's (``PREVIOUS``) among them; NaN where an order does not
+            know the task.
     """
     scores = {name: order_scores(name, held_out.features_CG) for name in ORDERS} | dict(learned)
     verdict = Verdict({}, {}, {})
@@ -45,7 +46,8 @@ def choose_orders(
         verdict.chosen[task], verdict.figures[task], verdict.lists[task] = {}, {}, {}
         for name, policy in policies.items():
             repeat = REPEATS[policy.repeat]
-            values = {order: lists.ndcg(found[rows_C], k, repeat) for order, found in scores.items()}
+            known = {order: found[rows_C] for order, found in scores.items() if not np.isnan(found[rows_C]).any()}
+            values = {order: lists.ndcg(found, k, repeat) for order, found in known.items()}
             number = len(next(iter(values.values())))
             verdict.lists[task][name] = number
             if not number:

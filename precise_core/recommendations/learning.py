@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from precise_core.errors import NothingToLearnError
+from precise_core.recommendations import ablation
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.gate import PREVIOUS, as_json, calibrate, choose_orders, in_words
 from precise_core.recommendations.list_ranker import ListRanker, train_list_ranker
 from precise_core.recommendations.lists import CandidateLists
+from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.ranker_files import PublishedRanker, write_ranker
 from schemas import columns as c
 
 MEAN = "mean"  # of the models of all losses
+WITH_VECTORS, WITHOUT_PRECISE = "with_vectors", "without_precise"
+PER_TASK = "per_task."  # and the task that it learned
+
+_Say = Callable[[str], None]
 
 
-def split_lists(rows: pa.Table) -> tuple[CandidateLists, CandidateLists]:
+def split_lists(rows: pa.Table, vectors: UniversalVectors | None = None) -> tuple[CandidateLists, CandidateLists]:
     """Lists to train on, and those of held-out users, from rows of `candidate_features`."""
     parts = (rows.filter(pc.equal(rows[c.SPLIT], split)) for split in (c.TRAIN, c.VALIDATION))
-    train, held_out = (CandidateLists.from_arrow(part) for part in parts)
+    train, held_out = (CandidateLists.from_arrow(part, vectors) for part in parts)
     return train, held_out
 
 
@@ -35,27 +43,26 @@ def learn(
     seed: int,
     out: Path,
     about: Mapping[str, Any],
-    say: Callable[[str], None],
+    say: _Say,
 ) -> PublishedRanker:
-    """Train an order per loss of ``config.ranker.losses``, choose what is published of each list, and write it.
+    """Train the orders, choose what is published of each list, and write it.
+
+    Learned are: an order per loss of ``config.ranker.losses``, and their mean; with the first loss also one per task,
+    one that reads the universal vectors, and one without anything of PRECISE, which says what it is worth.
 
     Raises:
-        NothingToLearnError: Of one of the two nothing was taken.
+        NothingToLearnError: Of training or of held-out lists nothing was taken.
     """
-    rankers: dict[str, ListRanker] = {}
-    for loss in config.ranker.losses:
-
-        def log_epoch(figures: dict[str, float], loss: str = loss) -> None:
-            say(f"{loss}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-
-        rankers[loss] = train_list_ranker(
-            train, held_out, config.ranker, loss, k=config.k, seed=seed, progress=log_epoch
-        )
-    if len(rankers) > 1:  # logits of either loss are log-odds
-        models = [model for ranker in rankers.values() for model in ranker.models]
-        rankers[MEAN] = ListRanker(next(iter(rankers.values())).inputs, models)
-    scores = {loss: ranker.scores_of(held_out) for loss, ranker in rankers.items()}
-    rankers |= _yesterday(previous)
+    rankers = learned_orders(train, held_out, config, seed, say)
+    scores = {name: _scores(name, ranker, held_out) for name, ranker in rankers.items()}
+    figures = {}
+    if WITHOUT_PRECISE in rankers:
+        with_C, without_C = scores[config.ranker.losses[0]], scores[WITHOUT_PRECISE]
+        gains = ablation.precise_gains(held_out, with_C, without_C, config.lists, config.k, seed)
+        figures["precise"] = gains
+        for line in ablation.in_words(gains):
+            say(line)
+    rankers |= _yesterday(previous, about)
     if PREVIOUS in rankers:
         scores[PREVIOUS] = rankers[PREVIOUS].scores_of(held_out)
     verdict = choose_orders(held_out, scores, config.lists, config.k)
@@ -66,18 +73,75 @@ def learn(
         str(task): {
             name: calibrate(found[tasks_C == task], held_out.labels_C[tasks_C == task])
             for name, found in scores.items()
+            if not np.isnan(found[tasks_C == task]).any()
         }
         for task in sorted(set(held_out.tasks))
     }
     used = {order for by_list in verdict.chosen.values() for order in by_list.values()}
     kept = {name: ranker for name, ranker in rankers.items() if name in used} or rankers
-    return write_ranker(out, kept, config.ranker, verdict.chosen, calibration, as_json(verdict), about)
+    return write_ranker(out, kept, config.ranker, verdict.chosen, calibration, as_json(verdict) | figures, about)
 
 
-def _yesterday(previous: PublishedRanker | None) -> dict[str, ListRanker]:
-    """The learned order that was published of most lists, as a rival."""
-    if previous is None or not previous.rankers:
+def learned_orders(
+    train: CandidateLists, held_out: CandidateLists, config: RecommendationsConfig, seed: int, say: _Say
+) -> dict[str, ListRanker]:
+    """By name; NothingToLearnError as ``learn``."""
+
+    def fit(
+        name: str, loss: str, on: CandidateLists = train, by: CandidateLists = held_out, **what: bool
+    ) -> ListRanker:
+        return train_list_ranker(
+            on, by, config.ranker, loss, k=config.k, seed=seed, progress=partial(_log_epoch, say, name), **what
+        )
+
+    losses, tasks = config.ranker.losses, sorted(set(train.tasks))
+    rankers: dict[str, ListRanker] = {loss: fit(loss, loss) for loss in losses}
+    if len(losses) > 1:  # logits of either loss are log-odds
+        models = [model for ranker in rankers.values() for model in ranker.models]
+        rankers[MEAN] = ListRanker(rankers[losses[0]].inputs, models)
+    if not np.isnan(train.precise_C2).all():
+        rankers[WITHOUT_PRECISE] = fit(WITHOUT_PRECISE, losses[0], with_precise=False)
+        if train.pairs is not None:
+            rankers[WITH_VECTORS] = fit(WITH_VECTORS, losses[0], with_vectors=True)
+    if config.ranker.per_task and len(tasks) > 1:
+        for task in tasks:
+            name = f"{PER_TASK}{task}"
+            try:
+                rankers[name] = fit(
+                    name, losses[0], train.where(train.tasks == task), held_out.where(held_out.tasks == task)
+                )
+            except NothingToLearnError:
+                say(f"{task}: too little was taken for a model of its own")
+    return rankers
+
+
+def _log_epoch(say: _Say, name: str, figures: Mapping[str, float]) -> None:
+    say(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items()))
+
+
+def _scores(name: str, ranker: ListRanker, lists: CandidateLists) -> np.ndarray:
+    """Of all candidates; NaN where the order is of another task."""
+    scores_C = ranker.scores_of(lists)
+    if name.startswith(PER_TASK):
+        scores_C[lists.tasks[lists.list_rows_C] != name.removeprefix(PER_TASK)] = np.nan
+    return scores_C
+
+
+def _yesterday(previous: PublishedRanker | None, about: Mapping[str, Any]) -> dict[str, ListRanker]:
+    """The learned order of all tasks that was published of most lists, as a rival.
+
+    One that reads vectors is left out where today's are of another space.
+    """
+    if previous is None:
         return {}
-    orders = [order for by_list in previous.chosen.values() for order in by_list.values() if order in previous.rankers]
-    names, counts = np.unique(orders or list(previous.rankers), return_counts=True)
-    return {PREVIOUS: previous.rankers[str(names[counts.argmax()])]}
+    is_alike = previous.about.get("space") == about.get("space")
+    rivals = {
+        name: ranker
+        for name, ranker in previous.rankers.items()
+        if not name.startswith(PER_TASK) and (is_alike or not ranker.inputs.vector_width)
+    }
+    if not rivals:
+        return {}
+    orders = [order for by_list in previous.chosen.values() for order in by_list.values() if order in rivals]
+    names, counts = np.unique(orders or list(rivals), return_counts=True)
+    return {PREVIOUS: rivals[str(names[counts.argmax()])]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,12 @@ from precise_core.errors import NothingToLearnError, TrainingError
 from precise_core.ranking.config import DCNConfig
 from precise_core.ranking.dcn import DCN
 from precise_core.recommendations.config import ListRankerConfig
-from precise_core.recommendations.lists import CandidateLists
+from precise_core.recommendations.lists import OF_THE_MODEL, CandidateLists
+from precise_core.recommendations.pair_vectors import PairVectors
+from schemas.recommendations import FEATURE_NAMES
 
 _CLIP = 5.0  # standard deviations
+_CONSTANT = 1e-6  # deviation over mean, below which all values are one but for rounding
 _SCORED = 1 << 16  # candidates scored at a time
 _FLAGS = 2  # of the two scores of PRECISE
 
@@ -34,21 +37,32 @@ class ListInputs:
 
     Attributes:
         tasks: Row of each task in the model's table; an unknown one has row 0.
-        mean, deviation: Of the features and of the two scores of PRECISE [G + 2].
+        mean, deviation: Of the features and of the two scores of PRECISE [G + 2]. What was the same for every training
+            candidate, or is left out, has deviation 0 and is never read: its weights learned nothing.
+        vector_width: D of the universal vectors; 0 = they are not read.
     """
 
     tasks: tuple[str, ...]
     mean: np.ndarray
     deviation: np.ndarray
+    vector_width: int = 0
 
     @classmethod
-    def fit(cls, lists: CandidateLists) -> ListInputs:
+    def fit(cls, lists: CandidateLists, *, with_precise: bool = True, with_vectors: bool = False) -> ListInputs:
+        """Args:
+        with_precise: False leaves out everything that needs a published model.
+        with_vectors: The universal vectors are read, too, where the lists have them.
+        """
         values = np.concatenate([lists.features_CG, lists.precise_C2], axis=1).astype(np.float64)
         known = ~np.isnan(values)
         count = np.maximum(known.sum(axis=0), 1)
         mean = np.where(known, values, 0).sum(axis=0) / count
         deviation = np.sqrt(np.where(known, (values - mean) ** 2, 0).sum(axis=0) / count)
-        return cls(tuple(sorted(set(lists.tasks))), mean, np.where(deviation > 0, deviation, 1.0))
+        deviation[deviation <= _CONSTANT * np.abs(mean)] = 0
+        if not with_precise:
+            deviation[[*(FEATURE_NAMES.index(name) for name in OF_THE_MODEL), -2, -1]] = 0
+        width = lists.pairs.width if with_vectors and lists.pairs else 0
+        return cls(tuple(sorted(set(lists.tasks))), mean, deviation, width)
 
     @property
     def sparse_rows(self) -> list[int]:
@@ -58,21 +72,38 @@ class ListInputs:
     def dense_width(self) -> int:
         return len(self.mean) + _FLAGS
 
-    def tensors(self, features_CG: np.ndarray, precise_C2: np.ndarray, task: str) -> tuple[Tensor, ...]:
-        """The inputs of ``DCN.forward`` for candidates of one task; PRECISE's score is injection 2."""
-        values = (np.concatenate([features_CG, precise_C2], axis=1) - self.mean) / self.deviation
-        is_known = ~np.isnan(precise_C2)
-        dense = np.nan_to_num(np.clip(values, -_CLIP, _CLIP), nan=0.0)
+    def tensors(self, features_CG: np.ndarray, precise_C2: np.ndarray, task: str) -> Inputs:
+        """Of candidates of one task; PRECISE's score is injection 2."""
+        values = np.concatenate([features_CG, precise_C2], axis=1)
+        is_read = self.deviation > 0
+        scaled = np.where(is_read, (values - self.mean) / np.where(is_read, self.deviation, 1.0), 0.0)
+        is_known = ~np.isnan(precise_C2) & is_read[-_FLAGS:]
+        dense = np.nan_to_num(np.clip(scaled, -_CLIP, _CLIP), nan=0.0)
         targeted = is_known[:, 1]
         score = np.where(targeted, dense[:, -1], dense[:, -2])
         row = self.tasks.index(task) + 1 if task in self.tasks else 0
-        return (
+        return Inputs(
             torch.full((len(values), 1), row),
             torch.from_numpy(np.concatenate([dense, is_known], axis=1).astype(np.float32)),
-            torch.zeros(len(values), 0),
-            torch.zeros(len(values), 0),
             torch.from_numpy(np.stack([score, is_known.any(axis=1)], axis=1).astype(np.float32)),
         )
+
+    def vectors(self, pairs: PairVectors | None, rows: slice | np.ndarray, number: int) -> tuple[Tensor, Tensor]:
+        """Injection 1 for some ``rows``, ``number`` of them: user beside item vector, and which are there."""
+        if not self.vector_width:
+            return torch.zeros(number, 0), torch.zeros(number, 0)
+        if pairs is None:
+            return torch.zeros(number, 2 * self.vector_width), torch.zeros(number, 2)
+        vectors, there = pairs.where(rows).beside()
+        return torch.from_numpy(vectors), torch.from_numpy(there)
+
+
+class Inputs(NamedTuple):
+    """What ``DCN.forward`` reads beside the vectors."""
+
+    sparse: Tensor
+    dense: Tensor
+    score: Tensor
 
 
 class ListRanker:
@@ -82,13 +113,19 @@ class ListRanker:
         self.inputs, self.models = inputs, [model.eval() for model in models]
 
     @torch.no_grad()
-    def scores(self, features_CG: np.ndarray, precise_C2: np.ndarray, task: str) -> np.ndarray:
+    def scores(
+        self, features_CG: np.ndarray, precise_C2: np.ndarray, task: str, pairs: PairVectors | None = None
+    ) -> np.ndarray:
         """float64 [C]."""
         found = np.zeros(len(features_CG))
         for start in range(0, len(features_CG), _SCORED):
             block = slice(start, start + _SCORED)
-            tensors = self.inputs.tensors(features_CG[block], precise_C2[block], task)
-            found[block] = np.mean([model(*tensors).numpy() for model in self.models], axis=0)
+            of_block = self.inputs.tensors(features_CG[block], precise_C2[block], task)
+            vectors, there = self.inputs.vectors(pairs, block, len(of_block.dense))
+            logits = [
+                model(of_block.sparse, of_block.dense, vectors, there, of_block.score).numpy() for model in self.models
+            ]
+            found[block] = np.mean(logits, axis=0)
         return found
 
     def scores_of(self, lists: CandidateLists) -> np.ndarray:
@@ -97,7 +134,8 @@ class ListRanker:
         tasks_C = lists.tasks[lists.list_rows_C]
         for task in sorted(set(lists.tasks)):
             of_task = tasks_C == task
-            found[of_task] = self.scores(lists.features_CG[of_task], lists.precise_C2[of_task], task)
+            pairs = lists.pairs.where(of_task) if lists.pairs and self.inputs.vector_width else None
+            found[of_task] = self.scores(lists.features_CG[of_task], lists.precise_C2[of_task], task, pairs)
         return found
 
 
@@ -113,9 +151,9 @@ def build_model(inputs: ListInputs, config: ListRankerConfig) -> DCN:
         cross_layers=config.cross_layers,
         deep_widths=config.deep_widths,
         dropout=config.dropout,
-        inject_vectors=False,
+        inject_vectors=inputs.vector_width > 0,
     )
-    return DCN(inputs.sparse_rows, inputs.dense_width, 1, sizes)
+    return DCN(inputs.sparse_rows, inputs.dense_width, max(inputs.vector_width, 1), sizes)
 
 
 def train_list_ranker(
@@ -127,6 +165,8 @@ def train_list_ranker(
     k: int,
     seed: int,
     progress: Progress | None = None,
+    with_precise: bool = True,
+    with_vectors: bool = False,
 ) -> ListRanker:
     """Train on every list of which something was taken; of each model the epoch with the best NDCG@k is kept.
 
@@ -134,6 +174,7 @@ def train_list_ranker(
         held_out: Lists of other users, which choose the epoch.
         loss: `list` = softmax over a list, mean log-probability of what was taken; `binary` = log loss.
         progress: Called after every epoch with model, epoch, train_loss and validation_ndcg.
+        with_precise, with_vectors: As ``ListInputs.fit``.
 
     Raises:
         NothingToLearnError: Nothing was taken of any training list, or of any held out.
@@ -143,7 +184,7 @@ def train_list_ranker(
         raise NothingToLearnError(
             f"lists: something was taken of {len(train)} training and {len(held_out)} held-out lists; both are needed"
         )
-    inputs = ListInputs.fit(train)
+    inputs = ListInputs.fit(train, with_precise=with_precise, with_vectors=with_vectors)
     tensors = _tensors(inputs, train)
     models = []
     for number in range(config.models):
@@ -158,7 +199,7 @@ def _fit(
     model: DCN,
     inputs: ListInputs,
     train: CandidateLists,
-    tensors: tuple[Tensor, ...],
+    tensors: Inputs,
     held_out: CandidateLists,
     config: ListRankerConfig,
     loss: str,
@@ -178,9 +219,10 @@ def _fit(
         model.train()
         total, order = 0.0, random.permutation(len(train))
         for start in range(0, len(order), config.batch_lists):
-            rows, list_of = drawn(train, order[start : start + config.batch_lists], config.negatives, random)
+            rows, list_of = rows_of(train, order[start : start + config.batch_lists])
             at = torch.from_numpy(rows)
-            logits = model(*(part[at] for part in tensors))
+            vectors, there = inputs.vectors(train.pairs, rows, len(rows))
+            logits = model(tensors.sparse[at], tensors.dense[at], vectors, there, tensors.score[at])
             value = _LOSSES[loss](logits, labels[at], torch.from_numpy(list_of))
             if not torch.isfinite(value):
                 raise TrainingError(
@@ -202,21 +244,12 @@ def _fit(
     return model.eval()
 
 
-def drawn(
-    lists: CandidateLists, chosen: np.ndarray, negatives: int, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of all that was taken of some lists and of ``negatives`` others each; and the list (0..) of each row."""
-    rows, list_of = [], []
-    for number, one in enumerate(chosen):
-        start, end = lists.starts[one], lists.starts[one + 1]
-        is_positive = lists.labels_C[start:end] > 0
-        others = np.flatnonzero(~is_positive)
-        if len(others) > negatives:
-            others = random.choice(others, negatives, replace=False)
-        kept = start + np.concatenate([np.flatnonzero(is_positive), others])
-        rows.append(kept)
-        list_of.append(np.full(len(kept), number))
-    return np.concatenate(rows), np.concatenate(list_of)
+def rows_of(lists: CandidateLists, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the candidates of some lists, and the list (0..) of each row."""
+    lengths = np.diff(lists.starts)[chosen]
+    list_of = np.repeat(np.arange(len(chosen)), lengths)
+    first_of = np.cumsum(lengths) - lengths
+    return lists.starts[chosen][list_of] + np.arange(len(list_of)) - first_of[list_of], list_of
 
 
 def _list_loss(logits_C: Tensor, labels_C: Tensor, list_C: Tensor) -> Tensor:
@@ -233,13 +266,13 @@ def _binary_loss(logits_C: Tensor, labels_C: Tensor, _: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits_C, labels_C)
 
 
-def _tensors(inputs: ListInputs, lists: CandidateLists) -> tuple[Tensor, ...]:
+def _tensors(inputs: ListInputs, lists: CandidateLists) -> Inputs:
     tasks_C = lists.tasks[lists.list_rows_C]
     parts = [  # the lists are ordered by task
         inputs.tensors(lists.features_CG[tasks_C == task], lists.precise_C2[tasks_C == task], task)
         for task in sorted(set(lists.tasks))
     ]
-    return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
+    return Inputs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 _LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"list": _list_loss, "binary": _binary_loss}

@@ -13,11 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from precise_core.errors import SchemaError
-from precise_core.recall.merge import numbered
+from precise_core.recall.numbering import numbered
+from precise_core.recommendations.names import U2I, U2I2I
+from precise_core.recommendations.pair_vectors import PairVectors, UniversalVectors
 from schemas import columns as c
 from schemas.recommendations import FEATURE_NAMES
 
 PRECISE_SCORES = ("precise_universal", "precise_targeted")
+OF_THE_MODEL = tuple(f"rank_{source}" for source in (U2I, U2I2I))  # features that need a published model
+_RANKS = tuple(name for name in FEATURE_NAMES if name.startswith("rank_"))
 REPEATS = {"allow": None, "exclude": False, "only": True}
 
 
@@ -32,6 +36,7 @@ class CandidateLists:
         precise_C2: float32 scores of the universal and of the task's vectors, NaN where there are none.
         labels_C: float32, 1 = taken.
         is_repeat_C: The user had the item.
+        pairs: The universal vectors of the candidates; None where there are none.
     """
 
     starts: np.ndarray
@@ -41,6 +46,7 @@ class CandidateLists:
     precise_C2: np.ndarray
     labels_C: np.ndarray
     is_repeat_C: np.ndarray
+    pairs: PairVectors | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -49,8 +55,14 @@ class CandidateLists:
     def list_rows_C(self) -> np.ndarray:
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
+    @property
+    def by_model_alone_C(self) -> np.ndarray:
+        """Mask of the candidates that no source but PRECISE's found."""
+        others = [FEATURE_NAMES.index(name) for name in _RANKS if name not in OF_THE_MODEL]
+        return ~(self.features_CG[:, others] > 0).any(axis=1)
+
     @classmethod
-    def from_arrow(cls, rows: pa.Table) -> CandidateLists:
+    def from_arrow(cls, rows: pa.Table, vectors: UniversalVectors | None = None) -> CandidateLists:
         """Rows with the columns of ``schemas.CANDIDATE_FEATURES`` (as_of, split and groups are not read)."""
         needed = (c.USER_ID, c.TASK, c.ITEM_ID, c.LABEL, c.IS_REPEAT, *PRECISE_SCORES, *FEATURE_NAMES)
         if missing := [name for name in needed if name not in rows.column_names]:
@@ -68,6 +80,7 @@ class CandidateLists:
             precise_C2=_matrix(rows, PRECISE_SCORES),
             labels_C=rows[c.LABEL].to_numpy().astype(np.float32),
             is_repeat_C=np.asarray(rows[c.IS_REPEAT].to_pandas(), bool),
+            pairs=vectors.of(rows[c.USER_ID], rows[c.ITEM_ID]) if vectors else None,
         )
 
     def where(self, mask_L: np.ndarray) -> CandidateLists:
@@ -77,7 +90,9 @@ class CandidateLists:
         rows = {
             name: getattr(self, name)[chosen_C] for name in ("features_CG", "precise_C2", "labels_C", "is_repeat_C")
         }
-        return CandidateLists(np.append(0, np.cumsum(lengths)), self.users[mask_L], self.tasks[mask_L], **rows)
+        pairs = self.pairs.where(chosen_C) if self.pairs else None
+        starts = np.append(0, np.cumsum(lengths))
+        return CandidateLists(starts, self.users[mask_L], self.tasks[mask_L], **rows, pairs=pairs)
 
     def has_positive(self, repeat: bool | None = None) -> np.ndarray:
         """Mask [L] of the lists of which something was taken: anything, new items, or repeats."""

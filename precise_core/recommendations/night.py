@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,23 +15,32 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from precise_core import artefacts
+from precise_core.config.tasks import ALL_TASK
+from precise_core.consume.join_spark import readable_publications
+from precise_core.consume.publications import Publication, publication_history, published_now, vector_space
+from precise_core.errors import CheckpointError, HistoryGoneError
+from precise_core.index.index import build_index
 from precise_core.publication.night import published_checkpoint, published_index, published_tasks, published_vectors
-from precise_core.recall.merge import numbered
+from precise_core.recall.numbering import numbered
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
+from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.recommendations.reasons import SEED
 from precise_core.recommendations.sources import trending
-from precise_core.recommendations.spark import IS_HELD_OUT, SEED_INDEX, WORDS, Shipped, ship_known
+from precise_core.recommendations.spark import IS_HELD_OUT, SEED_INDEX, SHOWN, WORDS, Shipped, ship_known
 from precise_core.run.job import Job
 from precise_core.tasks import events_before
 from precise_core.vectors.shipping import ship
+from precise_core.warehouse.arrow_lists import fixed_lists
 from precise_core.warehouse.instants import instant, micros
+from precise_core.warehouse.tables import with_new_columns
 from schemas import (
     CANDIDATE_FEATURES,
     EVENTS,
     IMPRESSIONS,
+    ITEM_EMBEDDINGS,
     ITEM_NEIGHBOURS,
     ITEM_VOCABULARY,
     ITEMS,
@@ -42,6 +52,7 @@ from schemas import (
 from schemas import columns as c
 
 ALL_LISTS = "lists"
+_STALE = timedelta(days=7)  # vectors of then may be so much older than the instant
 _THIRDS = 3  # two before the instant, one after it
 
 
@@ -52,28 +63,148 @@ def gather(job: Job) -> Log:
     return Log(*tables, settings.tasks, settings.as_of, settings.recommendations)
 
 
-def past_instant(job: Job, log: Log) -> datetime:
+def past_instant(job: Job) -> datetime:
     """The beginning of the period whose events are the labels; logged, with the length and why."""
-    configured, test_days = log.config.horizon_days, job.settings.evaluation.test_days
+    end, configured = job.settings.as_of, job.settings.recommendations.horizon_days
     if configured is not None:
         days, why = configured, "recommendations.horizon_days"
     else:
-        first = events_before(log.events, log.end).agg(F.unix_micros(F.min(c.EVENT_TS)).alias("first")).collect()[0]
-        span = (micros(log.end) - (first["first"] or micros(log.end))) / MICROS_PER_DAY
-        days, why = float(test_days), "evaluation.test_days"
+        events = events_before(job.read(EVENTS), end)
+        first = events.agg(F.unix_micros(F.min(c.EVENT_TS)).alias("first")).collect()[0]["first"]
+        span = (micros(end) - (first or micros(end))) / MICROS_PER_DAY
+        days, why = float(job.settings.evaluation.test_days), "evaluation.test_days"
         if days > span / _THIRDS:
             days, why = span / _THIRDS, f"a third of the log, which has {span:.1f} days"
-    when = log.end - timedelta(days=days)
+    when = end - timedelta(days=days)
     job.say(f"candidates before {when:%Y-%m-%d %H:%M}, labels from the {days:.4g} days since ({why})")
     return when
 
 
-def learners(histories: DataFrame, job: Job) -> DataFrame:
-    """A fixed sample of users, and which of them are held out."""
+def learners(histories: DataFrame, job: Job, log: Log, when: datetime) -> DataFrame:
+    """A fixed sample of users, which of them are held out, and what they were shown since the instant."""
     config = job.settings.recommendations
     share = config.training_users / max(histories.count(), 1)
     held_out = is_sampled(config.ranker.validation_share, salt=f"held out {job.settings.seed}")
-    return histories.where(is_sampled(share, salt="learners")).withColumn(IS_HELD_OUT, held_out)
+    chosen = histories.where(is_sampled(share, salt="learners")).withColumn(IS_HELD_OUT, held_out)
+    shown = job.read_optional(IMPRESSIONS)
+    if shown is None:
+        return chosen.withColumn(SHOWN, F.array().cast("array<int>"))
+    since = (F.col(c.IMPRESSION_TS) >= instant(when)) & (F.col(c.IMPRESSION_TS) < instant(log.end))
+    rows = shown.where(since).join(log.vocabulary, on=c.ITEM_ID, how="inner")
+    by_user = rows.groupBy(c.USER_ID).agg(F.collect_set(F.col(c.ITEM_INDEX).cast("int")).alias(SHOWN))
+    return chosen.join(by_user, on=c.USER_ID, how="left")
+
+
+def past_publications(job: Job, tasks: Iterable[str], when: datetime) -> dict[str, Publication]:
+    """By task, the newest publication that knew nothing from the instant on and was at most a week old then.
+
+    A task without one is left out: nothing was published then, or its vectors cannot be read any more.
+    """
+    found: dict[str, Publication] = {}
+    if not job.warehouse.exists(PUBLISHED_MODELS):
+        return found
+    for task in tasks:
+        try:
+            history = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
+            readable = readable_publications(job.folder, history)
+        except (CheckpointError, HistoryGoneError):
+            continue
+        before = [was for was in readable if when - _STALE <= was.as_of <= when]
+        if before:
+            found[task] = before[-1]
+    return found
+
+
+def shipped_with_past_models(
+    job: Job, known: PointInTime, log: Log, when: datetime
+) -> tuple[Shipped, DataFrame | None, str | None]:
+    """As ``shipped_with_models``, with what was published at the instant; and the universal checkpoint of then."""
+    publications = past_publications(job, log.bits, when)
+    if not publications:
+        job.say(
+            "no vectors were published before then: candidates and features are without PRECISE's "
+            "(recommendations.past_model: train makes some)"
+        )
+        return shipped_without_models(job, known, log), None, None
+    indexes, vectors = {}, None
+    for task, was in publications.items():
+        job.say(f"{task}: scores of {was.model_version}, published as of {was.as_of:%Y-%m-%d %H:%M}")
+        indexes[task] = (_ship_past_index(job, was, log), was.model_version)
+        of_task = _vectors_then(job, was, USER_EMBEDDINGS).where(F.col(c.TASK) == task)
+        of_task = of_task.select(c.USER_ID, c.TASK, c.EMBEDDING)
+        vectors = of_task if vectors is None else vectors.unionByName(of_task)
+    sent = Shipped(ship_known(job.spark, known), indexes, log.bits, log.config, job.settings.recall)
+    universal = publications.get(ALL_TASK)
+    return sent, vectors, universal.model_version if universal else None
+
+
+def _vectors_then(job: Job, was: Publication, table: Table) -> DataFrame:
+    version = job.pin_at(table, was.first[table.name])
+    return job.warehouse.read(job.spark, table, version).where(F.col(c.MODEL_VERSION) == was.model_version)
+
+
+def _ship_past_index(job: Job, was: Publication, log: Log) -> str:
+    """The index of then, made again from the vectors of then: its folder may be gone."""
+    rows = with_new_columns(_vectors_then(job, was, ITEM_EMBEDDINGS), ITEM_EMBEDDINGS).drop(c.ITEM_INDEX)
+    rows = rows.join(log.vocabulary.select(c.ITEM_ID, c.ITEM_INDEX), on=c.ITEM_ID, how="inner")
+    table = rows.select(c.ITEM_ID, c.ITEM_INDEX, c.EMBEDDING, c.QUERY_EMBEDDING).orderBy(c.ITEM_INDEX).toArrow()
+    table = table.combine_chunks()
+    lookups = table[c.QUERY_EMBEDDING]
+    index = build_index(
+        table[c.ITEM_ID].to_pylist(),
+        table[c.ITEM_INDEX].to_numpy(),
+        fixed_lists(table[c.EMBEDDING]).astype(np.float32),
+        model_version=was.model_version,
+        config=job.settings.index,
+        seed=job.settings.seed,
+        seed_queries_ND=None if lookups.null_count else fixed_lists(lookups).astype(np.float32),
+    )
+    with tempfile.TemporaryDirectory(prefix="precise-index-") as scratch:
+        folder = Path(scratch) / f"{was.model_version}-then"
+        index.save(folder)
+        return ship(job.spark, folder)
+
+
+def universal_vectors_then(job: Job, rows: pa.Table) -> tuple[UniversalVectors | None, str | None]:
+    """The universal vectors that the rows of `candidate_features` were scored with, and their space.
+
+    None where there were none, and where tonight's checkpoint is not of their space: a model that reads vectors of one
+    space can make nothing of those of another.
+    """
+    versions = pc.drop_null(rows[c.MODEL_VERSION]).unique().to_pylist()
+    was = past_publications(job, [ALL_TASK], rows[c.AS_OF][0].as_py()).get(ALL_TASK) if versions else None
+    if was is None or was.model_version not in versions:
+        return None, None
+    tonight = published_space(job)
+    if was.space != tonight:
+        job.say(
+            f"vectors are not read, only scores: those of then are of the space of {was.space}, tonight's of {tonight} "
+            "(universal.start: continue keeps the space)"
+        )
+        return None, None
+    users = _vectors_then(job, was, USER_EMBEDDINGS).where(F.col(c.TASK) == ALL_TASK)
+    found = []
+    for frame, key in ((users, c.USER_ID), (_vectors_then(job, was, ITEM_EMBEDDINGS), c.ITEM_ID)):
+        wanted = job.spark.createDataFrame(pa.table({key: rows[key].unique()}))
+        table = frame.join(wanted, on=key, how="left_semi").select(key, c.EMBEDDING).toArrow().combine_chunks()
+        found += [table[key].combine_chunks(), fixed_lists(table[c.EMBEDDING]).astype(np.float32)]
+    return UniversalVectors(*found), was.space
+
+
+def published_space(job: Job) -> str | None:
+    """Vector space of the universal checkpoint that is published; None where none is."""
+    row = published_now(job.folder).get(ALL_TASK)
+    return vector_space(job.folder, row[c.MODEL_VERSION]) if row else None
+
+
+def require_space(job: Job, ranker: PublishedRanker) -> None:
+    """CheckpointError where an order in use reads vectors of another space than the published ones."""
+    then, now = ranker.about.get("space"), published_space(job)
+    if ranker.reads_vectors and then != now:
+        raise CheckpointError(
+            f"{ranker.ranker_version} reads vectors of the space of {then}, published are those of {now}; "
+            "run jobs/train_list_ranker.py first"
+        )
 
 
 def shipped_without_models(job: Job, known: PointInTime, log: Log) -> Shipped:

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 
-from precise_core.recall.merge import numbered
+from precise_core.recall.numbering import numbered
 from precise_core.recommendations.config import ListConfig
 from precise_core.recommendations.lists import REPEATS
 

@@ -17,6 +17,7 @@ from precise_core.recall.config import RecallConfig
 from precise_core.recall.recall import RecalledItems, recall_u2i, recall_u2i2i
 from precise_core.recommendations.batches import UserBlock
 from precise_core.recommendations.names import U2I, U2I2I
+from precise_core.recommendations.pair_vectors import PairVectors
 from precise_core.recommendations.sources import Candidates, Ranked
 from precise_core.warehouse.arrow_lists import fixed_lists
 
@@ -100,6 +101,20 @@ class PreciseScores:
         if task == ALL_TASK:
             columns[1] = nothing
         return np.stack(columns, axis=1)
+
+    def pairs(self, candidates: Candidates, vectors: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> PairVectors | None:
+        """The universal vectors of the candidates; None where none are published."""
+        of = self._indexes.get(ALL_TASK)
+        if of is None:
+            return None
+        vectors_BD, has_vector_B = vectors[ALL_TASK]
+        users_C = candidates.user_rows_C
+        return PairVectors(
+            vectors_BD,
+            of.index.vectors_ND,
+            np.where(has_vector_B[users_C], users_C, -1),
+            of.row_of_N[candidates.item_rows_C],
+        )
 
 
 def _of_index(index: VectorIndex, allowed_N: np.ndarray) -> np.ndarray:

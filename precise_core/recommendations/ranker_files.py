@@ -16,6 +16,7 @@ from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
 from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
 from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
+from precise_core.recommendations.pair_vectors import PairVectors
 from schemas.recommendations import FEATURE_NAMES
 
 _META_FILE = "list_ranker.json"
@@ -40,12 +41,24 @@ class PublishedRanker:
     about: Mapping[str, Any]
     folder: Path
 
-    def scores(self, task: str, name: str, features_CG: np.ndarray, precise_C2: np.ndarray) -> np.ndarray:
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether an order in use has the universal vectors among its inputs: those of ``about["space"]``."""
+        return any(ranker.inputs.vector_width for ranker in self.rankers.values())
+
+    def scores(
+        self,
+        task: str,
+        name: str,
+        features_CG: np.ndarray,
+        precise_C2: np.ndarray,
+        pairs: PairVectors | None = None,
+    ) -> np.ndarray:
         """Of the order in use for a list, float64 [C]."""
         order = self._order(task, name)
         if order in ORDERS:
             return order_scores(order, features_CG)
-        return self.rankers[order].scores(features_CG, precise_C2, task)
+        return self.rankers[order].scores(features_CG, precise_C2, task, pairs)
 
     def probabilities(self, task: str, name: str, scores_C: np.ndarray) -> np.ndarray | None:
         """That each candidate is taken within the horizon; None where the order is not a learned one."""
@@ -76,7 +89,9 @@ class PublishedRanker:
         rankers = {}
         for name, about in meta["orders"].items():
             config = ListRankerConfig(**meta["ranker"] | about["sizes"])
-            inputs = ListInputs(tuple(about["tasks"]), np.array(about["mean"]), np.array(about["deviation"]))
+            inputs = ListInputs(
+                tuple(about["tasks"]), np.array(about["mean"]), np.array(about["deviation"]), about["vector_width"]
+            )
             models = [build_model(inputs, config) for _ in range(about["models"])]
             for number, model in enumerate(models):
                 model.load_state_dict(load_file(folder / f"{name}-{number}.safetensors"))
@@ -109,6 +124,7 @@ def write_ranker(
             "tasks": list(ranker.inputs.tasks),
             "mean": ranker.inputs.mean.tolist(),
             "deviation": ranker.inputs.deviation.tolist(),
+            "vector_width": ranker.inputs.vector_width,
             "models": len(ranker.models),
             "sizes": sizes_of(ranker.models[0]),  # yesterday's may be others than today's configuration
         }

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from precise_core.recall.merge import numbered
+from precise_core.recall.numbering import numbered
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.history import HALF_LIVES, Tally, UserEvents, pair_keys, positions_in, split_keys
 from precise_core.recommendations.item_facts import ItemFacts

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -18,8 +19,10 @@ from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
 from precise_core.recommendations.batches import CandidateMaker, TaskCandidates, UserBlock, labels, user_blocks
 from precise_core.recommendations.config import RecommendationsConfig
+from precise_core.recommendations.history import pair_keys
 from precise_core.recommendations.lists import PRECISE_SCORES
 from precise_core.recommendations.names import POPULAR_SOURCE, U2I, U2I2I
+from precise_core.recommendations.pair_vectors import PairVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.policy import listed
 from precise_core.recommendations.precise_scores import VECTORS, PreciseScores, TaskIndex
@@ -32,7 +35,7 @@ from schemas.recommendations import FEATURE_NAMES
 
 _Batches = Iterable[pa.RecordBatch]
 
-IS_HELD_OUT = "is_held_out"
+IS_HELD_OUT, SHOWN = "is_held_out", "shown"
 SEED_INDEX, WORDS = "seed_index", "words"
 _TRAINING = (c.USER_ID, c.TASK, c.LABEL, c.SPLIT, c.IS_REPEAT, *PRECISE_SCORES, *FEATURE_NAMES)
 _TRAINING_DDL = f"{CANDIDATE_FEATURES.ddl(*_TRAINING)}, {c.ITEM_INDEX} int"
@@ -88,8 +91,9 @@ def _index(name: str, model_version: str, items: int) -> TaskIndex:
 def training_rows(histories: DataFrame, sent: Shipped, seed: int) -> DataFrame:
     """Labelled candidates of users before the instant: all of held-out users, of others what was taken and a sample.
 
-    ``histories`` have ``is_held_out`` and reach to the end of the period whose events are the labels. A list of which
-    nothing was taken teaches nothing and is left out.
+    ``histories`` have ``is_held_out``, ``shown`` (vocabulary rows of what a user was shown in the period) and reach to
+    the end of the period whose events are the labels. A list of which nothing was taken teaches nothing and is left
+    out.
     """
     return histories.mapInArrow(_training_rows(sent, seed), _TRAINING_DDL)
 
@@ -99,9 +103,10 @@ def _training_rows(sent: Shipped, seed: int) -> Callable[[_Batches], Iterator[pa
         maker, precise = sent.maker(), sent.precise()
         for block in user_blocks(batches, maker.known.micros, maker.known.num_rows):
             held_out_B = np.asarray(block.rows.column(IS_HELD_OUT).to_pylist(), bool)
-            for made, precise_C2 in _candidates(block, maker, precise, sent):
+            shown = _shown(block)
+            for made, precise_C2, _ in _candidates(block, maker, precise, sent):
                 taken_C = labels(made, block.taken(sent.bits[made.task]))
-                keep_C = _kept(made, taken_C, held_out_B, block.user_ids, sent.config.ranker.negatives, seed)
+                keep_C = _kept(made, taken_C, shown, held_out_B, block.user_ids, sent.config.ranker.negatives, seed)
                 if keep_C.any():
                     yield _training_batch(made.where(keep_C), precise_C2[keep_C], taken_C[keep_C], held_out_B, block)
 
@@ -110,25 +115,45 @@ def _training_rows(sent: Shipped, seed: int) -> Callable[[_Batches], Iterator[pa
 
 def _candidates(
     block: UserBlock, maker: CandidateMaker, precise: PreciseScores, sent: Shipped
-) -> Iterator[tuple[TaskCandidates, np.ndarray]]:
+) -> Iterator[tuple[TaskCandidates, np.ndarray, PairVectors | None]]:
+    """Candidates of each task, PRECISE's scores of them [C, 2], and their universal vectors."""
     vectors = precise.of_users(block) if sent.indexes else {}
     recalled = precise.recalled(block, sent.bits, vectors) if vectors else None
     for made in maker.make(block, recalled):
-        yield made, precise.scores(made.task, made.candidates, vectors)
+        found = made.candidates
+        yield made, precise.scores(made.task, found, vectors), precise.pairs(found, vectors) if vectors else None
+
+
+def _shown(block: UserBlock) -> np.ndarray:
+    """``pair_keys`` of what each user was shown in the period of the labels, ascending."""
+    lists = block.rows.column(SHOWN)
+    users = np.repeat(np.arange(len(lists)), pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
+    return np.unique(pair_keys(users, lists.flatten().to_numpy()))
 
 
 def _kept(
-    made: TaskCandidates, taken_C: np.ndarray, held_out_B: np.ndarray, user_ids: list[str], negatives: int, seed: int
+    made: TaskCandidates,
+    taken_C: np.ndarray,
+    shown: np.ndarray,
+    held_out_B: np.ndarray,
+    user_ids: list[str],
+    negatives: int,
+    seed: int,
 ) -> np.ndarray:
-    """Mask of the candidates that are kept to learn from; the sample of a user is the same wherever it is drawn."""
+    """Mask of the candidates that are kept to learn from; the sample of a user is the same wherever it is drawn.
+
+    What a user was shown and did not take is known not to be wanted: it is kept before what nobody knows about.
+    """
     users_C = made.candidates.user_rows_C
+    is_shown_C = labels(made, shown)
     has_positive_B = np.bincount(users_C, taken_C, len(user_ids)) > 0
     keep_C = has_positive_B[users_C] & (held_out_B[users_C] | taken_C)
     starts = np.searchsorted(users_C, np.arange(len(user_ids) + 1))
     for user in np.flatnonzero(has_positive_B & ~held_out_B):
         others = starts[user] + np.flatnonzero(~taken_C[starts[user] : starts[user + 1]])
         random = np.random.default_rng([seed, zlib.crc32(f"{made.task}\x1f{user_ids[user]}".encode())])
-        keep_C[random.choice(others, min(negatives, len(others)), replace=False)] = True
+        drawn = random.permutation(others)
+        keep_C[drawn[np.argsort(~is_shown_C[drawn], kind="stable")][:negatives]] = True
     return keep_C
 
 
@@ -158,18 +183,24 @@ def recommended(histories: DataFrame, sent: Shipped, ranker: Path | None, spark:
 
 def _recommended(sent: Shipped, name: str | None) -> Callable[[_Batches], Iterator[pa.RecordBatch]]:
     def apply(batches: _Batches) -> Iterator[pa.RecordBatch]:
-        maker, precise, ranker = sent.maker(), sent.precise(), _ranker(name)
-        for block in user_blocks(batches, maker.known.micros, maker.known.num_rows):
-            seeds = BestSeeds.of(block.events, maker.known.similarities.near, sent.config.seeds)
-            for made, precise_C2 in _candidates(block, maker, precise, sent):
-                scored: dict[str, np.ndarray] = {}  # by order: lists of one task mostly share theirs
-                for list_name in sent.config.lists:
-                    label = ranker.label(made.task, list_name)
-                    if label not in scored:
-                        scored[label] = ranker.scores(made.task, list_name, made.features_CG, precise_C2)
-                    yield _listed_batch(made, scored[label], list_name, block, maker.known, ranker, seeds, sent.config)
+        yield from lists_of(batches, sent.maker(), sent.precise(), _ranker(name), sent)
 
     return apply
+
+
+def lists_of(
+    batches: _Batches, maker: CandidateMaker, precise: PreciseScores, ranker: PublishedRanker, sent: Shipped
+) -> Iterator[pa.RecordBatch]:
+    """The lists of the users of one partition, a batch per block of users, task and list."""
+    for block in user_blocks(batches, maker.known.micros, maker.known.num_rows):
+        seeds = BestSeeds.of(block.events, maker.known.similarities.near, sent.config.seeds)
+        for made, precise_C2, pairs in _candidates(block, maker, precise, sent):
+            scored: dict[str, np.ndarray] = {}  # by order: lists of one task mostly share theirs
+            for list_name in sent.config.lists:
+                label = ranker.label(made.task, list_name)
+                if label not in scored:
+                    scored[label] = ranker.scores(made.task, list_name, made.features_CG, precise_C2, pairs)
+                yield _listed_batch(made, scored[label], list_name, block, maker.known, ranker, seeds, sent.config)
 
 
 @lru_cache(maxsize=1)

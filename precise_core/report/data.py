@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from precise_core.artefacts import CHECKPOINTS, checkpoint_manifest, checkpoints_in_use, rankers_in_use
+from precise_core.artefacts import CHECKPOINTS, LIST_RANKERS, checkpoint_manifest, checkpoints_in_use, rankers_in_use
 from precise_core.config.tasks import ALL_TASK
 from precise_core.settings import Settings
 from precise_core.warehouse.reader import TableReader
@@ -141,6 +141,15 @@ class Night:
         is_current = by_job["config_hash"].transform("last") == frame["config_hash"]
         kept = frame[is_latest | (is_current & (frame["status"] == "succeeded"))]
         return kept.groupby([c.JOB, "product"]).tail(1).reset_index(drop=True)
+
+    def precise_gains(self) -> dict[str, dict[str, dict[str, float]]]:
+        """What PRECISE is worth on held-out lists, by task and list (``recommendations.ablation``); empty where the
+        ranking model of lists in use knows no PRECISE."""
+        version = rankers_in_use(self.tables.root, LIST_RANKERS).get("lists")
+        if version is None:
+            return {}
+        about = json.loads((Path(self.tables.root) / LIST_RANKERS / version / "list_ranker.json").read_text("utf-8"))
+        return dict(about["figures"].get("precise", {}))
 
     def scored_impressions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Labels and probabilities of the test impressions, by ranking model in use."""

@@ -16,7 +16,6 @@ _SYSTEM_NAMES = {
     "ease": "EASE",
     c.U2I: "U2I",
     c.U2I2I: "U2I2I",
-    "merged": "merged by quota",
     "recommendations": "published lists",
 }
 _METRIC_NAMES = {

@@ -19,6 +19,11 @@ from schemas import RECOMMENDATIONS as RECOMMENDATIONS_TABLE
 from schemas import columns as c
 
 _HISTORY, _CANDIDATES = 10, 8  # items shown of an example user
+# What a night would not do without a model of sequences.
+_OF_THE_MODEL = (
+    "embed_tokens", "build_sequences", "build_windows", "train_universal", "train_targeted", "embed_items",
+    "embed_users", "build_index", "publish_models",
+)  # fmt: skip
 _NOT_EVALUATED = "the published lists were not evaluated (jobs/recommend.py, jobs/evaluate.py)"
 
 
@@ -54,7 +59,36 @@ def precise(night: Night) -> list[Block]:
     grid = Grid(f"{name}, the models alone over the whole catalog", header, rows, text_columns=2)
     found_by = night.list_sources if night.tables.rows_if_any(RECOMMENDATIONS_TABLE) else None
     legend = "A model alone is no list: its vectors are two of the sources, and two of the inputs of what ranks."
-    return [Text(legend), grid, *(_vectors(found_by) if found_by is not None and len(found_by) else [])]
+    of_vectors = _vectors(found_by) if found_by is not None and len(found_by) else []
+    return [*_worth(night), Text(legend), grid, *of_vectors]
+
+
+def _worth(night: Night) -> Iterator[Block]:
+    """The learned order with and without PRECISE, on held-out users of the period before, and what the model cost."""
+    gains = night.precise_gains()
+    if not gains:
+        yield Text(
+            "What PRECISE adds to the lists is not known: no vectors were published as of the period that the lists "
+            "learn from (recommendations.past_model)."
+        )
+        return
+    rows: list[list[Cell | str]] = []
+    for task in sorted(gains, key=lambda task: (task != ALL_TASK, task)):
+        for name, of in gains[task].items():
+            tone: v.Outcome = "win" if of["ci_low"] > 0 else "loss" if of["ci_high"] < 0 else "tie"
+            gain = Cell(f"{'+' if of['gain'] >= 0 else ''}{formats.figure(of['gain'])}", tone=tone)
+            figures: list[Cell | str] = [formats.figure(of["with"]), formats.figure(of["without"]), gain]
+            interval = formats.interval(of["ci_low"], of["ci_high"])
+            rows.append([task, name, *figures, interval, f"{of['p_value']:.3f}".replace("0.", ".", 1)])
+    header = ("task", "list", "with PRECISE", "without", "difference", "95 % interval", "p")
+    metric = formats.metric_name("ndcg", night.settings.recommendations.k)
+    yield Grid(f"{metric} of candidates, held-out users of the period before as_of", header, rows, text_columns=2)
+    seconds = night.runs[night.runs[c.JOB].isin(_OF_THE_MODEL)]["seconds"].sum()
+    yield Text(
+        "Without = the same model and loss with neither PRECISE's scores nor what U2I and U2I2I alone found. "
+        f"The model's jobs took {formats.duration(seconds)} of the {formats.duration(night.runs['seconds'].sum())} "
+        "that all jobs took."
+    )
 
 
 def _side(score: v.Score, other: v.Score) -> Cell:

@@ -112,8 +112,8 @@ def recall(night: Night) -> list[Block]:
     """U2I and U2I2I candidates (Table VIII)."""
     metrics = figures_of(night, v.RECALL, "no recall figure is recorded (jobs/recall.py, jobs/evaluate.py)")
     legend = (
-        "U2I searches with the user's vector, U2I2I collects what follows recent items; merged is one list of both, "
-        "and of what is popular for users without a history. Overlap is the share of a source's candidates that the "
+        "U2I searches with the user's vector, U2I2I collects what follows recent items. "
+        "Overlap is the share of a source's candidates that the "
         "other has too; its hit rate of its own counts users for whom it finds what the other does not."
     )
     return [Text(legend), *figure_blocks(metrics, v.RECALL)]

@@ -67,7 +67,7 @@ def is_ours(question: str, system: str) -> bool:
     if question == RECOMMENDATIONS:
         return system.startswith(RECOMMENDATIONS)
     if question == RECALL:
-        return system in (*RECALL_PATHS, "merged") or system.startswith("PRECISE")
+        return system in RECALL_PATHS or system.startswith("PRECISE")
     if question == RANKING:
         return "PRECISE" in system
     return system.startswith("PRECISE")

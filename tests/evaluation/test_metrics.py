@@ -13,14 +13,14 @@ from scipy import sparse
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from precise_core.errors import ModelError
-from precise_core.evaluation.bootstrap import (
+from precise_core.bootstrap import (
     auc_difference,
     auc_interval,
     mean_interval,
     mean_intervals,
     paired_difference,
 )
+from precise_core.errors import ModelError
 from precise_core.evaluation.groups import item_groups
 from precise_core.evaluation.impressions import calibration, calibration_error
 from precise_core.evaluation.metrics import (

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import precise_core.evaluation.protocol as protocol
+from precise_core.bootstrap import paired_difference
 from precise_core.errors import DataError, ModelError
-from precise_core.evaluation.bootstrap import paired_difference
 from precise_core.evaluation.groups import item_groups, scene_groups
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions, gains
 from precise_core.evaluation.protocol import (

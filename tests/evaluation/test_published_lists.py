@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from precise_core.bootstrap import paired_difference
 from precise_core.config.tasks import TaskConfig
 from precise_core.errors import NothingToEvaluateError
-from precise_core.evaluation.bootstrap import paired_difference
 from precise_core.evaluation.config import EvaluationConfig
 from precise_core.evaluation.names import main_cut
 from precise_core.evaluation.protocol import evaluate_ranking

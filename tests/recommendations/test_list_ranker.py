@@ -14,11 +14,13 @@ from precise_core.recommendations.list_ranker import (
     ListInputs,
     ListRanker,
     build_model,
-    drawn,
+    rows_of,
     train_list_ranker,
 )
-from precise_core.recommendations.lists import CandidateLists
+from precise_core.recommendations.lists import OF_THE_MODEL, CandidateLists
 from precise_core.recommendations.orders import ORDERS, order_scores
+from precise_core.recommendations.pair_vectors import PairVectors
+from schemas.recommendations import FEATURE_NAMES
 from tests.recommendations.ranked_lists import candidate_lists, rows, small
 
 TRAIN, HELD_OUT, TEST = candidate_lists(1), candidate_lists(2, lists=30), candidate_lists(3, lists=30)
@@ -159,15 +161,57 @@ def test_the_loss_of_lists_is_the_plain_softmax(lists: list[list[tuple[int, bool
     np.testing.assert_allclose(logits.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_all_that_was_taken_and_some_others_are_drawn() -> None:
+def test_a_batch_has_all_candidates_of_its_lists() -> None:
     chosen = np.array([4, 0, 9])
-    found, list_of = drawn(TRAIN, chosen, 5, np.random.default_rng(0))
+    found, list_of = rows_of(TRAIN, chosen)
     for number, one in enumerate(chosen):
-        mine = found[list_of == number]
-        taken = TRAIN.starts[one] + np.flatnonzero(TRAIN.labels_C[TRAIN.starts[one] : TRAIN.starts[one + 1]])
-        assert set(taken) <= set(mine) and len(set(mine)) == len(mine) == len(taken) + 5
-        assert ((TRAIN.starts[one] <= mine) & (mine < TRAIN.starts[one + 1])).all()
-    assert len(drawn(TRAIN, chosen, 1000, np.random.default_rng(0))[0]) == 90
+        expected = np.arange(TRAIN.starts[one], TRAIN.starts[one + 1])
+        np.testing.assert_array_equal(found[list_of == number], expected)
+
+
+def test_what_was_one_value_in_training_is_never_read() -> None:
+    """Of the past instant there may be no vectors; tonight's scores then meet weights that learned nothing."""
+    nothing = {"precise_C2": np.full_like(TRAIN.precise_C2, np.nan)}
+    features_CG = TRAIN.features_CG.copy()
+    features_CG[:, FEATURE_NAMES.index("rank_u2i")] = 0
+    ranker = trained(train=CandidateLists(**{**vars(TRAIN), **nothing, "features_CG": features_CG}), epochs=1)
+    changed_CG = TEST.features_CG.copy()
+    changed_CG[:, FEATURE_NAMES.index("rank_u2i")] = 1
+    without = ranker.scores(TEST.features_CG, np.full_like(TEST.precise_C2, np.nan), "all")
+    assert ranker.scores(changed_CG, TEST.precise_C2, "all").tobytes() == without.tobytes()
+
+
+def test_without_precise_neither_its_scores_nor_its_ranks_are_read() -> None:
+    ranker = train_list_ranker(TRAIN, HELD_OUT, small(epochs=1), "list", k=5, seed=0, with_precise=False)
+    changed_CG = TEST.features_CG.copy()
+    changed_CG[:, [FEATURE_NAMES.index(name) for name in OF_THE_MODEL]] += 1
+    scores = ranker.scores(TEST.features_CG, TEST.precise_C2, "all")
+    assert ranker.scores(changed_CG, TEST.precise_C2 + 1, "all").tobytes() == scores.tobytes()
+    assert (trained(epochs=1).scores(changed_CG, TEST.precise_C2 + 1, "all") != scores).any()
+
+
+def test_vectors_are_learned_from_where_they_alone_tell_what_is_taken() -> None:
+    """An item is taken where a coordinate of its vector says so; users' vectors are one for all."""
+    train, held_out, test = (with_told_vectors(lists) for lists in (candidate_lists(1, lists=200), HELD_OUT, TEST))
+
+    def ndcg(*, with_vectors: bool) -> float:
+        ranker = train_list_ranker(train, held_out, small(epochs=8), "list", k=5, seed=0, with_vectors=with_vectors)
+        return float(test.ndcg(ranker.scores_of(test), 5).mean())
+
+    assert ndcg(with_vectors=True) > 0.95 > ndcg(with_vectors=False) + 0.3
+    ranker = train_list_ranker(train, held_out, small(epochs=1), "list", k=5, seed=0, with_vectors=True)
+    assert np.isfinite(ranker.scores(TEST.features_CG, TEST.precise_C2, "all")).all()  # nobody has a vector
+
+
+def with_told_vectors(lists: CandidateLists) -> CandidateLists:
+    """What is taken has nothing to do with the features any more."""
+    random = np.random.default_rng(0)
+    labels_C = random.permutation(lists.labels_C)
+    items_ID = random.normal(size=(len(labels_C), 3)).astype(np.float32)
+    items_ID[:, 0] = labels_C
+    rows_C = np.arange(len(items_ID))
+    pairs = PairVectors(np.ones((1, 3), np.float32), items_ID, np.zeros_like(rows_C), rows_C)
+    return CandidateLists(**{**vars(lists), "labels_C": labels_C, "pairs": pairs})
 
 
 def test_a_model_has_the_sizes_of_the_configuration() -> None:

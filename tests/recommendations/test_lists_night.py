@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from deltalake import write_deltalake
@@ -135,6 +137,45 @@ def test_readers_get_a_list_for_everybody(night: Path) -> None:
     assert consume.recommendations(night, ["nobody"], name="repeat").num_rows == 0
     with pytest.raises(DataError, match=r"no list 'front' of task 'all'; there are \['all / all'"):
         consume.recommendations(night, [user], name="front")
+
+
+@pytest.fixture(scope="module")
+def days_later(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten days on: the vectors that the night published are those of the past instant."""
+    warehouse = copy_of(night, tmp_path_factory.mktemp("later") / "warehouse")
+    for job in JOBS[1:]:
+        flags = ("--set", "as_of=2024-03-01T00:00:00Z", "--set", "recommendations.horizon_days=10")
+        assert run(job, warehouse, *flags) == 0
+    return warehouse
+
+
+def test_scores_of_the_past_instant_are_those_of_the_vectors_published_then(days_later: Path) -> None:
+    found = table(days_later, "candidate_features")
+    assert found[c.AS_OF].unique().tolist() == [AS_OF]
+    users, items = table(days_later, "user_embeddings"), table(days_later, "item_embeddings")
+    versions = dict(table(days_later, "published_models")[[c.TASK, c.MODEL_VERSION]].itertuples(index=False))
+    for task, column in (("all", "precise_universal"), (TASK, "precise_targeted")):
+        of_users = users[(users[c.MODEL_VERSION] == versions[task]) & (users[c.TASK] == task)]
+        of_items = items[items[c.MODEL_VERSION] == versions[task]]
+        rows = found[found[c.TASK] == TASK].merge(of_users[[c.USER_ID, c.EMBEDDING]], on=c.USER_ID)
+        rows = rows.merge(of_items[[c.ITEM_ID, c.EMBEDDING]], on=c.ITEM_ID)
+        expected = [left @ right for left, right in zip(rows["embedding_x"], rows["embedding_y"], strict=True)]
+        assert len(rows) > 100
+        np.testing.assert_allclose(rows[column].astype(float), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_precise_is_worth_is_known_where_vectors_of_then_are(days_later: Path, night: Path) -> None:
+    def about(warehouse: Path) -> dict[str, Any]:
+        version = rankers_in_use(warehouse, LIST_RANKERS)["lists"]
+        text = (warehouse / LIST_RANKERS / version / "list_ranker.json").read_text(encoding="utf-8")
+        return dict(json.loads(text))
+
+    gains = about(days_later)["figures"]["precise"]
+    assert gains["all"].keys() == {"all", "new", "repeat"}
+    assert all(of["ci_low"] <= of["gain"] <= of["ci_high"] for of in gains["all"].values())
+    orders = about(days_later)["figures"]["ndcg"]["all"]["all"]
+    assert {"with_vectors", "without_precise", "per_task.all"} <= orders.keys()
+    assert "precise" not in about(night)["figures"]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Merging sources by quota against plain loops, and what each source adds to the others."""
+"""Merging sources that take turns against plain loops, and what each source adds to the others."""
 
 from __future__ import annotations
 
@@ -8,78 +8,61 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from precise_core.evaluation.groups import ALL
 from precise_core.evaluation.overlap import OVERLAP, UNIQUE_HIT_RATE, source_figures
 from precise_core.evaluation.protocol import EvaluationTask
-from precise_core.experiments.recall_table import merged_lists
-from precise_core.recall.config import RecallConfig
-from precise_core.recall.merge import merged_ranks
+from precise_core.experiments.merged_lists import merged_lists, merged_ranks
 from precise_core.recommendations.neighbours import pair_matrix
 
 Lists = list[list[int]]  # items of one user by source, best first
 
 
-def merge(lists: Lists, quotas: list[float], k: int) -> list[tuple[int, int]]:
+def merge(lists: Lists, k: int) -> list[tuple[int, int]]:
     """(source, item) of one user's merged list."""
     sources = np.repeat(np.arange(len(lists)), [len(items) for items in lists])
     items = np.array([item for of_source in lists for item in of_source], np.int64)
     ranks = np.array([rank for of_source in lists for rank in range(1, len(of_source) + 1)], np.int64)
-    found = merged_ranks(np.zeros(len(items), np.int64), items, ranks, sources, np.array(quotas), k)
+    found = merged_ranks(np.zeros(len(items), np.int64), items, ranks, sources, k)
     order = np.argsort(found)[(found == 0).sum() :]
     assert sorted(found[found > 0]) == list(range(1, (found > 0).sum() + 1))
     return [(int(sources[at]), int(items[at])) for at in order]
 
 
-def by_loops(lists: Lists, quotas: list[float], k: int) -> list[tuple[int, int]]:
-    owner: dict[int, tuple[float, int]] = {}
+def by_loops(lists: Lists, k: int) -> list[tuple[int, int]]:
+    owner: dict[int, tuple[int, int]] = {}
     for source, items in enumerate(lists):
         for rank, item in enumerate(items, start=1):
-            if quotas[source] > 0:
-                owner[item] = min(owner.get(item, (np.inf, 0)), (rank / quotas[source], source))
+            owner[item] = min(owner.get(item, (100, 0)), (rank, source))
     claims = []
     for source, items in enumerate(lists):
-        own = [item for item in items if item in owner and owner[item][1] == source]
-        claims += [(place / quotas[source], source, item) for place, item in enumerate(own, start=1)]
-    return [(source, item) for _, source, item in sorted(claims, key=lambda claim: claim[:2])][:k]
+        own = [item for item in items if owner[item][1] == source]
+        claims += [(place, source, item) for place, item in enumerate(own, start=1)]
+    return [(source, item) for _, source, item in sorted(claims)][:k]
 
 
 distinct = st.lists(st.integers(0, 12), max_size=10, unique=True)
 
 
-@given(
-    lists=st.lists(distinct, min_size=1, max_size=3),
-    quotas=st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.5]), min_size=3, max_size=3),
-    k=st.integers(1, 12),
-)
+@given(lists=st.lists(distinct, min_size=1, max_size=3), k=st.integers(1, 12))
 @settings(max_examples=200, deadline=None)
-def test_merging_equals_plain_loops(lists: Lists, quotas: list[float], k: int) -> None:
-    quotas = quotas[: len(lists)]
-    merged = merge(lists, quotas, k)
-    assert merged == by_loops(lists, quotas, k)
+def test_merging_equals_plain_loops(lists: Lists, k: int) -> None:
+    merged = merge(lists, k)
+    assert merged == by_loops(lists, k)
     items = [item for _, item in merged]
     assert len(set(items)) == len(items)
-    available = {item for of_source, quota in zip(lists, quotas, strict=True) if quota for item in of_source}
+    available = {item for of_source in lists for item in of_source}
     assert len(items) == min(k, len(available))  # no place stays empty while anybody has an item
 
 
-def test_places_are_in_proportion_and_a_source_that_ends_leaves_them_to_others() -> None:
+def test_a_source_that_ends_leaves_its_places_to_others() -> None:
     first, second = list(range(10)), list(range(100, 103))
-    assert [source for source, _ in merge([first, second], [3.0, 1.0], 8)] == [0, 0, 0, 1, 0, 0, 0, 1]
-    assert [source for source, _ in merge([first, second], [1.0, 1.0], 8)] == [0, 1, 0, 1, 0, 1, 0, 0]
-    assert merge([first, second], [1.0, 0.0], 4) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert [source for source, _ in merge([first, second], 8)] == [0, 1, 0, 1, 0, 1, 0, 0]
 
 
 def test_users_are_merged_each_by_themselves() -> None:
     lists = [np.array([[1, 2, -1], [5, -1, -1]]), np.array([[2, 3, -1], [-1, -1, -1]])]
     np.testing.assert_array_equal(merged_lists(lists), [[1, 2, 3], [5, -1, -1]])
-
-
-@pytest.mark.parametrize("quotas", [{"u2i": -1, "u2i2i": 1}, {"u2i": 0, "u2i2i": 0}, {"popular": 1}, {}])
-def test_impossible_quotas_are_refused(quotas: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="quotas of u2i and u2i2i are needed"):
-        RecallConfig(quotas=quotas)
 
 
 @given(seed=st.integers(0, 500), user_filter=st.sampled_from(["all", "new"]))
