@@ -58,7 +58,8 @@ def learn(
     rankers |= _yesterday(previous)
     if PREVIOUS in rankers:
         scores[PREVIOUS] = rankers[PREVIOUS].scores_of(held_out)
-    verdict = choose_orders(held_out, scores, config.lists, config.k)
+    known_tasks = {name: rankers[name].inputs.tasks for name in scores}
+    verdict = choose_orders(held_out, scores, known_tasks, config.lists, config.k, config.ranker.least_lists)
     for line in in_words(verdict):
         say(line)
     tasks_C = held_out.tasks[held_out.list_rows_C]

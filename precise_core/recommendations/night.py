@@ -14,14 +14,18 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from precise_core import artefacts
+from precise_core.config.tasks import ALL_TASK
+from precise_core.errors import CheckpointError
 from precise_core.publication.night import published_checkpoint, published_index, published_tasks, published_vectors
 from precise_core.recall.merge import numbered
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
+from precise_core.recommendations.list_changes import list_changes, served_share
+from precise_core.recommendations.names import POPULAR_SOURCE
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
-from precise_core.recommendations.reasons import SEED
-from precise_core.recommendations.sources import trending
+from precise_core.recommendations.reasons import SEED, times_in_words
+from precise_core.recommendations.sources import popular
 from precise_core.recommendations.spark import IS_HELD_OUT, SEED_INDEX, WORDS, Shipped, ship_known
 from precise_core.run.job import Job
 from precise_core.tasks import events_before
@@ -169,34 +173,60 @@ def recommendation_rows(listed: DataFrame, log: Log) -> DataFrame:
     return named.withColumns(columns).select(*RECOMMENDATIONS.column_names)
 
 
-def without_history(job: Job, known: PointInTime, log: Log, histories: DataFrame) -> DataFrame:
-    """What is popular for `ANYBODY`, and for users who were shown something but never did anything.
+def users_without_history(job: Job, log: Log, histories: DataFrame) -> DataFrame:
+    """Ids of `ANYBODY`, and of users who were shown something but never did anything."""
+    users = job.spark.createDataFrame([(c.ANYBODY,)], f"{c.USER_ID} string")
+    shown = job.read_optional(IMPRESSIONS)
+    if shown is None:
+        return users
+    known_users = shown.where(F.col(c.IMPRESSION_TS) < instant(log.end)).select(c.USER_ID).distinct()
+    return users.unionByName(known_users.join(histories, on=c.USER_ID, how="left_anti"))
 
-    The lists of repeats have nothing for them.
+
+def popular_lists(job: Job, known: PointInTime, log: Log, users: DataFrame) -> DataFrame:
+    """What is popular, for users without a history, ``spark.LISTED_DDL``; the lists of repeats have nothing for them.
+
+    Of a task of which nothing was taken in 28 days it is what was popular of all time.
     """
     rows = []
     for task, facts in known.facts.items():
-        popular = trending(facts, log.config.k)["popular_28d"]
-        for name, policy in log.config.lists.items():
-            if policy.repeat != "only":
-                for rank, item in enumerate(popular, start=1):
-                    score = float(facts.recent[28][item])
-                    words = f"popular: taken {score:,.0f} times in 28 days"
-                    rows.append((task, name, rank, score, int(item), words))
-    schema = f"{c.TASK} string, {c.LIST} string, {c.RANK} int, {c.SCORE} float, {c.ITEM_INDEX} int, {WORDS} string"
-    popular_rows = job.spark.createDataFrame(rows, schema)
-    users = job.spark.createDataFrame([(c.ANYBODY,)], f"{c.USER_ID} string")
-    shown = job.read_optional(IMPRESSIONS)
-    if shown is not None:
-        known_users = shown.where(F.col(c.IMPRESSION_TS) < instant(log.end)).select(c.USER_ID).distinct()
-        users = users.unionByName(known_users.join(histories, on=c.USER_ID, how="left_anti"))
-    columns: dict[str, Column] = {
+        days, items, counts = popular(facts, log.config.k)
+        of_days, order = (f" in {days} days", f"{POPULAR_SOURCE}_{days}d") if days else ("", POPULAR_SOURCE)
+        listed = [
+            (rank, float(count), int(item), f"popular: taken {times_in_words(count)}{of_days}", order)
+            for rank, (item, count) in enumerate(zip(items, counts, strict=True), start=1)
+        ]
+        names = [name for name, policy in log.config.lists.items() if policy.repeat != "only"]
+        rows += [(task, name, *row) for name in names for row in listed]
+    columns = f"{c.RANK} int, {c.SCORE} float, {c.ITEM_INDEX} int, {WORDS} string, {c.MODEL_VERSION} string"
+    popular_rows = job.spark.createDataFrame(rows, f"{c.TASK} string, {c.LIST} string, {columns}")
+    same: dict[str, Column] = {
         c.PROBABILITY: F.lit(None).cast("float"),
-        c.SOURCES: F.array(F.lit("popular")),
-        c.MODEL_VERSION: F.lit("popular_28d"),
+        c.SOURCES: F.array(F.lit(POPULAR_SOURCE)),
         SEED_INDEX: F.lit(None).cast("int"),
     }
-    return users.crossJoin(F.broadcast(popular_rows)).withColumns(columns)
+    return users.crossJoin(F.broadcast(popular_rows)).withColumns(same)
+
+
+def change_facts(job: Job, new: DataFrame, expected: DataFrame) -> dict[str, dict[str, float]]:
+    """Figures that `gates.lists` has limits for, by task; also metrics of the run.
+
+    Args:
+        new: Rows of `recommendations`, not written yet: the table still has the published ones.
+        expected: Ids of the users who should get lists, and `ANYBODY`.
+    """
+    config, table = job.settings.recommendations, RECOMMENDATIONS
+    facts = {ALL_TASK: served_share(new, expected)}
+    if job.warehouse.exists(table):  # not pinned: what a run replaces is none of its inputs
+        old = job.warehouse.read(job.spark, table, job.warehouse.version(table))
+        tasks, sample = (ALL_TASK, *job.settings.tasks), job.settings.gates.lists.sample
+        for task, figures in list_changes(old, new, tasks, list(config.lists), config.k, sample).items():
+            facts[task] = facts.get(task, {}) | figures
+    for task, figures in facts.items():
+        job.metrics |= {f"lists/{task}/{name}": value for name, value in figures.items()}
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        job.say(f"{task}: {shown or 'nothing to compare with'}")
+    return facts
 
 
 def balance_users(job: Job, table: Table, users: DataFrame) -> None:
@@ -211,6 +241,30 @@ def ranker_folder(job: Job) -> Path:
 
 
 def current_ranker(job: Job) -> PublishedRanker | None:
-    """The ranking model of lists in use; None where nothing has been learned yet."""
+    """The ranking model of lists in use; None where nothing has been learned yet.
+
+    Raises:
+        CheckpointError: It cannot be opened; the message says what is wrong with it and what to run.
+    """
     version = artefacts.rankers_in_use(job.folder, artefacts.LIST_RANKERS).get(ALL_LISTS)
     return PublishedRanker.open(ranker_folder(job) / version) if version else None
+
+
+def yesterdays_ranker(job: Job) -> PublishedRanker | None:
+    """``current_ranker`` as a rival of what is learned; None, which is said, where it cannot be opened."""
+    try:
+        return current_ranker(job)
+    except CheckpointError as error:
+        job.say(f"warning: yesterday's order is left out of the comparison: {error}")
+        return None
+
+
+def say_unlearned(job: Job, ranker: PublishedRanker | None, log: Log) -> None:
+    """Of what no order was chosen, and what is in use instead."""
+    instead = "own history and similar users are in use, popular items behind them"
+    if ranker is None:
+        job.say(f"nothing has been learned yet: {instead}")
+        return
+    for task in log.bits:
+        if task not in ranker.chosen:
+            job.say(f"{task}: nothing of it was taken in the period that was learned from: {instead}")
