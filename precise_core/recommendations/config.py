@@ -54,8 +54,8 @@ class ListRankerConfig(Config):
         50,
         ge=1,
         description="Held-out lists of a task and list with something taken that it takes to choose an order for it; "
-        "with fewer it is ordered as the same list of `all`. NDCG of two orders differs by some 0.15 to 0.3 from user "
-        "to user: with 50 a difference of 0.05 begins to show, with 14 the best of several orders is a draw.",
+        "with fewer it is ordered as the same list of `all`. In small tasks NDCG of two orders differs by some 0.15 to "
+        "0.3 from user to user: with 50 a difference of 0.05 begins to show, with 14 the best of several is a draw.",
     )
 
 

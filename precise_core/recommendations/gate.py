@@ -52,7 +52,7 @@ def choose_orders(
 
     Args:
         learned: Scores [C] of each learned order, yesterday's (``PREVIOUS``) among them.
-        known_tasks: The tasks that each of them has learned of. All that were learned of today, and `all`, get an order.
+        known_tasks: The tasks that each of them has learned of. All that were learned of today get an order.
     """
     scores = {name: order_scores(name, held_out.features_CG) for name in ORDERS} | dict(learned)
     verdict = Verdict({}, {}, {}, least_lists)
