@@ -14,12 +14,12 @@ from precise_core.recommendations.knowledge import known_at
 from precise_core.recommendations.night import (
     balance_users,
     catalog_of,
-    feature_rows,
     gather,
     learners,
     past_instant,
     shipped_with_past_models,
 )
+from precise_core.recommendations.rows import feature_rows
 from precise_core.recommendations.spark import training_rows, with_vectors
 from precise_core.run.job import Job
 from precise_core.warehouse.instants import micros

@@ -8,7 +8,8 @@ Reads events, items and item_vocabulary. Writes item_neighbours.
 from precise_core.command import command
 from precise_core.recommendations.batches import UserBlock
 from precise_core.recommendations.knowledge import read_sample, similar_items
-from precise_core.recommendations.night import catalog_of, gather, neighbour_rows
+from precise_core.recommendations.night import catalog_of, gather
+from precise_core.recommendations.rows import neighbour_rows
 from precise_core.run.job import Job
 from precise_core.warehouse.instants import micros
 from precise_core.warehouse.spark_errors import worker_errors
@@ -24,7 +25,7 @@ def main(job: Job) -> None:
         near = similar_items(job.spark, block, log.config)
     for source, matrix in near.items():
         job.say(f"{source}: {matrix.nnz:,} pairs from {sample.num_rows:,} users")
-    rows = job.write(ITEM_NEIGHBOURS, neighbour_rows(job, near, catalog))
+    rows = job.write(ITEM_NEIGHBOURS, neighbour_rows(job.spark, near, catalog, job.settings.as_of))
     job.balance("pairs of items", rows_in=sum(matrix.nnz for matrix in near.values()), rows_out=rows)
 
 

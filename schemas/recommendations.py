@@ -153,7 +153,7 @@ RECOMMENDATIONS = Table(
         Column(c.SOURCES, "array<string>", "The sources that found it; `popular` = the user has no history."),
         Column(c.REASON, "string", "One reason in words."),
         Column(c.SEED_ITEM_ID, "string", "The item of the user that the reason names.", nullable=True),
-        Column(c.MODEL_VERSION, "string", "What ranked it: a model of lists, or the simple order that was better."),
+        Column(c.MODEL_VERSION, "string", "What ranked it: a model of lists, or a simple order."),
         AS_OF,
     ),
 )  # fmt: skip

@@ -31,6 +31,41 @@ class DriftConfig(Config):
     )
 
 
+class ListsConfig(Config):
+    """How far tonight's lists may be from the published ones; `recommend` refuses those that are further."""
+
+    sample: int = Field(
+        2000, ge=1, description="Users, about, whose first list is compared item by item: the same ones every night."
+    )
+    largest_lost_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the users with published lists of a task who have none of it now; hardly anybody loses "
+        "them as a log grows.",
+    )
+    smallest_length_ratio: float = Field(
+        0.5,
+        ge=0,
+        description="Places on the lists of a task now, of users who have them now and had them before, over those "
+        "before; of the first `recommendations.k` places and of lists that both have.",
+    )
+    smallest_overlap: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Mean share in common (Jaccard) of the first of `recommendations.lists`. 0 = never refused: a new "
+        "model, another source or a catalog of news may rightly change all of it; set it where nights are steady.",
+    )
+    smallest_served_share: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="Share of the users with an event or an impression who get any list; only where there is a list "
+        "for `(anybody)`, that is, where something of the catalog was ever taken.",
+    )
+
+
 class GatesConfig(Config):
     """How strict the gates are. Every check has a level of its own; `levels` overrides it."""
 
@@ -54,6 +89,7 @@ class GatesConfig(Config):
         "users aside): a wrong setting rejects nearly all, a bad delivery seldom so many; 1 = never.",
     )
     drift: DriftConfig = Field(DriftConfig(), description="Limits of what is published.")
+    lists: ListsConfig = Field(ListsConfig(), description="Limits of the lists of recommendations.")
 
     @field_validator("levels")
     @classmethod

@@ -74,7 +74,14 @@ def published_checkpoint(job: Job, task: str) -> Checkpoint:
 
     A checkpoint that was trained since is not read before `publish_models` has found its vectors complete.
     """
-    return Checkpoint.open(job.checkpoints / _published(job, task)[c.MODEL_VERSION])
+    version = _published(job, task)[c.MODEL_VERSION]
+    try:
+        return Checkpoint.open(job.checkpoints / version)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; it is published for {task!r}: put the folder back, or train and publish another with "
+            "jobs/run_night.py"
+        ) from error
 
 
 def published_version(job: Job, task: str, table: Table) -> int:
@@ -101,7 +108,12 @@ def published_index(job: Job, task: str) -> Path:
     """The folder of the index over a task's published item vectors, verified."""
     row = _published(job, task)
     folder = index_folder(job, row[c.INDEX_VERSION])
-    VectorIndex.open(folder, row[c.MODEL_VERSION])
+    try:
+        VectorIndex.open(folder, row[c.MODEL_VERSION])
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; it is published for {task!r}: run jobs/build_index.py and jobs/publish_models.py"
+        ) from error
     return folder
 
 

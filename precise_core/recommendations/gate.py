@@ -1,11 +1,11 @@
-"""Which order is published of each list: the learned one only where it is above every simple one.
+"""Which order is published of each list: a learned one only where it is above every simple one on enough lists.
 
 All orders rank the same candidates of held-out users of the past period. L lists, C candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,49 +13,72 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.recommendations.config import ListConfig
 from precise_core.recommendations.lists import REPEATS, CandidateLists
-from precise_core.recommendations.orders import ORDERS, order_scores
+from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 
 PREVIOUS = "previous"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate chose, and the NDCG it saw: by task and list, the order in use, and a figure per order."""
+    """What the gate chose: the order in use by task and list, with what it saw.
+
+    Attributes:
+        figures: NDCG by task, list and order, of lists that something held out was taken of.
+        lists: How many these are, by task and list.
+        least_lists: With fewer no order is chosen by them.
+    """
 
     chosen: dict[str, dict[str, str]]
     figures: dict[str, dict[str, dict[str, float]]]
     lists: dict[str, dict[str, int]]
+    least_lists: int
 
 
 def choose_orders(
-    held_out: CandidateLists, learned: Mapping[str, np.ndarray], policies: Mapping[str, ListConfig], k: int
+    held_out: CandidateLists,
+    learned: Mapping[str, np.ndarray],
+    known_tasks: Mapping[str, Collection[str]],
+    policies: Mapping[str, ListConfig],
+    k: int,
+    least_lists: int,
 ) -> Verdict:
     """The order with the highest NDCG@k of each task and list; of equal ones a simple one.
 
+    Where fewer than ``least_lists`` held-out lists have something taken, the best of several orders is a draw: then
+    that is in use which is best for the same list of `all`, of the orders that know the task; else ``UNLEARNED``.
+
     Args:
-        learned: Scores [C] of each learned order, yesterday's (``PREVIOUS``) among them; NaN where an order does not
-            know the task.
+        learned: Scores [C] of each learned order, yesterday's (``PREVIOUS``) among them.
+        known_tasks: The tasks that each of them has learned of; it stands for choice there alone. All that were learned
+            of today get an order.
     """
     scores = {name: order_scores(name, held_out.features_CG) for name in ORDERS} | dict(learned)
-    verdict = Verdict({}, {}, {})
-    for task in sorted(set(held_out.tasks)):
+    verdict = Verdict({}, {}, {}, least_lists)
+    of_today = [tasks for name, tasks in known_tasks.items() if name != PREVIOUS]
+    others = {str(task) for task in held_out.tasks}.union(*of_today) - {ALL_TASK}
+    for task in (ALL_TASK, *sorted(others)):
         of_task = held_out.tasks == task
         lists, rows_C = held_out.where(of_task), of_task[held_out.list_rows_C]
         verdict.chosen[task], verdict.figures[task], verdict.lists[task] = {}, {}, {}
         for name, policy in policies.items():
             repeat = REPEATS[policy.repeat]
-            known = {order: found[rows_C] for order, found in scores.items() if not np.isnan(found[rows_C]).any()}
-            values = {order: lists.ndcg(found, k, repeat) for order, found in known.items()}
-            number = len(next(iter(values.values())))
-            verdict.lists[task][name] = number
-            if not number:
-                continue
+            number = int(lists.has_positive(repeat).sum())
+            known = {order: found[rows_C] for order, found in scores.items() if _knows(order, task, known_tasks)}
+            values = {order: lists.ndcg(found, k, repeat) for order, found in known.items() if number}
             figures = {order: float(found.mean()) for order, found in values.items()}
-            verdict.figures[task][name] = figures
-            verdict.chosen[task][name] = max(figures, key=lambda order: figures[order])  # the first of equal ones
+            verdict.lists[task][name], verdict.figures[task][name] = number, figures
+            if number < least_lists:
+                figures = verdict.figures[ALL_TASK][name] if verdict.lists[ALL_TASK][name] >= least_lists else {}
+                figures = {order: value for order, value in figures.items() if _knows(order, task, known_tasks)}
+            verdict.chosen[task][name] = max(figures, key=lambda order: figures[order], default=UNLEARNED)
     return verdict
+
+
+def _knows(order: str, task: str, known_tasks: Mapping[str, Collection[str]]) -> bool:
+    return order in ORDERS or task in known_tasks[order]
 
 
 def calibrate(scores_C: np.ndarray, labels_C: np.ndarray) -> tuple[float, float]:
@@ -79,19 +102,25 @@ def calibrate(scores_C: np.ndarray, labels_C: np.ndarray) -> tuple[float, float]
 
 
 def in_words(verdict: Verdict) -> list[str]:
-    """A line per task and list: what is published, and the figures of the best learned and the best simple order."""
-    lines = []
-    for task, by_list in verdict.figures.items():
-        for name, figures in by_list.items():
-            simple = max((order for order in figures if order in ORDERS), key=lambda order: figures[order])
-            learned = [order for order in figures if order not in ORDERS]
-            best = max(learned, key=lambda order: figures[order], default=None)
-            shown = f"; best learned {best} {figures[best]:.4f}" if best else ""
-            lines.append(
-                f"{task}, list {name}: {verdict.chosen[task][name]} is published; "
-                f"{verdict.lists[task][name]:,} held-out lists{shown}, best simple order {simple} {figures[simple]:.4f}"
-            )
-    return lines
+    """A line per task and list: what is published and why, by the best learned and the best simple order."""
+    return [
+        f"{task}, list {name}: {order} is published; {_why(verdict, task, name)}"
+        for task, by_list in verdict.chosen.items()
+        for name, order in by_list.items()
+    ]
+
+
+def _why(verdict: Verdict, task: str, name: str) -> str:
+    number, figures = verdict.lists[task][name], verdict.figures[task][name]
+    if number < verdict.least_lists:
+        is_as_all = task != ALL_TASK and verdict.chosen[task][name] == verdict.chosen[ALL_TASK][name]
+        instead = f"as for {ALL_TASK}" if is_as_all else "own history and similar users"
+        return f"{number:,} held-out lists are too few (least_lists {verdict.least_lists:,}): {instead}"
+    simple = max((order for order in figures if order in ORDERS), key=lambda order: figures[order])
+    learned = [order for order in figures if order not in ORDERS]
+    best = max(learned, key=lambda order: figures[order], default=None)
+    shown = f"; best learned {best} {figures[best]:.4f}" if best else ""
+    return f"{number:,} held-out lists{shown}, best simple order {simple} {figures[simple]:.4f}"
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:

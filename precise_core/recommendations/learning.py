@@ -54,7 +54,7 @@ def learn(
         NothingToLearnError: Of training or of held-out lists nothing was taken.
     """
     rankers = learned_orders(train, held_out, config, seed, say)
-    scores = {name: _scores(name, ranker, held_out) for name, ranker in rankers.items()}
+    scores = {name: ranker.scores_of(held_out) for name, ranker in rankers.items()}
     figures = {}
     if WITHOUT_PRECISE in rankers:
         with_C, without_C = scores[config.ranker.losses[0]], scores[WITHOUT_PRECISE]
@@ -65,7 +65,8 @@ def learn(
     rankers |= _yesterday(previous, about)
     if PREVIOUS in rankers:
         scores[PREVIOUS] = rankers[PREVIOUS].scores_of(held_out)
-    verdict = choose_orders(held_out, scores, config.lists, config.k)
+    known_tasks = {name: rankers[name].inputs.tasks for name in scores}
+    verdict = choose_orders(held_out, scores, known_tasks, config.lists, config.k, config.ranker.least_lists)
     for line in in_words(verdict):
         say(line)
     tasks_C = held_out.tasks[held_out.list_rows_C]
@@ -73,7 +74,7 @@ def learn(
         str(task): {
             name: calibrate(found[tasks_C == task], held_out.labels_C[tasks_C == task])
             for name, found in scores.items()
-            if not np.isnan(found[tasks_C == task]).any()
+            if task in known_tasks[name]
         }
         for task in sorted(set(held_out.tasks))
     }
@@ -117,14 +118,6 @@ def learned_orders(
 
 def _log_epoch(say: _Say, name: str, figures: Mapping[str, float]) -> None:
     say(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items()))
-
-
-def _scores(name: str, ranker: ListRanker, lists: CandidateLists) -> np.ndarray:
-    """Of all candidates; NaN where the order is of another task."""
-    scores_C = ranker.scores_of(lists)
-    if name.startswith(PER_TASK):
-        scores_C[lists.tasks[lists.list_rows_C] != name.removeprefix(PER_TASK)] = np.nan
-    return scores_C
 
 
 def _yesterday(previous: PublishedRanker | None, about: Mapping[str, Any]) -> dict[str, ListRanker]:

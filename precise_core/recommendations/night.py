@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
@@ -21,15 +21,13 @@ from precise_core.consume.publications import Publication, publication_history, 
 from precise_core.errors import CheckpointError, HistoryGoneError
 from precise_core.index.index import build_index
 from precise_core.publication.night import published_checkpoint, published_index, published_tasks, published_vectors
-from precise_core.recall.numbering import numbered
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
+from precise_core.recommendations.list_changes import list_changes, served_share
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
-from precise_core.recommendations.reasons import SEED
-from precise_core.recommendations.sources import trending
-from precise_core.recommendations.spark import IS_HELD_OUT, SEED_INDEX, SHOWN, WORDS, Shipped, ship_known
+from precise_core.recommendations.spark import IS_HELD_OUT, SHOWN, Shipped, ship_known
 from precise_core.run.job import Job
 from precise_core.tasks import events_before
 from precise_core.vectors.shipping import ship
@@ -37,7 +35,6 @@ from precise_core.warehouse.arrow_lists import fixed_lists
 from precise_core.warehouse.instants import instant, micros
 from precise_core.warehouse.tables import with_new_columns
 from schemas import (
-    CANDIDATE_FEATURES,
     EVENTS,
     IMPRESSIONS,
     ITEM_EMBEDDINGS,
@@ -197,10 +194,12 @@ def published_space(job: Job) -> str | None:
     return vector_space(job.folder, row[c.MODEL_VERSION]) if row else None
 
 
-def require_space(job: Job, ranker: PublishedRanker) -> None:
+def require_space(job: Job, ranker: PublishedRanker | None) -> None:
     """CheckpointError where an order in use reads vectors of another space than the published ones."""
+    if ranker is None or not ranker.reads_vectors:
+        return
     then, now = ranker.about.get("space"), published_space(job)
-    if ranker.reads_vectors and then != now:
+    if then != now:
         raise CheckpointError(
             f"{ranker.ranker_version} reads vectors of the space of {then}, published are those of {now}; "
             "run jobs/train_list_ranker.py first"
@@ -236,33 +235,6 @@ def catalog_of(log: Log) -> Catalog:
     return read_catalog(log.items, log.vocabulary)
 
 
-def neighbour_rows(job: Job, near: Mapping[str, sparse.csr_matrix], catalog: Catalog) -> DataFrame:
-    """Rows of `item_neighbours`."""
-    tables = []
-    for source, matrix in near.items():
-        if not matrix.nnz:  # Spark takes an empty batch for the end of all batches
-            continue
-        seeds = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        order = np.lexsort((matrix.indices, -matrix.data, seeds))
-        seeds, items = seeds[order], matrix.indices[order]
-        ranks = numbered(seeds)
-        columns = {
-            c.SOURCE: pa.array([source] * len(order), pa.string()),
-            c.ITEM_ID: catalog.item_ids_N.take(pa.array(seeds)),
-            c.RANK: pa.array(ranks.astype(np.int32)),
-            c.NEIGHBOUR_ID: catalog.item_ids_N.take(pa.array(items)),
-            c.SCORE: pa.array(matrix.data[order].astype(np.float32)),
-            c.ITEM_INDEX: pa.array(seeds.astype(np.int32)),
-            c.NEIGHBOUR_INDEX: pa.array(items.astype(np.int32)),
-        }
-        tables.append(pa.table(columns))
-    frame = job.spark.createDataFrame(pa.concat_tables(tables)) if tables else None
-    if frame is None:
-        return job.spark.createDataFrame([], ITEM_NEIGHBOURS.spark_schema())
-    frame = frame.coalesce(job.spark.sparkContext.defaultParallelism)  # Spark makes a task of every 10,000 rows
-    return frame.withColumn(c.AS_OF, instant(job.settings.as_of)).select(*ITEM_NEIGHBOURS.column_names)
-
-
 def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
     """`item_neighbours` by source, float32 [N, N]."""
     names = [c.SOURCE, c.ITEM_INDEX, c.NEIGHBOUR_INDEX, c.SCORE]
@@ -277,57 +249,35 @@ def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
     return found
 
 
-def feature_rows(rows: DataFrame, log: Log, when: datetime, model_version: str | None) -> DataFrame:
-    """Rows of `candidate_features` from ``spark.training_rows``."""
-    items = log.vocabulary.select(c.ITEM_INDEX, c.ITEM_ID)
-    named = rows.join(items, on=c.ITEM_INDEX, how="inner")
-    columns: dict[str, Column] = {c.AS_OF: instant(when), c.MODEL_VERSION: F.lit(model_version).cast("string")}
-    return named.withColumns(columns).select(*CANDIDATE_FEATURES.column_names)
-
-
-def recommendation_rows(listed: DataFrame, log: Log) -> DataFrame:
-    """Rows of `recommendations` from ``spark.recommended``: ids and titles instead of rows of the vocabulary."""
-    ids = log.vocabulary.select(c.ITEM_INDEX, c.ITEM_ID)
-    titles = ids.join(log.items.select(c.ITEM_ID, c.TITLE), on=c.ITEM_ID, how="left")
-    seeds = titles.select(
-        F.col(c.ITEM_INDEX).alias(SEED_INDEX),
-        F.col(c.ITEM_ID).alias(c.SEED_ITEM_ID),
-        F.when(F.length(c.TITLE) > 0, F.col(c.TITLE)).otherwise(F.col(c.ITEM_ID)).alias(c.TITLE),
-    )
-    named = listed.join(ids, on=c.ITEM_INDEX, how="inner").join(seeds, on=SEED_INDEX, how="left")
-    reason = F.replace(WORDS, F.lit(SEED), F.coalesce(F.col(c.TITLE), F.lit("")))
-    columns: dict[str, Column] = {c.REASON: reason, c.AS_OF: instant(log.end)}
-    return named.withColumns(columns).select(*RECOMMENDATIONS.column_names)
-
-
-def without_history(job: Job, known: PointInTime, log: Log, histories: DataFrame) -> DataFrame:
-    """What is popular for `ANYBODY`, and for users who were shown something but never did anything.
-
-    The lists of repeats have nothing for them.
-    """
-    rows = []
-    for task, facts in known.facts.items():
-        popular = trending(facts, log.config.k)["popular_28d"]
-        for name, policy in log.config.lists.items():
-            if policy.repeat != "only":
-                for rank, item in enumerate(popular, start=1):
-                    score = float(facts.recent[28][item])
-                    words = f"popular: taken {score:,.0f} times in 28 days"
-                    rows.append((task, name, rank, score, int(item), words))
-    schema = f"{c.TASK} string, {c.LIST} string, {c.RANK} int, {c.SCORE} float, {c.ITEM_INDEX} int, {WORDS} string"
-    popular_rows = job.spark.createDataFrame(rows, schema)
+def users_without_history(job: Job, log: Log, histories: DataFrame) -> DataFrame:
+    """Ids of `ANYBODY`, and of users who were shown something but never did anything."""
     users = job.spark.createDataFrame([(c.ANYBODY,)], f"{c.USER_ID} string")
     shown = job.read_optional(IMPRESSIONS)
-    if shown is not None:
-        known_users = shown.where(F.col(c.IMPRESSION_TS) < instant(log.end)).select(c.USER_ID).distinct()
-        users = users.unionByName(known_users.join(histories, on=c.USER_ID, how="left_anti"))
-    columns: dict[str, Column] = {
-        c.PROBABILITY: F.lit(None).cast("float"),
-        c.SOURCES: F.array(F.lit("popular")),
-        c.MODEL_VERSION: F.lit("popular_28d"),
-        SEED_INDEX: F.lit(None).cast("int"),
-    }
-    return users.crossJoin(F.broadcast(popular_rows)).withColumns(columns)
+    if shown is None:
+        return users
+    known_users = shown.where(F.col(c.IMPRESSION_TS) < instant(log.end)).select(c.USER_ID).distinct()
+    return users.unionByName(known_users.join(histories, on=c.USER_ID, how="left_anti"))
+
+
+def change_facts(job: Job, new: DataFrame, expected: DataFrame) -> dict[str, dict[str, float]]:
+    """Figures that `gates.lists` has limits for, by task; also metrics of the run.
+
+    Args:
+        new: Rows of `recommendations`, not written yet: the table still has the published ones.
+        expected: Ids of the users who should get lists, and `ANYBODY`.
+    """
+    config, table = job.settings.recommendations, RECOMMENDATIONS
+    facts = {ALL_TASK: served_share(new, expected)}
+    if job.warehouse.exists(table):  # not pinned: what a run replaces is none of its inputs
+        old = job.warehouse.read(job.spark, table, job.warehouse.version(table))
+        tasks, sample = (ALL_TASK, *job.settings.tasks), job.settings.gates.lists.sample
+        for task, figures in list_changes(old, new, tasks, list(config.lists), config.k, sample).items():
+            facts[task] = facts.get(task, {}) | figures
+    for task, figures in facts.items():
+        job.metrics |= {f"lists/{task}/{name}": value for name, value in figures.items()}
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        job.say(f"{task}: {shown or 'nothing to compare with'}")
+    return facts
 
 
 def balance_users(job: Job, table: Table, users: DataFrame) -> None:
@@ -342,6 +292,30 @@ def ranker_folder(job: Job) -> Path:
 
 
 def current_ranker(job: Job) -> PublishedRanker | None:
-    """The ranking model of lists in use; None where nothing has been learned yet."""
+    """The ranking model of lists in use; None where nothing has been learned yet.
+
+    Raises:
+        CheckpointError: It cannot be opened; the message says what is wrong with it and what to run.
+    """
     version = artefacts.rankers_in_use(job.folder, artefacts.LIST_RANKERS).get(ALL_LISTS)
     return PublishedRanker.open(ranker_folder(job) / version) if version else None
+
+
+def yesterdays_ranker(job: Job) -> PublishedRanker | None:
+    """``current_ranker`` as a rival of what is learned; None, which is said, where it cannot be opened."""
+    try:
+        return current_ranker(job)
+    except CheckpointError as error:
+        job.say(f"warning: yesterday's order is left out of the comparison: {error}")
+        return None
+
+
+def say_unlearned(job: Job, ranker: PublishedRanker | None, log: Log) -> None:
+    """Of what no order was chosen, and what is in use instead."""
+    instead = "own history and similar users are in use, popular items behind them"
+    if ranker is None:
+        job.say(f"nothing has been learned yet: {instead}")
+        return
+    for task in log.bits:
+        if task not in ranker.chosen:
+            job.say(f"{task}: nothing of it was taken in the period that was learned from: {instead}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from precise_core.artefacts import verify_sums, write_model
@@ -78,17 +79,34 @@ class PublishedRanker:
 
     @classmethod
     def open(cls, folder: Path) -> PublishedRanker:
-        """Refuses a folder that is incomplete, was changed on disk, or reads other features than this code makes."""
-        verify_sums(folder)
+        """The ranking model in a folder.
+
+        Raises:
+            CheckpointError: The folder is incomplete, was changed on disk or written by another version of the code,
+                or the model reads other features than this code makes; the message says what to run.
+        """
+        try:
+            verify_sums(folder)
+            return cls._read(folder)
+        except KeyError as error:
+            why = f"{folder / _META_FILE}: no {error}, so it was written by another version of the code"
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            why = f"{folder}: does not fit this version of the code: {str(error).splitlines()[0]}"
+        except CheckpointError as error:
+            why = str(error)
+        raise CheckpointError(f"{why}; run jobs/train_list_ranker.py")
+
+    @classmethod
+    def _read(cls, folder: Path) -> PublishedRanker:
         meta = json.loads((folder / _META_FILE).read_text(encoding="utf-8"))
         if tuple(meta["features"]) != FEATURE_NAMES:
             raise CheckpointError(
                 f"{folder}: the model reads {len(meta['features'])} features, this code makes {len(FEATURE_NAMES)} "
-                "others; run jobs/train_list_ranker.py"
+                "others"
             )
         rankers = {}
         for name, about in meta["orders"].items():
-            config = ListRankerConfig(**meta["ranker"] | about["sizes"])
+            config = ListRankerConfig(**about["sizes"])
             inputs = ListInputs(
                 tuple(about["tasks"]), np.array(about["mean"]), np.array(about["deviation"]), about["vector_width"]
             )

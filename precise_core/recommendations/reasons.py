@@ -82,18 +82,18 @@ def reasons(
         if times[row] >= 0.5 and days[row] >= _REGULAR_DAYS and interval[row] >= 1:
             words.append(f"taken every {interval[row]:.0f} days, last {_ago(last[row])}")
         elif times[row] >= 0.5:
-            words.append(f"taken {_times(times[row])} before, last {_ago(last[row])}")
+            words.append(f"taken {times_in_words(times[row])} before, last {_ago(last[row])}")
         elif strength[row] >= _TOGETHER:
             words.append(f"goes with {SEED}")
             seed_rows[row] = best_seed[row]
         elif age[row] <= _NEW_DAYS and week[row] >= 1:
-            words.append(f"new, taken {_times(week[row])} this week")
+            words.append(f"new, taken {times_in_words(week[row])} this week")
         elif month[row] < 0.5:
             words.append("close to what the user took")
         elif of_user[row]:
             words.append("popular in a category of the user")
         else:
-            words.append(f"popular: taken {_times(month[row])} in 28 days")
+            words.append(f"popular: taken {times_in_words(month[row])} in 28 days")
     return words, seed_rows
 
 
@@ -106,6 +106,7 @@ def _ago(days: float) -> str:
     return "today" if whole == 0 else "yesterday" if whole == 1 else f"{whole:,} days ago"
 
 
-def _times(count: float) -> str:
+def times_in_words(count: float) -> str:
+    """`once`, `2 times`, `1,234 times`."""
     whole = round(count)
     return "once" if whole == 1 else f"{whole:,} times"

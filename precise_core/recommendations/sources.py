@@ -120,11 +120,24 @@ def trending(facts: ItemFacts, k: int) -> dict[str, np.ndarray]:
     """
     lists = {f"popular_{days}d": values_N for days, values_N in facts.recent.items()}
     lists |= {f"first_time_{days}d": values_N for days, values_N in facts.first_time.items()}
-    found = {}
-    for name, values_N in lists.items():
-        of_list = np.flatnonzero(facts.allowed_N & (values_N > 0))
-        found[name] = of_list[np.lexsort((of_list, -facts.events_N[of_list], -values_N[of_list]))][:k]
-    return found
+    return {name: _most(facts, values_N, k) for name, values_N in lists.items()}
+
+
+def popular(facts: ItemFacts, k: int) -> tuple[int | None, np.ndarray, np.ndarray]:
+    """For whoever has no history: days, rows and counts of the ``k`` items taken most in 28 days.
+
+    Where nothing was taken in them: of all time, and days are None.
+    """
+    rows = _most(facts, facts.recent[28], k)
+    if len(rows):
+        return 28, rows, facts.recent[28][rows]
+    rows = _most(facts, facts.events_N, k)
+    return None, rows, facts.events_N[rows]
+
+
+def _most(facts: ItemFacts, values_N: np.ndarray, k: int) -> np.ndarray:
+    rows = np.flatnonzero(facts.allowed_N & (values_N > 0))
+    return rows[np.lexsort((rows, -facts.events_N[rows], -values_N[rows]))][:k]
 
 
 def gather_candidates(

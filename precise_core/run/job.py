@@ -145,9 +145,14 @@ class Job:
         *,
         replace: Mapping[str, str] | None = None,
         note: Mapping[str, Any] | None = None,
+        check: Callable[[DataFrame], None] | None = None,
     ) -> int:
-        """Make ``frame`` the table (or the slice ``replace``); returns its rows."""
-        write = partial(self.warehouse.write, self.spark, table, frame, run_id=self.run_id, replace=replace, note=note)
+        """Make ``frame`` the table (or the slice ``replace``); returns its rows.
+
+        ``check`` is given the computed rows before the commit; where it raises, nothing is written.
+        """
+        to_table = partial(self.warehouse.write, self.spark, table, frame, run_id=self.run_id)
+        write = partial(to_table, replace=replace, note=note, check=check)
         return self._commit("writing", table, write, replace)
 
     def replace_partitions(

@@ -7,7 +7,7 @@ Beside it reader.py reads without Spark, upsert.py merges rows by key, and care.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -103,6 +103,7 @@ class Warehouse:
         run_id: str,
         replace: Mapping[str, str | Sequence[str]] | None = None,
         note: Mapping[str, Any] | None = None,
+        check: Callable[[DataFrame], None] | None = None,
     ) -> WriteResult:
         """Make ``frame`` the content of the table, or of the slice named by ``replace``, in one commit.
 
@@ -110,11 +111,15 @@ class Warehouse:
             frame: The rows, with exactly the declared columns and types.
             replace: Column -> value (or values) of the slice the frame replaces; every row must belong to it.
             note: What the rows were made from (``read_note``), kept in the commit; lost where there is none.
+            check: Is given the rows, computed and kept, before anything of the table is touched; what it raises is
+                raised, and the table stays as it is.
         """
         # On disk: rows kept in memory come back onto the heap one whole partition at a time, however large it is.
         frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
         try:
             new = _fingerprint(frame, table)
+            if check:
+                check(frame)
             self.create_if_missing(spark, table)
             version = self.version(table)
             current = conform(self.read(spark, table, version), table).where(_slice_filter(replace))

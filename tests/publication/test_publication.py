@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -127,6 +128,18 @@ def test_vectors_that_were_refused_are_served_to_nobody(
     assert dict(zip(index.item_ids, index.vectors_ND.tolist(), strict=True)) == before
     assert run("publish_models", warehouse, "--accept-drift", "--set", refuse) == 0
     assert served(warehouse) == newest and published_index(reader(warehouse), "all") != folder
+
+
+def test_what_is_published_and_gone_is_named_with_what_to_run(published: tuple[Path, str], tmp_path: Path) -> None:
+    warehouse, version = copy_of(published[0], tmp_path / "warehouse"), published[1]
+    shutil.rmtree(published_index(reader(warehouse), "all"))
+    with pytest.raises(CheckpointError, match=r"published for 'all': run jobs/build_index\.py and jobs/publish_mod"):
+        published_index(reader(warehouse), "all")
+    assert run("build_index", warehouse) == 0 == run("publish_models", warehouse)
+    assert published_index(reader(warehouse), "all").is_dir()
+    shutil.rmtree(warehouse / "checkpoints" / version)
+    with pytest.raises(CheckpointError, match=rf"{version}: no such folder; it is published for 'all': put the folder"):
+        published_checkpoint(reader(warehouse), "all")
 
 
 def test_an_index_of_other_query_vectors_is_another_index(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,19 +11,29 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from precise_core.recommendations.config import ListConfig
-from precise_core.recommendations.gate import PREVIOUS, calibrate, choose_orders, in_words
+from precise_core.recommendations.gate import PREVIOUS, Verdict, calibrate, choose_orders, in_words
 from precise_core.recommendations.lists import CandidateLists
-from precise_core.recommendations.orders import ORDERS, order_scores
+from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 from tests.recommendations.ranked_lists import candidate_lists
 
 HELD_OUT = candidate_lists(5, lists=40)
 POLICIES = {"all": ListConfig(), "new": ListConfig(repeat="exclude"), "repeat": ListConfig(repeat="only")}
 PERFECT = HELD_OUT.labels_C.astype(np.float64)
+TASKS = ("all", "buy")
+
+
+def judged(
+    learned: Mapping[str, np.ndarray],
+    held_out: CandidateLists = HELD_OUT,
+    least_lists: int = 1,
+    tasks: Collection[str] = TASKS,
+) -> Verdict:
+    return choose_orders(held_out, learned, dict.fromkeys(learned, tasks), POLICIES, 5, least_lists)
 
 
 def test_a_better_learned_order_is_published_and_a_worse_one_is_not() -> None:
-    better = choose_orders(HELD_OUT, {"list": PERFECT}, POLICIES, 5)
-    worse = choose_orders(HELD_OUT, {"list": -PERFECT}, POLICIES, 5)
+    better = judged({"list": PERFECT})
+    worse = judged({"list": -PERFECT})
     for task in ("all", "buy"):
         assert better.chosen[task] == dict.fromkeys(POLICIES, "list")
         assert set(worse.chosen[task].values()) <= set(ORDERS)
@@ -32,29 +44,29 @@ def test_each_task_and_list_has_its_own_best_order() -> None:
     scores = PERFECT.copy()
     scores[(HELD_OUT.tasks == "buy")[HELD_OUT.list_rows_C]] *= -1
     of_new = np.where(HELD_OUT.is_repeat_C, -PERFECT, PERFECT)
-    chosen = choose_orders(HELD_OUT, {"list": scores, "new": of_new}, POLICIES, 5).chosen
+    chosen = judged({"list": scores, "new": of_new}).chosen
     assert chosen["all"]["all"] == "list" and chosen["buy"]["all"] != "list"
     assert chosen["buy"]["new"] == "new" and chosen["buy"]["repeat"] in ORDERS
 
 
 def test_yesterdays_order_is_kept_while_it_is_better() -> None:
     noise = np.random.default_rng(0).random(len(PERFECT))
-    kept = choose_orders(HELD_OUT, {"list": PERFECT + 2 * noise, PREVIOUS: PERFECT}, POLICIES, 5)
+    kept = judged({"list": PERFECT + 2 * noise, PREVIOUS: PERFECT})
     assert set(kept.chosen["all"].values()) == {PREVIOUS}
-    replaced = choose_orders(HELD_OUT, {"list": PERFECT, PREVIOUS: PERFECT + 2 * noise}, POLICIES, 5)
+    replaced = judged({"list": PERFECT, PREVIOUS: PERFECT + 2 * noise})
     assert set(replaced.chosen["all"].values()) == {"list"}
 
 
 @pytest.mark.parametrize("name", list(ORDERS))
 def test_of_equal_orders_a_simple_one_is_published(name: str) -> None:
     copies = dict.fromkeys(("list", PREVIOUS), order_scores(name, HELD_OUT.features_CG))
-    chosen = choose_orders(HELD_OUT, copies, POLICIES, 5).chosen
-    alone = choose_orders(HELD_OUT, {}, POLICIES, 5).chosen
+    chosen = judged(copies).chosen
+    alone = judged({}).chosen
     assert chosen == alone
 
 
 def test_a_figure_is_the_mean_ndcg_over_lists_with_something_of_their_kind_taken() -> None:
-    verdict = choose_orders(HELD_OUT, {"list": PERFECT}, POLICIES, 5)
+    verdict = judged({"list": PERFECT})
     for task in ("all", "buy"):
         lists = HELD_OUT.where(HELD_OUT.tasks == task)
         for name, repeat in (("all", None), ("new", False), ("repeat", True)):
@@ -65,16 +77,55 @@ def test_a_figure_is_the_mean_ndcg_over_lists_with_something_of_their_kind_taken
     assert len(lines) == 6 and all("list is published" in line for line in lines)
 
 
-def test_a_list_of_which_nothing_was_held_out_is_not_judged() -> None:
+def few(task: str, lists: int) -> CandidateLists:
+    """The held-out lists, with so many of one task; in each of them something new and something had was taken."""
+    is_task = HELD_OUT.tasks == task
+    both = HELD_OUT.has_positive(False) & HELD_OUT.has_positive(True)
+    return HELD_OUT.where(~is_task | (both & (np.cumsum(is_task & both) <= lists)))
+
+
+@pytest.mark.parametrize("number", [0, 1, 8, 9])
+def test_with_too_few_held_out_lists_a_task_is_ordered_as_all_is(number: int) -> None:
+    held_out = few("buy", number)
+    best = held_out.labels_C.astype(np.float64)
+    of_buy = (held_out.tasks == "buy")[held_out.list_rows_C]
+    verdict = judged({"list": np.where(of_buy, -best, best), "other": np.where(of_buy, best, -best)}, held_out, 9)
+    assert verdict.chosen["all"] == dict.fromkeys(POLICIES, "list")
+    assert verdict.chosen["buy"] == dict.fromkeys(POLICIES, "other" if number == 9 else "list")
+    lines = [line for line in in_words(verdict) if line.startswith("buy, list new")]
+    if number < 9:
+        reason = f"{number} held-out lists are too few (least_lists 9): as for all"
+        assert lines == [f"buy, list new: list is published; {reason}"]
+
+
+def test_a_simple_order_of_all_is_that_of_a_task_with_too_few_lists() -> None:
+    held_out = few("buy", 2)
+    chosen = judged({"list": -held_out.labels_C.astype(np.float64)}, held_out, 9).chosen
+    assert chosen["buy"] == chosen["all"] and set(chosen["all"].values()) <= set(ORDERS)
+
+
+def test_an_order_that_has_learned_nothing_of_a_task_is_not_used_for_it() -> None:
+    held_out = few("buy", 2)
+    verdict = judged({"list": held_out.labels_C.astype(np.float64)}, held_out, 9, tasks=("all",))
+    assert verdict.chosen["all"]["all"] == "list" and set(verdict.chosen["buy"].values()) == {UNLEARNED}
+    assert "2 held-out lists are too few (least_lists 9): own history and similar users" in in_words(verdict)[3]
+
+
+def test_with_too_few_lists_of_all_own_history_and_similar_users_are_published() -> None:
+    verdict = judged({"list": PERFECT}, least_lists=1000)
+    assert verdict.chosen == dict.fromkeys(TASKS, dict.fromkeys(POLICIES, UNLEARNED))
+    assert all("too few (least_lists 1,000)" in line for line in in_words(verdict))
+
+
+def test_each_list_of_a_task_has_its_own_number_of_held_out_lists() -> None:
     new = CandidateLists(**{**vars(HELD_OUT), "labels_C": HELD_OUT.labels_C * ~HELD_OUT.is_repeat_C})
-    verdict = choose_orders(new, {"list": PERFECT}, POLICIES, 5)
-    assert verdict.lists["buy"]["repeat"] == 0
-    assert "repeat" not in verdict.chosen["buy"] and "new" in verdict.chosen["buy"]
-    assert not any("list repeat" in line for line in in_words(verdict))
+    verdict = judged({"list": PERFECT}, new, 5)
+    assert verdict.lists["buy"]["repeat"] == 0 and verdict.lists["buy"]["new"] >= 5
+    assert verdict.chosen["buy"]["repeat"] == UNLEARNED and verdict.chosen["buy"]["new"] == "list"
 
 
 def test_without_a_learned_order_a_simple_one_is_published() -> None:
-    verdict = choose_orders(HELD_OUT, {}, POLICIES, 5)
+    verdict = judged({})
     assert set(verdict.chosen["all"].values()) <= set(ORDERS)
     assert not any("learned" in line for line in in_words(verdict))
 

@@ -15,7 +15,9 @@ from tests.night import arrow_table, run
 pytestmark = pytest.mark.faults  # it takes two trainings
 
 
-def test_a_first_night_may_train_a_model_of_the_past_instant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_first_night_may_train_a_model_of_the_past_instant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     warehouse = tmp_path / "warehouse"
     flags = ("--set", "recommendations.past_model=train", "--set", "universal.start=continue")
     assert run("run_night", warehouse, *flags) == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,16 +79,48 @@ def test_a_changed_byte_is_refused(published: PublishedRanker, tmp_path: Path) -
             PublishedRanker.open(folder)
 
 
-def test_a_ranker_of_other_features_is_refused_in_one_line(published: PublishedRanker, tmp_path: Path) -> None:
+def rewritten(published: PublishedRanker, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The folder as another version of the code might have written it: whole, but with something else in it."""
     for file in published.folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    meta = json.loads((tmp_path / "list_ranker.json").read_text())
-    meta["features"] = meta["features"][::-1]
-    (tmp_path / "list_ranker.json").write_text(json.dumps(meta))
-    write_sums(tmp_path)
-    with pytest.raises(CheckpointError, match=r"features.*run jobs/train_list_ranker.py") as refused:
-        PublishedRanker.open(tmp_path)
-    assert "\n" not in str(refused.value)
+        (folder / file.name).write_bytes(file.read_bytes())
+    meta = json.loads((folder / "list_ranker.json").read_text())
+    change(meta)
+    (folder / "list_ranker.json").write_text(json.dumps(meta))
+    write_sums(folder)
+    return folder
+
+
+def _each(meta: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> None:
+    for about in meta["orders"].values():
+        change(about)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda meta: meta.update(features=meta["features"][::-1]), "the model reads .* features"),
+        (
+            lambda meta: _each(meta, lambda about: about.pop("sizes")),
+            "list_ranker.json: no 'sizes', .*version of",
+        ),
+        (lambda meta: meta.pop("calibration"), "list_ranker.json: no 'calibration'"),
+        (lambda meta: _each(meta, lambda about: about["sizes"].update(cross_layers=9)), "does not fit this version"),
+        (lambda meta: _each(meta, lambda about: about["sizes"].update(experts=9)), "does not fit this version"),
+        (lambda meta: _each(meta, lambda about: about.update(models=3)), "does not fit this version"),
+    ],
+)
+def test_a_ranker_of_another_version_of_the_code_is_refused_in_one_line(
+    published: PublishedRanker, tmp_path: Path, change: Callable[[dict[str, Any]], object], why: str
+) -> None:
+    folder = rewritten(published, tmp_path, change)
+    with pytest.raises(CheckpointError, match=f"{why}.*; run jobs/train_list_ranker.py$") as refused:
+        PublishedRanker.open(folder)
+    assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_settings_of_training_that_are_no_more_do_not_matter(published: PublishedRanker, tmp_path: Path) -> None:
+    folder = rewritten(published, tmp_path, lambda meta: meta["ranker"].update(forgotten=3))
+    assert scores(PublishedRanker.open(folder)).tobytes() == scores(published).tobytes()
 
 
 def test_a_list_that_was_not_judged_is_by_the_users_own_history(published: PublishedRanker) -> None:

@@ -1,0 +1,115 @@
+"""How far lists are from those before: what is counted as lost, shorter and in common, and what is no loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from precise_core.config.gates import ListsConfig
+from precise_core.errors import ValidationError
+from precise_core.recommendations.list_changes import list_changes, served_share
+from schemas import columns as c
+from validation.checks import Level
+from validation.gate import GateResult
+from validation.publication import FAIL, WARN, gate_lists
+
+Lists = Mapping[tuple[str, str, str], str]  # user, task, list -> items, a letter each
+TASKS, NAMES = ("all", "buy"), ("all", "a `list`.")
+
+BEFORE: Lists = {
+    ("u", "all", "all"): "abcd",
+    ("u", "all", "a `list`."): "xy",
+    ("v", "all", "all"): "abcd",
+    ("w", "all", "all"): "ab",
+    ("u", "buy", "all"): "ab",
+    (c.ANYBODY, "all", "all"): "abcdefgh",
+}
+
+
+def frame(spark: SparkSession, lists: Lists) -> DataFrame:
+    rows = [(*key, rank, item) for key, items in lists.items() for rank, item in enumerate(items, start=1)]
+    names = f"{c.USER_ID} string, {c.TASK} string, {c.LIST} string, {c.RANK} int, {c.ITEM_ID} string"
+    return spark.createDataFrame(rows, names)
+
+
+def changes(
+    spark: SparkSession,
+    after: Lists,
+    before: Lists = BEFORE,
+    tasks: Sequence[str] = TASKS,
+    lists: Sequence[str] = NAMES,
+    k: int = 10,
+) -> dict[str, dict[str, float]]:
+    found = list_changes(frame(spark, before), frame(spark, after), tasks, lists, k, sample=100)
+    return {task: {name: round(value, 4) for name, value in figures.items()} for task, figures in found.items()}
+
+
+def test_what_is_lost_shorter_and_in_common(interpreting_spark: SparkSession) -> None:
+    after: Lists = {
+        ("u", "all", "all"): "abef",  # 2 of 6 in common
+        ("v", "all", "all"): "dcba",
+        ("new", "all", "all"): "zzz",
+        ("u", "buy", "a `list`."): "q",
+    }
+    expected = {
+        "all": {"lost_share": round(1 / 3, 4), "length_ratio": 0.8, "overlap": round((1 / 3 + 1) / 2, 4)},
+        "buy": {"lost_share": 0.0, "length_ratio": 0.0},  # the new list is not counted for the one that is gone
+    }
+    assert changes(interpreting_spark, after) == expected
+
+
+def test_nothing_has_changed(interpreting_spark: SparkSession) -> None:
+    same = {"lost_share": 0.0, "length_ratio": 1.0, "overlap": 1.0}
+    assert changes(interpreting_spark, BEFORE) == {"all": same, "buy": same}
+
+
+def test_a_task_of_which_nobody_has_lists_any_more(interpreting_spark: SparkSession) -> None:
+    after = {key: items for key, items in BEFORE.items() if key[1] != "buy"}
+    assert changes(interpreting_spark, after)["buy"] == {"lost_share": 1.0}
+
+
+def test_what_was_taken_out_of_the_configuration_is_no_loss(interpreting_spark: SparkSession) -> None:
+    after = {key: items[:2] for key, items in BEFORE.items() if key[1:] == ("all", "all")}
+    found = changes(interpreting_spark, after, tasks=["all"], lists=["all"], k=2)
+    assert found == {"all": {"lost_share": 0.0, "length_ratio": 1.0, "overlap": 1.0}}
+
+
+def test_before_the_first_lists_there_is_nothing_to_compare_with(interpreting_spark: SparkSession) -> None:
+    assert changes(interpreting_spark, BEFORE, before={}) == {}
+    assert changes(interpreting_spark, BEFORE, lists=["renamed"]) == {}
+
+
+def test_served_are_those_with_lists_of_those_who_should_have_some(interpreting_spark: SparkSession) -> None:
+    expected = interpreting_spark.createDataFrame([(name,) for name in ("u", "v", "w", "x", c.ANYBODY)], [c.USER_ID])
+    assert served_share(frame(interpreting_spark, BEFORE), expected) == {"served_share": 0.75}
+    nothing_taken = {key: items for key, items in BEFORE.items() if key[0] != c.ANYBODY}
+    assert served_share(frame(interpreting_spark, nothing_taken), expected) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("lost_share", 0.5, "buy: at most 0.1 of the users lose their lists, gates.lists.largest_lost_share"),
+        ("length_ratio", 0.06, "buy: lists are at least 0.5 times as long as before, gates.lists.smallest_length_rat"),
+        ("served_share", 0.7, "buy: at least 0.8 of the users get a list, gates.lists.smallest_served_share"),
+        ("overlap", 0.0, None),
+    ],
+)
+def test_a_refusal_names_figure_value_limit_and_setting(
+    interpreting_spark: SparkSession, name: str, value: float, says: str | None
+) -> None:
+    def outcome(level: Level) -> GateResult:
+        facts, limits = {name: value}, ListsConfig()
+        return gate_lists(interpreting_spark, facts, run_id="r", task="buy", limits=limits, level=level)
+
+    if says is None:
+        outcome(FAIL).raise_on_failure()
+        return
+    with pytest.raises(ValidationError) as refused:
+        outcome(FAIL).raise_on_failure()
+    line = str(refused.value)
+    assert says in line and f"on {name}): found {value:g}" in line and "nothing was written" in line
+    assert "\n" not in line
+    outcome(WARN).raise_on_failure()
