@@ -3,7 +3,7 @@
 The instant lies `recommendations.horizon_days` before `as_of`; from what happened since, the ranking model of lists
 learns. Nothing from the instant on is in a feature.
 
-Reads events, items and item_vocabulary. Writes candidate_features.
+Reads events, items, item_vocabulary and item_tokens. Writes candidate_features.
 """
 
 from precise_core.command import command
@@ -12,7 +12,7 @@ from precise_core.recommendations.night import (
     balance_users,
     catalog_of,
     feature_rows,
-    gather,
+    gather_with_text,
     learners,
     past_instant,
     shipped_without_models,
@@ -27,11 +27,11 @@ from schemas import columns as c
 
 @command()
 def main(job: Job) -> None:
-    log = gather(job)
+    log = gather_with_text(job)
     when = past_instant(job, log)
     with worker_errors():
         histories = log.histories().persist()
-        known = known_at(job.spark, histories, log, catalog_of(log), micros(when))
+        known = known_at(job.spark, histories, log, catalog_of(log), micros(when), say=job.say)
         chosen = learners(histories, job)
         rows = training_rows(chosen, shipped_without_models(job, known, log), job.settings.seed)
         job.write(CANDIDATE_FEATURES, feature_rows(rows, log, when, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from precise_core.publication.night import published_checkpoint, published_index
 from precise_core.recall.merge import numbered
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
+from precise_core.recommendations.names import TEXT
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.recommendations.reasons import SEED
@@ -32,6 +34,7 @@ from schemas import (
     EVENTS,
     IMPRESSIONS,
     ITEM_NEIGHBOURS,
+    ITEM_TOKENS,
     ITEM_VOCABULARY,
     ITEMS,
     PUBLISHED_MODELS,
@@ -50,6 +53,12 @@ def gather(job: Job) -> Log:
     settings = job.settings
     tables = (job.read(EVENTS), job.read(ITEMS), job.read(ITEM_VOCABULARY))
     return Log(*tables, settings.tasks, settings.as_of, settings.recommendations)
+
+
+def gather_with_text(job: Job) -> Log:
+    """The same with `item_tokens`, where the source `text` is on."""
+    log = gather(job)
+    return replace(log, tokens=job.read(ITEM_TOKENS)) if log.config.k_of(TEXT) else log
 
 
 def past_instant(job: Job, log: Log) -> datetime:

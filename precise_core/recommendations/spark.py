@@ -24,7 +24,7 @@ from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.policy import listed
 from precise_core.recommendations.precise_scores import VECTORS, PreciseScores, TaskIndex
 from precise_core.recommendations.ranker_files import PublishedRanker
-from precise_core.recommendations.reasons import BestSeeds, reasons
+from precise_core.recommendations.reasons import UserSeeds, reasons
 from precise_core.vectors.shipping import ship, shipped
 from schemas import CANDIDATE_FEATURES, RECOMMENDATIONS
 from schemas import columns as c
@@ -160,7 +160,7 @@ def _recommended(sent: Shipped, name: str | None) -> Callable[[_Batches], Iterat
     def apply(batches: _Batches) -> Iterator[pa.RecordBatch]:
         maker, precise, ranker = sent.maker(), sent.precise(), _ranker(name)
         for block in user_blocks(batches, maker.known.micros, maker.known.num_rows):
-            seeds = BestSeeds.of(block.events, maker.known.similarities.near, sent.config.seeds)
+            seeds = UserSeeds.of(block.events, maker.known.similarities.near, sent.config.seeds)
             for made, precise_C2 in _candidates(block, maker, precise, sent):
                 scored: dict[str, np.ndarray] = {}  # by order: lists of one task mostly share theirs
                 for list_name in sent.config.lists:
@@ -186,7 +186,7 @@ def _listed_batch(
     block: UserBlock,
     known: PointInTime,
     ranker: PublishedRanker,
-    seeds: BestSeeds,
+    seeds: UserSeeds,
     config: RecommendationsConfig,
 ) -> pa.RecordBatch:
     found, task = made.candidates, made.task
