@@ -5,8 +5,8 @@ learns. Nothing from the instant on is in a feature.
 
 Scores are those of the vectors that were published at the instant, where there were any.
 
-Reads events, impressions, items and item_vocabulary; published_models, user_embeddings and item_embeddings as they were
-at the instant. Writes candidate_features.
+Reads events, impressions, items, item_vocabulary and item_tokens; published_models, user_embeddings and item_embeddings
+as they were at the instant. Writes candidate_features.
 """
 
 from precise_core.command import command
@@ -14,7 +14,7 @@ from precise_core.recommendations.knowledge import known_at
 from precise_core.recommendations.night import (
     balance_users,
     catalog_of,
-    gather,
+    gather_with_text,
     learners,
     past_instant,
     shipped_with_past_models,
@@ -30,11 +30,11 @@ from schemas import columns as c
 
 @command()
 def main(job: Job) -> None:
-    log = gather(job)
+    log = gather_with_text(job)
     when = past_instant(job)
     with worker_errors():
         histories = log.histories().persist()
-        known = known_at(job.spark, histories, log, catalog_of(log), micros(when))
+        known = known_at(job.spark, histories, log, catalog_of(log), micros(when), say=job.say)
         chosen = learners(histories, job, log, when)
         sent, vectors, model_version = shipped_with_past_models(job, known, log, when)
         rows = training_rows(with_vectors(chosen, vectors), sent, job.settings.seed)

@@ -5,7 +5,7 @@ from schemas.table import AS_OF, EVENT_TASK, Column, Table
 
 ITEM_NEIGHBOURS = Table(
     name="item_neighbours",
-    doc="An item that users had together with another one.",
+    doc="An item that goes with another one: users had both, or it is new and reads like it.",
     key=(c.SOURCE, c.ITEM_ID, c.RANK),
     written_by="build_neighbours",
     partition_by=(c.SOURCE,),
@@ -13,12 +13,15 @@ ITEM_NEIGHBOURS = Table(
         Column(
             c.SOURCE,
             "string",
-            "`neighbours` (users had both), `baskets` (at one instant) or `ease` (EASE, of the most frequent items).",
+            "`neighbours` (users had both), `baskets` (at one instant), `ease` (EASE, of the most frequent items) or "
+            "`text` (new items that read like it).",
         ),
         Column(c.ITEM_ID, "string", "The item that is looked up."),
         Column(c.RANK, "int", "1 = most similar."),
         Column(c.NEIGHBOUR_ID, "string", "The item that goes with it."),
-        Column(c.SCORE, "float", "Cosine with shrinkage of `neighbours` and `baskets`; weight of EASE."),
+        Column(
+            c.SCORE, "float", "Cosine with shrinkage of `neighbours` and `baskets`; weight of EASE; cosine of `text`."
+        ),
         Column(c.ITEM_INDEX, "int", "Vocabulary row of the item."),
         Column(c.NEIGHBOUR_INDEX, "int", "Vocabulary row of the neighbour."),
         AS_OF,
@@ -80,10 +83,10 @@ _OF_ITEM = {
     "task": ("the task", ("popular_1d", "popular_7d", "popular_28d", "first_time_28d", "users", "age")),
 }
 _RANKED = (
-    *("history", "task_history", "neighbours", "baskets", "ease", "users", "u2i", "u2i2i"),
+    *("history", "task_history", "neighbours", "baskets", "ease", "text", "users", "u2i", "u2i2i"),
     *("popular_1d", "popular_3d", "popular_7d", "popular_28d", "first_time_7d", "first_time_28d"),
 )
-_SCORED = ("history", "neighbours", "baskets", "ease", "users")
+_SCORED = ("history", "neighbours", "baskets", "ease", "text", "users")
 
 
 def _features() -> tuple[Column, ...]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.features import FeatureFacts, UserTallies, candidate_features
-from precise_core.recommendations.history import Tally, UserEvents, pair_keys, positions_in, tally
+from precise_core.recommendations.history import UserEvents, item_tally, pair_keys, positions_in
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.sources import Candidates, Ranked, gather_candidates, source_scores
 from precise_core.sequences.chunks import TASK_BITS
@@ -127,7 +127,7 @@ class CandidateMaker:
         similar, facts = self.known.similarities, self.known.facts
         scores = source_scores(block.events, users.items, similar, block.user_ids, self._config)
         for task, bit in self._bits.items():
-            history = users.items if task == "all" else _tally(block.of_task(bit))
+            history = users.items if task == "all" else item_tally(block.of_task(bit))
             own = None if task == "all" else history
             found = (recalled or {}).get(task)
             candidates = gather_candidates(scores, facts[task], block.events.users, self._config, own, found)
@@ -140,7 +140,3 @@ def labels(made: TaskCandidates, taken: np.ndarray) -> np.ndarray:
     """Whether each candidate was taken, bool [C]; ``taken`` are keys of ``UserBlock.taken``."""
     keys_C = pair_keys(made.candidates.user_rows_C, made.candidates.item_rows_C)
     return positions_in(taken, keys_C) < len(taken)
-
-
-def _tally(events: UserEvents) -> Tally:
-    return tally(events, events.item_rows_E)

@@ -76,8 +76,8 @@ class RecommendationsConfig(Config):
         "at most a third of the log.",
     )
     sources: dict[str, int] = Field(
-        {"history": 250, "task_history": 100, "neighbours": 120, "baskets": 80, "ease": 100, "users": 200,
-         "trending": 80, "u2i": 100, "u2i2i": 100},
+        {"history": 250, "task_history": 100, "neighbours": 120, "baskets": 80, "ease": 100, "text": 60,
+         "users": 200, "trending": 80, "u2i": 100, "u2i2i": 100},
         description="Candidates per user and source; 0 = the source is off.",
     )  # fmt: skip
     candidates: int = Field(600, ge=1, description="Candidates of a user and task, at most, over all sources.")
@@ -86,6 +86,9 @@ class RecommendationsConfig(Config):
     pair_events: int = Field(200, ge=1, description="Newest events of a user whose items count as had together.")
     neighbours: int = Field(50, ge=1, description="Neighbours kept per item and source (`item_neighbours`).")
     shrinkage: float = Field(10.0, ge=0, description="Of co-occurrence: larger trusts rare pairs less.")
+    text_new_days: float = Field(
+        28.0, gt=0, description="Items without an event before the last so many days are found by their text."
+    )
     ease_items: int = Field(5000, ge=1, description="Most frequent items that EASE knows; its cost grows cubically.")
     ease_penalty: float = Field(200.0, gt=0, description="Of EASE: larger trusts rare pairs less.")
     similar_users: int = Field(300, ge=1, description="Most similar users whose items are candidates.")

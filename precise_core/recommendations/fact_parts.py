@@ -27,7 +27,7 @@ PART_COLUMNS = ", ".join(
 
 def part(block: UserBlock, bit: int) -> pa.RecordBatch:
     """What the users of a block add to the facts of the task of ``bit``: a row per item that any of them had."""
-    events = block.of_task(bit)
+    events = block.of_task(bit).of_items()
     rows, at_E = np.unique(events.item_rows_E, return_inverse=True)
     counts = _counts(UserEvents(events.users, events.items, events.user_rows_E, at_E, events.ages_E), len(rows))
     columns = [pa.array(np.full(len(rows), bit, np.int32)), pa.array(rows.astype(np.int32))]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from precise_core.recommendations.history import Tally, UserEvents, filled, tally
+from precise_core.recommendations.history import Tally, UserEvents, filled, item_tally, tally
 from precise_core.recommendations.item_facts import ItemFacts, share_within
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.sources import Candidates
@@ -31,7 +31,7 @@ class UserTallies:
     def of(cls, events: UserEvents, known: PointInTime) -> UserTallies:
         items_E = events.item_rows_E
         of_kinds = (_of_kinds(events, kinds_N[items_E]) for kinds_N in (known.categories_N, known.texts_N))
-        return cls(events, tally(events, items_E), *of_kinds)
+        return cls(events, item_tally(events), *of_kinds)
 
 
 def _of_kinds(events: UserEvents, kinds_E: np.ndarray) -> Tally:
@@ -92,11 +92,12 @@ def _of_user(users: UserTallies, rows_C: np.ndarray, events_on_item_C: np.ndarra
     np.minimum.at(last_B, events.user_rows_E, events.ages_E)
     np.maximum.at(first_B, events.user_rows_E, events.ages_E)
     count_B, distinct_B = by_user(events.user_rows_E), by_user(own.user_rows_P)
+    of_items_B = by_user(own.user_rows_P, own.counts_P)  # without those on items that the vocabulary lacks
     found_B = {
         "user_events": np.log1p(count_B),
         "user_events_28d": np.log1p(by_user(events.user_rows_E, (events.ages_E <= 28).astype(float))),
         "user_items": np.log1p(distinct_B),
-        "user_repeat_share": (count_B - distinct_B) / np.maximum(count_B, 1),
+        "user_repeat_share": (of_items_B - distinct_B) / np.maximum(of_items_B, 1),
         "user_new_items_28d": np.log1p(by_user(own.user_rows_P, (own.first_P <= 28).astype(float))),
         "user_first_age": np.log1p(first_B),
         "user_last_age": np.log1p(last_B),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from schemas import columns as c
+
 RECENT_DAYS = (7, 28, 84)
 HALF_LIVES = (10.0, 31.0, 125.0)
 _KINDS = 1 << 32  # above any row of a vocabulary, a category or a text
@@ -32,6 +34,10 @@ class UserEvents:
         return UserEvents(
             self.users, self.items, self.user_rows_E[mask_E], self.item_rows_E[mask_E], self.ages_E[mask_E]
         )
+
+    def of_items(self) -> UserEvents:
+        """Those on an item of the vocabulary: what others have in common in the row of unknown items is nothing."""
+        return self.where(self.item_rows_E >= c.FIRST_ITEM_INDEX)
 
     def newest(self, count: int) -> UserEvents:
         """The last ``count`` events of each user."""
@@ -100,6 +106,12 @@ def positions_in(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
 def filled(values_P: np.ndarray, positions_C: np.ndarray, missing: float) -> np.ndarray:
     """``values_P`` at positions of ``positions_in``, ``missing`` where there is none; float64 [C]."""
     return np.append(np.asarray(values_P, np.float64), missing)[positions_C]
+
+
+def item_tally(events: UserEvents) -> Tally:
+    """Counts by user and item; an event on an unknown item is none on any."""
+    known = events.of_items()
+    return tally(known, known.item_rows_E)
 
 
 def tally(events: UserEvents, things_E: np.ndarray) -> Tally:

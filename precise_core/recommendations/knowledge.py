@@ -21,14 +21,16 @@ from precise_core.recommendations.batches import UserBlock, user_blocks
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.ease import ease_neighbours
 from precise_core.recommendations.fact_parts import NEWEST, OLDEST, PART_COLUMNS, SUMS, TASK_BIT, item_facts, part
-from precise_core.recommendations.history import UserEvents, tally
+from precise_core.recommendations.history import UserEvents, item_tally
 from precise_core.recommendations.item_facts import ItemFacts
-from precise_core.recommendations.names import BASKETS, EASE, NEIGHBOURS
+from precise_core.recommendations.names import BASKETS, EASE, NEIGHBOURS, TEXT
 from precise_core.recommendations.neighbours import Cooccurrence, baskets, pair_matrix, placed
 from precise_core.recommendations.point_in_time import PointInTime, Similarities
 from precise_core.recommendations.sources import profiles
+from precise_core.recommendations.text_neighbours import NEVER, ItemTexts, text_neighbours
 from precise_core.sequences.build import user_histories
 from precise_core.sequences.chunks import TASK_BITS
+from precise_core.tasks import events_before
 from precise_core.vectors.shipping import ship, shipped
 from schemas import columns as c
 
@@ -37,6 +39,7 @@ _Batches = Iterable[pa.RecordBatch]
 _PART_USERS = 4096  # of a part of the facts: enough that most of its items are met often
 _SEEDS_PER_TASK = 8192
 _FINE = 1_000_000  # of a share of users
+_FIRST_EVENT = "first_event"
 _NEAR = f"{c.ITEM_INDEX} int, near array<int>, scores array<float>"
 
 
@@ -47,6 +50,7 @@ class Log:
     Attributes:
         tasks: Declared ones; `all` is added.
         end: Later events are not read.
+        tokens: `item_tokens`; None where the source `text` is off or not made here.
     """
 
     events: DataFrame
@@ -55,6 +59,7 @@ class Log:
     tasks: Mapping[str, TaskConfig]
     end: datetime
     config: RecommendationsConfig
+    tokens: DataFrame | None = None
 
     @property
     def bits(self) -> dict[str, int]:
@@ -121,16 +126,19 @@ def known_at(
     catalog: Catalog,
     instant: int,
     near: Mapping[str, sparse.csr_matrix] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> PointInTime:
     """What is known at an instant (microseconds), from two passes over the histories.
 
-    ``near`` is given where the item to item similarities of the instant are in a table already.
+    ``near`` is given where the item to item similarities of the instant are in a table already; ``say`` is as in
+    ``similar_items``.
     """
     facts = _facts(histories, log, catalog, instant)
     block = UserBlock(read_sample(histories, log.config.sample_users), instant, len(catalog))
-    own = profiles(tally(block.events, block.events.item_rows_E), len(block.user_ids), len(catalog))
+    own = profiles(item_tally(block.events), len(block.user_ids), len(catalog))
     rows = {user_id: row for row, user_id in enumerate(block.user_ids)}
-    similarities = Similarities(similar_items(spark, block, log.config) if near is None else near, own, rows)
+    found = similar_items(spark, block, log, catalog, say or (lambda _: None)) if near is None else near
+    similarities = Similarities(found, own, rows)
     return PointInTime(instant, facts, similarities, catalog.categories_N, catalog.texts_N)
 
 
@@ -149,17 +157,58 @@ def is_sampled(share: float, salt: str = "sample") -> F.Column:
 
 
 def similar_items(
-    spark: SparkSession, sample: UserBlock, config: RecommendationsConfig
+    spark: SparkSession, sample: UserBlock, log: Log, catalog: Catalog, say: Callable[[str], None]
 ) -> dict[str, sparse.csr_matrix]:
-    """Item to item by source: co-occurrence of users and of baskets, and EASE; of the sources that are on."""
-    events, found = sample.events, {}
+    """Item to item at the instant of the sample, by source: co-occurrence of users and of baskets, EASE, and text.
+
+    Of the sources that are on; ``say`` is told how much each found.
+    """
+    config, events, found = log.config, sample.events.of_items(), {}
     newest = events.newest(config.pair_events)
     for source, had in ((NEIGHBOURS, _had), (BASKETS, baskets)):
         if config.k_of(source):
             found[source] = cooccurrence(spark, had(newest), config.shrinkage, config.neighbours)
     if config.k_of(EASE):
         found[EASE] = ease_neighbours(_had(events), config.ease_items, config.ease_penalty, config.neighbours)
+    for source, matrix in found.items():
+        say(f"{source}: {matrix.nnz:,} pairs from {len(sample.user_ids):,} users")
+    if log.tokens is not None:
+        texts = read_texts(log, log.tokens, catalog)
+        found[TEXT] = text_neighbours(texts, sample.instant, config.text_new_days, config.neighbours)
+        say(_of_text(texts, found[TEXT], sample.instant, config.text_new_days))
     return found
+
+
+def read_texts(log: Log, tokens: DataFrame, catalog: Catalog) -> ItemTexts:
+    """Tokens of every item and when it appeared, in this process: some 8 bytes a token."""
+    first_event = F.unix_micros(F.min(c.EVENT_TS)).alias(_FIRST_EVENT)
+    firsts = events_before(log.events, log.end).groupBy(c.ITEM_ID).agg(first_event)
+    published = log.items.select(c.ITEM_ID, F.unix_micros(c.PUBLISHED_TS).alias(c.PUBLISHED_TS))
+    known = log.vocabulary.select(c.ITEM_ID, c.ITEM_INDEX, F.unix_micros(c.FIRST_SEEN).alias(c.FIRST_SEEN))
+    dated = known.join(published, on=c.ITEM_ID, how="left").join(firsts, on=c.ITEM_ID, how="left")
+    rows = dated.select(c.ITEM_INDEX, c.PUBLISHED_TS, c.FIRST_SEEN, _FIRST_EVENT).toArrow()
+    times = []
+    for name in (c.PUBLISHED_TS, c.FIRST_SEEN, _FIRST_EVENT):
+        times.append(np.full(len(catalog), NEVER))
+        times[-1][rows[c.ITEM_INDEX].to_numpy()] = pc.fill_null(rows[name], NEVER).to_numpy()
+    real = F.slice(c.TOKEN_IDS, F.lit(1), F.col(c.TOKEN_COUNT)).alias(c.TOKEN_IDS)
+    read = tokens.where(F.col(c.TOKEN_COUNT) > 0).select(c.ITEM_INDEX, real).toArrow().combine_chunks()
+    ids = read[c.TOKEN_IDS].combine_chunks()
+    at = np.repeat(read[c.ITEM_INDEX].to_numpy(), pc.list_value_length(ids).to_numpy())
+    token_ids = ids.flatten().to_numpy()
+    shape = (len(catalog), int(token_ids.max(initial=0)) + 1)
+    tokens_NT = sparse.csr_matrix((np.ones(len(at), np.float32), (at, token_ids)), shape)
+    published_N, first_seen_N, first_event_N = times
+    return ItemTexts(tokens_NT, published_N, first_seen_N, first_event_N, catalog.deleted_N)
+
+
+def _of_text(texts: ItemTexts, near: sparse.csr_matrix, instant: int, days: float) -> str:
+    if not texts.has_text().any():
+        return f"{TEXT}: nothing, no item of the catalog has a text"
+    new = len(texts.newest(instant, days))
+    if not new:
+        return f"{TEXT}: nothing, every item had an event more than {days:g} days ago"
+    return f"{TEXT}: {near.nnz:,} pairs of items with an event and {new:,} without one before the last {days:g} days"
 
 
 def _had(events: UserEvents) -> sparse.csr_matrix:

@@ -1,9 +1,9 @@
 """Names of the sources of candidates."""
 
 HISTORY, TASK_HISTORY = "history", "task_history"
-NEIGHBOURS, BASKETS, EASE = "neighbours", "baskets", "ease"  # item to item
+NEIGHBOURS, BASKETS, EASE, TEXT = "neighbours", "baskets", "ease", "text"  # item to item
 USERS, TRENDING = "users", "trending"
 U2I, U2I2I = "u2i", "u2i2i"
-ITEM_TO_ITEM = (NEIGHBOURS, BASKETS, EASE)
+ITEM_TO_ITEM = (NEIGHBOURS, BASKETS, EASE, TEXT)
 SOURCES = (HISTORY, TASK_HISTORY, *ITEM_TO_ITEM, USERS, TRENDING, U2I, U2I2I)
 POPULAR_SOURCE = "popular"  # what the lists of popular items are called together

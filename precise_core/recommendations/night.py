@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from precise_core.publication.night import published_checkpoint, published_index
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
 from precise_core.recommendations.list_changes import list_changes, served_share
+from precise_core.recommendations.names import TEXT
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
@@ -39,6 +41,7 @@ from schemas import (
     IMPRESSIONS,
     ITEM_EMBEDDINGS,
     ITEM_NEIGHBOURS,
+    ITEM_TOKENS,
     ITEM_VOCABULARY,
     ITEMS,
     PUBLISHED_MODELS,
@@ -58,6 +61,12 @@ def gather(job: Job) -> Log:
     settings = job.settings
     tables = (job.read(EVENTS), job.read(ITEMS), job.read(ITEM_VOCABULARY))
     return Log(*tables, settings.tasks, settings.as_of, settings.recommendations)
+
+
+def gather_with_text(job: Job) -> Log:
+    """The same with `item_tokens`, where the source `text` is on."""
+    log = gather(job)
+    return replace(log, tokens=job.read(ITEM_TOKENS)) if log.config.k_of(TEXT) else log
 
 
 def past_instant(job: Job) -> datetime:
@@ -130,7 +139,7 @@ def shipped_with_past_models(
         of_task = _vectors_then(job, was, USER_EMBEDDINGS).where(F.col(c.TASK) == task)
         of_task = of_task.select(c.USER_ID, c.TASK, c.EMBEDDING)
         vectors = of_task if vectors is None else vectors.unionByName(of_task)
-    sent = Shipped(ship_known(job.spark, known), indexes, log.bits, log.config, job.settings.recall)
+    sent = Shipped(ship_known(job.spark, known), indexes, log.bits, log.config, job.settings.recall, of_past=True)
     universal = publications.get(ALL_TASK)
     return sent, vectors, universal.model_version if universal else None
 

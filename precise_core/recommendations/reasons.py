@@ -5,27 +5,27 @@ Shapes: R recommendations, E events, P distinct pairs of user and item.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
 from precise_core.recommendations.history import UserEvents, pair_keys, positions_in, split_keys
-from precise_core.recommendations.names import BASKETS, NEIGHBOURS
+from precise_core.recommendations.names import BASKETS, NEIGHBOURS, TEXT
 from precise_core.recommendations.neighbours import entry_rows
-from schemas import columns as c
 from schemas.recommendations import FEATURE_NAMES
 
 SEED = "{seed}"  # stands for the title of the seed item
 _REGULAR_DAYS = 3  # days with the item that make a habit
 _NEW_DAYS = 14
 _TOGETHER = 0.05  # similarity below which "goes with" would be far-fetched
+_ALIKE = 0.3  # cosine of texts below which "similar to" would be
 
 
 @dataclass(frozen=True)
 class BestSeeds:
-    """Of users and the items that go with what they had lately: the item it goes with best, and how well.
+    """Of users and the items that are near to what they had lately: the item each is nearest to, and how near.
 
     ``keys_P`` are ``pair_keys`` of user and item, ascending; the other arrays are parallel.
     """
@@ -35,13 +35,12 @@ class BestSeeds:
     strengths_P: np.ndarray
 
     @classmethod
-    def of(cls, events: UserEvents, near: Mapping[str, sparse.csr_matrix], newest: int) -> BestSeeds:
+    def of(cls, events: UserEvents, near: Sequence[sparse.csr_matrix], newest: int) -> BestSeeds:
         """Seeds are the items of the ``newest`` events of each user; of equal ones that of the lower row."""
-        recent = events.newest(newest)
-        own = recent.item_rows_E >= c.FIRST_ITEM_INDEX  # the row of unknown items has no title
-        users, items = split_keys(np.unique(pair_keys(recent.user_rows_E[own], recent.item_rows_E[own])))
+        recent = events.newest(newest).of_items()  # an unknown item has no title
+        users, items = split_keys(np.unique(pair_keys(recent.user_rows_E, recent.item_rows_E)))
         keys, seeds, strengths = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
-        for matrix in (near[name] for name in (NEIGHBOURS, BASKETS) if name in near):
+        for matrix in near:
             found = matrix[items]
             rows = entry_rows(found)
             keys.append(pair_keys(users[rows], found.indices))
@@ -58,16 +57,30 @@ class BestSeeds:
         return np.append(self.seeds_P, -1)[places_R], np.append(self.strengths_P, 0.0)[places_R]
 
 
+@dataclass(frozen=True)
+class UserSeeds:
+    """What items go with, by what users had together, and what they are similar to, by their texts."""
+
+    together: BestSeeds
+    alike: BestSeeds
+
+    @classmethod
+    def of(cls, events: UserEvents, near: Mapping[str, sparse.csr_matrix], newest: int) -> UserSeeds:
+        kinds = ([near[name] for name in names if name in near] for names in ((NEIGHBOURS, BASKETS), (TEXT,)))
+        return cls(*(BestSeeds.of(events, matrices, newest) for matrices in kinds))
+
+
 def reasons(
     features_RG: np.ndarray,
     user_rows_R: np.ndarray,
     item_rows_R: np.ndarray,
-    seeds: BestSeeds,
+    seeds: UserSeeds,
 ) -> tuple[list[str], np.ndarray]:
     """Words, with ``SEED`` where the seed's title belongs, and the seeds' vocabulary rows (-1 = none).
 
-    The first that holds: a habit; had before; goes with a recent item; new and taken up; popular of late; found by
-    what the user took, where nobody took it of late.
+    The first that holds: a habit; had before; goes with a recent item; similar to one, where nothing but its text
+    found it or nobody took it of late; new and taken up; popular of late; found by what the user took, where nobody
+    took it of late.
     """
 
     def of(name: str) -> np.ndarray:
@@ -76,7 +89,9 @@ def reasons(
     days, times, interval, last = (of(f"item_{name}") for name in ("days", "events", "interval", "last_age"))
     age, week, month = of("all_age"), of("all_popular_7d"), of("all_popular_28d")
     of_user = _of_category(features_RG)
-    best_seed, strength = seeds.at(user_rows_R, item_rows_R)
+    best_seed, strength = seeds.together.at(user_rows_R, item_rows_R)
+    similar_seed, cosine = seeds.alike.at(user_rows_R, item_rows_R)
+    is_similar = (cosine >= _ALIKE) & (_by_text_alone(features_RG) | (month < 0.5))
     words, seed_rows = [], np.full(len(user_rows_R), -1)
     for row in range(len(user_rows_R)):
         if times[row] >= 0.5 and days[row] >= _REGULAR_DAYS and interval[row] >= 1:
@@ -86,6 +101,9 @@ def reasons(
         elif strength[row] >= _TOGETHER:
             words.append(f"goes with {SEED}")
             seed_rows[row] = best_seed[row]
+        elif is_similar[row]:
+            words.append(f"similar to {SEED}")
+            seed_rows[row] = similar_seed[row]
         elif age[row] <= _NEW_DAYS and week[row] >= 1:
             words.append(f"new, taken {times_in_words(week[row])} this week")
         elif month[row] < 0.5:
@@ -95,6 +113,12 @@ def reasons(
         else:
             words.append(f"popular: taken {times_in_words(month[row])} in 28 days")
     return words, seed_rows
+
+
+def _by_text_alone(features_RG: np.ndarray) -> np.ndarray:
+    ranked = [at for at, name in enumerate(FEATURE_NAMES) if name.startswith("rank_")]
+    found = features_RG[:, ranked] > 0
+    return found[:, ranked.index(FEATURE_NAMES.index(f"rank_{TEXT}"))] & (found.sum(axis=1) == 1)
 
 
 def _of_category(features_RG: np.ndarray) -> np.ndarray:

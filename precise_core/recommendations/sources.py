@@ -86,7 +86,7 @@ def source_scores(
 
     It is of all tasks: a task's candidates are those of them that it allows.
     """
-    newest = events.newest(config.seeds)
+    newest = events.newest(config.seeds).of_items()
     seeds = split_keys(np.unique(pair_keys(newest.user_rows_E, newest.item_rows_E)))
     seeds_BN = sparse.csr_matrix((np.ones(len(seeds[0]), np.float32), seeds), shape=(events.users, events.items))
     profiles_BN = profiles(own, events.users, events.items)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
 from precise_core.recommendations.batches import CandidateMaker, TaskCandidates, UserBlock, labels, user_blocks
@@ -27,7 +28,7 @@ from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.policy import listed
 from precise_core.recommendations.precise_scores import VECTORS, PreciseScores, TaskIndex
 from precise_core.recommendations.ranker_files import PublishedRanker
-from precise_core.recommendations.reasons import BestSeeds, reasons
+from precise_core.recommendations.reasons import UserSeeds, reasons
 from precise_core.vectors.shipping import ship, shipped
 from schemas import CANDIDATE_FEATURES, RECOMMENDATIONS
 from schemas import columns as c
@@ -51,6 +52,8 @@ class Shipped:
         known: A ``PointInTime``.
         indexes: The published index of each task that has one, and its checkpoint.
         bits: Bit of each task in the histories.
+        of_past: The instant lies before the end of the log: the indexes find nothing that had no event by then, since
+            it may not have been there yet.
     """
 
     known: str
@@ -58,6 +61,7 @@ class Shipped:
     bits: Mapping[str, int]
     config: RecommendationsConfig
     recall: RecallConfig
+    of_past: bool = False
 
     def maker(self) -> CandidateMaker:
         return _maker(self.known, self.config.model_dump_json(), tuple(self.bits.items()))
@@ -65,7 +69,8 @@ class Shipped:
     def precise(self) -> PreciseScores:
         known = self.maker().known
         opened = {task: _index(*of, known.num_rows) for task, of in self.indexes.items()}
-        allowed = {task: known.facts[task].allowed_N for task in opened}
+        is_there_N = known.facts[ALL_TASK].users_N > 0 if self.of_past else True
+        allowed = {task: known.facts[task].allowed_N & is_there_N for task in opened}
         k = {source: self.config.k_of(source) for source in (U2I, U2I2I)}
         return PreciseScores(opened, self.recall, k, allowed)
 
@@ -193,7 +198,7 @@ def lists_of(
 ) -> Iterator[pa.RecordBatch]:
     """The lists of the users of one partition, a batch per block of users, task and list."""
     for block in user_blocks(batches, maker.known.micros, maker.known.num_rows):
-        seeds = BestSeeds.of(block.events, maker.known.similarities.near, sent.config.seeds)
+        seeds = UserSeeds.of(block.events, maker.known.similarities.near, sent.config.seeds)
         for made, precise_C2, pairs in _candidates(block, maker, precise, sent):
             scored: dict[str, np.ndarray] = {}  # by order: lists of one task mostly share theirs
             for list_name in sent.config.lists:
@@ -217,7 +222,7 @@ def _listed_batch(
     block: UserBlock,
     known: PointInTime,
     ranker: PublishedRanker,
-    seeds: BestSeeds,
+    seeds: UserSeeds,
     config: RecommendationsConfig,
 ) -> pa.RecordBatch:
     found, task = made.candidates, made.task

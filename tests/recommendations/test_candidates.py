@@ -11,6 +11,7 @@ from precise_core.recommendations.batches import TaskCandidates
 from precise_core.recommendations.history import tally
 from precise_core.recommendations.names import SOURCES
 from precise_core.recommendations.sources import source_scores, trending
+from schemas.recommendations import FEATURE_NAMES
 from tests.recommendations.world import (
     DAY,
     INSTANT,
@@ -58,7 +59,7 @@ def test_the_union_has_the_best_of_every_source_and_their_ranks() -> None:
             had = {item: weight(HISTORIES, user, item) for item in range(ITEMS)}
             assert ranks_of(made[task], "history", row) == best(had, 5)
             seeds = set(events.newest(ALL.seeds).item_rows_E[events.user_rows_E == row].tolist())
-            for source in ("neighbours", "baskets", "ease"):
+            for source in ("neighbours", "baskets", "ease", "text"):
                 near = of.similarities.near[source].toarray().astype(np.float64)
                 scores = {item: sum(near[seed, item] for seed in seeds) for item in range(ITEMS)}
                 assert ranks_of(made[task], source, row) == best(scores, 5), (source, user)
@@ -205,3 +206,33 @@ def test_scores_are_left_out_for_a_source_that_is_off() -> None:
     only = config(sources={"history": 3, "ease": 0, "users": 0})
     own = tally(events, events.item_rows_E)
     assert set(source_scores(events, own, of.similarities, list(HISTORIES), only)) == {"history"}
+
+
+def test_items_that_the_vocabulary_lacks_are_together_no_item() -> None:
+    """They share row 1: never a candidate, near to nothing, nothing in common; yet their events are of the user."""
+    unknown = [(1, INSTANT - age * DAY, 3) for age in (1, 2, 2, 9)]
+    histories: Histories = {
+        "u": [*unknown, (3, INSTANT - DAY, 3)],
+        "v": [*unknown, (4, INSTANT - DAY, 3)],
+        "w": [(5, INSTANT - DAY, 3), (5, INSTANT - 2 * DAY, 3)],
+        "lost": unknown,
+    }
+    of = known(histories, ALL, allowed=np.ones(ITEMS, bool))
+    assert not of.facts["all"].events_N[1]
+    for matrix in of.similarities.near.values():
+        assert not matrix[1].nnz and not matrix[:, 1].nnz
+    for made in make(histories, of, ALL).values():
+        found = made.candidates
+        assert 1 not in found.item_rows_C
+        lost = found.user_rows_C == 3
+        assert lost.any() and not made.is_repeat_C[lost].any()
+        assert not np.isfinite(found.ranks["users"][lost]).any()
+
+    def of_user(row: int, name: str) -> float:
+        made = make(histories, of, ALL)["all"]
+        return float(made.features_CG[made.candidates.user_rows_C == row, FEATURE_NAMES.index(name)][0])
+
+    assert of_user(0, "user_events") == pytest.approx(np.log1p(5))
+    assert of_user(0, "user_items") == of_user(0, "user_new_items_28d") == pytest.approx(np.log1p(1))
+    assert (of_user(0, "user_repeat_share"), of_user(2, "user_repeat_share")) == (0, 0.5)
+    assert of_user(3, "user_items") == 0 and of_user(3, "user_last_age") == pytest.approx(np.log1p(1))

@@ -87,6 +87,17 @@ def test_the_tables_of_the_lists_pass_their_gates(spark: SparkSession, night: Pa
         gate(declared, frame, run_id="test").raise_on_failure()
 
 
+def test_neighbours_by_text_are_new_items_that_were_there(night: Path) -> None:
+    near, events, items = (table(night, name) for name in ("item_neighbours", "events", "items"))
+    first = events[events[c.EVENT_TS] < AS_OF].groupby(c.ITEM_ID)[c.EVENT_TS].min()
+    by_text = near[near[c.SOURCE] == "text"]
+    assert len(by_text) and set(by_text[c.ITEM_ID]) <= set(first.index)
+    found = set(by_text[c.NEIGHBOUR_ID])
+    published = items.set_index(c.ITEM_ID)[c.PUBLISHED_TS]
+    assert all(first.get(item, AS_OF) >= AS_OF - pd.Timedelta(days=28) for item in found)
+    assert all(item in first.index or published[item] < AS_OF for item in found)
+
+
 def test_labels_are_what_was_taken_since_the_instant(night: Path) -> None:
     features, events = table(night, "candidate_features"), table(night, "events")
     (instant,) = features[c.AS_OF].unique()

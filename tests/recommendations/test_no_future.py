@@ -69,6 +69,15 @@ def test_events_from_the_instant_on_change_nothing_to_the_bit(
     assert everything(poisoned(histories, later)) == everything(histories)
 
 
+def test_an_item_without_an_event_that_came_later_is_not_found_by_its_text() -> None:
+    """The last two items of the world: nothing shows that they were there, until somebody has them."""
+    histories: Histories = {"u": [(item, INSTANT - 90 * DAY, 3) for item in range(2, 8)], "v": [(12, INSTANT, 3)]}
+    assert not known(histories, SETTINGS).similarities.near["text"][:, 12:].nnz
+    seen = {**histories, "v": [(12, INSTANT - 1, 3)]}
+    near = known(seen, SETTINGS).similarities.near["text"]
+    assert near[:, 12].nnz and not near[:, 13].nnz
+
+
 @pytest.mark.parametrize("user", ["nobody", "u3"])
 def test_an_event_a_microsecond_before_the_instant_is_known(user: str) -> None:
     histories = random_histories(6)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precise_core.recommendations.point_in_time import PointInTime
-from precise_core.recommendations.reasons import SEED, BestSeeds, reasons
+from precise_core.recommendations.reasons import SEED, UserSeeds, reasons
 from tests.recommendations.world import (
     DAY,
     INSTANT,
@@ -33,7 +33,7 @@ def explained(histories: Histories, task: str = "all", seeds: int = 100) -> list
     made = make(histories, of, ALL)[task]
     users, items = made.candidates.user_rows_C, made.candidates.item_rows_C
     events = block(histories).events
-    best = BestSeeds.of(events, of.similarities.near, seeds)
+    best = UserSeeds.of(events, of.similarities.near, seeds)
     words, found = reasons(made.features_CG, users, items, best)
     names = [list(histories)[user] for user in users]
     return list(zip(names, items.tolist(), words, found.tolist(), strict=True))
@@ -60,6 +60,10 @@ def check(histories: Histories, of: PointInTime, user: str, item: int, words: st
         (one, (INSTANT - time) / DAY) for events in histories.values() for one, time, _ in events if time < INSTANT
     ]
     of_item = [age for one, age in everybody if one == item]
+    if words == f"similar to {SEED}":
+        assert seed in {one for one, _ in past} and seed != item and not own
+        assert of.similarities.near["text"][seed, item] >= 0.3
+        return
     if seed >= 0:
         assert words == f"goes with {SEED}"
         assert seed in {one for one, _ in past} and seed != item and not own
@@ -137,6 +141,15 @@ def test_an_item_goes_with_the_recent_item_it_is_most_like() -> None:
 def test_nothing_to_explain() -> None:
     nobody = block({"u": []}).events
     words, seeds = reasons(
-        np.empty((0, 200), np.float32), np.empty(0, int), np.empty(0, int), BestSeeds.of(nobody, {}, 5)
+        np.empty((0, 200), np.float32), np.empty(0, int), np.empty(0, int), UserSeeds.of(nobody, {}, 5)
     )
     assert (words, seeds.tolist()) == ([], [])
+
+
+def test_an_item_that_nobody_took_is_similar_to_one_the_user_had() -> None:
+    """Item 5 reads like items 2 and 8, and is in the catalog without an event."""
+    histories: Histories = {"u": [(8, INSTANT - 200 * DAY, 1)], "v": [(3, INSTANT - DAY, 1)]}
+    near = known(histories, ALL).similarities.near["text"]
+    found = {item: (words, seed) for user, item, words, seed in explained(histories) if user == "u"}
+    new = [item for item in near[8].indices.tolist() if item not in (3, 8)]
+    assert new and all(found[item] == (f"similar to {SEED}", 8) for item in new if near[8, item] >= 0.3)

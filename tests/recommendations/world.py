@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
+from scipy import sparse
 
 from precise_core.recommendations.batches import CandidateMaker, TaskCandidates, UserBlock
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.ease import ease_neighbours
 from precise_core.recommendations.fact_parts import item_facts, part
-from precise_core.recommendations.history import tally
+from precise_core.recommendations.history import item_tally
 from precise_core.recommendations.item_facts import ItemFacts
-from precise_core.recommendations.names import BASKETS, EASE, NEIGHBOURS, SOURCES
+from precise_core.recommendations.names import BASKETS, EASE, NEIGHBOURS, SOURCES, TEXT
 from precise_core.recommendations.neighbours import Cooccurrence, baskets, pair_matrix, placed
 from precise_core.recommendations.point_in_time import PointInTime, Similarities
 from precise_core.recommendations.sources import profiles
+from precise_core.recommendations.text_neighbours import NEVER, ItemTexts, text_neighbours
 from precise_core.sequences.chunks import TASK_BITS
 from schemas import columns as c
 
@@ -46,7 +48,7 @@ def block(histories: Histories, instant: int = INSTANT, items: int = ITEMS) -> U
 def config(**changes: Any) -> RecommendationsConfig:
     """All sources on, small and hardly shrunk."""
     small = {"sources": {source: 5 for source in SOURCES}, "shrinkage": 1.0, "ease_penalty": 2.0, "similar_users": 3}
-    return RecommendationsConfig(**{**small, **changes})
+    return RecommendationsConfig(**{"text_new_days": 100.0, **small, **changes})
 
 
 def facts_of(histories: Histories, bit: int, items: int = ITEMS, allowed: np.ndarray | None = None) -> ItemFacts:
@@ -63,18 +65,39 @@ def known(
 ) -> PointInTime:
     """What is known before the instant; the first half of the users is the sample."""
     events = block(histories, items=items).events
-    own = tally(events, events.item_rows_E)
+    own = item_tally(events)
     had = pair_matrix(own.user_rows_P, own.things_P, events.users, items)
     near = {EASE: ease_neighbours(had, settings.ease_items, settings.ease_penalty, settings.neighbours)}
-    for name, of in ((NEIGHBOURS, had), (BASKETS, baskets(events))):
+    for name, of in ((NEIGHBOURS, had), (BASKETS, baskets(events.of_items()))):
         together = Cooccurrence(of, settings.shrinkage, settings.neighbours)
         near[name] = placed(together.near(together.seeds), together.seeds)
+    texts = item_texts(histories, items, allowed)
+    near[TEXT] = text_neighbours(texts, INSTANT, settings.text_new_days, settings.neighbours)
     sample = list(histories)[: max(len(histories) // 2, 1)]
     similar = Similarities(
         near, profiles(own, events.users, items)[: len(sample)], {name: row for row, name in enumerate(sample)}
     )
     facts = {task: facts_of(histories, bit, items, allowed) for task, bit in BITS.items()}
     return PointInTime(INSTANT, facts, similar, kinds(items, 3), kinds(items, 5))
+
+
+def item_texts(histories: Histories, items: int = ITEMS, allowed: np.ndarray | None = None) -> ItemTexts:
+    """Of the log with all its later events: some words in common, every third item without a date in the catalog.
+
+    The last item is published an hour after the instant, and the one before it is not dated and seen first by then.
+    """
+    numbers = np.arange(items)
+    words = np.eye(3, dtype=np.float32)[numbers % 3] + 2 * np.eye(3, dtype=np.float32)[numbers // 5 % 3]
+    words[: c.FIRST_ITEM_INDEX] = 0
+    published_N = np.where(numbers % 3 == 0, NEVER, INSTANT - 300 * DAY + numbers)
+    first_seen_N = np.full(items, INSTANT - 200 * DAY)
+    if items == ITEMS:
+        published_N[-2:], first_seen_N[-2:] = [NEVER, INSTANT + DAY // 24], INSTANT + 1
+    first_event_N = np.full(items, NEVER)
+    for item, micros, _ in (event for events in histories.values() for event in events):
+        first_event_N[item] = min(first_event_N[item], micros)
+    deleted_N = ~(real_items(items) if allowed is None else allowed)
+    return ItemTexts(sparse.csr_matrix(words), published_N, first_seen_N, first_event_N, deleted_N)
 
 
 def kinds(items: int, groups: int) -> np.ndarray:
