@@ -36,6 +36,7 @@ from jobs import (
     train_universal,
 )
 from precise_core.command import DATA, flags_of, switch
+from precise_core.intake.chosen_sizes import sized
 from precise_core.intake.read import has_impressions
 from precise_core.operations.chain import Link, chain, chain_command
 from precise_core.operations.rollback import NIGHT as NIGHT_NAME
@@ -86,6 +87,7 @@ def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
         console.print(f"run_night stopped at {stopped.job} after {seconds:.0f} s", style="bold red")
     else:
         console.print(f"run_night: done in {seconds:.0f} s", style="bold")
+    night.settings = sized(settings)  # as the jobs had it; before ingest there may have been no sizes
     whole_state(night)
     error = f"stopped with exit code {stopped.code}; the run of the job says why" if stopped else None
     night.record("failed" if stopped else "succeeded", started_at, time.monotonic() - started, error)
