@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from precise_core.settings import Settings
 
 BY_LOG = "by_log"
-_FORMAT = 1
 _GROWN = 4  # times the rows of then
 _WIDTHS = ("model.fusion.id_width", "model.fusion.token_width")
 
@@ -32,7 +31,7 @@ _WIDTHS = ("model.fusion.id_width", "model.fusion.token_width")
 class ChosenSizes(Config):
     """What `sizes.json` holds: the sizes of every key, whether the configuration leaves it out or not."""
 
-    format: Literal[1] = _FORMAT
+    format: Literal[1] = 1
     chosen_at: Instant
     profile: LogProfile
     groups: dict[str, SizeGroup]
@@ -98,12 +97,17 @@ def size_lines(settings: Settings, sizes: ChosenSizes) -> list[str]:
     ]
 
 
+def chosen_line(settings: Settings, sizes: ChosenSizes) -> str:
+    """When and by what the sizes were chosen, and those that the configuration leaves to them."""
+    shown = _shown(sizes_in_use(settings, sizes)) or "none, the configuration has them all"
+    return f"sizes as chosen on {sizes.chosen_at:%Y-%m-%d} by {sizes.profile.events:,} events: {shown}"
+
+
 def kept_line(settings: Settings, sizes: ChosenSizes, rows: int) -> str:
     """For a later night, with so many ``rows`` in `events`: what is kept, and whether the log has outgrown it."""
-    shown = _shown(sizes_in_use(settings, sizes)) or "none, the configuration has them all"
-    line = f"sizes as chosen on {sizes.chosen_at:%Y-%m-%d} by {sizes.profile.events:,} events: {shown}"
-    if rows >= _GROWN * sizes.profile.rows:
-        line += f"; the log has {rows:,} events now, {sizes.profile.rows:,} then: delete {SIZES} to choose again"
+    line, then = chosen_line(settings, sizes), sizes.profile.rows
+    if rows >= _GROWN * then:
+        line += f"; the log has {rows:,} events now, {then:,} then: delete {SIZES} to have them chosen again"
     return line
 
 
