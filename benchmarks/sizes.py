@@ -82,10 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             seconds, started = time.monotonic() - started, time.monotonic()
         checkpoint = latest(warehouse / "checkpoints", "all")
         epochs = max(line["epoch"] for line in checkpoint.metrics_log() if NDCG in line)
-        best = f"epoch {checkpoint.manifest.best_epoch} of {epochs} run"
-        print(
-            f"RESULT {arguments.world} {sizes}: {NDCG} {checkpoint.manifest.metrics[NDCG]:.4f}, {best}, {seconds:.0f} s"
-        )
+        best, figure = f"epoch {checkpoint.manifest.best_epoch} of {epochs}", checkpoint.manifest.metrics[NDCG]
+        print(f"{arguments.world}, sizes {sizes}: {NDCG} {figure:.4f}, {best}, {seconds:.0f} s of training")
         if chosen := read_sizes(warehouse):
             keys = ("windows.validation_days", "windows.validation_user_share")
             held_out = [f"{key}={chosen.values[key]}" for key in keys]
