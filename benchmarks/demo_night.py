@@ -14,6 +14,7 @@ import pandas as pd
 from benchmarks.record import record
 from precise_core.config import load_config
 from precise_core.evaluation.protocol import USER_FILTERS
+from precise_core.intake.chosen_sizes import sized
 from precise_core.operations.rollback import NIGHT
 from precise_core.settings import Settings
 from precise_core.warehouse.tables import Warehouse
@@ -29,7 +30,7 @@ _NIGHT_SECONDS = 21 * 60
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="conf/demo.yaml")
-    settings = load_config(parser.parse_args(argv).config, Settings)
+    settings = sized(load_config(parser.parse_args(argv).config, Settings))
     data = f"{settings.name} ({settings.source.kind})"
     metrics = _read(settings, EVALUATION_METRICS)
     best = _retrieval(metrics, "all", "all")

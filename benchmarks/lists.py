@@ -22,6 +22,7 @@ from precise_core.evaluation.names import NDCG_GAIN, ORACLE
 from precise_core.evaluation.night import offline_evaluation, recommendations_rows, references
 from precise_core.evaluation.protocol import evaluate_ranking
 from precise_core.evaluation.published_lists import Bar
+from precise_core.intake.chosen_sizes import sized
 from precise_core.run.job import Job
 from precise_core.settings import Settings
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("lists", __doc__)
     parser.prog = "python -m benchmarks.lists"
     arguments = parser.parse_args(argv)
-    settings = load_config(arguments.config, Settings, overrides_of(arguments))
+    written = load_config(arguments.config, Settings, overrides_of(arguments))
     seconds = {}
     for name in JOBS:
         started = time.monotonic()
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit(f"{name} failed")
         seconds[name] = time.monotonic() - started
     print(", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items()), f"load {os.getloadavg()[0]:.1f}")
-    job = Job("lists", settings, argparse.Namespace())
+    job = Job("lists", sized(written), argparse.Namespace())
     print(compared(job))
     print()
     print(ceiling(job))

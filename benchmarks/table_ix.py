@@ -25,6 +25,7 @@ from precise_core.config import load_config
 from precise_core.evaluation.impressions import ImpressionTask, compare_impressions, evaluate_impressions
 from precise_core.evaluation.night import impressions_to_test_on
 from precise_core.experiments.machine import machine
+from precise_core.intake.chosen_sizes import sized
 from precise_core.intake.read import describe_source
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.night import ranking_slice, ranking_tasks, read_slice
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="one training per variant and seed; the configuration's")
     parser.add_argument("--results", type=Path, help="JSON file to write; benchmarks/results/ranking/<name>.json")
     arguments = parser.parse_args(argv)
-    settings = load_config(arguments.config, Settings, arguments.set)
+    settings = sized(load_config(arguments.config, Settings, arguments.set))
     found = measure(settings, arguments.seeds or [settings.seed], arguments.config)
     file = arguments.results or results_page.RANKING / f"{settings.name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -172,6 +172,7 @@ def _write_world(folder: Path, config: Path) -> None:
 name: walk
 warehouse: {json.dumps(str(folder / "warehouse"))}
 as_of: 2024-01-16T00:00:00Z
+sizes: defaults
 source:
   kind: files
   events:

@@ -2,7 +2,8 @@
 
 Every raw row is accepted, or rejected with the first rule it broke and kept as JSON; none is dropped. Own files are
 taken once: only new ones are read, and their rows added. Fails before it writes where a file or column is missing, a
-file or its columns have changed, or an expectation does not hold.
+file or its columns have changed, or an expectation does not hold. The first time it chooses the sizes that the
+configuration leaves out, by the events before as_of; they are kept in <warehouse>/sizes.json.
 
 Reads the files of the source, and source_files, events, items and impressions of earlier nights. Writes events, items,
 impressions (where the source has them), events_rejected, items_rejected, impressions_rejected and source_files.
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from precise_core.command import DATA, command, switch
-from precise_core.intake.night import gather, judged_parts, store
+from precise_core.intake.night import gather, judged_parts, settle_sizes, store
 from precise_core.intake.read import describe_source, has_impressions
 from precise_core.intake.stock import Policy
 from precise_core.run.job import Job
@@ -44,6 +45,7 @@ def main(job: Job) -> None:
     for table in (EVENTS, ITEMS, IMPRESSIONS):
         if table.name not in job.output_versions and job.warehouse.exists(table):
             job.keep(table)
+    settle_sizes(job, now)
     job.balance("raw rows", rows_in=rows_in, rows_out=rows_out, rows_rejected=rejected)
 
 

@@ -1,8 +1,9 @@
 """Train the systems of the configuration's `experiment` section and compare them on the same users.
 
 Runs ingest, tokenize_items, embed_tokens and build_windows as each system needs them, trains every system once per
-seed, ranks the whole catalog for every user. The file is written anew after every system and names those that are still
-to come; killed and started again the job goes on with the training it was at.
+seed, ranks the whole catalog for every user. No size is chosen by the log: what the file leaves out has its default.
+The results are written anew after every system and name those that are still to come; killed and started again the job
+goes on with the training it was at.
 
 Reads the source. Writes tables of its own warehouse, <warehouse>/experiment, and one JSON file with all figures, their
 spread over seeds and the paired differences to the reference system.
@@ -15,7 +16,8 @@ from typing import Any
 
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
 from precise_core.artefacts import CHECKPOINTS
-from precise_core.command import DATA, flag
+from precise_core.command import DATA, flag, overrides_of
+from precise_core.config import over
 from precise_core.errors import ConfigError
 from precise_core.experiments.experiment import Questions, experiment_folder, what_jobs_read
 from precise_core.operations.chain import Link, chain, chain_command
@@ -40,6 +42,7 @@ def _require_systems(settings: Settings, arguments: Namespace) -> None:
 @chain_command(
     DATA,
     flag("--results", "JSON file to write; <warehouse>/experiment/results.json", metavar="FILE"),
+    overrides=lambda arguments: over(overrides_of(arguments), ["sizes=defaults"]),
     check=_require_systems,
 )
 def main(settings: Settings, arguments: Namespace, _overrides: list[str]) -> int:

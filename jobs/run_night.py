@@ -40,6 +40,7 @@ from jobs import (
 from precise_core.command import DATA, flags_of, switch
 from precise_core.config import load_config
 from precise_core.config.tasks import ALL_TASK
+from precise_core.intake.chosen_sizes import sized
 from precise_core.intake.read import has_impressions
 from precise_core.operations.chain import Link, Stopped, chain, chain_command
 from precise_core.operations.rollback import NIGHT as NIGHT_NAME
@@ -107,6 +108,7 @@ def main(settings: Settings, arguments: Namespace, overrides: list[str]) -> int:
         console.print(f"run_night stopped at {stopped.job} after {seconds:.0f} s", style="bold red")
     else:
         console.print(f"run_night: done in {seconds:.0f} s", style="bold")
+    night.settings = sized(settings)  # as the jobs had it; before ingest there may have been no sizes
     whole_state(night)
     error = f"stopped with exit code {stopped.code}; the run of the job says why" if stopped else None
     night.record("failed" if stopped else "succeeded", started_at, time.monotonic() - started, error)
@@ -125,7 +127,7 @@ def _run(settings: Settings, arguments: Namespace, overrides: list[str], without
         return links(NIGHT)
     if stopped := links(NIGHT[:1]):
         return stopped
-    job = Job("past_model", settings, arguments)
+    job = Job("past_model", sized(settings), arguments)
     when = past_instant(job)
     if not past_publications(job, [ALL_TASK], when):
         console.print(f"no vectors were published before {when}: first a model as of then", style="cyan", markup=False)

@@ -27,6 +27,8 @@ def main(job: Job) -> None:
         job.balance("windows per epoch", rows_in=rows, rows_out=0, rows_rejected=rows)
         return
     put_in_use(job.checkpoints, ALL_TASK, checkpoint)
+    for note in checkpoint.manifest.notes:
+        job.say(f"{ALL_TASK}: {note}")
     job.describe_checkpoint(ALL_TASK, checkpoint)
     if parent is None:  # from scratch: the untrained model was put in use beside it
         job.artefacts[f"checkpoint:{UNTRAINED}"] = str(checkpoint.manifest.parent)

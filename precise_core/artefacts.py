@@ -9,6 +9,7 @@
             erasures/                      who was erased, and the proofs
             readers/                       who reads tables now
             logs/                          of runs that failed
+            sizes.json                     sizes that were chosen by the log
             rollback.json                  there while tables are on their way back
 
 The folder of a checkpoint, an index or a ranking model is written whole or not at all, and lists its files in
@@ -33,6 +34,7 @@ CHECKPOINTS, INDEXES, RANKERS, CATALOGS = "checkpoints", "indexes", "rankers", "
 LIST_RANKERS = "list_rankers"
 TABLES, ERASURES, READERS, LOGS = "tables", "erasures", "readers", "logs"
 ROLLBACK_JOURNAL = "rollback.json"
+SIZES = "sizes.json"
 REPORT = "report.html"  # beside the warehouse
 # What a run calls its products in `runs.artefacts` (`checkpoint:<task>`, `ranker:<system>`), and where they lie.
 FOLDERS = {"checkpoint": CHECKPOINTS, "index": INDEXES, "ranker": RANKERS, "list_ranker": LIST_RANKERS}

@@ -19,6 +19,7 @@ from deltalake.exceptions import DeltaError
 
 from precise_core.config import load_config
 from precise_core.errors import PreciseError, stored_text
+from precise_core.intake.chosen_sizes import sized
 from precise_core.run.job import Job, require_no_rollback
 from precise_core.run.progress import console
 from precise_core.run.run_log import keep_stack, log_file, true_cause
@@ -86,10 +87,11 @@ class Command(CommandLine):
         self.body = body
 
     def _run(self, arguments: argparse.Namespace) -> int:
-        settings = load_config(arguments.config, Settings, overrides_of(arguments))
-        job = Job(self.name, settings, arguments)
-        with warehouse_lock(settings.warehouse) as stale:
+        written = load_config(arguments.config, Settings, overrides_of(arguments))
+        with warehouse_lock(written.warehouse) as stale:
             warn_stale_lock(stale)
+            settings = sized(written)
+            job = Job(self.name, settings, arguments)
             if self.name != "rollback":
                 require_no_rollback(job.folder)
             with reader_lease(settings.warehouse, self.name) as job.lease:

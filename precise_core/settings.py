@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -45,6 +45,11 @@ class Settings(Config):
     source: Source = Field(description="Where the raw rows come from; `kind` chooses one of the source classes below.")
     tasks: dict[str, TaskConfig] = Field(
         default_factory=dict, description="Target tasks by name (letters, digits, `_`); `all` is always there."
+    )
+    sizes: Literal["by_log", "defaults"] = Field(
+        "by_log",
+        description="Lengths, widths, epochs and periods that the file leaves out: chosen by `ingest` for the log it "
+        "finds, and [kept](your_data.md#sizes) in `sizes.json` of the warehouse; or the defaults below.",
     )
     spark: SparkConfig = Field(SparkConfig(), description="How Spark is started.")
     tables: TablesConfig = Field(

@@ -16,7 +16,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
+from precise_core.intake.chosen_sizes import BY_LOG, kept_line, read_sizes, size_lines, with_sizes, write_sizes
 from precise_core.intake.cleaning import NEWEST_BY, Cleaned, count_changed_texts, hide_erased
+from precise_core.intake.log_profile import profile_of
 from precise_core.intake.parts import Part, clean_parts, doubts_about_order, judge
 from precise_core.intake.read import read_source, source_fingerprint
 from precise_core.intake.refusals import refuse_other_users
@@ -28,6 +30,7 @@ from precise_core.sources.files import inputs_of
 from precise_core.sources.raw import RawTables
 from precise_core.tasks import check_tasks
 from precise_core.warehouse.erasure_list import ErasureList
+from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import REASSIGNED, STATE, UpsertPlan, plan_upsert, replace_values, upsert
 from schemas import (
@@ -219,6 +222,29 @@ def _remember(job: Job, inputs: Inputs, parts: Sequence[Part]) -> None:
 def _stamped(rejected: DataFrame, job: Job, now: datetime) -> DataFrame:
     """Rejected rows as rows of their table."""
     return rejected.withColumns({c.RUN_ID: F.lit(job.run_id), c.REJECTED_AT: F.lit(now)})
+
+
+def settle_sizes(job: Job, now: datetime) -> None:
+    """Choose the sizes that the configuration leaves out, the first time; this run has them from then on.
+
+    Nothing is chosen with `sizes: defaults`, nor while there is no event before `as_of`.
+    """
+    settings = job.settings
+    if settings.sizes != BY_LOG or EVENTS.name not in job.output_versions:
+        return
+    if sizes := read_sizes(job.folder):
+        rows = DeltaSnapshot(job.warehouse.path(EVENTS), job.output_versions[EVENTS.name]).row_count()
+        job.say(kept_line(settings, sizes, rows))
+        return
+    with job.watching("choosing sizes"):
+        profile = profile_of(job.read_written(EVENTS), settings.as_of)
+    if profile is None:
+        job.say("sizes: no event before as_of to choose them by; the defaults hold until there is one")
+        return
+    sizes = write_sizes(job.folder, profile, now)
+    job.settings = with_sizes(settings, sizes)
+    for line in size_lines(settings, sizes):
+        job.say(line)
 
 
 def gather_quarantine(job: Job, table: Table, spec: TableInput, now: datetime) -> Quarantine:

@@ -15,6 +15,7 @@ from precise_core.artefacts import CHECKPOINTS, artefact_folder
 from precise_core.command import CommandLine, Flag, file_of, overrides_of, warn_stale_lock
 from precise_core.config import config_hash, load_config
 from precise_core.errors import PreciseError
+from precise_core.intake.chosen_sizes import awaits_sizes, sized
 from precise_core.intake.night import read_manifest
 from precise_core.intake.read import source_fingerprint
 from precise_core.run.code import code_version
@@ -58,6 +59,7 @@ def chain(
     """Run the jobs in order; the first that fails ends the chain.
 
     Args:
+        settings: As written; every job adds the sizes of the warehouse.
         flags: The command line of every job.
         skip: Leave out a job whose output is still current.
         left_out: Jobs that do not run anyway: name and reason.
@@ -67,7 +69,7 @@ def chain(
         console.print(f"{place}{link.name}", style="cyan", markup=False)
         if reason := (left_out or {}).get(link.name):
             console.print(f"  {link.name}: left out, {reason}\n", markup=False)
-        elif skip and is_up_to_date(settings, link.name, link.parts):
+        elif skip and is_up_to_date(sized(settings), link.name, link.parts):  # ingest may just have chosen sizes
             console.print(f"  {link.name}: up to date, left out\n", markup=False)
         elif code := link.job.main(flags):
             return Stopped(link.name, code)
@@ -120,6 +122,8 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
     Every table it read or wrote still has the same version, the source files have the same content, and the checkpoints
     in use are the same. ``parts`` of the configuration (`source`, `text`) decide what the job writes; all by default.
     """
+    if job == "ingest" and awaits_sizes(settings):
+        return False
     warehouse = Warehouse(settings.warehouse)
     last = _last_run(warehouse, job)
     if last is None or last["status"] != "succeeded":

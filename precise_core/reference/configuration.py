@@ -30,6 +30,9 @@ key, and its value is read as YAML: `--set universal.epochs=2`, `--set 'evaluati
 impossible value ends the job before it starts, with the path of the key and what is allowed. The resolved configuration
 is kept as JSON with every run in the table [`runs`](tables.md#runs).
 
+Defaults are those of the classes. With `sizes: by_log` (the default) `ingest` chooses lengths, widths, epochs and
+periods that the file leaves out by the log instead, [once](your_data.md#sizes).
+
 Nothing is reinterpreted, and nothing is overridden in silence:
 
 - the file is UTF-8; a repeated key is refused, in the file (with both lines) and among the `--set`; anchors and the

@@ -8,6 +8,7 @@ import pandas as pd
 import yaml
 
 from precise_core.config.tasks import ALL_TASK
+from precise_core.intake.chosen_sizes import BY_LOG, chosen_line, read_sizes
 from precise_core.report import formats, plots
 from precise_core.report.blocks import Block, Code, Grid, Plot, Plots, Skip, Text
 from precise_core.report.data import SOURCES, Night, records
@@ -248,5 +249,9 @@ def versions(night: Night) -> list[Block]:
     code = sorted(set(night.runs["code_version"])) if night.tables.rows_if_any(RUNS) else []
     if code:
         blocks.append(Text(f"Code version: {', '.join(code)}."))
-    configuration = yaml.safe_dump(json.loads(night.settings.model_dump_json()), sort_keys=False, allow_unicode=True)
+    settings = night.settings
+    if settings.sizes == BY_LOG and (sizes := read_sizes(settings.warehouse)):
+        line = chosen_line(settings, sizes)
+        blocks.append(Text(f"{line[0].upper()}{line[1:]}."))
+    configuration = yaml.safe_dump(json.loads(settings.model_dump_json()), sort_keys=False, allow_unicode=True)
     return [*blocks, Code("Configuration", configuration)]

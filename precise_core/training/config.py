@@ -49,6 +49,12 @@ class LoopConfig(Config):
     horizon_days: float = Field(0.0, ge=0, description="How far ahead targets may lie; 0 = the next instant only.")
     target_filter: TargetFilter = Field("all", description="`new` = only items new to the user are targets.")
     patience: int = Field(2, ge=1, description="Epochs without a better validation NDCG before it stops.")
+    max_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="The epoch in which so many minutes are used up is the last; a night that is cut short may differ "
+        "from the same on another machine. None = no limit.",
+    )
     checkpoint_every_steps: int = Field(
         200, ge=1, description="Steps after which the state is saved, to go on from after a kill."
     )

@@ -36,6 +36,7 @@ LossFunction = Callable[[SequenceBatch, torch.Generator], BatchLoss | None]
 Validate = Callable[[], dict[str, float]]
 
 _LOG_EVERY_STEPS = 20
+_OUT_OF_TIME = "stopped_after_minutes"  # of a line of the log
 _NAMED_IN_ERROR = 10
 
 
@@ -67,15 +68,16 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """``best_epoch`` 0 = the weights the training started from."""
+    """``best_epoch`` 0 = the weights the training started from. ``notes``: what a person should know, for the log."""
 
     best_epoch: int
     metrics: dict[str, float]
     log: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
 
 
 def run_training(training: Training) -> TrainingResult:
-    """Train until the epochs are used up or validation has not improved for ``patience`` epochs.
+    """Train until the epochs or ``max_minutes`` are used up, or validation has not improved for ``patience`` epochs.
 
     A TrainingError names the batch and the windows whose loss or gradient is not finite; NothingToLearnError: no batch
     of an epoch has a loss.
@@ -102,6 +104,7 @@ class _Run:
         self.last_log, self.windows_since_log = time.monotonic(), 0
         self.log = MetricsLog(None)
         self.saved_step = 0
+        self.clock = time.monotonic()  # read into `at.seconds`
 
     def run(self) -> TrainingResult:
         self.training.progress.start(self.total_steps, self.training.description)
@@ -120,7 +123,7 @@ class _Run:
             self._epoch()
         self.model.load_state_dict(self.best)
         self.model.eval()
-        return TrainingResult(self.at.best_epoch, self._metrics_of(self.at.best_epoch), self.at.log)
+        return TrainingResult(self.at.best_epoch, self._metrics_of(self.at.best_epoch), self.at.log, self._notes())
 
     def close(self) -> None:
         """Release what outlives the training, however it ended."""
@@ -176,7 +179,28 @@ class _Run:
                 self.ids_before = torch.empty(0)
         else:
             self.at.is_finished = self.at.epochs_without_gain >= self.config.patience
+        if not self.at.is_finished and self.at.epoch < self.config.epochs and self._is_out_of_time():
+            self._write({"epoch": self.at.epoch, "step": self.at.step, _OUT_OF_TIME: self.config.max_minutes})
+            self.at.is_finished = True
         self.at.epoch, self.at.batch_in_epoch = self.at.epoch + 1, 0
+
+    def _is_out_of_time(self) -> bool:
+        """By the clock of rank 0, so that all ranks stop at the same epoch."""
+        if self.config.max_minutes is None:
+            return False
+        self._read_clock()
+        return distribution.from_first_rank(self.at.seconds >= self.config.max_minutes * 60)
+
+    def _read_clock(self) -> None:
+        now = time.monotonic()
+        self.at.seconds, self.clock = self.at.seconds + now - self.clock, now
+
+    def _notes(self) -> tuple[str, ...]:
+        epochs = [line["epoch"] for line in self.at.log if _OUT_OF_TIME in line]
+        limit = self.config.max_minutes
+        return tuple(
+            f"stopped after epoch {n} of {self.config.epochs}: max_minutes {limit:g} is used up" for n in epochs
+        )
 
     def _step(self, batches: tuple[SequenceBatch, ...]) -> None:
         """One update from the gradients of one batch, or of several."""
@@ -271,6 +295,7 @@ class _Run:
         self.log.write(line)
 
     def _save(self) -> None:
+        self._read_clock()
         if distribution.rank() == 0:
             self.training.resume.save(self.at, self.model, self.best, self.ids_before, self.optimizer)
         self.saved_step = self.at.step

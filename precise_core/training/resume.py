@@ -23,12 +23,15 @@ from precise_core.errors import CheckpointError
 from precise_core.training.optimizer import Optimizer
 
 # Raise it with every change of `Counters` or of the tensors, so that states of another format are not read.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
 class Counters:
-    """Where a training is. Loss sums are since the last line of the log; ``phase`` is that of alternate training."""
+    """Where a training is. Loss sums are since the last line of the log; ``phase`` is that of alternate training.
+
+    ``seconds`` are those of training so far, without what a kill has lost.
+    """
 
     step: int = 0
     epoch: int = 1
@@ -40,6 +43,7 @@ class Counters:
     is_finished: bool = False
     loss_sum: float = 0.0
     loss_count: int = 0
+    seconds: float = 0.0
     log: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -73,7 +73,7 @@ def train_targeted(
     if start.since is not None and result.best_epoch == 0:
         run.resume.clear()
         raise NothingNewError(f"task {task!r}: validation never improved; {start.parent.model_version} stays in use")
-    notes = (*start.notes, *_notes(result, has_validation))
+    notes = (*start.notes, *result.notes, *_notes(result, has_validation))
     checkpoint = run.write(result, frequencies_V, is_universal_trained_V=start.is_universal_trained_V, notes=notes)
     run.resume.clear()
     return checkpoint

@@ -86,7 +86,7 @@ def train_universal(
     if parent is not None and result.best_epoch == 0:
         run.resume.clear()
         raise NothingNewError(f"{task}: validation never improved; {parent.model_version} stays in use")
-    checkpoint = run.write(result, frequencies_V)
+    checkpoint = run.write(result, frequencies_V, notes=result.notes)
     if untrained is not None and distribution.rank() == 0:
         put_in_use(inputs.out, UNTRAINED, untrained)
     run.resume.clear()

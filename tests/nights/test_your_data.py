@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import duckdb
@@ -31,6 +32,10 @@ def test_the_example_of_the_page_runs_a_whole_night(spark, tmp_path: Path, capsy
     assert run("run_night", warehouse, config=EXAMPLE / "mine.yaml") == 0
     out = capsys.readouterr().out
     assert "the source has no impressions" in out
+    # What the page's file leaves out is chosen by the log, and every job of the night has the same.
+    assert "sizes, universal: universal.patience" in out and "universal.epochs" not in out
+    runs = read(warehouse, "runs")
+    assert {json.loads(run["configuration"])["universal"]["max_minutes"] for _, run in runs.iterrows()} == {10}
     rejected = read(warehouse, "events_rejected")["reason"].value_counts().to_dict()
     assert sum(rejected.values()) == 7
     assert {"invalid_time", "unknown_item", "duplicate_event"} <= set(rejected)

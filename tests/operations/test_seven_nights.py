@@ -54,6 +54,7 @@ def day_files(folder: Path, day: int, rng: np.random.Generator, earlier: list[pd
 
 def configuration(folder: Path) -> Path:
     settings = yaml.safe_load((ROOT / "examples" / "your_data" / "mine.yaml").read_text(encoding="utf-8"))
+    settings["sizes"] = "defaults"  # the first night would choose others than the seventh
     events, items = settings["source"]["events"], settings["source"]["items"]
     events |= {"path": str(folder / "clicks-*.csv")}
     events.pop("time_reading")

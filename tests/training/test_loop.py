@@ -133,6 +133,36 @@ def test_a_run_may_be_continued_with_other_ways_to_watch_and_keep_it(windows: De
     assert advanced[:2] == [4, 1]  # the four saved steps at once
 
 
+# A budget of time
+
+
+def test_a_training_whose_minutes_are_used_up_ends_with_its_epoch(windows: DeltaSnapshot, tmp_path: Path) -> None:
+    checkpoint = run(windows, tmp_path, epochs=9, max_minutes=1e-9)
+    assert [line["epoch"] for line in lines(checkpoint, NDCG)] == [0, 1] and checkpoint.manifest.best_epoch == 1
+    assert checkpoint.manifest.notes == ("stopped after epoch 1 of 9: max_minutes 1e-09 is used up",)
+    assert [line["epoch"] for line in lines(checkpoint, "stopped_after_minutes")] == [1]
+
+
+def test_minutes_that_are_not_used_up_change_nothing(windows: DeltaSnapshot, tmp_path: Path) -> None:
+    limited = run(windows, tmp_path / "limited", max_minutes=1e9)
+    assert figures(limited) == figures(run(windows, tmp_path / "unlimited")) and not limited.manifest.notes
+    last = run(windows, tmp_path / "last", epochs=1, max_minutes=1e-9)  # there was no further epoch to leave out
+    assert not last.manifest.notes
+
+
+def test_minutes_from_before_a_kill_count(windows: DeltaSnapshot, tmp_path: Path) -> None:
+    """Killed in the first epoch after minutes of work, a training is over with that epoch; and it stays over."""
+    changes = {"epochs": 9, "max_minutes": 1e6}
+    with pytest.raises(KeyboardInterrupt):
+        run(windows, tmp_path, stop_at=6, **changes)
+    (state,) = (tmp_path / ".resume-all").glob("*/state.json")
+    told = json.loads(state.read_text())
+    assert told["seconds"] > 0
+    state.write_text(json.dumps(told | {"seconds": 60 * 1e6}))
+    checkpoint = run(windows, tmp_path, **changes)
+    assert [line["epoch"] for line in lines(checkpoint, NDCG)] == [0, 1] and len(checkpoint.manifest.notes) == 1
+
+
 # What is told
 
 

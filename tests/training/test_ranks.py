@@ -61,6 +61,10 @@ def _rank(rank: int, port: int, folder: str) -> None:
         _train_badly_on_rank_1(windows, Path(folder, "bad"))
     except TrainingError as error:
         told["together"] = str(error)
+    # The clocks of the ranks differ: one that decided by its own would leave the others waiting.
+    late = {"epochs": 9, "max_minutes": 1e-9 if rank == 0 else 1e9}
+    version = dying_rank.train(windows, f"{folder}/late", **late)
+    told["out_of_time"] = Checkpoint.open(Path(folder, "late", version)).manifest.notes
     own = f"{folder}/own-{rank}"
     try:
         dying_rank.train(windows, own, Interrupted())
@@ -150,6 +154,11 @@ def test_two_ranks_learn_what_one_process_learns(one: Checkpoint, two: Checkpoin
         bias[: len(bias) // 2] = 0
     for name, value in yours.items():
         torch.testing.assert_close(mine[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_ranks_stop_together_when_the_first_one_is_out_of_time(told: list[dict[str, Any]]) -> None:
+    for rank in told:
+        assert rank["out_of_time"] == ["stopped after epoch 1 of 9: max_minutes 1e-09 is used up"]
 
 
 def test_a_loss_that_is_not_finite_ends_both_ranks_with_one_message(told: list[dict[str, Any]]) -> None:

@@ -248,6 +248,6 @@ def test_a_state_of_another_format_is_not_read(
         def advance(self, n: int, **info: float) -> None:  # noqa: ARG002
             steps.append(n)
 
-    monkeypatch.setattr("precise_core.training.resume._FORMAT", 2)
+    monkeypatch.setattr("precise_core.training.resume._FORMAT", 99)
     universal_training(windows, tmp_path, progress=Recorder())
     assert set(steps) == {0, 1} and sum(steps) == 20  # from the first step on
