@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from schemas import RUNS, TABLES, VALIDATION_RESULTS
@@ -46,16 +46,17 @@ def difference(one: Path, other: Path, name: str) -> str:
     """What differs between two tables of a name; empty where nothing does."""
     if not (_is_there(one, name) and _is_there(other, name)):
         return f"is in {one if _is_there(one, name) else other} only"
-    left, right = (DeltaTable(str(warehouse / "tables" / name)).to_pyarrow_table() for warehouse in (one, other))
-    columns = sorted(set(left.column_names) & set(right.column_names) - _OF_A_RUN)
-    added = sorted((set(left.column_names) ^ set(right.column_names)) - _OF_A_RUN)
+    left, right = (_files(warehouse / "tables" / name) for warehouse in (one, other))
+    columns = sorted(_columns(left) & _columns(right))
+    added = sorted(_columns(left) ^ _columns(right))
     said = [f"columns {added} are in one of the two only"] if added else []
-    of_left, of_right = (_counted(rows.select(columns)) for rows in (left, right))
+    of_left, of_right = _counted(left, columns), _counted(right, columns)
     only = [(of_left - of_right).total(), (of_right - of_left).total()]
     if any(only):
-        said.append(f"{left.num_rows:,} and {right.num_rows:,} rows; {only[0]:,} and {only[1]:,} in one only")
+        rows = f"{of_left.total():,} and {of_right.total():,} rows"
+        said.append(f"{rows}; {only[0]:,} and {only[1]:,} in one only")
     elif added:
-        said.append(f"the other columns have the same {left.num_rows:,} rows")
+        said.append(f"the other columns have the same {of_left.total():,} rows")
     return "; ".join(said)
 
 
@@ -63,13 +64,25 @@ def _is_there(warehouse: Path, name: str) -> bool:
     return (warehouse / "tables" / name / "_delta_log").is_dir()
 
 
-def _counted(rows: pa.Table) -> Counter[bytes]:
+def _files(table: Path) -> list[tuple[Path, dict[str, str]]]:
+    """The files of the newest version, whatever the code declares today, and the values of their partition."""
+    files = (Path(uri) for uri in DeltaTable(str(table)).file_uris())
+    return [(file, dict(part.split("=", 1) for part in file.relative_to(table).parts[:-1])) for file in files]
+
+
+def _columns(files: list[tuple[Path, dict[str, str]]]) -> set[str]:
+    return {name for file, values in files for name in (*pq.read_schema(file).names, *values)} - _OF_A_RUN
+
+
+def _counted(files: list[tuple[Path, dict[str, str]]], columns: Sequence[str]) -> Counter[bytes]:
     """How often each row is there, by a digest of its text, artefacts without the hash in their names."""
     found: Counter[bytes] = Counter()
-    for batch in rows.to_batches(max_chunksize=_BATCH):
-        cells = batch.to_pandas().map(lambda value: repr(value.tolist() if hasattr(value, "tolist") else value))
-        texts = (_HASH.sub("", "\x1f".join(row)) for row in cells.itertuples(index=False, name=None))
-        found.update(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
+    for file, values in files:
+        for batch in pq.ParquetFile(file).iter_batches(_BATCH):
+            frame = batch.to_pandas().assign(**values).reindex(columns=columns)
+            cells = frame.map(lambda value: repr(value.tolist() if hasattr(value, "tolist") else value))
+            texts = (_HASH.sub("", "\x1f".join(row)) for row in cells.itertuples(index=False, name=None))
+            found.update(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
     return found
 
 
