@@ -36,6 +36,8 @@ from tests.fake_warehouse import put
 from tests.night import arrow_table, copy_of, job_of_its_own, run, said
 from tests.recommendations.ranked_lists import rows as feature_rows
 
+pytestmark = pytest.mark.faults  # each makes lists of a warehouse of its own
+
 JOBS = ("build_neighbours", "build_candidate_features", "train_list_ranker", "recommend")
 AS_OF = datetime(2024, 2, 20, tzinfo=UTC)  # of conf/synthetic.yaml
 USERS, NUM_ITEMS, NEWCOMER = 12, 10, "newcomer"

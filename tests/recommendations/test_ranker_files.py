@@ -46,7 +46,7 @@ def scores(ranker: PublishedRanker, task: str = "buy", name: str = "all") -> np.
 
 def test_a_ranker_that_was_written_and_opened_gives_the_same_scores_to_the_bit(published: PublishedRanker) -> None:
     opened = PublishedRanker.open(published.folder)
-    assert set(opened.chosen["buy"].values()) <= {"list", "binary"}
+    assert set(opened.chosen["buy"].values()) <= opened.rankers.keys()
     for name in LISTS:
         assert scores(opened, name=name).tobytes() == scores(published, name=name).tobytes()
     found = scores(opened)
@@ -160,7 +160,7 @@ def test_yesterdays_order_is_kept_though_the_sizes_in_the_configuration_changed(
 def test_a_worse_order_of_yesterday_is_replaced(tmp_path: Path) -> None:
     bad = learned(tmp_path, train=candidate_lists(7, lists=4), epochs=1)
     good = learned(tmp_path, previous=bad, epochs=6)
-    assert set(good.chosen["buy"].values()) == {"list"}
+    assert not set(good.chosen["buy"].values()) & {"previous", *ORDERS}
 
 
 def test_rows_are_split_into_lists_to_learn_from_and_held_out_ones() -> None:
