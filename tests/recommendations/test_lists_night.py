@@ -196,7 +196,8 @@ def bare(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (warehouse / "list_rankers" / "latest.json").unlink()
     events = arrow_table(warehouse, "events")
     write_deltalake(str(warehouse / "tables" / "events"), events.slice(0, 40), mode="overwrite")
-    run_all(warehouse, "--set", f"recommendations.sources={json.dumps({'history': 50, 'trending': 20})}")
+    sources = f"recommendations.sources={json.dumps({'history': 50, 'trending': 20})}"
+    run_all(warehouse, "--set", sources, "--set", "gates.lists.smallest_length_ratio=0")
     return warehouse
 
 
