@@ -91,7 +91,7 @@ class PublishedRanker:
         except KeyError as error:
             why = f"{folder / _META_FILE}: no {error}, so it was written by another version of the code"
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            why = f"{folder}: does not fit this version of the code: {str(error).splitlines()[0]}"
+            why = f"{folder}: does not fit this version of the code: {str(error).splitlines()[0].rstrip(':')}"
         except CheckpointError as error:
             why = str(error)
         raise CheckpointError(f"{why}; run jobs/train_list_ranker.py")
