@@ -36,6 +36,8 @@ def ceiling(job: Job) -> str:
     names = [c.USER_ID, c.TASK, c.LABEL, c.IS_REPEAT, c.AS_OF, *_RANKS]
     where = {c.SPLIT: c.VALIDATION}
     rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES), names, where).to_pandas()
+    if not len(rows):
+        return "no held-out user took anything: nothing could be reached"
     taken = taken_by_held_out(job, gather(job), rows[c.AS_OF].iloc[0].to_pydatetime())
     return "\n".join([*reachable(rows, taken, job.settings.recommendations.k), "", *by_source(rows, taken)])
 

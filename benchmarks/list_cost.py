@@ -1,8 +1,8 @@
 """What lists cost by the number of users: `python -m benchmarks.list_cost --config FILE --copies 1 10`.
 
 Makes the lists of a warehouse that has them, of all users and of so many copies of each, on Spark and in a bare loop of
-the same functions over the same users (one process a core), and prints users/s of either, their ratio, and the memory
-of the largest worker: it must not grow with the users.
+the same functions over the same users (one process a core), without a model of sequences, and prints users/s of either,
+their ratio, and the memory of the largest worker: it must not grow with the users.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pyspark.sql import functions as F
 from benchmarks.markdown import table
 from precise_core.command import command_parser, overrides_of
 from precise_core.config import load_config
+from precise_core.intake.chosen_sizes import sized
 from precise_core.recommendations.batches import CandidateMaker
 from precise_core.recommendations.knowledge import known_at
 from precise_core.recommendations.night import (
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.prog = "python -m benchmarks.list_cost"
     parser.add_argument("--copies", type=int, nargs="+", default=[1, 10], help="copies of every user")
     arguments = parser.parse_args(argv)
-    settings = load_config(arguments.config, Settings, overrides_of(arguments))
+    settings = sized(load_config(arguments.config, Settings, overrides_of(arguments)))
     job = Job("list_cost", settings, argparse.Namespace())
     log, ranker = gather(job), current_ranker(job)
     if ranker is None:

@@ -54,8 +54,13 @@ def main(job: Job) -> None:
 
 def _gate(job: Job, new: DataFrame, expected: DataFrame) -> None:
     limits, level = job.settings.gates.lists, WARN if job.arguments.accept_change else FAIL
-    for task, facts in change_facts(job, new, expected).items():
-        job.check(gate_lists(job.spark, facts, run_id=job.run_id, task=task, limits=limits, level=level))
+    found = change_facts(job, new, expected)
+    outcomes = [
+        gate_lists(job.spark, facts, run_id=job.run_id, task=task, limits=limits, level=level)
+        for task, facts in found.items()
+    ]
+    for outcome in outcomes:
+        job.check(outcome)
 
 
 if __name__ == "__main__":

@@ -38,22 +38,23 @@ from jobs import (
     train_universal,
 )
 from precise_core.command import DATA, flags_of, switch
-from precise_core.config import load_config
-from precise_core.config.tasks import ALL_TASK
+from precise_core.config import load_config, over
+from precise_core.consume.publications import published_now
 from precise_core.intake.chosen_sizes import sized
 from precise_core.intake.read import has_impressions
 from precise_core.operations.chain import Link, Stopped, chain, chain_command
 from precise_core.operations.rollback import NIGHT as NIGHT_NAME
 from precise_core.operations.rollback import whole_state
-from precise_core.recommendations.night import past_instant, past_publications
+from precise_core.recommendations.night import past_instant
 from precise_core.run.job import Job
 from precise_core.run.progress import console
 from precise_core.settings import Settings
 
-NIGHT = tuple(
+INGEST = Link(ingest)
+# From raw tables to published vectors.
+MODELS = tuple(
     Link(job)
     for job in (
-        ingest,
         tokenize_items,
         embed_tokens,
         build_sequences,
@@ -64,6 +65,11 @@ NIGHT = tuple(
         embed_users,
         build_index,
         publish_models,
+    )
+)
+USES = tuple(
+    Link(job)
+    for job in (
         recall,
         score_pairs,
         build_ranking_features,
@@ -77,23 +83,8 @@ NIGHT = tuple(
         build_report,
     )
 )
+NIGHT = (INGEST, *MODELS, *USES)
 RANKING = ("build_ranking_features", "train_ranker", "score_ranking")
-# From raw tables to published vectors: what a model of an earlier instant takes.
-PAST_MODEL = tuple(
-    Link(job)
-    for job in (
-        tokenize_items,
-        embed_tokens,
-        build_sequences,
-        build_windows,
-        train_universal,
-        train_targeted,
-        embed_items,
-        embed_users,
-        build_index,
-        publish_models,
-    )
-)
 
 
 @chain_command(DATA, switch("--skip-up-to-date", "leave out jobs whose output is still current"))
@@ -120,22 +111,19 @@ def _run(settings: Settings, arguments: Namespace, overrides: list[str], without
     """The jobs, on a first night with a model as of the past instant before them where the configuration wants one."""
 
     def links(chosen: Sequence[Link], of: Settings = settings, then: Sequence[str] = ()) -> Stopped | None:
-        flags = flags_of(arguments, [*overrides, *then])
+        flags = flags_of(arguments, over(overrides, then))
         return chain(of, chosen, flags, skip=arguments.skip_up_to_date, left_out=without)
 
-    if settings.recommendations.past_model != "train":
+    # A model of the past would take back what is published: only where nothing is.
+    if settings.recommendations.past_model != "train" or published_now(settings.warehouse):
         return links(NIGHT)
-    if stopped := links(NIGHT[:1]):
+    if stopped := links((INGEST,)):
         return stopped
-    job = Job("past_model", sized(settings), arguments)
-    when = past_instant(job)
-    if not past_publications(job, [ALL_TASK], when):
-        console.print(f"no vectors were published before {when}: first a model as of then", style="cyan", markup=False)
-        then = [f"as_of={when.isoformat()}"]
-        earlier = load_config(arguments.config, Settings, [*overrides, *then])
-        if stopped := links(PAST_MODEL, earlier, then):
-            return stopped
-    return links(NIGHT[1:])
+    when = past_instant(Job("past_model", sized(settings), arguments))
+    console.print(f"nothing is published yet: first a model as of {when}", style="cyan", markup=False)
+    then = [f"as_of={when.isoformat()}"]
+    earlier = load_config(arguments.config, Settings, over(overrides, then))
+    return links(MODELS, earlier, then) or links((*MODELS, *USES))
 
 
 if __name__ == "__main__":

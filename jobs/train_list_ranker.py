@@ -11,7 +11,14 @@ from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use, rankers_in_
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.recommendations.learning import learn, split_lists
-from precise_core.recommendations.night import ALL_LISTS, ranker_folder, universal_vectors_then, yesterdays_ranker
+from precise_core.recommendations.names import ALL_LISTS
+from precise_core.recommendations.night import (
+    is_of_space,
+    ranker_folder,
+    universal_vectors_then,
+    yesterdays_ranker,
+)
+from precise_core.recommendations.orders import UNLEARNED
 from precise_core.run.job import Job
 from schemas import CANDIDATE_FEATURES
 
@@ -27,7 +34,9 @@ def main(job: Job) -> None:
     try:
         ranker = learn(train, held_out, config, previous, job.settings.seed, ranker_folder(job), about, job.say)
     except NothingToLearnError as error:
-        job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else 'own history'} is in use")
+        if previous is not None and not is_of_space(job, previous):
+            previous = None
+        job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else UNLEARNED} is in use")
         if previous is None and rankers_in_use(job.folder, LIST_RANKERS):  # it would stop `recommend`
             put_rankers_in_use(job.folder, {}, LIST_RANKERS)
     else:

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from precise_core.artefacts import (
     artefacts_in_use,
     checkpoint_manifest,
 )
-from precise_core.consume.publications import published_now
+from precise_core.consume.publications import Publication, publication_history, published_now
 from precise_core.errors import ConfigError, ReaderError
 from precise_core.run.job import Job
 from precise_core.warehouse.care import (
@@ -42,6 +42,7 @@ from schemas import columns as c
 _NEVER_COMPACTED = (TRAINING_WINDOWS,)
 _PARENTS = ("parent", "previous", "universal")  # of a checkpoint's manifest: what it was made from
 _LEFTOVER_SECONDS = 86_400
+_WEEK = timedelta(days=7)
 # What makes a folder an artefact (`checkpoints/logs` is none); a checkpoint of format 2 has the second.
 _SUMS = (SUMS_FILE, "sums.json")
 
@@ -100,15 +101,31 @@ def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
 
 
 def _published_versions(job: Job, table: Table) -> set[int]:
-    """Versions with published vectors, which readers need, however old."""
+    """Versions with published vectors, which readers need, however old, and one a week for the lists to learn from."""
     if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
         return set()
-    kept, path = set(), job.warehouse.path(table)
-    for row in published_now(job.folder).values():
-        version = row["table_versions"].get(table.name)
-        if version is not None and is_readable(path, version, f"{c.MODEL_VERSION}={row[c.MODEL_VERSION]}/"):
-            kept.add(version)
-    return kept
+    path, published = job.warehouse.path(table), published_now(job.folder)
+    wanted = {(row[c.MODEL_VERSION], row["table_versions"].get(table.name)) for row in published.values()}
+    wanted |= {
+        (was.model_version, was.first.get(table.name)) for task in published for was in _of_past_weeks(job, task)
+    }
+    return {
+        version
+        for model_version, version in wanted
+        if version is not None and is_readable(path, version, f"{c.MODEL_VERSION}={model_version}/")
+    }
+
+
+def _of_past_weeks(job: Job, task: str) -> list[Publication]:
+    """A publication a week, as far back as the lists learn from: their scores are those of the vectors of then."""
+    history = publication_history(job.folder, task)
+    days = job.settings.recommendations.horizon_days or job.settings.evaluation.test_days
+    oldest = history[-1].as_of - timedelta(days=days) - 2 * _WEEK
+    by_week: dict[int, Publication] = {}
+    for was in history:
+        if was.as_of >= oldest:
+            by_week.setdefault(was.as_of.toordinal() // _WEEK.days, was)
+    return list(by_week.values())
 
 
 def remove_old_artefacts(job: Job, dry_run: bool) -> None:

@@ -51,11 +51,13 @@ class ListRankerConfig(Config):
     per_task: bool = Field(True, description="Models of one task each stand for choice beside those of all tasks.")
     models: int = Field(1, ge=1, description="Models of different seeds whose scores are averaged.")
     validation_share: float = Field(0.2, gt=0, lt=0.9, description="Users held out: they choose and they gate.")
+    validation_users: int = Field(1000, ge=1, description="At most about so many are held out: all they had is kept.")
     least_lists: int = Field(
         50,
         ge=1,
         description="Held-out lists of a task and list with something taken that it takes to choose an order for it; "
-        "with fewer it is ordered as the same list of `all`. In small tasks NDCG of two orders differs by some 0.15 to "
+        "with fewer it gets the order that is best for the same list of `all`. In small tasks NDCG of two orders "
+        "differs by some 0.15 to "
         "0.3 from user to user: with 50 a difference of 0.05 begins to show, with 14 the best of several is a draw.",
     )
 
@@ -96,7 +98,7 @@ class RecommendationsConfig(Config):
     past_model: Literal["published", "train"] = Field(
         "published",
         description="PRECISE's scores at the past instant: those of the vectors that were published by then, none "
-        "without; `train`: where there are none, the night first trains and publishes a model as of then.",
+        "without; `train`: a night that finds nothing published first trains and publishes a model as of then.",
     )
     training_users: int = Field(20_000, ge=1, description="Fixed sample of users who are learned from.")
     ranker: ListRankerConfig = Field(ListRankerConfig(), description="The model that ranks candidates.")

@@ -113,8 +113,8 @@ def in_words(verdict: Verdict) -> list[str]:
 def _why(verdict: Verdict, task: str, name: str) -> str:
     number, figures = verdict.lists[task][name], verdict.figures[task][name]
     if number < verdict.least_lists:
-        is_as_all = task != ALL_TASK and verdict.chosen[task][name] == verdict.chosen[ALL_TASK][name]
-        instead = f"as for {ALL_TASK}" if is_as_all else "own history and similar users"
+        of_all = verdict.lists[ALL_TASK][name] >= verdict.least_lists
+        instead = f"the best for {ALL_TASK} that knows the task" if of_all else "own history and similar users"
         return f"{number:,} held-out lists are too few (least_lists {verdict.least_lists:,}): {instead}"
     simple = max((order for order in figures if order in ORDERS), key=lambda order: figures[order])
     learned = [order for order in figures if order not in ORDERS]

@@ -32,6 +32,7 @@ from precise_core.sequences.build import user_histories
 from precise_core.sequences.chunks import TASK_BITS
 from precise_core.tasks import events_before
 from precise_core.vectors.shipping import ship, shipped
+from precise_core.warehouse.instants import micros
 from schemas import columns as c
 
 _Batches = Iterable[pa.RecordBatch]
@@ -199,7 +200,7 @@ def read_texts(log: Log, tokens: DataFrame, catalog: Catalog) -> ItemTexts:
     shape = (len(catalog), int(token_ids.max(initial=0)) + 1)
     tokens_NT = sparse.csr_matrix((np.ones(len(at), np.float32), (at, token_ids)), shape)
     published_N, first_seen_N, first_event_N = times
-    return ItemTexts(tokens_NT, published_N, first_seen_N, first_event_N, catalog.deleted_N)
+    return ItemTexts(tokens_NT, published_N, first_seen_N, first_event_N, catalog.deleted_N, micros(log.end))
 
 
 def _of_text(texts: ItemTexts, near: sparse.csr_matrix, instant: int, days: float) -> str:

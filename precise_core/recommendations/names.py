@@ -7,3 +7,6 @@ U2I, U2I2I = "u2i", "u2i2i"
 ITEM_TO_ITEM = (NEIGHBOURS, BASKETS, EASE, TEXT)
 SOURCES = (HISTORY, TASK_HISTORY, *ITEM_TO_ITEM, USERS, TRENDING, U2I, U2I2I)
 POPULAR_SOURCE = "popular"  # what the lists of popular items are called together
+
+ALL_LISTS = "lists"  # what the model in use is called
+LIST_RANKER_FILE = "list_ranker.json"

@@ -1,9 +1,10 @@
-"""Lists in a night: what the jobs read, and how frames become rows of their tables."""
+"""Lists in a night: what the jobs read, the model of then and the one in use, and what is balanced."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from precise_core.publication.night import published_checkpoint, published_index
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
 from precise_core.recommendations.list_changes import list_changes, served_share
-from precise_core.recommendations.names import TEXT
+from precise_core.recommendations.names import ALL_LISTS, TEXT
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
@@ -51,7 +52,6 @@ from schemas import (
 )
 from schemas import columns as c
 
-ALL_LISTS = "lists"
 _STALE = timedelta(days=7)  # vectors of then may be so much older than the instant
 _THIRDS = 3  # two before the instant, one after it
 
@@ -89,8 +89,10 @@ def past_instant(job: Job) -> datetime:
 def learners(histories: DataFrame, job: Job, log: Log, when: datetime) -> DataFrame:
     """A fixed sample of users, which of them are held out, and what they were shown since the instant."""
     config = job.settings.recommendations
-    share = config.training_users / max(histories.count(), 1)
-    held_out = is_sampled(config.ranker.validation_share, salt=f"held out {job.settings.seed}")
+    users = max(histories.count(), 1)
+    share, most = config.training_users / users, config.ranker.validation_users
+    of_learners = min(config.ranker.validation_share, most / min(config.training_users, users))
+    held_out = is_sampled(of_learners, salt=f"held out {job.settings.seed}")
     chosen = histories.where(is_sampled(share, salt="learners")).withColumn(IS_HELD_OUT, held_out)
     shown = job.read_optional(IMPRESSIONS)
     if shown is None:
@@ -104,7 +106,7 @@ def learners(histories: DataFrame, job: Job, log: Log, when: datetime) -> DataFr
 def past_publications(job: Job, tasks: Iterable[str], when: datetime) -> dict[str, Publication]:
     """By task, the newest publication that knew nothing from the instant on and was at most a week old then.
 
-    A task without one is left out: nothing was published then, or its vectors cannot be read any more.
+    A task without one is left out; said where there was one, but its vectors were removed since.
     """
     found: dict[str, Publication] = {}
     if not job.warehouse.exists(PUBLISHED_MODELS):
@@ -112,13 +114,21 @@ def past_publications(job: Job, tasks: Iterable[str], when: datetime) -> dict[st
     for task in tasks:
         try:
             history = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
-            readable = readable_publications(job.folder, history)
-        except (CheckpointError, HistoryGoneError):
+        except CheckpointError:  # never published
             continue
-        before = [was for was in readable if when - _STALE <= was.as_of <= when]
-        if before:
-            found[task] = before[-1]
+        before = [was for was in reversed(history) if when - _STALE <= was.as_of <= when]
+        readable = next((was for was in before if _can_be_read(job, was)), None)
+        if readable:
+            found[task] = readable
+        elif before:
+            job.say(f"{task}: the vectors that were published before {when:%Y-%m-%d} cannot be read any more")
     return found
+
+
+def _can_be_read(job: Job, was: Publication) -> bool:
+    with suppress(HistoryGoneError):
+        return bool(readable_publications(job.folder, [was]))
+    return False
 
 
 def shipped_with_past_models(
@@ -128,8 +138,8 @@ def shipped_with_past_models(
     publications = past_publications(job, log.bits, when)
     if not publications:
         job.say(
-            "no vectors were published before then: candidates and features are without PRECISE's "
-            "(recommendations.past_model: train makes some)"
+            "no published vectors of the week before then: candidates and features are without PRECISE's "
+            "(recommendations.past_model: train makes some on a first night)"
         )
         return shipped_without_models(job, known, log), None, None
     indexes, vectors = {}, None
@@ -205,14 +215,16 @@ def published_space(job: Job) -> str | None:
 
 def require_space(job: Job, ranker: PublishedRanker | None) -> None:
     """CheckpointError where an order in use reads vectors of another space than the published ones."""
-    if ranker is None or not ranker.reads_vectors:
-        return
-    then, now = ranker.about.get("space"), published_space(job)
-    if then != now:
+    if ranker is not None and not is_of_space(job, ranker):
         raise CheckpointError(
-            f"{ranker.ranker_version} reads vectors of the space of {then}, published are those of {now}; "
-            "run jobs/train_list_ranker.py first"
+            f"{ranker.ranker_version} reads vectors of the space of {ranker.about.get('space')}, published are those "
+            f"of {published_space(job)}; run jobs/train_list_ranker.py first"
         )
+
+
+def is_of_space(job: Job, ranker: PublishedRanker) -> bool:
+    """Whether every order in use can read the published vectors, where it reads any."""
+    return not ranker.reads_vectors or ranker.about.get("space") == published_space(job)
 
 
 def shipped_without_models(job: Job, known: PointInTime, log: Log) -> Shipped:

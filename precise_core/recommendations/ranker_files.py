@@ -16,11 +16,10 @@ from precise_core.artefacts import verify_sums, write_model
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
 from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
+from precise_core.recommendations.names import LIST_RANKER_FILE
 from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 from precise_core.recommendations.pair_vectors import PairVectors
 from schemas.recommendations import FEATURE_NAMES
-
-_META_FILE = "list_ranker.json"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class PublishedRanker:
         rankers: Learned orders by name.
         chosen: By task and list, the name of a learned order or of one of ``orders.ORDERS``.
         calibration: By task and learned order, (slope, intercept) of the log-odds that a candidate is taken.
-        figures: By task, list and order, NDCG on the held-out users of the period before `as_of`.
+        figures: On the held-out users of the period before `as_of`: `ndcg` by task, list and order, how many `lists` it
+            is of, and, where vectors of then were at hand, what `precise` is worth (``ablation.precise_gains``).
     """
 
     ranker_version: str
@@ -45,7 +45,8 @@ class PublishedRanker:
     @property
     def reads_vectors(self) -> bool:
         """Whether an order in use has the universal vectors among its inputs: those of ``about["space"]``."""
-        return any(ranker.inputs.vector_width for ranker in self.rankers.values())
+        in_use = {order for by_list in self.chosen.values() for order in by_list.values()}
+        return any(ranker.inputs.vector_width for name, ranker in self.rankers.items() if name in in_use)
 
     def scores(
         self,
@@ -89,7 +90,7 @@ class PublishedRanker:
             verify_sums(folder)
             return cls._read(folder)
         except KeyError as error:
-            why = f"{folder / _META_FILE}: no {error}, so it was written by another version of the code"
+            why = f"{folder / LIST_RANKER_FILE}: no {error}, so it was written by another version of the code"
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             why = f"{folder}: does not fit this version of the code: {str(error).splitlines()[0].rstrip(':')}"
         except CheckpointError as error:
@@ -98,7 +99,7 @@ class PublishedRanker:
 
     @classmethod
     def _read(cls, folder: Path) -> PublishedRanker:
-        meta = json.loads((folder / _META_FILE).read_text(encoding="utf-8"))
+        meta = json.loads((folder / LIST_RANKER_FILE).read_text(encoding="utf-8"))
         if tuple(meta["features"]) != FEATURE_NAMES:
             raise CheckpointError(
                 f"{folder}: the model reads {len(meta['features'])} features, this code makes {len(FEATURE_NAMES)} "
@@ -157,4 +158,4 @@ def write_ranker(
         "figures": figures,
         "about": about,
     }
-    return PublishedRanker.open(write_model(out, "lists", files, meta, _META_FILE, "ranker_version"))
+    return PublishedRanker.open(write_model(out, "lists", files, meta, LIST_RANKER_FILE, "ranker_version"))

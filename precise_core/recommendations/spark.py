@@ -97,8 +97,8 @@ def training_rows(histories: DataFrame, sent: Shipped, seed: int) -> DataFrame:
     """Labelled candidates of users before the instant: all of held-out users, of others what was taken and a sample.
 
     ``histories`` have ``is_held_out``, ``shown`` (vocabulary rows of what a user was shown in the period) and reach to
-    the end of the period whose events are the labels. A list of which nothing was taken teaches nothing and is left
-    out.
+    the end of the period whose events are the labels. A training list of which nothing was taken teaches nothing and is
+    left out; one of a held-out user tells how often that is, for the probabilities.
     """
     return histories.mapInArrow(_training_rows(sent, seed), _TRAINING_DDL)
 
@@ -152,7 +152,7 @@ def _kept(
     users_C = made.candidates.user_rows_C
     is_shown_C = labels(made, shown)
     has_positive_B = np.bincount(users_C, taken_C, len(user_ids)) > 0
-    keep_C = has_positive_B[users_C] & (held_out_B[users_C] | taken_C)
+    keep_C = held_out_B[users_C] | (has_positive_B[users_C] & taken_C)
     starts = np.searchsorted(users_C, np.arange(len(user_ids) + 1))
     for user in np.flatnonzero(has_positive_B & ~held_out_B):
         others = starts[user] + np.flatnonzero(~taken_C[starts[user] : starts[user + 1]])

@@ -31,6 +31,7 @@ class ItemTexts:
         tokens_NT: How often each token is in the text of each item, float32 CSR.
         published_N: When the item appeared, as the catalog has it.
         first_seen_N: The night that first met it.
+        tonight: The instant that the catalog is of.
         first_event_N: Its first event of all; one from an instant on is none before it.
         deleted_N: Mask of what may not be recommended.
     """
@@ -40,6 +41,7 @@ class ItemTexts:
     first_seen_N: np.ndarray
     first_event_N: np.ndarray
     deleted_N: np.ndarray
+    tonight: int
 
     def has_text(self) -> np.ndarray:
         """Mask [N]."""
@@ -53,10 +55,11 @@ class ItemTexts:
         """Rows, ascending, of the items with a text that had no event before the last ``days``: the newest ones.
 
         Only an item that was there before the instant, as an event or its publication shows. Of one that the catalog
-        does not date, the night that gave it its row shows it: before the first night of a warehouse there is no such
-        proof, and what nobody had taken by then is not new but unknown.
+        does not date, the night before the instant that gave it its row shows it: before the first night of a warehouse
+        there is no such proof, and what nobody had taken by then is not new but unknown. Tonight's catalog is there.
         """
-        listed_N = np.where(self.published_N == NEVER, self.first_seen_N <= instant, self.published_N < instant)
+        seen_N = np.full(len(self.first_seen_N), True) if instant == self.tonight else self.first_seen_N < instant
+        listed_N = np.where(self.published_N == NEVER, seen_N, self.published_N < instant)
         is_there_N = listed_N | (self.first_event_N < instant)
         is_new_N = self.first_event_N >= instant - int(days * MICROS_PER_DAY)
         rows = np.flatnonzero(self.has_text() & is_there_N & is_new_N & ~self.deleted_N)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from precise_core.artefacts import CHECKPOINTS, LIST_RANKERS, checkpoint_manifest, checkpoints_in_use, rankers_in_use
 from precise_core.config.tasks import ALL_TASK
+from precise_core.recommendations.names import ALL_LISTS, LIST_RANKER_FILE
 from precise_core.settings import Settings
 from precise_core.warehouse.reader import TableReader
 from schemas import (
@@ -145,10 +146,12 @@ class Night:
     def precise_gains(self) -> dict[str, dict[str, dict[str, float]]]:
         """What PRECISE is worth on held-out lists, by task and list (``recommendations.ablation``); empty where the
         ranking model of lists in use knows no PRECISE."""
-        version = rankers_in_use(self.tables.root, LIST_RANKERS).get("lists")
-        if version is None:
+        folder = Path(self.tables.root) / LIST_RANKERS
+        try:
+            version = rankers_in_use(self.tables.root, LIST_RANKERS)[ALL_LISTS]
+            about = json.loads((folder / version / LIST_RANKER_FILE).read_text(encoding="utf-8"))
+        except (KeyError, OSError, ValueError):  # nothing was learned, or its folder was removed
             return {}
-        about = json.loads((Path(self.tables.root) / LIST_RANKERS / version / "list_ranker.json").read_text("utf-8"))
         return dict(about["figures"].get("precise", {}))
 
     def scored_impressions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -20,7 +20,7 @@ from schemas import columns as c
 
 _HISTORY, _CANDIDATES = 10, 8  # items shown of an example user
 # What a night would not do without a model of sequences.
-_OF_THE_MODEL = (
+_MODEL_JOBS = (
     "embed_tokens", "build_sequences", "build_windows", "train_universal", "train_targeted", "embed_items",
     "embed_users", "build_index", "publish_models",
 )  # fmt: skip
@@ -68,8 +68,8 @@ def _worth(night: Night) -> Iterator[Block]:
     gains = night.precise_gains()
     if not gains:
         yield Text(
-            "What PRECISE adds to the lists is not known: no vectors were published as of the period that the lists "
-            "learn from (recommendations.past_model)."
+            "What PRECISE adds to the lists is not known: nothing was learned, or no vectors were published as of the "
+            "instant that the lists learn from (recommendations.past_model)."
         )
         return
     rows: list[list[Cell | str]] = []
@@ -83,7 +83,7 @@ def _worth(night: Night) -> Iterator[Block]:
     header = ("task", "list", "with PRECISE", "without", "difference", "95 % interval", "p")
     metric = formats.metric_name("ndcg", night.settings.recommendations.k)
     yield Grid(f"{metric} of candidates, held-out users of the period before as_of", header, rows, text_columns=2)
-    seconds = night.runs[night.runs[c.JOB].isin(_OF_THE_MODEL)]["seconds"].sum()
+    seconds = night.runs[night.runs[c.JOB].isin(_MODEL_JOBS)]["seconds"].sum()
     yield Text(
         "Without = the same model and loss with neither PRECISE's scores nor what U2I and U2I2I alone found. "
         f"The model's jobs took {formats.duration(seconds)} of the {formats.duration(night.runs['seconds'].sum())} "

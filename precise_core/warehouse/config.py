@@ -41,7 +41,9 @@ class TablesConfig(Config):
         168, ge=0, description="A file that no version needs any more is kept this long: how far back one can go."
     )
     min_retention_hours: int = Field(24, ge=0, description="The least that `retention_hours` may be.")
-    log_retention_days: int = Field(30, ge=1, description="Entries of the tables' logs are kept this long.")
+    log_retention_days: int = Field(
+        45, ge=1, description="Entries of the tables' logs are kept this long: longer than the lists look back."
+    )
     small_file_mib: int = Field(16, ge=1, description="Files below this size are merged.")
     compact_from_files: int = Field(8, ge=2, description="A table is compacted from this many in one partition on.")
     target_file_mib: int = Field(128, ge=1, description="Merged files are at most about this large.")

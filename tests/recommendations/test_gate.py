@@ -94,7 +94,7 @@ def test_with_too_few_held_out_lists_a_task_is_ordered_as_all_is(number: int) ->
     assert verdict.chosen["buy"] == dict.fromkeys(POLICIES, "other" if number == 9 else "list")
     lines = [line for line in in_words(verdict) if line.startswith("buy, list new")]
     if number < 9:
-        reason = f"{number} held-out lists are too few (least_lists 9): as for all"
+        reason = f"{number} held-out lists are too few (least_lists 9): the best for all that knows the task"
         assert lines == [f"buy, list new: list is published; {reason}"]
 
 
@@ -108,7 +108,7 @@ def test_an_order_that_has_learned_nothing_of_a_task_is_not_used_for_it() -> Non
     held_out = few("buy", 2)
     verdict = judged({"list": held_out.labels_C.astype(np.float64)}, held_out, 9, tasks=("all",))
     assert verdict.chosen["all"]["all"] == "list" and set(verdict.chosen["buy"].values()) <= set(ORDERS)
-    assert "2 held-out lists are too few (least_lists 9): own history and similar users" in in_words(verdict)[3]
+    assert "2 held-out lists are too few (least_lists 9): the best for all that knows" in in_words(verdict)[3]
 
 
 def test_with_too_few_lists_of_all_own_history_and_similar_users_are_published() -> None:

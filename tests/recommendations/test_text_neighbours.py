@@ -23,7 +23,12 @@ def texts(words: np.ndarray, first_event: list[int], **changes: object) -> ItemT
     size = len(words)
     long_ago, not_deleted = np.full(size, INSTANT - 900 * DAY), np.zeros(size, bool)
     made = ItemTexts(
-        sparse.csr_matrix(words.astype(np.float32)), long_ago, long_ago, np.array(first_event), not_deleted
+        sparse.csr_matrix(words.astype(np.float32)),
+        long_ago,
+        long_ago,
+        np.array(first_event),
+        not_deleted,
+        INSTANT + DAY,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -66,8 +71,8 @@ def test_neighbours_are_the_new_items_of_the_largest_cosine(words: np.ndarray, f
         (INSTANT, OLD, NEVER, False),  # it came later
         (INSTANT, INSTANT, INSTANT, False),
         (INSTANT + DAY, INSTANT + DAY, NEW, True),  # it was taken before its publication
-        (NEVER, INSTANT, NEVER, True),  # tonight's catalog has it
-        (NEVER, INSTANT + 1, NEVER, False),  # nothing shows that it was there
+        (NEVER, INSTANT - 1, NEVER, True),
+        (NEVER, INSTANT, NEVER, False),  # nothing shows that it was there
         (NEVER, INSTANT + 1, INSTANT, False),
         (NEVER, INSTANT + 1, NEW, True),
     ],
@@ -82,6 +87,13 @@ def test_an_item_is_found_if_it_is_new_and_was_there(
     }
     near = text_neighbours(texts(words, [OLD, first_event, OLD], **dated), INSTANT, 28, 5)
     assert near[0].indices.tolist() == [1] * is_found
+
+
+def test_what_tonights_catalog_has_is_there_tonight() -> None:
+    words = np.array([[1, 0], [1, 0], [0, 1]])
+    made = texts(words, [OLD, NEVER, OLD], published_N=np.full(3, NEVER), first_seen_N=np.full(3, INSTANT))
+    assert text_neighbours(replace(made, tonight=INSTANT), INSTANT, 28, 5)[0].indices.tolist() == [1]
+    assert not text_neighbours(made, INSTANT, 28, 5).nnz  # of a past instant the first night of all is no proof
 
 
 def test_a_deleted_item_and_one_without_a_text_are_not_found() -> None:

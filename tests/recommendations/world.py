@@ -97,7 +97,7 @@ def item_texts(histories: Histories, items: int = ITEMS, allowed: np.ndarray | N
     for item, micros, _ in (event for events in histories.values() for event in events):
         first_event_N[item] = min(first_event_N[item], micros)
     deleted_N = ~(real_items(items) if allowed is None else allowed)
-    return ItemTexts(sparse.csr_matrix(words), published_N, first_seen_N, first_event_N, deleted_N)
+    return ItemTexts(sparse.csr_matrix(words), published_N, first_seen_N, first_event_N, deleted_N, INSTANT + DAY)
 
 
 def kinds(items: int, groups: int) -> np.ndarray:
