@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import FusionConfig
 from precise_core.run.job import Job
 from precise_core.run.progress import StepProgress
+from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.continuation import newest_before, seconds_of
@@ -114,6 +116,7 @@ def train_from_tables(inputs: UniversalInputs, progress: Progress) -> Checkpoint
         seed=settings.seed,
         versions={name: version for name, (_, version) in inputs.tables.items()},
         as_of=settings.as_of,
+        validation_at=validation_at(settings),
         progress=progress,
         feed_config=settings.feed,
     )
@@ -148,6 +151,14 @@ def checkpoint_to_continue(job: Job) -> Checkpoint | None:
     return parent
 
 
+def validation_at(settings: Settings) -> int | None:
+    """Epoch seconds where validation begins; None where every user's last event is held out."""
+    windows = settings.windows
+    if windows.split == LEAVE_ONE_OUT:
+        return None
+    return seconds_of(settings.as_of - timedelta(days=windows.validation_days))
+
+
 def windows_offered(job: Job, parent: Checkpoint | None) -> tuple[int, int]:
     """Train windows of `all`, and how many of them a training offers in an epoch."""
     snapshot = pinned_snapshot(job, TRAINING_WINDOWS)
@@ -161,7 +172,7 @@ def text_table(fusion: FusionConfig) -> Table | None:
     """The table that the text half starts from; None where it starts from nothing."""
     if fusion.mode == "id" or fusion.token_init == "random":
         return None
-    return TEXT_STATES if fusion.is_contextual else TOKEN_EMBEDDINGS
+    return TEXT_STATES if fusion.reads_states else TOKEN_EMBEDDINGS
 
 
 def _by_id_alone(settings: Settings) -> Settings:
@@ -225,6 +236,7 @@ def targeted_inputs(job: Job, universal: Checkpoint) -> TrainingInputs:
         seed=job.settings.seed,
         versions=job.input_versions,
         as_of=job.settings.as_of,
+        validation_at=validation_at(job.settings),
         progress=job.progress("windows"),
         feed_config=job.settings.feed,
     )
