@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +18,6 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import FusionConfig
 from precise_core.run.job import Job
 from precise_core.run.progress import StepProgress
-from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.continuation import newest_before, seconds_of
@@ -153,10 +151,8 @@ def checkpoint_to_continue(job: Job) -> Checkpoint | None:
 
 def validation_at(settings: Settings) -> int | None:
     """Epoch seconds where validation begins; None where every user's last event is held out."""
-    windows = settings.windows
-    if windows.split == LEAVE_ONE_OUT:
-        return None
-    return seconds_of(settings.as_of - timedelta(days=windows.validation_days))
+    begins = settings.windows.validation_begins(settings.as_of)
+    return None if begins is None else seconds_of(begins)
 
 
 def windows_offered(job: Job, parent: Checkpoint | None) -> tuple[int, int]:
