@@ -73,7 +73,7 @@ def embed_users(
     """`user_sequences` of one task, built as of ``as_of``, to `user_embeddings` under one checkpoint."""
     opened = Checkpoint.open(checkpoint)
     encoder = opened.manifest.model.encoder
-    columns = [c.USER_ID, c.TASK, newest(c.ITEM_INDICES, max_length), sequence_hash(encoder, as_of)]
+    columns: list[Column | str] = [c.USER_ID, c.TASK, newest(c.ITEM_INDICES, max_length), sequence_hash(encoder, as_of)]
     if encoder.uses_times:
         seconds = F.transform(newest(c.EVENT_TS, max_length), F.unix_seconds)
         columns.append(seconds.alias(c.EVENT_TS))
