@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.markdown import is_number, number, p_value, table
-from precise_core.evaluation.names import ALL_TIME, MAIN_FIGURES, ORACLE, with_history
+from precise_core.evaluation.names import ALL_TIME, MAIN_FIGURES, ORACLE, asked_at_the_target, with_history
 
 Key = tuple[str, str, int]  # item group, metric, k
 Rows = Mapping[tuple[str, Key], Mapping[str, Any]]  # by system and key
@@ -39,7 +39,9 @@ class Question:
         self.to = {reference: _by_key(rows, user_filter) for reference, rows in differences.items()}
         self.differences = self.to[self.reference]
         evaluated = in_order(system for system, _ in self.figures)
-        trained = [name for system in experiment["trained"] for name in (system, with_history(system))]
+        self.ahead = {asked_at_the_target(system) for system in experiment["trained"]}
+        readings = (str, with_history, asked_at_the_target)
+        trained = [name(system) for system in experiment["trained"] for name in readings]
         self.models = [system for system in trained if system in evaluated]
         self.systems = [*self.models, *(system for system in evaluated if system not in self.models)]
 
@@ -58,6 +60,7 @@ class Question:
     def at_a_glance(self, title: str, left_out: Set[str]) -> list[str]:
         """One line of the first table, ``title`` first; empty without two systems to compare."""
         ndcg = ("all", "ndcg", 50)
+        left_out = left_out | self.ahead
         measured = [name for name in self.systems if name not in left_out and is_number(self._mean(name, ndcg))]
         others = [name for name in measured if name in self.models and name != self.reference]
         simple = [name for name in measured if name not in self.models and name != ORACLE]

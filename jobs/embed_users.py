@@ -1,7 +1,7 @@
 """Encode users of every task with the newest checkpoints (Fig. 5: daily user prediction).
 
 Only users whose sequence has changed, or that have no vector of the checkpoint yet, are encoded; a new checkpoint
-encodes all.
+encodes all, and one that reads times (`hstu`) does so every night.
 
 Reads user_sequences, item_tokens, item_vocabulary, user_embeddings, text_states where a checkpoint is contextual,
 token_embeddings (of which language model they are), and checkpoints. Writes user_embeddings, one slice per
@@ -10,19 +10,18 @@ model_version, and <warehouse>/catalogs, the item tokens as one file for the exe
 
 from precise_core.command import command, switch, task_flag
 from precise_core.run.job import Job
-from precise_core.sequences.plan import as_of_sequences
 from precise_core.training.night import latest_checkpoint, require_tokens, save_item_catalog, trained_tasks
-from precise_core.vectors.night import end_update, user_inputs, write_vectors
+from precise_core.vectors.night import end_update, sequences_as_of, user_inputs, write_vectors
 from precise_core.vectors.spark import embed_users
 from precise_core.vectors.update import Update
 from precise_core.warehouse.spark_errors import worker_errors
-from schemas import USER_EMBEDDINGS, USER_SEQUENCES
+from schemas import USER_EMBEDDINGS
 from validation.gate import gate
 
 
 @command(task_flag("users"), switch("--full", "encode every user again, whatever is stored"))
 def main(job: Job) -> None:
-    as_of = as_of_sequences(job.warehouse.note(USER_SEQUENCES, job.pin(USER_SEQUENCES)), job.settings.as_of)
+    as_of = sequences_as_of(job)
     checkpoints = {task: latest_checkpoint(job, task) for task in trained_tasks(job, job.arguments.task)}
     for checkpoint in checkpoints.values():
         require_tokens(job, checkpoint)

@@ -22,7 +22,7 @@ from precise_core.ranking.config import DCNConfig, RankerConfig, RankingFeatures
 from precise_core.recall.config import RecallConfig
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.sequences.config import LEAVE_ONE_OUT, SequencesConfig, WindowsConfig
-from precise_core.sources.config import Source
+from precise_core.sources.config import Source, has_true_times
 from precise_core.text.config import TextConfig
 from precise_core.training.config import TargetedConfig, UniversalConfig
 from precise_core.vectors.config import EncodingConfig
@@ -120,6 +120,11 @@ class Settings(Config):
             raise ValueError(
                 f"windows.length {self.windows.length} is above "
                 f"model.encoder.max_length {self.model.encoder.max_length}"
+            )
+        if self.model.encoder.uses_times and not has_true_times(self.source):
+            raise ValueError(
+                f"model.encoder.kind {self.model.encoder.kind} reads when events happened, and the times of "
+                f"source.kind {self.source.kind} are made up; set model.encoder.time_bias false"
             )
         is_plain = self.universal.start == "scratch" and self.targeted.warm_up_every_days == 1
         if not self.targeted.warm_start and not is_plain:

@@ -51,7 +51,7 @@ TOKEN_EMBEDDINGS = Table(
 # but tomorrow's PCA is another one, and a checkpoint could not read the text of an item that came after it.
 TEXT_STATES = Table(
     name="text_states",
-    doc="Last hidden states of the tokens of one distinct item text (`model.fusion.token_init: contextual`).",
+    doc="Last hidden states of the tokens of one distinct item text (`token_init: contextual` or `sentence`).",
     key=(c.TEXT_HASH,),
     written_by="embed_tokens",
     columns=(

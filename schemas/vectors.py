@@ -38,6 +38,6 @@ USER_EMBEDDINGS = Table(
         MODEL_VERSION,
         Column(c.EMBEDDING, "array<float>", "The vector; finite and never all zero."),
         AS_OF,
-        Column(c.SEQUENCE_HASH, "bigint", "Hash of the items it was made from; another one = stale."),
+        Column(c.SEQUENCE_HASH, "bigint", "Hash of what it was made from; another one = stale."),
     ),
 )

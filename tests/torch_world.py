@@ -16,7 +16,8 @@ from deltalake import write_deltalake
 
 from precise_core.feed.config import FeedConfig
 from precise_core.models.catalog import ItemCatalog, TextStates
-from precise_core.models.config import ModelConfig
+from precise_core.models.config import KINDS_WITHOUT_FFN, ModelConfig
+from precise_core.models.times import Times
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig, UniversalConfig
 from precise_core.training.setup import TrainingInputs
@@ -98,6 +99,19 @@ def states_catalog(num_items: int = NUM_ITEMS, language_model: str = "lm@1", wid
     return ItemCatalog(
         plain.token_ids_VT, plain.token_counts_V, plain.tokenizer_id, TextStates(states_SH, starts_V, language_model)
     )
+
+
+def encoder_sizes(kind: str, **changes: Any) -> dict[str, Any]:
+    """A tiny encoder of a kind; without a feed-forward network where the kind has none."""
+    width = None if kind in KINDS_WITHOUT_FFN else 16
+    return {"kind": kind, "layers": 2, "heads": 2, "ffn_width": width, "max_length": LENGTH} | changes
+
+
+def times_of(e_BLD: torch.Tensor) -> Times:
+    """An event an hour, counted from the newest, so that padding does not move them; asked five hours after it."""
+    newest_B = torch.full((len(e_BLD),), 1_700_000_000)
+    hours_L = torch.arange(1 - e_BLD.shape[1], 1)
+    return Times.of_histories(newest_B[:, None] + 3600 * hours_L, newest_B + 5 * 3600)
 
 
 def tiny_model(mode: str = "moe", **changes: Any) -> ModelConfig:

@@ -26,6 +26,11 @@ def with_history(system: str) -> str:
     return f"{system} + history"
 
 
+def asked_at_the_target(system: str) -> str:
+    """Name of a system that reads times, asked when the truth happened: that is not known to who asks before it."""
+    return f"{system}, asked at the target's time"
+
+
 def main_cut(ks: Iterable[int]) -> int:
     """The cut that decides: the largest of at most 50, or the smallest where all are larger."""
     cuts = sorted(ks)

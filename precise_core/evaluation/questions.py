@@ -27,6 +27,7 @@ from precise_core.evaluation.references import (
     TrainingLog,
 )
 from precise_core.evaluation.simple_references import build_references
+from precise_core.models.times import usual_gap
 from precise_core.recommendations.neighbours import pair_matrix
 from precise_core.sequences.config import LEAVE_ONE_OUT, WindowsConfig
 from schemas import columns as c
@@ -65,12 +66,15 @@ class EventArrays:
             self.num_rows,
         )
 
-    def sequences(self, mask_E: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Rows of the users with such events, and their items, oldest first."""
+    def sequences(self, mask_E: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+        """Rows of the users with such events, their items, oldest first, and the seconds of these."""
         chosen = np.flatnonzero(mask_E)
         by_user = chosen[np.argsort(self.user_rows_E[chosen], kind="stable")]
         user_rows, starts = np.unique(self.user_rows_E[by_user], return_index=True)
-        return user_rows, np.split(self.item_indices_E[by_user], starts[1:]) if len(user_rows) else []
+        if not len(user_rows):
+            return user_rows, [], []
+        items, seconds = (np.split(of_E[by_user], starts[1:]) for of_E in (self.item_indices_E, self.seconds_E))
+        return user_rows, items, seconds
 
     @classmethod
     def from_arrow(cls, events: pa.Table, num_rows: int) -> EventArrays:
@@ -198,9 +202,30 @@ class OfflineEvaluation:
         is_late_E = self._events.seconds_E >= int(since.timestamp())
         return self._pairs(self._of_task(task) & ~(is_late_E & np.isin(self._events.user_rows_E, hidden_users)))
 
-    def histories(self, task: str) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Rows of the users with a known event of a task, and their items, oldest first."""
+    def histories(self, task: str) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+        """Rows of the users with a known event of a task, their items, oldest first, and the seconds of these."""
         return self._events.sequences(self._of_task(task) & self._periods(task).known_E)
+
+    def asked(self, user_rows: np.ndarray, seconds: Sequence[np.ndarray], target_of: str | None = None) -> np.ndarray:
+        """Epoch seconds, int64, at which users with histories are asked what comes next: `as_of`.
+
+        Where the last event of every user is the truth, `as_of` has no meaning for them: they are asked after their
+        newest event by the usual gap between events.
+
+        Args:
+            seconds: Of the events of each history.
+            target_of: Ask when the first truth of this task happened, as papers do; of users without one as else.
+        """
+        asked_B = np.full(len(user_rows), self._as_of_seconds, np.int64)
+        if not self.settings.is_by_time:
+            asked_B = np.array([of_user[-1] for of_user in seconds], np.int64) + usual_gap(seconds)
+        if target_of is not None:
+            truth = np.flatnonzero(self._of_task(target_of) & self._periods(target_of).truth_E)
+            users, first = np.unique(self._events.user_rows_E[truth], return_index=True)  # events are in order of time
+            target_U, has_target_U = np.zeros(len(self.user_ids), np.int64), np.zeros(len(self.user_ids), bool)
+            target_U[users], has_target_U[users] = self._events.seconds_E[truth[first]], True
+            asked_B = np.where(has_target_U[user_rows], target_U[user_rows], asked_B)
+        return asked_B
 
     def cold_users(self, task: str, events: int, days: int) -> np.ndarray:
         """Mask of the users with fewer than ``events`` known events of a task in the last ``days``."""

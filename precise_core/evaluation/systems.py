@@ -13,7 +13,7 @@ from precise_core.evaluation.questions import OfflineEvaluation
 from precise_core.evaluation.references import Scorer
 from precise_core.models.catalog import ItemCatalog
 from precise_core.training.checkpoint import Checkpoint
-from precise_core.vectors.encoding import encode_catalog, encode_users
+from precise_core.vectors.encoding import HistoryTimes, encode_catalog, encode_users
 from precise_core.warehouse.arrow_lists import fixed_lists
 from schemas import columns as c
 
@@ -88,13 +88,22 @@ def published_system(
 
 
 def encoded_system(
-    evaluation: OfflineEvaluation, checkpoint: Checkpoint, catalog: ItemCatalog, task: str, fallback: Scorer
+    evaluation: OfflineEvaluation,
+    checkpoint: Checkpoint,
+    catalog: ItemCatalog,
+    task: str,
+    fallback: Scorer,
+    target_of: str | None = None,
 ) -> EmbeddingScorer:
-    """A system without stored vectors: it encodes the catalog, and the users' known events of ``task``."""
+    """A system without stored vectors: it encodes the catalog, and the users' known events of ``task``.
+
+    ``target_of``: a model that reads times is asked when the truth of this task happened, not at `as_of`.
+    """
     model, rows = checkpoint.load_model(), np.arange(c.FIRST_ITEM_INDEX, catalog.num_rows)
     items_MD = encode_catalog(model, catalog, rows)
-    user_rows, histories = evaluation.histories(task)
-    users_BD = encode_users(model, catalog, histories, checkpoint.manifest.model.encoder.max_length)
+    user_rows, histories, seconds = evaluation.histories(task)
+    times = HistoryTimes(seconds, evaluation.asked(user_rows, seconds, target_of))
+    users_BD = encode_users(model, catalog, histories, checkpoint.manifest.model.encoder.max_length, times=times)
     return vector_system(evaluation, rows, items_MD, user_rows, users_BD, fallback)
 
 

@@ -14,7 +14,7 @@ from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import DataError, NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.config import BlendConfig
-from precise_core.evaluation.names import with_history
+from precise_core.evaluation.names import asked_at_the_target, with_history
 from precise_core.evaluation.night import offline_evaluation, references
 from precise_core.evaluation.protocol import USER_FILTERS, EvaluationResult, evaluate_ranking
 from precise_core.evaluation.questions import OfflineEvaluation
@@ -144,6 +144,7 @@ class Questions:
     ) -> dict[str, EvaluationResult]:
         """By task, the figures of one system and, where configured, of the same blended with the users' own history.
 
+        Those of a model that reads times also as papers have them, asked when the truth happened.
         A universal checkpoint reads whole histories, that of a task the history of the task; a task without a model is
         left out.
         """
@@ -157,6 +158,10 @@ class Questions:
             popular = self._evaluation.most_popular(task)
             scorer = encoded_system(self._evaluation, checkpoint, catalog, history, popular)
             systems: dict[str, Scorer] = {name: scorer}
+            if checkpoint.manifest.model.encoder.uses_times:
+                systems[asked_at_the_target(name)] = encoded_system(
+                    self._evaluation, checkpoint, catalog, history, popular, target_of=task
+                )
             self._scorers.setdefault((job.settings.seed, task), {})[name] = scorer
             if blend.weights:
                 choice = self._validation(task).choose(blend, checkpoint, catalog, history)

@@ -100,7 +100,7 @@ def _u2i2i(
     index = build_index([str(row) for row in rows], rows, vectors, model_version="", config=exact, seed=question.seed)
     row_of = np.full(len(question.candidates_N), -1, np.int64)
     row_of[rows] = np.arange(len(rows))
-    with_history, histories = evaluation.histories(question.task)
+    with_history, histories, _ = evaluation.histories(question.task)
     recent = {user: row_of[items[::-1]] for user, items in zip(with_history, histories, strict=True)}
     users, nothing = question.user_rows, np.zeros(0, np.int64)
     had = [row_of[question.history[user].indices] for user in users] if config.filter_seen else None

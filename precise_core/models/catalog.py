@@ -22,7 +22,7 @@ from schemas import columns as c
 
 @dataclass(frozen=True)
 class TextStates:
-    """Hidden states of the catalog's texts, for models with ``token_init: contextual``.
+    """Hidden states of the catalog's texts, for models with ``token_init: contextual`` or ``sentence``.
 
     Args:
         states_SH: float32; the states of a text's tokens are neighbours.
@@ -117,8 +117,8 @@ class ItemCatalog:
         """The states of the real tokens of some distinct texts, text after text."""
         if self.states is None:
             raise ModelError(
-                "the model reads hidden states of texts (model.fusion.token_init contextual) and the item catalog has "
-                "none; run jobs/embed_tokens.py with that mode and load the catalog with text_states"
+                "the model reads hidden states of texts (model.fusion.token_init contextual or sentence) and the item "
+                "catalog has none; run jobs/embed_tokens.py with that mode and load the catalog with text_states"
             )
         counts_N = self.text_counts_X[texts_N]
         starts_N = self.states.starts_V[self.text_items_X[texts_N]]

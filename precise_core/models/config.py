@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pkgutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
 
-TokenInitMode = Literal["vocab", "input", "contextual", "random"]
+TokenInitMode = Literal["vocab", "input", "contextual", "sentence", "random"]
+
+# By name: importing an encoder would load torch, which a Spark job has no use for.
+KINDS_WITHOUT_FFN = frozenset({"hstu"})
+KINDS_THAT_READ_TIMES = frozenset({"hstu"})
 
 
 class FusionConfig(Config):
@@ -18,7 +22,8 @@ class FusionConfig(Config):
 
     ``mode``: `id` (PRECISE-ID), `llm` (PRECISE-LLM), `pool` (PRECISE-Pool), `moe` (PRECISE). ``token_init``: `vocab`
     (token table from language-model states averaged per token), `input` (token table from the model's input
-    embeddings), `contextual` (no table: every text keeps its own frozen states, a projection is trained), `random`.
+    embeddings), `contextual` (no table: every text keeps its own frozen states, a projection is trained), `sentence`
+    (no table: the mean of a text's frozen states at length 1, LEARN's input; a projection is trained), `random`.
     ``id_dropout`` is the probability that an item's id row is replaced by the shared unknown row during training; 0 =
     the paper. ``min_id_events``: an item with fewer training events has the unknown row as its id half, in training
     too, where its row would be learnt from a handful of events. 1 = the paper.
@@ -33,7 +38,7 @@ class FusionConfig(Config):
     top_k: int = Field(2, ge=1, description="k: experts that are active per item.")
     balance_weight: float = Field(0.01, ge=0, description="Weight of the load-balancing loss; 0 = the paper.")
     token_init: TokenInitMode = Field(
-        "vocab", description="What the text half starts from; [three ways and their costs](jobs/text.md#embed_tokens)."
+        "vocab", description="What the text half starts from; [the ways and their costs](jobs/text.md#embed_tokens)."
     )
     id_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of id rows replaced by the unknown row while training; 0 = the paper."
@@ -46,10 +51,21 @@ class FusionConfig(Config):
             raise ValueError(f"top_k {self.top_k} is above num_experts {self.num_experts}")
         return self
 
+    @model_validator(mode="after")
+    def _experts_have_tokens(self) -> FusionConfig:
+        if self.token_init == "sentence" and self.mode == "moe":
+            raise ValueError("token_init sentence: a text is one vector, and the experts of mode moe need its tokens")
+        return self
+
     @property
     def is_contextual(self) -> bool:
-        """True = the model reads hidden states of whole texts and has no token table."""
+        """True = the model projects the hidden states of every token of a text."""
         return self.mode != "id" and self.token_init == "contextual"
+
+    @property
+    def reads_states(self) -> bool:
+        """True = the model reads hidden states of whole texts and has no token table."""
+        return self.is_contextual or (self.mode != "id" and self.token_init == "sentence")
 
     @property
     def width(self) -> int:
@@ -58,22 +74,50 @@ class FusionConfig(Config):
 
 
 class EncoderConfig(Config):
-    """The model over a sequence of items (IV-C, IV-D). ``kind``: `transformer` (PRECISE), `sasrec`, `bert4rec`, ..."""
+    """The model over a sequence of items (IV-C, IV-D). ``kind``: `transformer` (PRECISE), `sasrec`, `bert4rec`, ...
+
+    ``divide_by``: an HSTU layer adds up what a position looks at and divides by `max_length` (the paper), which leaves
+    little of a short history at the start of training, or by the number of `visible` positions.
+    """
 
     kind: str = Field("transformer", description="A file of `precise_core/models/encoders/`.")
     layers: int = Field(2, ge=1, description="H: Transformer blocks; the paper uses 6.")
     heads: int = Field(4, ge=1, description="Attention heads.")
-    ffn_width: int = Field(512, ge=1, description="Hidden width of the feed-forward network.")
+    ffn_width: int | None = Field(
+        512, ge=1, description="Hidden width of the feed-forward network; null for `hstu`, which has none."
+    )
     dropout: float = Field(
         0.2, ge=0, lt=1, description="On the input and on what attention and feed-forward network add."
     )
     max_length: int = Field(100, ge=1, description="Longest sequence the model can read.")
     scale_input: bool = Field(True, description="Item vectors times sqrt(width) before positions are added.")
+    time_bias: bool = Field(True, description="`hstu` reads when events happened; false = their order alone.")
+    divide_by: Literal["max_length", "visible"] = Field(
+        "max_length", description="What `hstu` divides a position's sum by; `max_length` = the paper."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_instead_of_the_default(cls, values: Any) -> Any:
+        is_without = isinstance(values, dict) and values.get("kind") in KINDS_WITHOUT_FFN
+        return {"ffn_width": None} | values if is_without else values
+
+    @model_validator(mode="after")
+    def _ffn_where_there_is_one(self) -> EncoderConfig:
+        if self.kind in KINDS_WITHOUT_FFN and self.ffn_width is not None:
+            raise ValueError(f"ffn_width {self.ffn_width}: {self.kind} has no feed-forward network; set it to null")
+        if self.kind not in KINDS_WITHOUT_FFN and self.ffn_width is None:
+            raise ValueError(f"ffn_width null: {self.kind} has a feed-forward network; a width is needed")
+        return self
+
+    @property
+    def uses_times(self) -> bool:
+        """Whether user vectors depend on when events happened, and on when the user is asked."""
+        return self.kind in KINDS_THAT_READ_TIMES and self.time_bias
 
     @field_validator("kind")
     @classmethod
     def _is_registered(cls, value: str) -> str:
-        # By the names of files: importing them would load torch, which a Spark job has no use for.
         folder = str(Path(__file__).parent / "encoders")
         kinds = sorted({module.name for module in pkgutil.iter_modules([folder])} - {"base", "registry"})
         if value not in kinds:
@@ -87,7 +131,8 @@ class ModelConfig(Config):
     ``prediction``: `next_item` (causal, the paper's Universal Training) or `masked_item` (BERT4Rec's cloze task: every
     position sees every other, some are masked, and the user vector is the state of a mask behind the newest item).
     ``late_fusion``: an encoder for either half of an item vector, each with a loss of its own; the score is the sum of
-    both. False = the paper: one encoder reads both halves side by side (eq. 4).
+    both. False = the paper: one encoder reads both halves side by side (eq. 4). ``item_tower``: what an item is
+    compared by: its fused vector (the paper), or what the `encoder` makes of a history of it alone (LEARN).
     """
 
     fusion: FusionConfig = Field(FusionConfig(), description="Item id and item text to one vector.")
@@ -104,6 +149,9 @@ class ModelConfig(Config):
     learned_temperature: bool = Field(True, description="Train the temperature too.")
     late_fusion: bool = Field(
         False, description="An encoder and a loss for either half of an item vector; false = the paper."
+    )
+    item_tower: Literal["none", "encoder"] = Field(
+        "none", description="What stands between an item's fused vector and the score; `none` = the paper."
     )
     residual_head: bool = Field(
         True, description="The targeted user vector is last state + MLP; false = the MLP alone, the paper."

@@ -29,12 +29,12 @@ class ItemFusion(nn.Module):
     that the checkpoint has not trained (newer, or with fewer than ``min_id_events`` events) uses the shared unknown row
     as its id half, which such items and ``id_dropout`` train; an item without tokens has a zero text half.
     ``token_init: contextual`` has no token table: the frozen hidden states of each text (`ItemCatalog.states`) go
-    through a trained projection.
+    through a trained projection. So does, with `sentence`, their mean of length 1.
 
     Args:
         num_item_rows: Rows of the id table, rows 0 (padding) and 1 (unknown) included.
         known_token_ids_W: int64, sorted: the tokens that get a row; any other token uses the unknown-token row.
-        state_width: H; needed for ``token_init: contextual`` and for nothing else.
+        state_width: H; needed where hidden states are read and for nothing else.
 
     >>> fusion = ItemFusion(FusionConfig(id_width=4, token_width=4), 10, torch.tensor([5, 9]))
     >>> fusion(torch.tensor([3]), torch.tensor([[5, 9, 0]]), torch.tensor([2])).shape
@@ -63,9 +63,9 @@ class ItemFusion(nn.Module):
         if self.has_id:
             self.id_table = nn.Embedding(num_item_rows, config.id_width)
             nn.init.normal_(self.id_table.weight, std=_ID_STD)
-        if config.is_contextual:
+        if config.reads_states:
             if state_width is None:
-                raise ModelError("model.fusion.token_init contextual: the width of the hidden states is needed")
+                raise ModelError(f"model.fusion.token_init {config.token_init}: the width of the states is needed")
             self.projection = nn.Linear(state_width, config.token_width)
         elif self.has_text:
             self.token_table = nn.Embedding(len(known_token_ids_W) + 1, config.token_width)  # row 0 = unknown token
@@ -101,7 +101,7 @@ class ItemFusion(nn.Module):
     def forward(
         self, item_indices_N: torch.Tensor, token_ids_NT: torch.Tensor, token_counts_N: torch.Tensor
     ) -> torch.Tensor:
-        """e_ND of N items, halves side by side; not for ``token_init: contextual``, see ``text_half``."""
+        """e_ND of N items, halves side by side; not for models that read hidden states, see ``text_half``."""
         halves = [self.id_half(item_indices_N)] if self.has_id else []
         if self.has_text:
             halves.append(self.text_half(token_ids_NT, token_counts_N))
@@ -121,9 +121,10 @@ class ItemFusion(nn.Module):
         Raises:
             ModelError: The model reads hidden states instead of token ids: use ``catalog_texts``.
         """
-        if self.config.is_contextual:
+        if self.config.reads_states:
             raise ModelError(
-                "model.fusion.token_init contextual reads hidden states of whole texts; token ids do not have them"
+                f"model.fusion.token_init {self.config.token_init} reads hidden states of whole texts; token ids do "
+                "not have them"
             )
         rows_NT = token_rows(self.known_token_ids_W, token_ids_NT)
         return self._texts_of_tokens(rows_NT[_mask(token_counts_N, rows_NT.shape[1])], token_counts_N.long())
@@ -136,7 +137,7 @@ class ItemFusion(nn.Module):
         """
         device = self.known_token_ids_W.device
         counts_X = catalog.text_counts_X[texts_X].to(device)
-        if not self.config.is_contextual:
+        if not self.config.reads_states:
             rows_XT = catalog.text_token_rows_XT(self.known_token_ids_W.cpu())[texts_X].to(device)
             return self._texts_of_tokens(rows_XT[_mask(counts_X, rows_XT.shape[1])], counts_X)
         states_SH = catalog.text_states_SH(texts_X).to(device)
@@ -144,7 +145,11 @@ class ItemFusion(nn.Module):
             raise ModelError(
                 f"hidden states of the catalog are {states_SH.shape[1]} wide, the model reads {self.state_width}"
             )
-        return self.text(self.projection(states_SH), torch.arange(len(states_SH), device=device), counts_X)
+        rows_S = torch.arange(len(states_SH), device=device)
+        if self.config.token_init == "sentence":
+            sentences_XH = F.normalize(_mean_of_texts(states_SH, rows_S, counts_X), dim=-1)
+            return self.projection(sentences_XH) * (counts_X > 0)[:, None]
+        return self.text(self.projection(states_SH), rows_S, counts_X)
 
     def _texts_of_tokens(self, rows_S: torch.Tensor, counts_X: torch.Tensor) -> torch.Tensor:
         table = self.token_table
@@ -156,13 +161,13 @@ class ItemFusion(nn.Module):
     @property
     def has_token_table(self) -> bool:
         """False = by id alone, or the text half reads hidden states."""
-        return self.has_text and not self.config.is_contextual
+        return self.has_text and not self.config.reads_states
 
     def token_parameters(self) -> list[nn.Parameter]:
         """The parameters of the text side: the token table, or the projection of hidden states."""
         if not self.has_text:
             return []
-        return list((self.projection if self.config.is_contextual else self.token_table).parameters())
+        return list((self.projection if self.config.reads_states else self.token_table).parameters())
 
     def balance_loss(self) -> torch.Tensor | None:
         """Load-balancing loss of the last forward pass, unweighted; None unless the mode is `moe`."""

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from precise_core.models.encoders.base import SequenceEncoder
+from precise_core.models.times import Times
 
 
 class EncoderPerHalf(nn.Module):
@@ -25,7 +26,11 @@ class EncoderPerHalf(nn.Module):
         self.max_length = encoders[0].max_length
 
     def forward(
-        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
+        self,
+        e_BLD: torch.Tensor,
+        valid_mask_BL: torch.Tensor,
+        at_BQ: torch.Tensor | None = None,
+        times: Times | None = None,
     ) -> torch.Tensor:
         halves = zip(self.halves, e_BLD.split(self.widths, dim=-1), strict=True)
-        return torch.cat([encoder(half_BLd, valid_mask_BL, at_BQ) for encoder, half_BLd in halves], dim=-1)
+        return torch.cat([encoder(half_BLd, valid_mask_BL, at_BQ, times) for encoder, half_BLd in halves], dim=-1)

@@ -20,6 +20,7 @@ from precise_core.models.dropout import Dropout
 from precise_core.models.encoders import ENCODERS
 from precise_core.models.fusion import ItemFusion
 from precise_core.models.late_fusion import EncoderPerHalf
+from precise_core.models.times import Times
 
 Stage = Literal["universal", "targeted"]
 
@@ -92,10 +93,17 @@ class Precise(nn.Module):
         return self.fusion(item_indices_N, token_ids_NT, token_counts_N)
 
     def position_states(
-        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
+        self,
+        e_BLD: torch.Tensor,
+        valid_mask_BL: torch.Tensor,
+        at_BQ: torch.Tensor | None = None,
+        times: Times | None = None,
     ) -> torch.Tensor:
-        """h of the last layer at the positions ``at_BQ``, or at all of them; zero at padding."""
-        return self.encoder(e_BLD, valid_mask_BL, at_BQ)
+        """h of the last layer at the positions ``at_BQ``, or at all of them; zero at padding.
+
+        ``times`` is for models whose encoder reads them, as in ``user_embeddings``.
+        """
+        return self.encoder(e_BLD, valid_mask_BL, at_BQ, times)
 
     def masked(self, e_BLD: torch.Tensor, masked_BL: torch.Tensor | None) -> torch.Tensor:
         """Item vectors with the mask vector where ``masked_BL`` is True; unchanged where it is None."""
@@ -103,26 +111,40 @@ class Precise(nn.Module):
             return e_BLD
         return torch.where(masked_BL[:, :, None], self.mask_vector_D, e_BLD)
 
-    def user_embeddings(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:
+    def user_embeddings(
+        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, times: Times | None = None
+    ) -> torch.Tensor:
         """h_BD of left-padded sequences; a sequence without any item has a finite one, zero under a residual head."""
         if self.head is not None:
-            return self.head(self.position_states(e_BLD, valid_mask_BL))
+            return self.head(self.position_states(e_BLD, valid_mask_BL, times=times))
         if self.mask_vector_D is not None:
-            e_BLD, valid_mask_BL = self._with_mask_behind(self.mask_vector_D, e_BLD, valid_mask_BL)
+            e_BLD, valid_mask_BL, times = self._with_mask_behind(self.mask_vector_D, e_BLD, valid_mask_BL, times)
         newest_B1 = torch.full((len(e_BLD), 1), e_BLD.shape[1] - 1, device=e_BLD.device)
-        return self.position_states(e_BLD, valid_mask_BL, newest_B1)[:, 0]
+        return self.position_states(e_BLD, valid_mask_BL, newest_B1, times)[:, 0]
 
     def _with_mask_behind(
-        self, mask_D: torch.Tensor, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, mask_D: torch.Tensor, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, times: Times | None
+    ) -> tuple[torch.Tensor, torch.Tensor, Times | None]:
         """Append a masked position for the next item; the oldest is dropped where ``max_length`` is reached."""
         kept = slice(max(0, e_BLD.shape[1] + 1 - self.encoder.max_length), None)
         mask_B1D = mask_D.to(e_BLD.dtype).expand(len(e_BLD), 1, -1)
-        return torch.cat([e_BLD[:, kept], mask_B1D], dim=1), F.pad(valid_mask_BL[:, kept], (0, 1), value=True)
+        if times is not None:  # the mask stands for what happens when the user is asked
+            events_BL = torch.cat([times.events_BL[:, kept], times.asked_BL[:, -1:]], dim=1)
+            times = Times(events_BL, events_BL)
+        e_BLD, valid_mask_BL = e_BLD[:, kept], F.pad(valid_mask_BL[:, kept], (0, 1), value=True)
+        return torch.cat([e_BLD, mask_B1D], dim=1), valid_mask_BL, times
 
     def serving_item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
         """Item vectors whose plain dot product with serving user vectors is the score."""
-        return self._directions(e_ND)
+        return self._directions(self._item_states(e_ND))
+
+    def _item_states(self, e_ND: torch.Tensor) -> torch.Tensor:
+        """What comes out of the item's tower: e itself, or the state of a sequence of the item alone."""
+        if self.config.item_tower == "none":
+            return e_ND
+        e_N1D = e_ND.flatten(0, -2)[:, None]
+        valid_N1 = torch.ones(e_N1D.shape[:2], dtype=torch.bool, device=e_N1D.device)
+        return self.position_states(e_N1D, valid_N1, times=Times.just_now(len(e_N1D), self.device)).view_as(e_ND)
 
     def serving_user_vectors(self, h_BD: torch.Tensor) -> torch.Tensor:
         """User vectors whose plain dot product with serving item vectors is the score.

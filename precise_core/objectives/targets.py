@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from precise_core.models.times import Times
 from schemas import columns as c
 
 
@@ -53,6 +54,7 @@ class PositionTargets:
             ever predicted, and the newest position must be one that is trained, because serving reads the user vector
             there.
         valid_mask_BL: True = real position.
+        times: Of every position; the newest is asked at the instant that it predicts.
         rows_P: Window of each loss position.
         positions_P: Its position: the last one of an instant, where the whole instant has been seen.
         targets_PM: Items drawn from the next instant, or from all within the horizon, without repetition.
@@ -62,6 +64,7 @@ class PositionTargets:
 
     item_indices_BL: torch.Tensor
     valid_mask_BL: torch.Tensor
+    times: Times
     rows_P: torch.Tensor
     positions_P: torch.Tensor
     targets_PM: torch.Tensor
@@ -77,6 +80,7 @@ class CutExamples:
         rows_E: Window each example was cut from.
         item_indices_EL: Events before the cut, left-padded.
         valid_mask_EL: True = real position; every row has at least one.
+        times: Of every position; the newest is asked at the cut.
         targets_E: An item of the instant at the cut, or of all within the horizon.
         right: The whole future that the target was drawn from.
     """
@@ -84,6 +88,7 @@ class CutExamples:
     rows_E: torch.Tensor
     item_indices_EL: torch.Tensor
     valid_mask_EL: torch.Tensor
+    times: Times
     targets_E: torch.Tensor
     right: RightItems
 
@@ -121,14 +126,15 @@ def future_targets(
     targets_PM = targets_PM.where(mask_PM, targets_PM.gather(1, mask_PM.long().argmax(dim=1, keepdim=True)))
     last_start_B = torch.where(is_last_BL[:, : L - 1], torch.arange(1, L), 0)
     last_start_B = last_start_B.amax(dim=1) if L > 1 else torch.zeros(len(is_last_BL), dtype=torch.long)
-    shifted_BL, valid_BL = _keep_before(item_indices_BL, valid_mask_BL, last_start_B)
+    from_BL, valid_BL = _columns_before(last_start_B, valid_mask_BL)
     first = L - max(1, int(valid_BL.sum(dim=1).max()))
+    from_BL, valid_BL = from_BL[:, first:], valid_BL[:, first:]
+    items_BL = item_indices_BL.gather(1, from_BL) * valid_BL
+    times = Times.of_histories(event_ts_BL, event_ts_BL[:, -1]).each(lambda x_BL: x_BL.gather(1, from_BL))
     moved_P = (positions_P + L - first - last_start_B[rows_P])[kept_P]
     rows_P = rows_P[kept_P]
     right = RightItems(item_indices_BL, rows_P, start_P[kept_P], size_P[kept_P])
-    return PositionTargets(
-        shifted_BL[:, first:], valid_BL[:, first:], rows_P, moved_P, targets_PM[kept_P], mask_PM[kept_P], right
-    )
+    return PositionTargets(items_BL, valid_BL, times, rows_P, moved_P, targets_PM[kept_P], mask_PM[kept_P], right)
 
 
 def positions_per_row(
@@ -172,9 +178,11 @@ def draw_cuts(
         known_E = known_E & (_first_column(item_indices_BL)[rows_E, chosen_E] >= cut_E)
     rows_E, cut_E, size_E, targets_E = rows_E[known_E], cut_E[known_E], size_E[known_E], targets_E[known_E]
     longest = int(cut_E.max()) if len(cut_E) else 1
-    history_EL, valid_EL = _keep_before(item_indices_BL[rows_E], valid_mask_BL[rows_E], cut_E)
+    from_EL, valid_EL = (x_EL[:, L - longest :] for x_EL in _columns_before(cut_E, valid_mask_BL[rows_E]))
+    history_EL = item_indices_BL[rows_E].gather(1, from_EL) * valid_EL
+    times = Times.of_histories(event_ts_BL, event_ts_BL[:, -1]).each(lambda x_BL: x_BL[rows_E].gather(1, from_EL))
     right = RightItems(item_indices_BL, rows_E, cut_E, size_E)
-    return CutExamples(rows_E, history_EL[:, L - longest :], valid_EL[:, L - longest :], targets_E, right)
+    return CutExamples(rows_E, history_EL, valid_EL, times, targets_E, right)
 
 
 def mask_items(
@@ -239,15 +247,12 @@ def _size_of_future(
     return end_P - start_P + 1
 
 
-def _keep_before(
-    items_BL: torch.Tensor, valid_mask_BL: torch.Tensor, cut_B: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions before the cut, moved to the right end."""
-    L = items_BL.shape[1]
+def _columns_before(cut_B: torch.Tensor, valid_mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the positions before the cut come from once they are moved to the right end, and which of them are real."""
+    L = valid_mask_BL.shape[1]
     source_BL = torch.arange(L) - (L - cut_B)[:, None]
     from_BL = source_BL.clamp(min=0)
-    valid_BL = (source_BL >= 0) & valid_mask_BL.gather(1, from_BL)
-    return items_BL.gather(1, from_BL) * valid_BL, valid_BL
+    return from_BL, (source_BL >= 0) & valid_mask_BL.gather(1, from_BL)
 
 
 def _repeats_an_earlier_draw(targets_PM: torch.Tensor) -> torch.Tensor:

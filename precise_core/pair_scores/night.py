@@ -68,7 +68,7 @@ def log_missing_vectors(job: Job, inputs: PairInputs, missing: Mapping[str, int]
 def _reads_token_ids(job: Job, task: str, checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint can make a vector of an item from its token ids alone."""
     config, fusion = job.settings.text, checkpoint.manifest.model.fusion
-    if fusion.mode == "id" or fusion.is_contextual:
+    if fusion.mode == "id" or fusion.reads_states:
         job.say(f"{task}: {checkpoint.model_version} reads no token ids; items without a vector are counted only")
         return False
     found = (tokenizer_id(config.language_model), config.max_tokens)

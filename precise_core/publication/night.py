@@ -23,7 +23,6 @@ from precise_core.index.index import VectorIndex
 from precise_core.index.night import index_folder, require_index
 from precise_core.publication.drift import drift_figures, unknown_token_share
 from precise_core.run.job import Job
-from precise_core.sequences.plan import as_of_sequences
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.night import (
     latest_checkpoint,
@@ -32,7 +31,7 @@ from precise_core.training.night import (
     select_tasks,
     trained_tasks,
 )
-from precise_core.vectors.night import item_inputs, user_inputs
+from precise_core.vectors.night import item_inputs, sequences_as_of, user_inputs
 from precise_core.vectors.spark import one_version
 from precise_core.vectors.update import VectorInputs, differences
 from precise_core.warehouse.arrow_lists import fixed_lists
@@ -259,7 +258,7 @@ def _row(job: Job, task: str, candidate: Candidate, previous: dict[str, Any] | N
     """The row of what is published from now on; ``previous`` where it is equal."""
     checkpoint, version = candidate.checkpoint, candidate.checkpoint.model_version
     was, now = previous[c.MODEL_VERSION] if previous else None, datetime.now(UTC)
-    as_of = as_of_sequences(job.warehouse.note(USER_SEQUENCES, job.pin(USER_SEQUENCES)), job.settings.as_of)
+    as_of = sequences_as_of(job)
     row = {
         c.TASK: task,
         c.MODEL_VERSION: version,

@@ -54,6 +54,9 @@ Rules across keys are checked as well:
 - `model.fusion.top_k` is at most `model.fusion.num_experts`;
 - `model.encoder.heads` divides the width of an item (`id_width + token_width`; only one of them in the modes `id` and
   `llm`);
+- `model.encoder.kind: hstu` needs a source whose times are not made up, or `model.encoder.time_bias: false`; its
+  `ffn_width` is null, that of all other kinds a number;
+- `model.fusion.token_init: sentence` needs `model.fusion.mode` `llm` or `pool`;
 - `ranking_features.train_share + validation_share` is below 1, so that impressions are left to test on;
 - `ranking_features.tasks` names only `all` and declared tasks;
 - a task gives `scene`, `action` or both; a task is never called `all`;

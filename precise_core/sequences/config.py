@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -57,6 +58,10 @@ class WindowsConfig(Config):
     )
     max_targets: int = Field(64, ge=1, description="Truth items kept per held-out user.")
     min_events: int = Field(1, ge=1, description="Users with fewer events of a task are not trained on.")
+
+    def validation_begins(self, as_of: datetime) -> datetime | None:
+        """The instant from which on events of held-out users are the truth; None where it is each user's last event."""
+        return None if self.split == LEAVE_ONE_OUT else as_of - timedelta(days=self.validation_days)
 
     @model_validator(mode="after")
     def _no_gaps(self) -> WindowsConfig:

@@ -332,3 +332,8 @@ Source = Annotated[
     | SyntheticSource,
     Field(discriminator="kind"),
 ]
+
+
+def has_true_times(source: Source) -> bool:
+    """False = the data is an order without a clock, and `event_ts` is made up from it."""
+    return not isinstance(source, AmazonSequencesSource)

@@ -56,8 +56,8 @@ class Manifest(Config):
 
     ``copied`` and ``new`` list the parameters taken from the parent and those that started anew, ``kept`` those taken
     from ``previous``; ``metrics`` are the validation figures of the epoch that was kept. ``model.fusion.token_init``
-    says what the text half starts from; ``state_width`` is the width of the hidden states that a contextual model
-    reads, null for any other.
+    says what the text half starts from; ``state_width`` is the width of the hidden states that the model reads, null
+    where it reads none.
 
     ``as_of`` is the instant whose earlier events were learnt; ``previous`` is the checkpoint of the same task that this
     one goes on from. ``universal`` and ``warm_up_as_of`` are the universal checkpoint and the night of the last warm-up
@@ -159,13 +159,13 @@ class Checkpoint:
     @property
     def reads_states(self) -> bool:
         """True = the model reads hidden states of texts: it needs a catalog that has them."""
-        return self.manifest.model.fusion.is_contextual
+        return self.manifest.model.fusion.reads_states
 
     def require_fit(self, catalog: ItemCatalog, advice: str = "run jobs/train_universal.py first") -> None:
         """Refuse a catalog whose texts this model would misread; ``advice`` says what to do instead.
 
         Raises:
-            CheckpointError: Another tokenizer or, for a contextual model, no hidden states, or those of another
+            CheckpointError: Another tokenizer or, for a model that reads them, no hidden states, or those of another
                 language model; the message names both.
         """
         manifest, states = self.manifest, catalog.states
@@ -178,8 +178,9 @@ class Checkpoint:
             return
         if states is None:
             raise CheckpointError(
-                f"checkpoint {self.model_version} reads hidden states of texts (token_init contextual), the item "
-                f"catalog has none; run jobs/embed_tokens.py with that mode first"
+                f"checkpoint {self.model_version} reads hidden states of texts (token_init "
+                f"{manifest.model.fusion.token_init}), the item catalog has none; run jobs/embed_tokens.py with that "
+                f"mode first"
             )
         if (states.language_model, states.width) != (manifest.language_model, manifest.state_width):
             raise CheckpointError(

@@ -75,7 +75,7 @@ def grown(checkpoint: Checkpoint, catalog: ItemCatalog, token_init: TokenInit | 
     """
     old = checkpoint.load_model()
     known_W = old.fusion.known_token_ids_W
-    if not old.config.fusion.is_contextual:
+    if not old.config.fusion.reads_states:
         known_W = torch.unique(torch.cat([known_W, catalog.known_token_ids]))
     num_rows = max(old.num_item_rows, catalog.num_rows)
     with torch.random.fork_rng(devices=[]):  # every weight is replaced: the draws must not move the caller's

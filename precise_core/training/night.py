@@ -114,6 +114,7 @@ def train_from_tables(inputs: UniversalInputs, progress: Progress) -> Checkpoint
         seed=settings.seed,
         versions={name: version for name, (_, version) in inputs.tables.items()},
         as_of=settings.as_of,
+        validation_at=validation_at(settings),
         progress=progress,
         feed_config=settings.feed,
     )
@@ -148,6 +149,12 @@ def checkpoint_to_continue(job: Job) -> Checkpoint | None:
     return parent
 
 
+def validation_at(settings: Settings) -> int | None:
+    """Epoch seconds where validation begins; None where every user's last event is held out."""
+    begins = settings.windows.validation_begins(settings.as_of)
+    return None if begins is None else seconds_of(begins)
+
+
 def windows_offered(job: Job, parent: Checkpoint | None) -> tuple[int, int]:
     """Train windows of `all`, and how many of them a training offers in an epoch."""
     snapshot = pinned_snapshot(job, TRAINING_WINDOWS)
@@ -161,7 +168,7 @@ def text_table(fusion: FusionConfig) -> Table | None:
     """The table that the text half starts from; None where it starts from nothing."""
     if fusion.mode == "id" or fusion.token_init == "random":
         return None
-    return TEXT_STATES if fusion.is_contextual else TOKEN_EMBEDDINGS
+    return TEXT_STATES if fusion.reads_states else TOKEN_EMBEDDINGS
 
 
 def _by_id_alone(settings: Settings) -> Settings:
@@ -225,6 +232,7 @@ def targeted_inputs(job: Job, universal: Checkpoint) -> TrainingInputs:
         seed=job.settings.seed,
         versions=job.input_versions,
         as_of=job.settings.as_of,
+        validation_at=validation_at(job.settings),
         progress=job.progress("windows"),
         feed_config=job.settings.feed,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from precise_core.models.precise import Precise
+from precise_core.models.times import Times
 from precise_core.objectives.targets import positions_per_row
 
 _GROUPS = 4
@@ -60,6 +61,7 @@ def states_by_groups(
     e_parts: Sequence[torch.Tensor],
     valid_mask_BL: torch.Tensor,
     masked_BL: torch.Tensor | None,
+    times: Times | None,
     rows_P: torch.Tensor,
     positions_P: torch.Tensor,
 ) -> torch.Tensor:
@@ -68,25 +70,32 @@ def states_by_groups(
     Args:
         valid_mask_BL: True = real position of the batch.
         masked_BL: True = the mask vector is there instead; None = nowhere.
+        times: Of every position of the batch; None where the model reads none.
         rows_P, positions_P: Row of each position, in ascending order, and its column.
     """
     h_parts = []
     for group, e_BLD in zip(groups, e_parts, strict=True):
         masked_e_BLD = model.masked(e_BLD, None if masked_BL is None else group.of(masked_BL))
-        h_parts.append(_states_at(model, masked_e_BLD, group.of(valid_mask_BL), *group.places(rows_P, positions_P)))
+        inputs = (masked_e_BLD, group.of(valid_mask_BL), times and times.each(group.of))
+        h_parts.append(_states_at(model, *inputs, *group.places(rows_P, positions_P)))
     return torch.cat(h_parts)
 
 
 def _states_at(
-    model: Precise, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, rows_P: torch.Tensor, positions_P: torch.Tensor
+    model: Precise,
+    e_BLD: torch.Tensor,
+    valid_mask_BL: torch.Tensor,
+    times: Times | None,
+    rows_P: torch.Tensor,
+    positions_P: torch.Tensor,
 ) -> torch.Tensor:
     B, L, D = e_BLD.shape
     if not len(rows_P):
         return e_BLD.new_zeros(0, D)
     at_BQ, slots_P = positions_per_row(rows_P, positions_P, B)
     if at_BQ.shape[1] <= _WORTH_CHOOSING * L:
-        h_BQD = model.position_states(e_BLD, valid_mask_BL, at_BQ)
+        h_BQD = model.position_states(e_BLD, valid_mask_BL, at_BQ, times)
     else:
-        h_BQD, slots_P = model.position_states(e_BLD, valid_mask_BL), positions_P
+        h_BQD, slots_P = model.position_states(e_BLD, valid_mask_BL, times=times), positions_P
     # By one index: the gradient of two is more expensive.
     return h_BQD.flatten(0, 1).index_select(0, rows_P * h_BQD.shape[1] + slots_P)

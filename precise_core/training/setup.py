@@ -20,13 +20,14 @@ from precise_core.feed.windows import Split, WindowFeed
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
+from precise_core.models.times import usual_gap
 from precise_core.text.reduction import principal_components
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, write_checkpoint
 from precise_core.training.config import AlternateConfig, LoopConfig
 from precise_core.training.loop import LossFunction, Training, TrainingResult, run_training
 from precise_core.training.resume import ResumeStore
-from precise_core.training.validation import validate
+from precise_core.training.validation import Asking, validate
 from precise_core.training.watching import NullProgress, Progress
 from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import columns as c
@@ -42,10 +43,12 @@ class TrainingInputs:
 
     Attributes:
         windows: `training_windows` at a pinned version.
-        catalog: Tokens of every vocabulary row; with states of their texts for ``token_init: contextual``.
+        catalog: Tokens of every vocabulary row; with states of their texts for models that read them.
         seed: Decides new weights, order, dropout and draws.
         versions: Delta version of every input table, for the manifest.
         as_of: The instant whose earlier events the windows hold; None = unknown, and every night is the first.
+        validation_at: Epoch seconds at which models that read times are asked in validation; None = each user after
+            the newest event, by the usual gap between events.
     """
 
     windows: DeltaSnapshot
@@ -55,6 +58,7 @@ class TrainingInputs:
     seed: int
     versions: Mapping[str, int]
     as_of: datetime | None = None
+    validation_at: int | None = None
     progress: Progress = field(default_factory=NullProgress)
     feed_config: FeedConfig = DEFAULT_FEED
 
@@ -100,13 +104,14 @@ class StageRun:
     ) -> TrainingResult:
         """The model holds the best epoch's weights at the end; called again after a kill, at the last saved step."""
         inputs, config = self.inputs, self.config
+        asking = self._asking(validation) if self.model.config.encoder.uses_times else None
         return run_training(
             Training(
                 description=f"{self.model.stage} {inputs.task}",
                 model=self.model,
                 loss=loss,
                 feed=self.feed,
-                validate=lambda: validate(self.model, inputs.catalog, validation, config.target_filter),
+                validate=lambda: validate(self.model, inputs.catalog, validation, config.target_filter, asking),
                 config=config,
                 resume=self.resume,
                 seed=inputs.seed,
@@ -115,6 +120,17 @@ class StageRun:
                 logs=inputs.out / "logs" / inputs.task if config.tensorboard else None,  # `tensorboard --logdir`
             )
         )
+
+    def _asking(self, validation: WindowFeed) -> Asking:
+        """When validation asks."""
+        if self.inputs.validation_at is not None:
+            return Asking(at=self.inputs.validation_at)
+        histories = [
+            seconds_L[-length:]
+            for batch in validation.epoch(0)
+            for seconds_L, length in zip(batch.event_ts_BL.numpy(), batch.lengths_B.tolist(), strict=True)
+        ]
+        return Asking(after_seconds=usual_gap(histories))
 
     def write(self, result: TrainingResult, frequencies_V: torch.Tensor, **more: Any) -> Checkpoint:
         """The checkpoint; ``more`` are further arguments of ``write_checkpoint``."""
@@ -182,24 +198,26 @@ def build_model(
         TrainingError: What the configured mode starts from is not given, or vectors are of another width.
     """
     fusion, states = config.fusion, catalog.states
-    if fusion.is_contextual and states is None:
-        raise TrainingError("model.fusion.token_init contextual needs text_states; run jobs/embed_tokens.py first")
-    known = torch.zeros(0, dtype=torch.long) if fusion.is_contextual else catalog.known_token_ids
-    state_width = states.width if states is not None and fusion.is_contextual else None
+    if fusion.reads_states and states is None:
+        raise TrainingError(
+            f"model.fusion.token_init {fusion.token_init} needs text_states; run jobs/embed_tokens.py first"
+        )
+    known = torch.zeros(0, dtype=torch.long) if fusion.reads_states else catalog.known_token_ids
+    state_width = states.width if states is not None and fusion.reads_states else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Precise(config, catalog.num_rows, known, "universal", catalog.max_token_length, state_width)
     model.fusion.set_trained_items(frequencies_V)
     if fusion.is_contextual and states is not None:
         model.fusion.set_projection(*_projection(states.states_SH, fusion.token_width, seed))
-    elif fusion.mode != "id" and fusion.token_init != "random":
+    elif fusion.mode != "id" and fusion.token_init not in ("random", "sentence"):
         _set_token_vectors(model, token_init)
     return model
 
 
 def language_model_of(config: ModelConfig, catalog: ItemCatalog, token_init: TokenInit | None) -> str | None:
     """Which language model a new model starts from; None where from none."""
-    if config.fusion.is_contextual:
+    if config.fusion.reads_states:
         return catalog.states.language_model if catalog.states else None
     return token_init.language_model if token_init else None
 

@@ -42,7 +42,7 @@ def targeted_loss(
             return None
         candidates = sampler.draw(examples.targets_E, generator)
         e_ELD, e_CD = fuse_distinct(model, catalog, examples.item_indices_EL, candidates.item_indices_C)
-        logits_EC = model.logits(model.user_embeddings(e_ELD, examples.valid_mask_EL), e_CD)
+        logits_EC = model.logits(model.user_embeddings(e_ELD, examples.valid_mask_EL, examples.times), e_CD)
         columns_E = candidates.columns(examples.targets_E)
         parts = _parts(config, logits_EC, columns_E, candidates, examples)
         return BatchLoss(torch.stack(parts).sum() + balance_penalty(model), len(columns_E)) if parts else None

@@ -11,6 +11,7 @@ from precise_core.errors import NothingToLearnError
 from precise_core.feed.windows import SequenceBatch
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
+from precise_core.models.times import Times
 from precise_core.objectives.losses import candidate_softmax
 from precise_core.objectives.negatives import CandidateSampler
 from precise_core.objectives.targets import RightItems, future_targets, mask_items, same_instant
@@ -54,7 +55,7 @@ def universal_loss(
             config.target_filter == "new",
         )
         return predict(
-            (found.item_indices_BL, found.valid_mask_BL, None),
+            (found.item_indices_BL, found.valid_mask_BL, None, found.times),
             (found.rows_P, found.positions_P),
             (found.targets_PM, found.target_mask_PM, found.right),
             shared,
@@ -68,19 +69,20 @@ def universal_loss(
         targets_P1 = batch.item_indices_BL[found][:, None]
         right = same_instant(batch.item_indices_BL, batch.event_ts_BL, rows_P, positions_P)
         return predict(
-            (batch.item_indices_BL, batch.valid_mask_BL, found),
+            (batch.item_indices_BL, batch.valid_mask_BL, found, Times(batch.event_ts_BL, batch.event_ts_BL)),
             (rows_P, positions_P),
             (targets_P1, torch.ones_like(targets_P1, dtype=torch.bool), right),
             shared,
         )
 
     def predict(
-        inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+        inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, Times],
         places: tuple[torch.Tensor, torch.Tensor],
         targets: tuple[torch.Tensor, torch.Tensor, RightItems],
         shared: torch.Generator,
     ) -> BatchLoss | None:
-        (items_BL, valid_BL, masked_BL), (rows_P, positions_P), (targets_PM, mask_PM, right) = inputs, places, targets
+        items_BL, valid_BL, masked_BL, times = inputs
+        (rows_P, positions_P), (targets_PM, mask_PM, right) = places, targets
         drawn_from = distribution.gather_rows(targets_PM[mask_PM])
         if not len(rows_P):
             return None
@@ -91,7 +93,7 @@ def universal_loss(
             model, catalog, candidates.item_indices_C, *own, *(group.of(items_BL) for group in groups)
         )
         e_PMD = e_parts.pop(0) if own else None
-        h_PD = states_by_groups(model, groups, e_parts, valid_BL, masked_BL, rows_P, positions_P)
+        h_PD = states_by_groups(model, groups, e_parts, valid_BL, masked_BL, times, rows_P, positions_P)
         logits = model.logits_of_parts(h_PD, e_CD)
         own_logits: list[torch.Tensor | None] = [None] * len(logits)
         if e_PMD is not None:

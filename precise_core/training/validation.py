@@ -5,12 +5,15 @@ U users, M truth items, V vocabulary rows, k cut.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
 from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
+from precise_core.models.times import Times
 from precise_core.training.config import TargetFilter
 from schemas import columns as c
 
@@ -21,9 +24,27 @@ _ITEMS_PER_CHUNK = 8192
 _COUNTED_TARGETS = 2
 
 
+@dataclass(frozen=True)
+class Asking:
+    """When users are asked what comes next: at one instant, or so long after the newest event of each."""
+
+    at: int | None = None
+    after_seconds: int = 0
+
+    def of(self, event_ts_BL: torch.Tensor) -> Times:
+        """Of left-padded histories."""
+        newest_B = event_ts_BL[:, -1]
+        asked_B = newest_B + self.after_seconds if self.at is None else torch.full_like(newest_B, self.at)
+        return Times.of_histories(event_ts_BL, asked_B)
+
+
 @torch.no_grad()
 def validate(
-    model: Precise, catalog: ItemCatalog, feed: WindowFeed, user_filter: TargetFilter = "all"
+    model: Precise,
+    catalog: ItemCatalog,
+    feed: WindowFeed,
+    user_filter: TargetFilter = "all",
+    asking: Asking | None = None,
 ) -> dict[str, float]:
     """Mean NDCG@50 and recall@10 over users with at least one truth item.
 
@@ -31,15 +52,19 @@ def validate(
 
     With ``user_filter`` `new` the items of the user's window are removed from ranking and truth, so that a training
     whose targets are new items is selected by them; the offline evaluation's `new` removes the whole history.
+    ``asking`` is for models that read times.
     """
     was_training = model.training
     model.eval()
     e_VD = _embeddings(model, catalog)
-    items_VD = model.serving_item_vectors(e_VD[: catalog.num_rows])
+    items_VD = torch.cat(
+        [model.serving_item_vectors(e_ND) for e_ND in e_VD[: catalog.num_rows].split(_ITEMS_PER_CHUNK)]
+    )
     ndcg, recall = [], []
     for batch in feed.epoch(0):
         rows_BL = batch.item_indices_BL.where(batch.item_indices_BL < len(e_VD), c.UNKNOWN_INDEX)
-        h_BD = model.user_embeddings(F.embedding(rows_BL, e_VD), batch.valid_mask_BL)
+        times = None if asking is None else asking.of(batch.event_ts_BL)
+        h_BD = model.user_embeddings(F.embedding(rows_BL, e_VD), batch.valid_mask_BL, times)
         users_BD = model.serving_user_vectors(h_BD)
         scores_BV = users_BD @ items_VD.T
         scores_BV[:, : c.FIRST_ITEM_INDEX] = float("-inf")

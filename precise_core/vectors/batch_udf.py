@@ -18,10 +18,11 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType
 
+from precise_core.errors import ModelError
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.encoding import encode_items, encode_users
 from precise_core.vectors.shipping import ship
-from precise_core.vectors.spark import newest_items, shipped_catalog, worker_model
+from precise_core.vectors.spark import newest, shipped_catalog, worker_model
 from schemas import columns as c
 
 _VECTOR = ArrayType(FloatType())
@@ -48,8 +49,10 @@ def item_vectors(spark: SparkSession, checkpoint: Path, batch_size: int = 4096) 
 def user_vectors(
     spark: SparkSession, checkpoint: Path, catalog_file: Path, max_length: int, batch_size: int = 256
 ) -> VectorUdf:
-    """A function of ``left_padded(max_length)``."""
-    Checkpoint.open(checkpoint)  # missing or changed: fails before any Spark job
+    """A function of ``left_padded(max_length)``; not for models that read times (ModelError)."""
+    encoder = Checkpoint.open(checkpoint).manifest.model.encoder  # missing or changed: fails before any Spark job
+    if encoder.uses_times:
+        raise ModelError(f"encoder {encoder.kind} reads when events happened: use vectors.spark.embed_users")
     name, catalog_name = ship(spark, checkpoint), ship(spark, catalog_file)
 
     def make_predictor() -> Callable[[np.ndarray], np.ndarray]:
@@ -63,6 +66,5 @@ def user_vectors(
 
 def left_padded(max_length: int) -> Column:
     """The newest items of `item_indices` behind as many zeros as are missing."""
-    newest = newest_items(max_length)
     missing = F.lit(max_length) - F.least(F.size(c.ITEM_INDICES), F.lit(max_length))
-    return F.concat(F.array_repeat(F.lit(0), missing), newest)
+    return F.concat(F.array_repeat(F.lit(0), missing), newest(c.ITEM_INDICES, max_length))

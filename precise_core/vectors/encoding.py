@@ -7,7 +7,8 @@ B users, N items, L positions, T text tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,24 @@ import torch
 from precise_core.errors import ModelError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
+from precise_core.models.times import Times
 from precise_core.training.checkpoint import Checkpoint, content_sum
 
 ITEMS_AT_ONCE = 4096  # per forward pass
+
+
+@dataclass(frozen=True)
+class HistoryTimes:
+    """When the events of some users happened, and when each user is asked what comes next; epoch seconds.
+
+    Attributes:
+        seconds: int64 of each user's events, oldest first.
+        asked_B: int64.
+    """
+
+    seconds: Sequence[np.ndarray]
+    asked_B: np.ndarray
+
 
 _loaded: dict[tuple[str, torch.device], tuple[str, Precise]] = {}
 _catalogs: dict[str, ItemCatalog] = {}
@@ -85,13 +101,15 @@ def item_vectors(model: Precise, e_ND: torch.Tensor) -> np.ndarray:
 def query_vectors(model: Precise, e_ND: torch.Tensor, batch: int = 256) -> np.ndarray:
     """What comes after each fused item: the vector of a user whose only event it is, shape ``(N, D)`` float32.
 
-    Equal to ``encode_users`` of histories of one item; ``batch`` bounds the padded input of a targeted head.
+    Equal to ``encode_users`` of histories of one item, asked at its very time; ``batch`` bounds the padded input of a
+    targeted head.
     """
     queries_ND = np.zeros((len(e_ND), model.width), np.float32)
     for start in range(0, len(e_ND), batch):
         rows = slice(start, start + batch)
         e_B1D = e_ND[rows, None]
-        h_BD = model.user_embeddings(e_B1D, torch.ones(e_B1D.shape[:2], dtype=torch.bool, device=e_B1D.device))
+        valid_B1 = torch.ones(e_B1D.shape[:2], dtype=torch.bool, device=e_B1D.device)
+        h_BD = model.user_embeddings(e_B1D, valid_B1, Times.just_now(len(e_B1D), e_B1D.device))
         queries_ND[rows] = model.serving_user_vectors(h_BD).float().cpu().numpy()
     return _finite(queries_ND, "query")
 
@@ -136,7 +154,12 @@ def _serving_vectors(model: Precise, fused: Callable[[slice], torch.Tensor], ite
 
 
 def encode_users(
-    model: Precise, catalog: ItemCatalog, sequences: list[np.ndarray], max_length: int, batch: int = 256
+    model: Precise,
+    catalog: ItemCatalog,
+    sequences: Sequence[np.ndarray],
+    max_length: int,
+    batch: int = 256,
+    times: HistoryTimes | None = None,
 ) -> np.ndarray:
     """Serving vectors of users, shape ``(B, D)`` float32, in the order given.
 
@@ -144,6 +167,7 @@ def encode_users(
         sequences: Item indices per user, oldest first; only the newest ``max_length`` are read.
         max_length: Positions the model was trained with.
         batch: Users per forward pass; users of similar length share one.
+        times: Of the sequences; needed by models that read times (``model.encoder.uses_times``), ignored by others.
     """
     counts_B = np.fromiter(map(len, sequences), np.int64, len(sequences))
     if len(counts_B) and counts_B.min() < 1:
@@ -151,22 +175,28 @@ def encode_users(
     vectors_BD = np.zeros((len(sequences), model.width), np.float32)
     lengths_B, ends_B = np.minimum(counts_B, max_length), counts_B.cumsum()
     items_E = np.concatenate(sequences) if len(sequences) else np.zeros(0, np.int64)
+    seconds_E = np.concatenate(times.seconds) if times is not None and len(sequences) else np.zeros(0, np.int64)
     order = np.argsort(lengths_B, kind="stable")
     with torch.inference_mode():
         for start in range(0, len(order), batch):
             users = order[start : start + batch]
-            items_BL = torch.from_numpy(_left_padded(items_E, ends_B[users], lengths_B[users])).to(model.device)
+            places = ends_B[users], lengths_B[users]
+            items_BL = torch.from_numpy(_left_padded(items_E, *places)).to(model.device)
             (fused_BLD,) = fuse_distinct(model, catalog, items_BL)
-            h_BD = model.user_embeddings(fused_BLD, items_BL > 0)
+            asked = None
+            if times is not None:
+                read = (_left_padded(seconds_E, *places), times.asked_B[users])
+                asked = Times.of_histories(*(torch.from_numpy(part).to(model.device) for part in read))
+            h_BD = model.user_embeddings(fused_BLD, items_BL > 0, asked)
             vectors_BD[users] = model.serving_user_vectors(h_BD).float().cpu().numpy()
     return _finite(vectors_BD, "user")
 
 
-def _left_padded(items_E: np.ndarray, ends_B: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
-    """The ``lengths_B`` items before ``ends_B`` of each user, int64 and as wide as the longest; 0 = padding."""
+def _left_padded(values_E: np.ndarray, ends_B: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:
+    """The ``lengths_B`` values before ``ends_B`` of each user, int64 and as wide as the longest; 0 = padding."""
     from_end_L = np.arange(-int(lengths_B.max()), 0)
     at_BL = np.maximum(ends_B[:, None] + from_end_L, 0)
-    return np.where(from_end_L >= -lengths_B[:, None], items_E[at_BL], 0).astype(np.int64, copy=False)
+    return np.where(from_end_L >= -lengths_B[:, None], values_E[at_BL], 0).astype(np.int64, copy=False)
 
 
 def _finite(vectors_ND: np.ndarray, what: str) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from precise_core.run.job import Job
+from precise_core.sequences.plan import as_of_sequences
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.spark import sequence_hash
 from precise_core.vectors.update import Update, VectorInputs
@@ -46,13 +49,22 @@ def _reads_text_only(checkpoint: Checkpoint) -> bool:
     return checkpoint.manifest.model.fusion.mode == "llm"
 
 
+def sequences_as_of(job: Job) -> datetime:
+    """The night of the `user_sequences` that this run reads: users are asked at this instant."""
+    return as_of_sequences(job.warehouse.note(USER_SEQUENCES, job.pin(USER_SEQUENCES)), job.settings.as_of)
+
+
 def user_inputs(job: Job, task: str, checkpoint: Checkpoint) -> VectorInputs:
-    """Every user with a sequence of the task; the vector is stale where the items that the model reads changed."""
+    """Every user with a sequence of the task; the vector is stale where what the model reads changed.
+
+    That of a model that reads times is stale wherever it was made for another night.
+    """
+    as_of = sequences_as_of(job)
     of_task = job.read(USER_SEQUENCES).where(F.col(c.TASK) == task)
     return VectorInputs(
         table=USER_EMBEDDINGS,
         checkpoint=checkpoint,
-        rows=of_task.select("*", sequence_hash(checkpoint.manifest.model.encoder.max_length)),
+        rows=of_task.select("*", sequence_hash(checkpoint.manifest.model.encoder, as_of)),
         stored=_stored(job, USER_EMBEDDINGS, checkpoint),
         fingerprint=c.SEQUENCE_HASH,
         spread=F.col(c.BUCKET),  # a partition column: a part reads its own files only

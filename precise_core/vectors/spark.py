@@ -6,6 +6,7 @@ A frame is encoded where it is read: give it as many partitions as there are cor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +21,12 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import VersionMixError
 from precise_core.models.catalog import ItemCatalog
+from precise_core.models.config import EncoderConfig
 from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.encoding import (
     ITEMS_AT_ONCE,
+    HistoryTimes,
     encode_users,
     fuse_catalog,
     fuse_items,
@@ -68,25 +71,35 @@ def embed_users(
     spark: SparkSession, sequences: DataFrame, checkpoint: Path, catalog_file: Path, max_length: int, as_of: datetime
 ) -> DataFrame:
     """`user_sequences` of one task, built as of ``as_of``, to `user_embeddings` under one checkpoint."""
-    version = Checkpoint.open(checkpoint).model_version
-    read = sequences.select(
-        c.USER_ID, c.TASK, newest_items(max_length).alias(c.ITEM_INDICES), sequence_hash(max_length)
-    )
-    encode = _user_encoder(ship(spark, checkpoint), ship(spark, catalog_file), max_length)
-    encoded = read.mapInArrow(encode, USER_EMBEDDINGS.ddl(*_OF_USER))
-    stamps = {c.MODEL_VERSION: F.lit(version), c.AS_OF: instant(as_of)}
+    opened = Checkpoint.open(checkpoint)
+    encoder = opened.manifest.model.encoder
+    columns: list[Column | str] = [c.USER_ID, c.TASK, newest(c.ITEM_INDICES, max_length), sequence_hash(encoder, as_of)]
+    if encoder.uses_times:
+        seconds = F.transform(newest(c.EVENT_TS, max_length), F.unix_seconds)
+        columns.append(seconds.alias(c.EVENT_TS))
+    asked_at = math.floor(as_of.timestamp()) if encoder.uses_times else None
+    encode = _user_encoder(ship(spark, checkpoint), ship(spark, catalog_file), max_length, asked_at)
+    encoded = sequences.select(*columns).mapInArrow(encode, USER_EMBEDDINGS.ddl(*_OF_USER))
+    stamps = {c.MODEL_VERSION: F.lit(opened.model_version), c.AS_OF: instant(as_of)}
     return encoded.withColumns(stamps).select(*USER_EMBEDDINGS.column_names)
 
 
-def newest_items(max_length: int) -> Column:
-    """The newest ``max_length`` of `item_indices`: all that a model of that length reads."""
-    beyond = F.size(c.ITEM_INDICES) - F.lit(max_length)
-    return F.slice(F.col(c.ITEM_INDICES), F.greatest(beyond, F.lit(0)) + F.lit(1), F.lit(max_length))
+def newest(column: str, max_length: int) -> Column:
+    """The newest ``max_length`` entries of a list of `user_sequences`: all that a model of that length reads."""
+    beyond = F.size(column) - F.lit(max_length)
+    return F.slice(F.col(column), F.greatest(beyond, F.lit(0)) + F.lit(1), F.lit(max_length)).alias(column)
 
 
-def sequence_hash(max_length: int) -> Column:
-    """A hash of what a user's vector is made from: another hash, another vector."""
-    return F.xxhash64(newest_items(max_length)).alias(c.SEQUENCE_HASH)
+def sequence_hash(encoder: EncoderConfig, as_of: datetime) -> Column:
+    """A hash of what a user's vector is made from: another hash, another vector.
+
+    That of a model that reads times depends on the instant ``as_of`` at which the user is asked: it is another one
+    every night.
+    """
+    made_from = [newest(c.ITEM_INDICES, encoder.max_length)]
+    if encoder.uses_times:
+        made_from += [newest(c.EVENT_TS, encoder.max_length), instant(as_of)]
+    return F.xxhash64(*made_from).alias(c.SEQUENCE_HASH)
 
 
 def _item_encoder(checkpoint_name: str, catalog_name: str | None) -> Callable[[_Batches], _Batches]:
@@ -141,13 +154,22 @@ def shipped_catalog(name: str) -> ItemCatalog:
     return load_catalog(next(shipped(name).iterdir()))
 
 
-def _user_encoder(checkpoint_name: str, catalog_name: str, max_length: int) -> Callable[[_Batches], _Batches]:
+def _user_encoder(
+    checkpoint_name: str, catalog_name: str, max_length: int, asked_at: int | None
+) -> Callable[[_Batches], _Batches]:
+    """``asked_at``: epoch seconds at which a model that reads times asks; None for others."""
+
     def apply(batches: _Batches) -> _Batches:
         model, catalog = worker_model(checkpoint_name), shipped_catalog(catalog_name)
         for batch in batches:
             if not batch.num_rows:
                 continue
-            vectors_BD = encode_users(model, catalog, ragged_rows(batch.column(c.ITEM_INDICES)), max_length)
+            times = None
+            if asked_at is not None:
+                asked_B = np.full(batch.num_rows, asked_at, np.int64)
+                times = HistoryTimes(ragged_rows(batch.column(c.EVENT_TS)), asked_B)
+            histories = ragged_rows(batch.column(c.ITEM_INDICES))
+            vectors_BD = encode_users(model, catalog, histories, max_length, times=times)
             ids, tasks, hashes = (batch.column(name) for name in (c.USER_ID, c.TASK, c.SEQUENCE_HASH))
             yield pa.RecordBatch.from_arrays([ids, tasks, float_lists(vectors_BD), hashes], names=_OF_USER)
 

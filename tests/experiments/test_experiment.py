@@ -210,6 +210,7 @@ def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_system_alon
         "PRECISE": {"stage": "targeted"},
         "PRECISE-TT": {"stage": "targeted", "changes": {"targeted": {"warm_start": False}}},
         "PRECISE-UT": {},
+        "HSTU": {"changes": {"model": {**BY_ID["model"], "encoder": {"kind": "hstu", "ffn_width": None}}}},
     }
     three = {"tasks": ["rare"], "reference": "PRECISE", "systems": systems}
     split = {**TINY["windows"], "split": "leave_one_out", "max_targets": 1}
@@ -223,6 +224,8 @@ def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_system_alon
     assert found["to_come"] == []
     asked = {row["system"] for row in found["tasks"]["rare"]["figures"]}
     assert {"PRECISE-UT", "most_popular"} <= asked and not TARGETED & asked
+    assert {"HSTU", "HSTU, asked at the target's time"} <= asked  # what reads times is asked both ways
+    assert [row["task"] for row in found["trained"]["HSTU"]] == ["all"]
     assert found["tasks"]["rare"]["differences"] == []  # to a system that was not asked
     assert [(note["system"], note["task"]) for note in found["not_asked"]] == [
         ("PRECISE", "rare"),

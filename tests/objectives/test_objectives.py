@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from precise_core.models.times import Times
 from precise_core.objectives.config import NegativesConfig
 from precise_core.objectives.losses import bpr_item, bpr_user, candidate_softmax
 from precise_core.objectives.negatives import Candidates, CandidateSampler, Hits
@@ -233,7 +234,8 @@ def test_users_who_have_the_item_are_not_negatives() -> None:
     windows_BL = torch.tensor([[2, 3, 4], [5, 4, 6]])
     rows, cuts = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2])
     right = RightItems(windows_BL, rows, cuts, torch.ones_like(cuts))
-    examples = CutExamples(rows, torch.empty(0), torch.empty(0), torch.tensor([3, 4, 6]), right)
+    times = Times(torch.empty(0), torch.empty(0))
+    examples = CutExamples(rows, torch.empty(0), torch.empty(0), times, torch.tensor([3, 4, 6]), right)
     assert users_without_item(examples).tolist() == [
         [False, False, True],  # item 3: only the second window lacks it
         [False, False, False],  # item 4 is in both

@@ -100,6 +100,21 @@ def test_without_ties_every_position_predicts_the_next_item() -> None:
     assert drawn.target_mask_PM.tolist() == [[True, False]] * 3
 
 
+def test_a_position_is_asked_at_the_next_event_and_the_newest_one_at_what_it_predicts() -> None:
+    items, times = torch.tensor([[0, 2, 3, 4, 5], [6, 7, 8, 9, 2]]), torch.tensor([[0, 1, 4, 4, 9], [1, 3, 3, 7, 7]])
+    drawn = future_targets(items, times, items > 0, 1, generator())
+    assert drawn.times.events_BL.tolist() == [[1, 4, 4], [1, 3, 3]]
+    assert drawn.times.asked_BL.tolist() == [[4, 4, 9], [3, 3, 7]]
+    cuts = draw_cuts(items, times, items > 0, 9, generator())
+    for row, valid, events, asked in zip(
+        cuts.rows_E.tolist(), cuts.valid_mask_EL, cuts.times.events_BL, cuts.times.asked_BL, strict=True
+    ):
+        real = times[row][items[row] > 0].tolist()
+        seen = int(valid.sum())
+        assert events[valid].tolist() == real[:seen] and asked[valid].tolist() == real[1 : seen + 1]
+    assert len(cuts.rows_E) == 4
+
+
 def test_every_item_of_a_basket_is_drawn_equally_often() -> None:
     items, times = torch.tensor([[2, 3, 4, 5]]).repeat(4000, 1), torch.tensor([[10, 20, 20, 20]]).repeat(4000, 1)
     drawn = future_targets(items, times, items > 0, 2, generator())

@@ -32,7 +32,7 @@ def arrays(spark: SparkSession, events: list[oracles.Event], days: int = 28) -> 
 
 
 def history(events: EventArrays, mask_E: np.ndarray) -> list[tuple[str, list[int]]]:
-    rows, sequences = events.sequences(mask_E)
+    rows, sequences, _ = events.sequences(mask_E)
     return [(events.user_ids[row], items.tolist()) for row, items in zip(rows, sequences, strict=True)]
 
 

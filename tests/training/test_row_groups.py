@@ -12,6 +12,7 @@ from precise_core.models.encoders import ENCODERS
 from precise_core.models.precise import Precise
 from precise_core.training import row_groups
 from precise_core.training.row_groups import groups_of_like_length, states_by_groups
+from tests.torch_world import encoder_sizes, times_of
 
 WIDTH = 8
 
@@ -22,7 +23,7 @@ def left_padded(lengths: list[int], L: int) -> torch.Tensor:
 
 def model(kind: str) -> Precise:
     torch.manual_seed(3)
-    encoder = {"kind": kind, "layers": 2, "heads": 2, "ffn_width": 8, "max_length": 50}
+    encoder = encoder_sizes(kind, max_length=50)
     config = ModelConfig.model_validate({"fusion": {"mode": "id", "id_width": WIDTH}, "encoder": encoder})
     known = torch.zeros(0, dtype=torch.long)
     return Precise(config, 10, known, "universal", 1).eval()
@@ -58,6 +59,7 @@ def test_states_by_groups_are_those_of_the_whole_batch(kind: str, share: float) 
     assert len(groups) > 1
     with torch.no_grad():
         parts = [group.of(e_BLD) for group in groups]
-        found_PD = states_by_groups(trained, groups, parts, valid_BL, None, rows_P, positions_P)
-        expected_PD = trained.position_states(e_BLD, valid_BL)[rows_P, positions_P]
+        times = times_of(e_BLD)
+        found_PD = states_by_groups(trained, groups, parts, valid_BL, None, times, rows_P, positions_P)
+        expected_PD = trained.position_states(e_BLD, valid_BL, times=times)[rows_P, positions_P]
     torch.testing.assert_close(found_PD, expected_PD)

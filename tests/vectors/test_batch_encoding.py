@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pyspark.resource import ResourceInformation
 from pyspark.sql import SparkSession
 
-from precise_core.errors import CheckpointError
+from precise_core.errors import CheckpointError, ModelError
+from precise_core.models.precise import Precise
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors import batch_udf
-from precise_core.vectors.encoding import encode_catalog, encode_users, load_encoder
+from precise_core.vectors.encoding import HistoryTimes, encode_catalog, encode_users, load_encoder
 from precise_core.vectors.spark import embed_items, embed_users, gpu_of
 from schemas import ITEM_TOKENS, USER_SEQUENCES
 from schemas import columns as c
 from tests import vector_world as world
-from tests.torch_world import LENGTH, world_catalog
+from tests.torch_world import LENGTH, encoder_sizes, tiny_model, world_catalog
 from tests.training.test_checkpoints import make_model, write
 
 AS_OF = datetime(2024, 2, 20, tzinfo=UTC)
@@ -57,6 +59,29 @@ def test_spark_and_predict_batch_udf_give_the_vectors_of_one_process(
     for found in (by_arrow, by_udf):
         vectors = {row[c.USER_ID]: row[c.EMBEDDING] for row in found}
         np.testing.assert_allclose([vectors[f"u{user}"] for user in range(world.USERS)], expected_users, atol=1e-6)
+
+
+def test_a_model_that_reads_times_asks_at_the_instant_of_the_night(spark: SparkSession, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config, catalog = tiny_model("id", encoder=encoder_sizes("hstu", layers=1)), world_catalog()
+    model = Precise(config, catalog.num_rows, catalog.known_token_ids, "universal", 3).eval()
+    checkpoint = write(tmp_path / "checkpoints", model)
+    catalog_file = catalog.save(tmp_path / "catalog.safetensors")
+    rows = [world.sequence(user, world.items_of(user)) for user in range(world.USERS)]
+    users = spark.createDataFrame(rows, USER_SEQUENCES.spark_schema())
+    histories = [np.array(row[c.ITEM_INDICES]) for row in rows]
+    seconds = [np.array([int(when.timestamp()) for when in row[c.EVENT_TS]]) for row in rows]
+    hashes = []
+    for as_of in (AS_OF, AS_OF + timedelta(days=30)):
+        asked_B = np.full(world.USERS, int(as_of.timestamp()))
+        expected = encode_users(model, catalog, histories, LENGTH, times=HistoryTimes(seconds, asked_B))
+        found = embed_users(spark, users, checkpoint.folder, catalog_file, LENGTH, as_of).collect()
+        vectors = {row[c.USER_ID]: row[c.EMBEDDING] for row in found}
+        np.testing.assert_allclose([vectors[f"u{user}"] for user in range(world.USERS)], expected, atol=1e-6)
+        hashes.append({row[c.SEQUENCE_HASH] for row in found})
+    assert not hashes[0] & hashes[1]  # every vector of an earlier night is stale
+    with pytest.raises(ModelError, match="encoder hstu reads when events happened"):
+        batch_udf.user_vectors(spark, checkpoint.folder, catalog_file, LENGTH)
 
 
 def test_a_model_is_told_by_its_content_and_not_by_its_place(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def lonely_users(model: Precise, catalog: ItemCatalog, items: np.ndarray = ITEMS
         ("universal", encoder("sasrec")),
         ("universal", encoder("dssm")),
         ("universal", encoder("bert4rec") | {"prediction": "masked_item"}),
+        ("universal", encoder("hstu", ffn_width=None, time_bias=False)),
         ("universal", {"fusion": {"id_width": 8, "token_width": 8, "num_experts": 3, "token_init": "contextual"}}),
         ("targeted", {}),
         ("targeted", {"residual_head": False}),

@@ -14,6 +14,7 @@ from torch import nn
 from precise_core.errors import ModelError
 from precise_core.models.config import EncoderConfig
 from precise_core.models.dropout import Dropout
+from precise_core.models.times import Times
 
 
 class SequenceEncoder(nn.Module):
@@ -21,7 +22,8 @@ class SequenceEncoder(nn.Module):
 
     Positions are learned and counted from the most recent item backwards, so left padding never changes a result. A
     subclass fills ``blocks`` with modules called as ``block(h_BQD, h_BLD, mask_B1QL)``: new states of Q positions that
-    look at L positions where the mask is True.
+    look at L positions where the mask is True. One whose blocks need to know more of a query and what it looks at (how
+    far apart they are) overrides ``pairs``; one with another input, ``inputs``.
 
     Args:
         width: D, the width of an item vector.
@@ -35,12 +37,16 @@ class SequenceEncoder(nn.Module):
         self.positions = nn.Embedding(config.max_length, width)
         nn.init.normal_(self.positions.weight, std=0.02)
         self.input_norm: nn.Module = nn.Identity()
-        self.dropout = Dropout(config.dropout)
+        self.dropout: nn.Module = Dropout(config.dropout)
         self.blocks = nn.ModuleList()
         self.norm: nn.Module = nn.LayerNorm(width)
 
     def forward(
-        self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor, at_BQ: torch.Tensor | None = None
+        self,
+        e_BLD: torch.Tensor,
+        valid_mask_BL: torch.Tensor,
+        at_BQ: torch.Tensor | None = None,
+        times: Times | None = None,
     ) -> torch.Tensor:
         """States of the last layer, zero at padding.
 
@@ -49,26 +55,41 @@ class SequenceEncoder(nn.Module):
             valid_mask_BL: True = real position.
             at_BQ: Positions whose states are needed; None = all. The last block, half of the cost of two, is computed
                 there only.
+            times: Of every position; most encoders do not look at it.
 
         Raises:
-            ModelError: The sequence is longer than the configured ``max_length``.
+            ModelError: The sequence is longer than the configured ``max_length``, or the encoder reads times and there
+                are none.
         """
         L = e_BLD.shape[1]
         if self.max_length < L:
             raise ModelError(f"sequence of {L} items; the model was built for at most {self.max_length}")
-        age_L = torch.arange(L - 1, -1, -1, device=e_BLD.device)
         valid_BL1 = valid_mask_BL[:, :, None]
-        inputs_BLD = self.input_norm(e_BLD * self.input_scale + self.positions(age_L))
-        h_BLD = self.dropout(inputs_BLD) * valid_BL1
-        mask_B1LL = self._attention_mask(valid_mask_BL)
+        h_BLD = self.dropout(self.inputs(e_BLD, valid_mask_BL)) * valid_BL1
+        pairs = self.pairs(valid_mask_BL, times)
         *lower, last = self.blocks
         for block in lower:
-            h_BLD = block(h_BLD, h_BLD, mask_B1LL)
+            h_BLD = block(h_BLD, h_BLD, *pairs)
         if at_BQ is None:
-            return self.norm(last(h_BLD, h_BLD, mask_B1LL)) * valid_BL1
+            return self.norm(last(h_BLD, h_BLD, *pairs)) * valid_BL1
         rows_B1 = torch.arange(len(at_BQ), device=at_BQ.device)[:, None]
-        h_BQD = last(h_BLD[rows_B1, at_BQ], h_BLD, mask_B1LL[:, 0][rows_B1, at_BQ][:, None])
+        of_queries = (pair_B1LL[:, 0].expand(len(at_BQ), -1, -1)[rows_B1, at_BQ][:, None] for pair_B1LL in pairs)
+        h_BQD = last(h_BLD[rows_B1, at_BQ], h_BLD, *of_queries)
         return self.norm(h_BQD) * valid_BL1[rows_B1, at_BQ]
+
+    def inputs(self, e_BLD: torch.Tensor, valid_mask_BL: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """What the first block reads, before dropout; anything at padding."""
+        L = e_BLD.shape[1]
+        age_L = torch.arange(L - 1, -1, -1, device=e_BLD.device)
+        return self.input_norm(e_BLD * self.input_scale + self.positions(age_L))
+
+    def pairs(self, valid_mask_BL: torch.Tensor, times: Times | None) -> tuple[torch.Tensor, ...]:  # noqa: ARG002
+        """What blocks know of every position (row) and each that it may look at; the mask comes first.
+
+        B x 1 x L x L, or 1 x 1 x L x L where all rows are alike. The blocks get it as their further arguments, the last
+        one of the queries alone: B x 1 x Q x L.
+        """
+        return (self._attention_mask(valid_mask_BL),)
 
     def _attention_mask(self, valid_mask_BL: torch.Tensor) -> torch.Tensor:
         """True = may look. A padded position looks at itself only: a row without any True would be NaN."""
@@ -116,4 +137,5 @@ class Block(nn.Module):
 
 def feed_forward(config: EncoderConfig, width: int, activation: nn.Module) -> nn.Sequential:
     """D to ``ffn_width`` and back, at every position."""
+    assert config.ffn_width is not None  # the configuration sees to it
     return nn.Sequential(nn.Linear(width, config.ffn_width), activation, nn.Linear(config.ffn_width, width))

@@ -38,6 +38,7 @@ class UserTower(nn.Module):
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
         super().__init__()
+        assert config.ffn_width is not None  # the configuration sees to it
         self.score = nn.Linear(width, 1)
         widths = [width, *[config.ffn_width] * config.layers]
         hidden: list[nn.Module] = []
