@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pyspark.sql import SparkSession
 
-from precise_core.config.gates import DriftConfig, ListsConfig
+from precise_core.config.gates import DriftConfig, ListLimitsConfig
 from schemas import PUBLISHED_MODELS, RECOMMENDATIONS
 from validation.checks import Check, Level, between
 from validation.engine import Outcome, evaluate
@@ -31,7 +31,7 @@ def gate_drift(
 
 
 def gate_lists(
-    spark: SparkSession, facts: Mapping[str, float], *, run_id: str, task: str, limits: ListsConfig, level: Level
+    spark: SparkSession, facts: Mapping[str, float], *, run_id: str, task: str, limits: ListLimitsConfig, level: Level
 ) -> GateResult:
     """Compare figures of the lists of a task (``precise_core.recommendations.list_changes``) with their limits.
 
@@ -51,7 +51,7 @@ def _judged(spark: SparkSession, facts: Mapping[str, float], checks: Sequence[Ch
     return [replace(found, observed=f"{facts[found.check.column]:.3g}") for found in evaluate(frame, checks)]
 
 
-def _list_check(name: str, task: str, limits: ListsConfig, level: Level) -> Check:
+def _list_check(name: str, task: str, limits: ListLimitsConfig, level: Level) -> Check:
     if name == "lost_share":
         setting, high = "largest_lost_share", limits.largest_lost_share
         says = f"at most {high:.3g} of the users lose their lists"

@@ -31,7 +31,7 @@ class DriftConfig(Config):
     )
 
 
-class ListsConfig(Config):
+class ListLimitsConfig(Config):
     """How far tonight's lists may be from the published ones; `recommend` refuses those that are further."""
 
     sample: int = Field(
@@ -89,7 +89,7 @@ class GatesConfig(Config):
         "users aside): a wrong setting rejects nearly all, a bad delivery seldom so many; 1 = never.",
     )
     drift: DriftConfig = Field(DriftConfig(), description="Limits of what is published.")
-    lists: ListsConfig = Field(ListsConfig(), description="Limits of the lists of recommendations.")
+    lists: ListLimitsConfig = Field(ListLimitsConfig(), description="Limits of the lists of recommendations.")
 
     @field_validator("levels")
     @classmethod

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.features import FeatureFacts, UserTallies, candidate_features
 from precise_core.recommendations.history import UserEvents, item_tally, pair_keys, positions_in
@@ -127,8 +128,8 @@ class CandidateMaker:
         similar, facts = self.known.similarities, self.known.facts
         scores = source_scores(block.events, users.items, similar, block.user_ids, self._config)
         for task, bit in self._bits.items():
-            history = users.items if task == "all" else item_tally(block.of_task(bit))
-            own = None if task == "all" else history
+            history = users.items if task == ALL_TASK else item_tally(block.of_task(bit))
+            own = None if task == ALL_TASK else history
             found = (recalled or {}).get(task)
             candidates = gather_candidates(scores, facts[task], block.events.users, self._config, own, found)
             features_CG = candidate_features(candidates, users, history, self.known, self._facts[task])

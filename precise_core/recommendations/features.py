@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from precise_core.config.tasks import ALL_TASK
 from precise_core.recommendations.history import Tally, UserEvents, filled, item_tally, tally
 from precise_core.recommendations.item_facts import ItemFacts, share_within
 from precise_core.recommendations.point_in_time import PointInTime
@@ -115,7 +116,7 @@ class FeatureFacts:
     """
 
     def __init__(self, known: PointInTime, task: str) -> None:
-        self._all = _of_items("all", known.facts["all"], known)
+        self._all = _of_items("all", known.facts[ALL_TASK], known)
         self._task = _of_items("task", known.facts[task], known)
 
     def at(self, items_C: np.ndarray) -> dict[str, np.ndarray]:

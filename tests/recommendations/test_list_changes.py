@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from precise_core.config.gates import ListsConfig
+from precise_core.config.gates import ListLimitsConfig
 from precise_core.errors import ValidationError
 from precise_core.recommendations.list_changes import list_changes, served_share
 from schemas import columns as c
@@ -92,7 +92,7 @@ def test_a_refusal_names_figure_value_limit_and_setting(interpreting_spark: Spar
     facts = {"lost_share": 0.5, "length_ratio": 0.06, "served_share": 0.7, "overlap": 0.0}
 
     def outcome(level: Level) -> GateResult:
-        limits = ListsConfig()
+        limits = ListLimitsConfig()
         return gate_lists(interpreting_spark, facts, run_id="r", task="buy", limits=limits, level=level)
 
     with pytest.raises(ValidationError, match="table recommendations: 3 of 4 .* nothing was written") as refused:
