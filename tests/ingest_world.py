@@ -39,7 +39,6 @@ class Shop:
             "event_id": "id",
         }
         self.spec |= events
-        self.sizes = "defaults"
         self.source: dict[str, Any] = {
             "kind": "files",
             "events": self.spec,
@@ -59,7 +58,7 @@ class Shop:
 
     def run(self, job: str, *flags: str) -> int:
         config = {"name": "shop", "warehouse": str(self.warehouse), "as_of": "2024-03-05", "source": self.source}
-        config |= {"sizes": self.sizes, "text": {"max_tokens": 8}}
+        config |= {"sizes": "defaults", "text": {"max_tokens": 8}}
         config["spark"] = {"shuffle_partitions": 2}
         file = self.folder / "shop.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from precise_core.config import load_config
+from precise_core.config import validated
 from precise_core.errors import ConfigError
 from precise_core.intake.chosen_sizes import (
     ChosenSizes,
@@ -27,9 +27,12 @@ from precise_core.intake.chosen_sizes import (
     write_sizes,
 )
 from precise_core.intake.log_profile import profile_of
+from precise_core.intake.night import settle_sizes
 from precise_core.intake.sizes import LogProfile, choose_sizes
+from precise_core.run.job import Job
 from precise_core.settings import Settings
-from tests.ingest_world import Shop, told
+from schemas import EVENTS
+from tests.ingest_world import Shop
 
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 NOW = datetime(2024, 3, 2, 4, 5, 6, tzinfo=UTC)
@@ -58,11 +61,9 @@ def values(log: LogProfile) -> dict[str, Any]:
     return {key: value for group in choose_sizes(log).values() for key, value in group.values.items()}
 
 
-def written(folder: Path, **sections: Any) -> Settings:
-    config = {"name": "x", "warehouse": str(folder / "w"), "as_of": "2024-03-01", "source": {"kind": "synthetic"}}
-    file = folder / "x.yaml"
-    file.write_text(yaml.safe_dump(config | sections), encoding="utf-8")
-    return load_config(file, Settings)
+def written(warehouse: Path, **sections: Any) -> Settings:
+    config = {"name": "x", "warehouse": str(warehouse), "as_of": "2024-03-01", "source": {"kind": "synthetic"}}
+    return validated(Settings, config | sections)
 
 
 def chosen(log: LogProfile) -> ChosenSizes:
@@ -107,7 +108,7 @@ def test_a_log_of_rare_visitors_is_validated_on_a_longer_period() -> None:
     assert values(ended)["windows.validation_days"] == 900
 
 
-extremes = {
+EXTREMES = {
     "one event": profile(1, 1, days=0.0),
     "a billion events": profile(10**9, 10**7, items=10**6, days=3000.0),
     "every user has one event": profile(10_000, 10_000, q90_events=1, q99_events=1),
@@ -116,7 +117,7 @@ extremes = {
 }
 
 
-@pytest.mark.parametrize("log", extremes.values(), ids=extremes)
+@pytest.mark.parametrize("log", EXTREMES.values(), ids=EXTREMES)
 def test_extreme_logs_get_sizes(log: LogProfile, tmp_path: Path) -> None:
     sizes = chosen(log)
     found = with_sizes(written(tmp_path), sizes)
@@ -126,14 +127,14 @@ def test_extreme_logs_get_sizes(log: LogProfile, tmp_path: Path) -> None:
 
 
 LOGS = st.builds(
-    lambda events, users, days, q99, after: profile(
-        max(events, users), users, days, q99_events=q99, last_after=after and AS_OF + timedelta(days=after)
+    lambda events, users, days, q99, last_after: profile(
+        max(events, users), users, days, q99_events=q99, last_after=last_after
     ),
     st.integers(1, 10**10),
     st.integers(1, 10**8),
     st.floats(0, 10_000),
     st.integers(1, 10**6),
-    st.none() | st.floats(0, 4_000),
+    st.none() | st.floats(0, 4_000).map(lambda days: AS_OF + timedelta(days=days)),
 )
 # What a person may have written, each valid beside the defaults.
 SECTIONS = st.fixed_dictionaries(
@@ -157,7 +158,7 @@ SECTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(LOGS, SECTIONS)
 def test_any_log_goes_with_whatever_is_written(tmp_path_factory, log: LogProfile, sections: dict[str, Any]) -> None:  # type: ignore[no-untyped-def]
     plain = written(tmp_path_factory.getbasetemp(), **sections)
@@ -211,8 +212,7 @@ def test_later_nights_say_what_is_kept_and_when_the_log_has_outgrown_it(tmp_path
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', '{"format": 1, "groups": 3}'])
 def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, text: str) -> None:
     plain = written(tmp_path)
-    (tmp_path / "w").mkdir()
-    (tmp_path / "w" / "sizes.json").write_text(text, encoding="utf-8")
+    (tmp_path / "sizes.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"sizes\.json: cannot be used .*; delete it, and ingest chooses sizes again"):
         sized(plain)
 
@@ -236,31 +236,49 @@ def test_a_log_is_counted_before_as_of(interpreting_spark: SparkSession) -> None
     assert profile_of(events, at(-20)) is None
 
 
-def test_a_warehouse_keeps_its_sizes_until_their_file_is_deleted(spark: SparkSession, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
-    assert spark is not None
+class TalkingJob(Job):
+    """`ingest` that has just written `events`, and remembers what it says."""
+
+    def __init__(self, warehouse: Path, as_of: str, **sections: Any) -> None:
+        super().__init__("ingest", sized(written(warehouse, as_of=as_of, **sections)), Namespace())
+        self.output_versions = {"events": self.warehouse.version(EVENTS)}
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+    def settle(self) -> str:
+        settle_sizes(self, NOW)
+        return "\n".join(self.said)
+
+
+def test_a_warehouse_keeps_its_sizes_until_their_file_is_deleted(
+    interpreting_spark: SparkSession, tmp_path: Path
+) -> None:
+    assert interpreting_spark is not None
     shop = Shop(tmp_path)
-    shop.sizes = "by_log"
+    shop.day("1", *((f"{n}", f"u{n % 5}", "a", f"2024-03-{n + 1:02}", "buy") for n in range(20)))
+    assert shop.run("ingest") == 0
     file = shop.warehouse / "sizes.json"
-    shop.day("1", ("1", "u", "a", "2024-03-01", "buy"), ("2", "u", "b", "2024-03-02", "buy"))
-    assert shop.run("ingest") == 0
-    assert told(capsys, "sizes, lengths: sequences.max_length 16, windows.length 16")
-    first = json.loads(file.read_text(encoding="utf-8"))
-    assert first["profile"]["events"] == 2
-    recorded = json.loads(shop.last_run()["configuration"])
-    assert recorded["windows"]["length"] == 16 and recorded["model"]["fusion"]["id_width"] == 16
+    assert not file.exists()  # by `sizes: defaults`
 
-    shop.day("2", *((f"n{n}", f"u{n}", "c", f"2024-03-04 {n:02}:00:00", "buy") for n in range(9)))
-    assert shop.run("ingest") == 0
-    assert told(capsys, "by 2 events: sequences.max_length 16") and json.loads(file.read_text()) == first
-    assert json.loads(shop.last_run()["configuration"]) == recorded  # every night, and every job, has the same
+    early = TalkingJob(shop.warehouse, "2024-02-01")
+    assert "no event before as_of" in early.settle() and not file.exists()
+
+    first = TalkingJob(shop.warehouse, "2024-03-06", universal={"epochs": 4})
+    said = first.settle()
+    assert "sizes, lengths: sequences.max_length 16, windows.length 16" in said and "universal.epochs" not in said
+    assert first.settings.windows.length == 16 and first.settings.universal.epochs == 4  # what the run records
+    content = file.read_text(encoding="utf-8")
+    assert json.loads(content)["profile"]["events"] == 5
+
+    later = TalkingJob(shop.warehouse, "2024-03-20", universal={"epochs": 4})
+    assert "sizes as chosen on 2024-03-02 by 5 events: sequences.max_length 16" in later.settle()
+    assert file.read_text(encoding="utf-8") == content and later.settings.model == first.settings.model
 
     file.unlink()
-    assert shop.run("ingest") == 0
-    assert json.loads(file.read_text(encoding="utf-8"))["profile"]["events"] == 11
+    assert "sizes, periods: evaluation.test_days 3" in TalkingJob(shop.warehouse, "2024-03-20").settle()
+    assert json.loads(file.read_text(encoding="utf-8"))["profile"]["events"] == 19
 
-    shop.sizes = "defaults"
-    file.unlink()
-    capsys.readouterr()
-    assert shop.run("ingest") == 0
-    assert not file.exists() and not told(capsys, "sizes")
-    assert json.loads(shop.last_run()["configuration"])["windows"]["length"] == 100
+    off = TalkingJob(shop.warehouse, "2024-03-20", sizes="defaults")
+    assert not off.settle() and off.settings.windows.length == 100
