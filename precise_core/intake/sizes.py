@@ -1,6 +1,7 @@
 """Which sizes fit a log: lengths, widths, epochs and periods for what a configuration leaves out; numbers in and out.
 
-The tiers are what trained well on two cores (docs/decisions/0033-sizes-by-the-log.md).
+The tiers follow the configurations in conf/ that train in minutes on two cores; that they beat the defaults is not
+shown yet (docs/decisions/0033-sizes-by-the-log.md).
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ class ListRankerConfig(Config):
     models: int = Field(1, ge=1, description="Models of different seeds whose scores are averaged.")
     validation_share: float = Field(0.2, gt=0, lt=0.9, description="Users held out: they choose and they gate.")
     validation_users: int = Field(1000, ge=1, description="At most about so many are held out: all they had is kept.")
+    judge_lists: int = Field(500, ge=1, description="Held-out lists that choose the epoch, at most.")
     least_lists: int = Field(
         50,
         ge=1,

@@ -171,7 +171,7 @@ def train_list_ranker(
     """Train on every list of which something was taken; of each model the epoch with the best NDCG@k is kept.
 
     Args:
-        held_out: Lists of other users, which choose the epoch.
+        held_out: Lists of other users; ``judge_lists`` of them choose the epoch.
         loss: `list` = softmax over a list, mean log-probability of what was taken; `binary` = log loss.
         progress: Called after every epoch with model, epoch, train_loss and validation_ndcg.
         with_precise, with_vectors: As ``ListInputs.fit``.
@@ -184,6 +184,7 @@ def train_list_ranker(
         raise NothingToLearnError(
             f"lists: something was taken of {len(train)} training and {len(held_out)} held-out lists; both are needed"
         )
+    held_out = _some(held_out, config.judge_lists)
     inputs = ListInputs.fit(train, with_precise=with_precise, with_vectors=with_vectors)
     tensors = _tensors(inputs, train)
     models = []
@@ -193,6 +194,13 @@ def train_list_ranker(
             model = build_model(inputs, config)
             models.append(_fit(model, inputs, train, tensors, held_out, config, loss, k, seed + number, progress))
     return ListRanker(inputs, models)
+
+
+def _some(lists: CandidateLists, most: int) -> CandidateLists:
+    """Evenly spaced ones: lists are ordered by task and user."""
+    chosen = np.zeros(len(lists), bool)
+    chosen[np.linspace(0, len(lists) - 1, min(most, len(lists))).astype(np.int64)] = True
+    return lists.where(chosen)
 
 
 def _fit(
