@@ -197,7 +197,8 @@ def bare(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     events = arrow_table(warehouse, "events")
     write_deltalake(str(warehouse / "tables" / "events"), events.slice(0, 40), mode="overwrite")
     sources = f"recommendations.sources={json.dumps({'history': 50, 'trending': 20})}"
-    run_all(warehouse, "--set", sources, "--set", "gates.lists.smallest_length_ratio=0")
+    limits = ("gates.lists.largest_lost_share=1", "gates.lists.smallest_length_ratio=0")
+    run_all(warehouse, *(part for one in (sources, *limits) for part in ("--set", one)))
     return warehouse
 
 
