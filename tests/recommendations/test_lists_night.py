@@ -202,12 +202,14 @@ def bare(night: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return warehouse
 
 
+@pytest.mark.faults  # lists of a log of their own
 def test_a_log_with_nothing_to_learn_from_gets_simple_lists(bare: Path) -> None:
     assert rankers_in_use(bare, LIST_RANKERS) == {}
     own = table(bare, "recommendations")
     assert set(own[own[c.USER_ID] != c.ANYBODY][c.MODEL_VERSION]) == {"own_and_similar_users"}
 
 
+@pytest.mark.faults  # lists of a log of their own
 def test_a_source_that_is_off_finds_nothing(bare: Path) -> None:
     assert len(table(bare, "item_neighbours")) == 0
     found = table(bare, "recommendations")
