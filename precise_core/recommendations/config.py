@@ -94,7 +94,7 @@ class RecommendationsConfig(Config):
     )
     ease_items: int = Field(5000, ge=1, description="Most frequent items that EASE knows; its cost grows cubically.")
     ease_penalty: float = Field(200.0, gt=0, description="Of EASE: larger trusts rare pairs less.")
-    similar_users: int = Field(300, ge=1, description="Most similar users whose items are candidates.")
+    similar_users: int = Field(100, ge=1, description="Most similar users whose items are candidates.")
     sample_users: int = Field(20_000, ge=1, description="Fixed sample of users that similarities come from.")
     past_model: Literal["published", "train"] = Field(
         "published",

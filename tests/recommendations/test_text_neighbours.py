@@ -45,7 +45,7 @@ def test_neighbours_are_the_new_items_of_the_largest_cosine(words: np.ndarray, f
     seeds = [item for item in range(8) if has_text[item] and first[item] < INSTANT]
     new = [item for item in range(8) if has_text[item] and first[item] != OLD]
     counted = sorted({*seeds, *new})
-    rarity = np.array([np.log(len(counted) / max((words[counted, word] > 0).sum(), 1)) for word in range(5)])
+    rarity = np.array([np.log(max(len(counted), 1) / max((words[counted, word] > 0).sum(), 1)) for word in range(5)])
     weights = np.where(words > 0, (1 + np.log(np.maximum(words.astype(float), 1))) * rarity, 0)
     for seed in range(8):
         cosines = {}
