@@ -34,7 +34,7 @@ class ListConfig(Config):
 class ListRankerConfig(Config):
     """The DCN that ranks candidates, trained on lists of the period before `as_of`."""
 
-    epochs: int = Field(6, ge=1, description="Passes over the training lists, at most.")
+    epochs: int = Field(10, ge=1, description="Passes over the training lists, at most.")
     batch_lists: int = Field(32, ge=1, description="Lists (a user and a task) per step.")
     negatives: int = Field(150, ge=1, description="Candidates not taken that are kept of a training list.")
     learning_rate: float = Field(2e-3, gt=0, description="Highest rate of AdamW.")
@@ -79,11 +79,15 @@ class RecommendationsConfig(Config):
         "at most a third of the log.",
     )
     sources: dict[str, int] = Field(
-        {"history": 250, "task_history": 100, "neighbours": 120, "baskets": 80, "ease": 100, "text": 60,
-         "users": 200, "trending": 80, "u2i": 100, "u2i2i": 100},
-        description="Candidates per user and source; 0 = the source is off.",
+        {"history": 250, "task_history": 100, "neighbours": 500, "baskets": 500, "ease": 500, "text": 100,
+         "users": 500, "trending": 100, "u2i": 200, "u2i2i": 200},
+        description="Items per user and source; 0 = the source is off.",
     )  # fmt: skip
-    candidates: int = Field(600, ge=1, description="Candidates of a user and task, at most, over all sources.")
+    candidates: int = Field(
+        600,
+        ge=1,
+        description="Candidates of a user and task, at most: what the user had, then what most sources agree on.",
+    )
     history_events: int = Field(5000, ge=1, description="Newest events of a user that are read.")
     seeds: int = Field(100, ge=1, description="Newest events of a user whose neighbours are looked up.")
     pair_events: int = Field(200, ge=1, description="Newest events of a user whose items count as had together.")

@@ -31,6 +31,10 @@ def _neighbours(of: _Features) -> np.ndarray:
     return of("score_neighbours") + _BEHIND**2 * of("task_popular_28d")
 
 
+def _ease(of: _Features) -> np.ndarray:
+    return of("score_ease") + _BEHIND**2 * of("task_popular_28d")
+
+
 def _recently_popular(of: _Features) -> np.ndarray:
     return of("task_popular_7d") + _BEHIND * of("task_popular_28d")
 
@@ -40,6 +44,7 @@ ORDERS: Mapping[str, Callable[[_Features], np.ndarray]] = {
     "personal_frequency": _personal_frequency,
     "own_and_similar_users": _own_and_similar_users,
     "neighbours": _neighbours,
+    "ease": _ease,
     "recently_popular": _recently_popular,
 }
 

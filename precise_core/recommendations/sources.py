@@ -20,6 +20,8 @@ from precise_core.recommendations.names import EASE, HISTORY, ITEM_TO_ITEM, TASK
 from precise_core.recommendations.neighbours import entries, entry_rows, largest
 from precise_core.recommendations.point_in_time import Similarities
 
+_FUSION = 60  # of the paper that proposed it
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -143,27 +145,38 @@ def _most(facts: ItemFacts, values_N: np.ndarray, k: int) -> np.ndarray:
 def gather_candidates(
     scores: Mapping[str, Scores],
     facts: ItemFacts,
+    own: Tally,
     users: int,
     config: RecommendationsConfig,
     task_history: Tally | None = None,
     recalled: Mapping[str, Ranked] | None = None,
 ) -> Candidates:
-    """What the sources find of one task, together; at most ``config.candidates`` a user, those of the best ranks.
+    """What the sources find of one task, together; at most ``config.candidates`` a user.
+
+    What users had comes from their histories; the other sources that know users spend their places on new items.
 
     Args:
         scores: Of ``source_scores``.
+        own: What users had, over all tasks.
         task_history: What users had in the task; None for `all`.
         recalled: What the model's index found, by source.
     """
-    lists = {name: _best(of.matrix_BN, facts.allowed_N, config.k_of(name)) for name, of in scores.items()}
+    histories, lists = {}, {}
+    had = own if config.k_of(HISTORY) else None
+    for name, of in scores.items():
+        if name == HISTORY:
+            histories[name] = _best(of.matrix_BN, facts.allowed_N, config.k_of(name))
+        else:
+            lists[name] = _best(of.matrix_BN, facts.allowed_N, config.k_of(name), without=had)
     if task_history is not None and config.k_of(TASK_HISTORY):
         of_task = profiles(task_history, users, len(facts.allowed_N))
-        lists[TASK_HISTORY] = _best(of_task, facts.allowed_N, config.k_of(TASK_HISTORY))
+        histories[TASK_HISTORY] = _best(of_task, facts.allowed_N, config.k_of(TASK_HISTORY))
     for name, rows in trending(facts, config.k_of(TRENDING)).items():
         everybody = np.repeat(np.arange(users), len(rows))
         lists[name] = Ranked(everybody, np.tile(rows, users), np.tile(np.arange(1, len(rows) + 1), users))
     lists |= recalled or {}
-    keys_C = _nearest(lists, config.candidates)
+    keys_C = _fused(histories, lists, config.candidates)
+    lists |= histories
     user_rows_C, item_rows_C = split_keys(keys_C)
     return Candidates(
         user_rows_C,
@@ -173,24 +186,31 @@ def gather_candidates(
     )
 
 
-def _best(scores_BN: sparse.csr_matrix, allowed_N: np.ndarray, k: int) -> Ranked:
-    """The ``k`` best allowed items of each user; equal scores by row."""
+def _best(scores_BN: sparse.csr_matrix, allowed_N: np.ndarray, k: int, without: Tally | None = None) -> Ranked:
+    """The ``k`` best allowed items of each user, but those that the user had; equal scores by row."""
     is_candidate = allowed_N[scores_BN.indices] & (scores_BN.data > 0)
+    if without is not None:
+        rows, items = entry_rows(scores_BN)[is_candidate], scores_BN.indices[is_candidate]
+        is_candidate[is_candidate] = without.positions(rows, items) == len(without.keys_P)
     top = largest(entries(scores_BN, is_candidate), k)
     user_rows = entry_rows(top)
     order = np.lexsort((top.indices, -top.data, user_rows))
     return Ranked(user_rows, top.indices[order].astype(np.int64), numbered(user_rows))
 
 
-def _nearest(lists: Mapping[str, Ranked], cap: int) -> np.ndarray:
-    """Keys of the pairs in any list, ascending; of a user with more than ``cap`` those with the best rank anywhere."""
-    keys = np.concatenate([ranked.keys for ranked in lists.values()])
-    ranks = np.concatenate([ranked.ranks for ranked in lists.values()])
+def _fused(histories: Mapping[str, Ranked], lists: Mapping[str, Ranked], cap: int) -> np.ndarray:
+    """Keys of the pairs in any list, ascending; of a user with more than ``cap`` those that most lists agree on.
+
+    Reciprocal rank fusion (Cormack et al. 2009): the largest sums of 1 / (60 + rank). Histories come first.
+    """
+    found = [*histories.values(), *lists.values()]
+    keys, ranks = (np.concatenate([getattr(of, name) for of in found]) for name in ("keys", "ranks"))
     keys_C, place = np.unique(keys, return_inverse=True)
-    best_C = np.full(len(keys_C), np.iinfo(np.int64).max)
-    np.minimum.at(best_C, place, ranks)
+    sums_C = np.bincount(place, 1 / (_FUSION + ranks), len(keys_C))
+    is_own_C = np.zeros(len(keys_C), bool)
+    is_own_C[place[: sum(len(of.ranks) for of in histories.values())]] = True
     users_C, _ = split_keys(keys_C)
-    order = np.lexsort((best_C, users_C))
+    order = np.lexsort((-sums_C, ~is_own_C, users_C))
     return keys_C[np.sort(order[numbered(users_C) <= cap])]
 
 
