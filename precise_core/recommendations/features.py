@@ -62,8 +62,10 @@ def candidate_features(
         best_B = np.full(users.events.users, 1e-12)
         np.maximum.at(best_B, rows_C, scores_C)
         found[f"score_{source}"], found[f"relative_{source}"] = scores_C, scores_C / best_B[rows_C]
-    nothing = np.zeros(len(candidates))  # a source that is off, or knows nobody
-    return np.stack([found.get(name, nothing) for name in FEATURE_NAMES], axis=1).astype(np.float32)
+    features_GC = np.zeros((len(FEATURE_NAMES), len(candidates)), np.float32)  # 0: a source is off, or knows nobody
+    for row, name in enumerate(FEATURE_NAMES):
+        features_GC[row] = found.get(name, 0)
+    return np.ascontiguousarray(features_GC.T)
 
 
 def _of_pair(name: str, of: Tally, users: np.ndarray, things: np.ndarray) -> dict[str, np.ndarray]:

@@ -179,6 +179,7 @@ def test_simple_orders_prefer_what_their_names_say() -> None:
             ("own_decayed", "task_item_decayed_125d"),
             ("personal_frequency", "task_item_events"),
             ("neighbours", "score_neighbours"),
+            ("ease", "score_ease"),
             ("recently_popular", "task_popular_7d"),
         ):
             best = mine[np.argsort(-order_scores(order, made.features_CG)[mine], kind="stable")[:k]]
