@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from pyspark.sql import SparkSession
 from precise_core.warehouse.config import SparkConfig
 from precise_core.warehouse.session import get_session
 from tests.night import run
+
+
+# For every JVM that a test starts: the best compiler and its collector cost more on tiny frames than they save.
+os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

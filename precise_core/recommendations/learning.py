@@ -79,7 +79,9 @@ def learn(
         for task in sorted(set(held_out.tasks))
     }
     used = {order for by_list in verdict.chosen.values() for order in by_list.values()}
-    kept = {name: ranker for name, ranker in rankers.items() if name in used} or rankers
+    # Where no learned order is in use, one is kept: tomorrow's rival.
+    used = used & rankers.keys() or {config.ranker.losses[0]}
+    kept = {name: ranker for name, ranker in rankers.items() if name in used}
     return write_ranker(out, kept, config.ranker, verdict.chosen, calibration, as_json(verdict) | figures, about)
 
 
