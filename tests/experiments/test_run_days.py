@@ -46,6 +46,7 @@ def read_days(warehouse: Path) -> pd.DataFrame:
     return tables.read_arrow(TRAINING_DAYS, tables.version(TRAINING_DAYS)).to_pandas().sort_values([c.AS_OF, c.TASK])
 
 
+@pytest.mark.faults  # minutes
 def test_two_days_run_by_themselves(two_days: Path, tmp_path: Path) -> None:
     days = read_days(two_days)
     assert list(days[c.TASK]) == ["all", "click_articles", "share"] * 2
@@ -61,6 +62,7 @@ def test_two_days_run_by_themselves(two_days: Path, tmp_path: Path) -> None:
     assert draw({0: days}, tmp_path / "figure.svg").read_text().count("warm-up after the first day") == 1
 
 
+@pytest.mark.faults  # minutes
 def test_recorded_days_are_left_out_and_another_policy_is_refused(two_days: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     before = read_days(two_days)
     assert run_days(two_days, "2024-01-06", "2024-01-07", "--policy", "0") == 0
@@ -70,6 +72,7 @@ def test_recorded_days_are_left_out_and_another_policy_is_refused(two_days: Path
     assert "take a warehouse per policy" in capsys.readouterr().out
 
 
+@pytest.mark.faults  # minutes
 def test_a_killed_run_goes_on_where_it_stopped(two_days: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     # The state a kill leaves between the last training and the figure of the second day.
     before, tables = read_days(two_days), Warehouse(str(two_days))

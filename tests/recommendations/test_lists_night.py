@@ -128,6 +128,7 @@ def test_popular_items_are_counted_as_pandas_counts_them(after: tuple[Path, str]
     assert all(counts[item] == score for item, score in zip(anybody[c.ITEM_ID], anybody[c.SCORE], strict=True))
 
 
+@pytest.mark.faults  # minutes
 def test_the_same_night_again_changes_nothing(after: tuple[Path, str]) -> None:
     warehouse, _ = after
     before, ranker = table(warehouse, "recommendations"), rankers_in_use(warehouse, LIST_RANKERS)

@@ -51,6 +51,7 @@ def test_a_usual_night_rewrites_the_buckets_it_touches_and_says_so_when_run_agai
     assert world.night().version == night.version + 1
 
 
+@pytest.mark.faults  # minutes
 def test_late_corrected_deleted_and_erased(world: World) -> None:
     world.put(event(100, "u1", -45.5), event(101, "u2", -99.5), event(102, "new", -300))
     assert not world.night().was_full  # late: into the middle, too old for a full sequence, of a new user
@@ -65,6 +66,7 @@ def test_late_corrected_deleted_and_erased(world: World) -> None:
     assert not night.was_full and ("u3", "all") not in world.stored()
 
 
+@pytest.mark.faults  # minutes
 def test_an_item_that_gets_its_index_late(world: World) -> None:
     world.put(event(100, "u1", -1, item="new"), event(101, "u2", -1, item="i1"))
     world.night()

@@ -307,6 +307,7 @@ def versions(warehouse: Path, *names: str) -> list[int]:
     return [DeltaTable(str(warehouse / "tables" / name)).version() for name in names]
 
 
+@pytest.mark.faults  # minutes
 def test_jobs_pass_hidden_states_from_the_language_model_to_the_evaluation(
     night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

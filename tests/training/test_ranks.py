@@ -189,6 +189,7 @@ def test_an_error_of_the_training_is_the_error_of_the_job(spark: SparkSession, m
         run_on_ranks(spark, 2, dying_rank.fail, 60)
 
 
+@pytest.mark.faults  # minutes
 def test_a_killed_rank_fails_the_stage_and_the_same_call_resumes(two: Checkpoint, folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SPARK_LOCAL_IP": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     for name in ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "SPARK_HOME"):

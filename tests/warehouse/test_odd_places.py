@@ -51,6 +51,7 @@ def start(root: Path, environment: dict[str, str], *command: str) -> subprocess.
     )  # fmt: skip
 
 
+@pytest.mark.faults  # minutes
 def test_a_job_under_cron_in_a_checkout_with_a_blank(tmp_path: Path) -> None:
     root, config = checkout(tmp_path / "my check out"), configuration(tmp_path)
     done = start(root, CRON, "./spark-submit.sh", "jobs/ingest.py", "--config", str(config))

@@ -51,7 +51,7 @@ def test_plain_spark_submit_gives_the_same_table(night: Path, tmp_path: Path) ->
     ("name", "table"),
     [
         ("build_sequences", USER_SEQUENCES),
-        ("embed_users", USER_EMBEDDINGS),
+        pytest.param("embed_users", USER_EMBEDDINGS, marks=pytest.mark.faults),
         pytest.param("recall", RECALL_CANDIDATES, marks=pytest.mark.faults),
     ],
 )
@@ -66,6 +66,7 @@ def test_a_job_on_two_executors_gives_the_same_table(night: Path, tmp_path: Path
         assert "unchanged" in done.stdout
 
 
+@pytest.mark.faults  # minutes
 def test_universal_training_on_two_ranks_of_a_cluster(night: Path, tmp_path: Path) -> None:
     warehouse = copy_of(night, tmp_path / "warehouse")
     more = ("--set", "universal.ranks=2", "--set", "universal.epochs=1")
