@@ -225,10 +225,11 @@ def what_jobs_read(settings: Settings) -> dict[str, Any]:
     """The part of the configuration that each preparing job depends on; None = the system does not need the job."""
     fusion, windows = settings.model.fusion, settings.windows.model_dump(mode="json")
     text = settings.text.model_dump(mode="json")
+    start = {"token_init", "trained_layers"} if fusion.has_text_layers else {"token_init"}
     needs_vectors = fusion.mode != "id" and fusion.token_init != "random"
     return {
         "ingest": {},
         "tokenize_items": text,
-        "embed_tokens": {**text, "token_init": fusion.token_init} if needs_vectors else None,
+        "embed_tokens": {**text, **fusion.model_dump(include=start)} if needs_vectors else None,
         "build_windows": windows,
     }

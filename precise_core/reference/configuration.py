@@ -56,7 +56,7 @@ Rules across keys are checked as well:
   `llm`);
 - `model.encoder.kind: hstu` needs a source whose times are not made up, or `model.encoder.time_bias: false`; its
   `ffn_width` is null, that of all other kinds a number;
-- `model.fusion.token_init: sentence` needs `model.fusion.mode` `llm` or `pool`;
+- `model.fusion.token_init` `sentence` or `top_layers` needs `model.fusion.mode` `llm` or `pool`;
 - `ranking_features.train_share + validation_share` is below 1, so that impressions are left to test on;
 - `ranking_features.tasks` names only `all` and declared tasks;
 - a task gives `scene`, `action` or both; a task is never called `all`;
