@@ -215,8 +215,8 @@ def inputs(world: World, folder: Path, **changes: Any) -> TrainingInputs:
     windows = folder / "windows"
     if not windows.exists():
         world_snapshot(windows, ("all", "click"))
-    given = {"out": folder / "checkpoints", "seed": 5, "versions": {}, "feed_config": ARROW} | changes
-    return TrainingInputs(windows=DeltaSnapshot(windows), catalog=world.catalog(1), **given)
+    given: dict[str, Any] = {"out": folder / "checkpoints", "seed": 5, "versions": {}, "feed_config": ARROW}
+    return TrainingInputs(windows=DeltaSnapshot(windows), catalog=world.catalog(1), **given | changes)
 
 
 def train(world: World, training: TrainingInputs) -> Checkpoint:
