@@ -70,7 +70,7 @@ def _states(items: pa.Table, num_rows: int, tokenizer_id: str, text_states: Delt
             f"run jobs/embed_tokens.py first"
         )
     language_model = _only_value(texts[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
-    special_tokens = special_tokens_of(language_model) or 0
+    special_tokens = special_tokens_of(language_model)
     counts_X = counts_X + special_tokens
     starts_X = np.concatenate([[0], np.cumsum(counts_X, dtype=np.int64)])
     starts_V = np.zeros(num_rows, np.int64)

@@ -75,14 +75,14 @@ def states_id(name: str, trained_layers: int) -> str:
     return f"{language_model_id(name)}#{_kept_layer(name, trained_layers)}+{len(prefix) + len(suffix)}"
 
 
-def special_tokens_of(language_model: str) -> int | None:
-    """How many states of special tokens each text has in `text_states` of `top_layers`; None in those of other modes.
+def special_tokens_of(language_model: str) -> int:
+    """How many states of special tokens each text has in `text_states`; 0 in other modes than `top_layers`.
 
     Args:
         language_model: The column `language_model`.
     """
     _, is_layer, layer = language_model.partition("#")
-    return int(layer.rpartition("+")[2]) if is_layer else None
+    return int(layer.rpartition("+")[2]) if is_layer else 0
 
 
 def vectors_id(language_model: str, is_input: bool) -> str:

@@ -230,8 +230,8 @@ def _require_states(fusion: FusionConfig, states: TextStates | None, start: Toke
         )
     if fusion.has_text_layers and not isinstance(start, LayersInit):
         raise TrainingError("model.fusion.token_init top_layers needs the last layers of the language model")
-    is_other = states.language_model != start.language_model if isinstance(start, LayersInit) else states.special_tokens
-    if is_other:
+    read = start.language_model if isinstance(start, LayersInit) else states.language_model.partition("#")[0]
+    if states.language_model != read:
         raise TrainingError(
             f"model.fusion.token_init {fusion.token_init}, trained_layers {fusion.trained_layers}: text_states has "
             f"states of {states.language_model}; run jobs/embed_tokens.py with this configuration first"
