@@ -8,7 +8,15 @@ from functools import partial
 from typing import Any
 
 from benchmarks.markdown import is_number, number, p_value, table
-from precise_core.evaluation.names import ALL_TIME, MAIN_FIGURES, ORACLE, asked_at_the_target, with_history
+from precise_core.evaluation.names import (
+    ALL_TIME,
+    MAIN_FIGURES,
+    ORACLE,
+    asked_at_the_target,
+    reweighted,
+    sum_of_seeds,
+    with_history,
+)
 
 Key = tuple[str, str, int]  # item group, metric, k
 Rows = Mapping[tuple[str, Key], Mapping[str, Any]]  # by system and key
@@ -40,8 +48,9 @@ class Question:
         self.differences = self.to[self.reference]
         evaluated = in_order(system for system, _ in self.figures)
         self.ahead = {asked_at_the_target(system) for system in experiment["trained"]}
-        readings = (str, with_history, asked_at_the_target)
-        trained = [name(system) for system in experiment["trained"] for name in readings]
+        readings = (str, with_history, asked_at_the_target, reweighted)
+        rows = [name(system) for system in experiment["trained"] for name in readings]
+        trained = [name(row) for row in rows for name in (str, sum_of_seeds)]
         self.models = [system for system in trained if system in evaluated]
         self.systems = [*self.models, *(system for system in evaluated if system not in self.models)]
 

@@ -2,7 +2,7 @@
 
 `vocab` and `input` write token_embeddings, from which the token table of a new universal model starts: the mean hidden
 state of every token, or its input embedding. `contextual` and `sentence` write text_states, the hidden states of every
-text.
+text; so does `top_layers`, of the layer below those that are trained.
 
 Reads item_tokens, and text_states of earlier nights, whose texts are not read again. Writes token_embeddings or
 text_states.
@@ -28,7 +28,7 @@ def main(job: Job) -> None:
     tokens = job.read(ITEM_TOKENS)
     texts = tokens.where(F.col(c.TOKEN_COUNT) > 0).select(c.TEXT_HASH).distinct().count()
     job.say(f"language model {language_model_id(text.language_model)}, mode `{mode}`, over {texts:,} distinct texts")
-    if mode in ("contextual", "sentence"):
+    if mode in ("contextual", "sentence", "top_layers"):
         job.balance("distinct texts", rows_in=texts, rows_out=_write_states(job, tokens))
     else:
         _write_vectors(job, tokens)

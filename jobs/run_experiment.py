@@ -62,6 +62,7 @@ def main(settings: Settings, arguments: Namespace, _overrides: list[str]) -> int
             job = _job(own.model_copy(update={"seed": seed}))
             questions.ask_system(job, name, seed_number)
             job.release()
+        questions.ask_sums(name)
         if number == len(experiment.systems):
             questions.ask_recall()
         questions.result.write(settings, results_file)

@@ -150,6 +150,12 @@ class Settings(Config):
                 raise ValueError(f"experiment.systems.{name}: {error}") from error
             if system.blend.weights and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}.blend: needs windows.split: time to choose on")
+            is_weighable = own.model.late_fusion and not own.model.encoder.uses_times and system.stage != "graph"
+            if system.text_weights and not (is_weighable and not own.windows.train_includes_validation):
+                raise ValueError(
+                    f"experiment.systems.{name}.text_weights: needs model.late_fusion, an encoder that does not read "
+                    "times, and validation items that are not learnt"
+                )
             if system.stage == "graph" and self.windows.split == LEAVE_ONE_OUT:
                 raise ValueError(f"experiment.systems.{name}: stage graph needs windows.split: time, to be selected on")
             if own.windows.split != self.windows.split:

@@ -51,14 +51,22 @@ TOKEN_EMBEDDINGS = Table(
 # but tomorrow's PCA is another one, and a checkpoint could not read the text of an item that came after it.
 TEXT_STATES = Table(
     name="text_states",
-    doc="Last hidden states of the tokens of one distinct item text (`token_init: contextual` or `sentence`).",
+    doc="Hidden states of the tokens of one distinct item text (`token_init: contextual`, `sentence`, `top_layers`).",
     key=(c.TEXT_HASH,),
     written_by="embed_tokens",
     columns=(
         Column(c.TEXT_HASH, "string", "SHA-256 of the text."),
-        Column(c.STATES, "array<float>", "A state per token, one after the other: token_count x width."),
+        Column(
+            c.STATES,
+            "array<float>",
+            "A state per token, one after the other: token_count x width; in `top_layers` those of special tokens too.",
+        ),
         Column(c.TOKEN_COUNT, "int", "Tokens of the text, at least 1."),
         Column(c.TOKENIZER_ID, "string", "Name and content hash of the tokenizer."),
-        Column(c.LANGUAGE_MODEL, "string", "Name and content hash of the language model."),
+        Column(
+            c.LANGUAGE_MODEL,
+            "string",
+            "Name and content hash of the language model; in `top_layers` followed by `#<layer>+<special tokens>`.",
+        ),
     ),
 )

@@ -62,7 +62,8 @@ def _token_vectors() -> list[Check]:
 
 
 def _state_facts(frame: DataFrame) -> DataFrame:
-    width = F.try_divide(F.size(c.STATES), F.col(c.TOKEN_COUNT))
+    special_tokens = F.coalesce(F.regexp_extract(c.LANGUAGE_MODEL, r"#\d+\+(\d+)$", 1).try_cast("int"), F.lit(0))
+    width = F.try_divide(F.size(c.STATES), F.col(c.TOKEN_COUNT) + special_tokens)
     return frame.withColumns(
         {
             derived.WIDTH: F.coalesce(width, F.lit(-1.0)),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from precise_core.config import Config
-from precise_core.evaluation.names import MOST_POPULAR, SIMPLE_REFERENCES, with_history
+from precise_core.evaluation.names import MOST_POPULAR, SIMPLE_REFERENCES, reweighted, sum_of_seeds, with_history
 
 
 def _as_several(value: Any) -> Any:
@@ -88,6 +88,11 @@ class SystemConfig(Config):
     )
 
     blend: BlendConfig = Field(BlendConfig(), description="Add the system once more, blended with the own history.")
+    text_weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (),
+        description="Add the system once more, the text half of late fusion weighted by the best of these on "
+        "validation; 1 = as trained, none = no such row.",
+    )
 
     @model_validator(mode="after")
     def _asks_the_same(self) -> SystemConfig:
@@ -124,6 +129,9 @@ class ExperimentConfig(Config):
     reference: str = Field("", description="System that all others are compared with, user by user.")
     also_against: tuple[str, ...] = Field((), description="Further ones, or simple references such as `item_knn`.")
     systems: dict[str, SystemConfig] = Field(default_factory=dict, description="By the name they have in results.")
+    sums: tuple[str, ...] = Field(
+        (), description="Systems that are added once more, as the sum of their scores over all seeds."
+    )
     recall: RecallTableConfig = Field(RecallTableConfig(), description="The table of recall sources (Table VIII).")
     accept_doubtful_order: bool = Field(
         False, description="Go on where the log seems sorted by item, or has one instant; only if you know better."
@@ -134,6 +142,19 @@ class ExperimentConfig(Config):
         targeted = [name for name, system in self.systems.items() if system.stage == "targeted"]
         if targeted and set(self.tasks) == {"all"}:
             raise ValueError(f"systems {targeted} have stage targeted, and tasks names no task but `all` to train for")
+        return self
+
+    @property
+    def _reweighted(self) -> list[str]:
+        return [reweighted(name) for name, system in self.systems.items() if system.text_weights]
+
+    @model_validator(mode="after")
+    def _sums_have_seeds(self) -> ExperimentConfig:
+        trained = [name for name, system in self.systems.items() if system.stage != "graph"]
+        if others := sorted(set(self.sums) - {*trained, *self._reweighted}):
+            raise ValueError(f"sums: {others} are none of the systems {[*trained, *self._reweighted]}")
+        if self.sums and len(self.seeds) == 1:
+            raise ValueError(f"sums: there is one seed, {self.seeds[0]}; name more, or no sums")
         return self
 
     @model_validator(mode="after")
@@ -147,7 +168,7 @@ class ExperimentConfig(Config):
         if self.systems and self.reference not in self.systems:
             raise ValueError(f"reference {self.reference!r} is not one of the systems {sorted(self.systems)}")
         blended = [with_history(name) for name, system in self.systems.items() if system.blend.weights]
-        names = [*self.systems, *blended, *SIMPLE_REFERENCES]
+        names = [*self.systems, *blended, *self._reweighted, *map(sum_of_seeds, self.sums), *SIMPLE_REFERENCES]
         if others := sorted({*self.also_against} - set(names)):
             raise ValueError(f"also_against: {others} are none of the systems and references {names}")
         if len({self.reference, *self.also_against}) <= len(self.also_against):

@@ -31,6 +31,16 @@ def asked_at_the_target(system: str) -> str:
     return f"{system}, asked at the target's time"
 
 
+def reweighted(system: str) -> str:
+    """Name of a system under late fusion whose halves have weights that were chosen on validation."""
+    return f"{system}, reweighted"
+
+
+def sum_of_seeds(system: str) -> str:
+    """Name of the sum of a system's scores over all seeds."""
+    return f"{system}, sum of seeds"
+
+
 def main_cut(ks: Iterable[int]) -> int:
     """The cut that decides: the largest of at most 50, or the smallest where all are larger."""
     cuts = sorted(ks)

@@ -45,6 +45,11 @@ class EmbeddingScorer:
         rows = np.flatnonzero(self._has_item)
         return rows, self._items[rows]
 
+    def reweighted(self, weights_D: np.ndarray) -> EmbeddingScorer:
+        """The same system with each number of the users' vectors times ``weights_D``; the fallback stays."""
+        masks = {"has_user_U": self._has_user, "has_item_N": self._has_item}
+        return EmbeddingScorer(self._users * weights_D, self._items, **masks, fallback=self._fallback)
+
     def scores(self, user_rows_B: np.ndarray) -> np.ndarray:
         """float32 [B, N]."""
         warm = self._has_user[user_rows_B]

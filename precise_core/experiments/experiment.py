@@ -13,14 +13,15 @@ from typing import Any
 from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import DataError, NothingToEvaluateError, NothingToLearnError
-from precise_core.evaluation.config import BlendConfig
-from precise_core.evaluation.names import asked_at_the_target, with_history
+from precise_core.evaluation.config import SystemConfig
+from precise_core.evaluation.names import asked_at_the_target, reweighted, sum_of_seeds, with_history
 from precise_core.evaluation.night import offline_evaluation, references
 from precise_core.evaluation.protocol import USER_FILTERS, EvaluationResult, evaluate_ranking
 from precise_core.evaluation.questions import OfflineEvaluation
 from precise_core.evaluation.references import Scorer
 from precise_core.evaluation.systems import EmbeddingScorer, encoded_system
 from precise_core.experiments.blend import Blend, ValidationQuestion
+from precise_core.experiments.ensembles import SumOfScores, reweigh
 from precise_core.experiments.lightgcn import graph_system
 from precise_core.experiments.machine import machine
 from precise_core.experiments.recall_table import recall_figures
@@ -42,6 +43,7 @@ class ExperimentResult:
 
     trained: dict[str, list[Trained]] = field(default_factory=dict)
     blends: list[dict[str, Any]] = field(default_factory=list)
+    text_weights: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, list[EvaluationResult]] = field(default_factory=dict)
     recall: dict[str, Any] = field(default_factory=dict)
     not_asked: list[dict[str, str]] = field(default_factory=list)
@@ -73,6 +75,7 @@ class ExperimentResult:
             "trained": {name: [asdict(training) for training in of_name] for name, of_name in self.trained.items()},
             "not_asked": self.not_asked,
             "blends": self.blends,
+            "text_weights": self.text_weights,
             "tasks": {
                 task: figures_over_seeds(results, references, samples=samples, seed=settings.seed)
                 for task, results in self.results.items()
@@ -125,9 +128,18 @@ class Questions:
             answers, trained = self._ask_graph(job, name)
         else:
             training = train_system(job, system.stage, self._experiment.tasks)
-            answers, trained = self._ask_models(job, name, training, system.blend), list(training.trained)
+            answers, trained = self._ask_models(job, name, training, system), list(training.trained)
         self.result.trained.setdefault(name, []).extend(trained)
         self.result.add(seed_number, answers)
+
+    def ask_sums(self, name: str) -> None:
+        """Evaluate the sum of a system over all seeds, and that of its reweighted halves, where they are configured."""
+        for row in (name, reweighted(name)):
+            for task in self._experiment.tasks if row in self._experiment.sums else ():
+                scorers = [self._scorers.get((seed, task), {}).get(row) for seed in self._experiment.seeds]
+                of_seeds = [scorer for scorer in scorers if scorer is not None]
+                if len(of_seeds) == len(scorers):  # a task without a model has been left out
+                    self.result.add(0, {task: self._ask(task, {sum_of_seeds(row): SumOfScores(of_seeds)})})
 
     def ask_recall(self) -> None:
         """Table VIII by task and kind of user, of the systems evaluated so far; nothing where it is not configured."""
@@ -140,9 +152,10 @@ class Questions:
             self.result.recall[task] = recall_figures(self._evaluation, task, by_seed, settings)
 
     def _ask_models(
-        self, job: Job, name: str, system: SystemTraining, blend: BlendConfig
+        self, job: Job, name: str, system: SystemTraining, config: SystemConfig
     ) -> dict[str, EvaluationResult]:
-        """By task, the figures of one system and, where configured, of the same blended with the users' own history.
+        """By task, the figures of one system and, where configured, of the same blended with the users' own history or
+        with other weights of its halves.
 
         Those of a model that reads times also as papers have them, asked when the truth happened.
         A universal checkpoint reads whole histories, that of a task the history of the task; a task without a model is
@@ -162,9 +175,15 @@ class Questions:
                 systems[asked_at_the_target(name)] = encoded_system(
                     self._evaluation, checkpoint, catalog, history, popular, target_of=task
                 )
-            self._scorers.setdefault((job.settings.seed, task), {})[name] = scorer
-            if blend.weights:
-                choice = self._validation(task).choose(blend, checkpoint, catalog, history)
+            kept = self._scorers.setdefault((job.settings.seed, task), {})
+            kept[name] = scorer
+            if config.text_weights:
+                other, found = reweigh(job, scorer, checkpoint, catalog, history, config.text_weights)
+                systems[reweighted(name)] = kept[reweighted(name)] = other
+                chosen = {"system": name, "task": task, "seed": job.settings.seed, **asdict(found)}
+                self.result.text_weights.append(chosen)
+            if config.blend.weights:
+                choice = self._validation(task).choose(config.blend, checkpoint, catalog, history)
                 own = self._evaluation.own_history(task, choice.days)
                 systems[with_history(name)] = Blend(scorer, own, choice.weight)
                 self.result.blends.append({"system": name, "task": task, "seed": job.settings.seed, **asdict(choice)})
@@ -225,10 +244,11 @@ def what_jobs_read(settings: Settings) -> dict[str, Any]:
     """The part of the configuration that each preparing job depends on; None = the system does not need the job."""
     fusion, windows = settings.model.fusion, settings.windows.model_dump(mode="json")
     text = settings.text.model_dump(mode="json")
+    start = {"token_init", "trained_layers"} if fusion.has_text_layers else {"token_init"}
     needs_vectors = fusion.mode != "id" and fusion.token_init != "random"
     return {
         "ingest": {},
         "tokenize_items": text,
-        "embed_tokens": {**text, "token_init": fusion.token_init} if needs_vectors else None,
+        "embed_tokens": {**text, **fusion.model_dump(include=start)} if needs_vectors else None,
         "build_windows": windows,
     }

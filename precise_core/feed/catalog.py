@@ -12,7 +12,14 @@ import torch
 
 from precise_core.errors import ConfigError, DataError
 from precise_core.models.catalog import ItemCatalog, TextStates, TokenInit
-from precise_core.text.language_model import INPUT_SUFFIX, language_model_id
+from precise_core.models.text_layers import LayersInit, LayerSizes
+from precise_core.text.language_model import (
+    INPUT_SUFFIX,
+    language_model_id,
+    special_tokens_of,
+    states_id,
+    top_layers,
+)
 from precise_core.text.reduction import principal_components
 from precise_core.warehouse.arrow_lists import fixed_lists, list_lengths
 from precise_core.warehouse.reader import DeltaSnapshot
@@ -20,7 +27,7 @@ from schemas import columns as c
 
 
 def load_item_catalog(item_tokens: DeltaSnapshot, text_states: DeltaSnapshot | None = None) -> ItemCatalog:
-    """The token ids of every vocabulary row; with ``text_states`` for models with ``token_init: contextual``.
+    """The token ids of every vocabulary row; with ``text_states`` for models that read hidden states.
 
     Raises:
         DataError: The table is empty, has one ``item_index`` twice, token lists of several lengths, or two
@@ -62,12 +69,14 @@ def _states(items: pa.Table, num_rows: int, tokenizer_id: str, text_states: Delt
             f"{label}: no states for the text of {int(missing.sum())} of {len(missing)} items; "
             f"run jobs/embed_tokens.py first"
         )
+    language_model = _only_value(texts[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
+    special_tokens = special_tokens_of(language_model)
+    counts_X = counts_X + special_tokens
     starts_X = np.concatenate([[0], np.cumsum(counts_X, dtype=np.int64)])
     starts_V = np.zeros(num_rows, np.int64)
     starts_V[items[c.ITEM_INDEX].to_numpy()[has_text]] = starts_X[found[has_text]]
     states_SH = _stacked(texts[c.STATES], counts_X, f"{label}, {c.STATES}")
-    language_model = _only_value(texts[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
-    return TextStates(torch.from_numpy(states_SH), torch.from_numpy(starts_V), language_model)
+    return TextStates(torch.from_numpy(states_SH), torch.from_numpy(starts_V), language_model, special_tokens)
 
 
 def _stacked(column: pa.ChunkedArray, counts_X: np.ndarray, label: str) -> np.ndarray:
@@ -116,6 +125,16 @@ def load_token_init(
     )
 
 
+def load_layers_init(name: str, count: int) -> LayersInit:
+    """The last ``count`` layers of the language model ``name`` (`token_init: top_layers`).
+
+    Raises:
+        ConfigError: It is not on this machine, has fewer layers, or its layers are not those of BERT.
+    """
+    sizes, weights = top_layers(name, count)
+    return LayersInit(LayerSizes(**sizes), weights, states_id(name, count))
+
+
 def require_language_model(table: DeltaSnapshot, name: str) -> None:
     """Refuse vectors or states that were written by another language model than ``text.language_model``.
 
@@ -127,7 +146,7 @@ def require_language_model(table: DeltaSnapshot, name: str) -> None:
     """
     label = _label(table)
     written = _only_value(table.read([c.LANGUAGE_MODEL])[c.LANGUAGE_MODEL], f"{label}, {c.LANGUAGE_MODEL}")
-    found = written.removesuffix(INPUT_SUFFIX)
+    found = written.partition("#")[0]
     try:
         configured = language_model_id(name)
     except ConfigError:

@@ -22,17 +22,20 @@ from schemas import columns as c
 
 @dataclass(frozen=True)
 class TextStates:
-    """Hidden states of the catalog's texts, for models with ``token_init: contextual`` or ``sentence``.
+    """Hidden states of the catalog's texts, for models with ``token_init: contextual``, ``sentence``, ``top_layers``.
 
     Args:
         states_SH: float32; the states of a text's tokens are neighbours.
         starts_V: int64, where the states of each vocabulary row's text start; rows with one text share a start.
-        language_model: Name and content hash of the language model; a checkpoint fits one only.
+        language_model: Name and content hash of the language model, and which of its layers where it is not the last; a
+            checkpoint fits one only.
+        special_tokens: States of each text beyond those of its tokens, of what the language model puts around it.
     """
 
     states_SH: torch.Tensor
     starts_V: torch.Tensor
     language_model: str
+    special_tokens: int = 0
 
     @property
     def width(self) -> int:
@@ -64,11 +67,8 @@ class ItemCatalog:
             raise ModelError(f"item catalog: token counts must be from 0 to {T}")
         if self.states is not None:
             starts_V, S = self.states.starts_V, len(self.states.states_SH)
-            has_text_V = self.token_counts_V > 0
-            if (
-                starts_V.shape != (V,)
-                or not ((starts_V >= 0) & (starts_V + self.token_counts_V <= S))[has_text_V].all()
-            ):
+            has_text_V, ends_V = self.token_counts_V > 0, starts_V + self.state_counts(self.token_counts_V)
+            if starts_V.shape != (V,) or not ((starts_V >= 0) & (ends_V <= S))[has_text_V].all():
                 raise ModelError(f"item catalog: the states of {V} rows must start and end within {S} states")
 
     @property
@@ -102,6 +102,11 @@ class ItemCatalog:
         """int64, tokens of each distinct text."""
         return self.token_counts_V[self.text_items_X].long()
 
+    def state_counts(self, token_counts_N: torch.Tensor) -> torch.Tensor:
+        """States of texts of so many tokens; 0 where there is no text."""
+        special_tokens = self.states.special_tokens if self.states else 0
+        return token_counts_N + special_tokens * (token_counts_N > 0)
+
     def text_token_rows_XT(self, known_token_ids_W: torch.Tensor) -> torch.Tensor:
         """Rows of the token table (``token_rows``) of each distinct text.
 
@@ -114,13 +119,14 @@ class ItemCatalog:
         return kept[1]
 
     def text_states_SH(self, texts_N: torch.Tensor) -> torch.Tensor:
-        """The states of the real tokens of some distinct texts, text after text."""
+        """All states of some distinct texts, text after text; ``state_counts`` of each."""
         if self.states is None:
             raise ModelError(
-                "the model reads hidden states of texts (model.fusion.token_init contextual or sentence) and the item "
-                "catalog has none; run jobs/embed_tokens.py with that mode and load the catalog with text_states"
+                "the model reads hidden states of texts (model.fusion.token_init contextual, sentence or top_layers) "
+                "and the item catalog has none; run jobs/embed_tokens.py with that mode and load the catalog with "
+                "text_states"
             )
-        counts_N = self.text_counts_X[texts_N]
+        counts_N = self.state_counts(self.text_counts_X[texts_N])
         starts_N = self.states.starts_V[self.text_items_X[texts_N]]
         # Position of each state: its text's start plus its number within the text.
         firsts_N = counts_N.cumsum(0) - counts_N
@@ -141,10 +147,10 @@ class ItemCatalog:
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file that executors can memory-map."""
         tensors = {"token_ids": self.token_ids_VT, "token_counts": self.token_counts_V}
-        described = {"tokenizer_id": self.tokenizer_id}
+        described: dict[str, str | int] = {"tokenizer_id": self.tokenizer_id}
         if self.states is not None:
             tensors |= {"states": self.states.states_SH, "state_starts": self.states.starts_V}
-            described["language_model"] = self.states.language_model
+            described |= {"language_model": self.states.language_model, "special_tokens": self.states.special_tokens}
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(tensors, str(path), metadata={"catalog": json.dumps(described)})
         return Path(path)
@@ -157,7 +163,8 @@ class ItemCatalog:
                 described, tensor = json.loads((file.metadata() or {})["catalog"]), file.get_tensor
                 states = None
                 if "language_model" in described:
-                    states = TextStates(tensor("states"), tensor("state_starts"), described["language_model"])
+                    made_by = described["language_model"], described["special_tokens"]
+                    states = TextStates(tensor("states"), tensor("state_starts"), *made_by)
                 return cls(tensor("token_ids"), tensor("token_counts"), described["tokenizer_id"], states)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ModelError(f"{path}: not an item catalog: {error}") from error

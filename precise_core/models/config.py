@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
 
-TokenInitMode = Literal["vocab", "input", "contextual", "sentence", "random"]
+TokenInitMode = Literal["vocab", "input", "contextual", "sentence", "top_layers", "random"]
 
 # By name: importing an encoder would load torch, which a Spark job has no use for.
 KINDS_WITHOUT_FFN = frozenset({"hstu"})
@@ -23,7 +23,9 @@ class FusionConfig(Config):
     ``mode``: `id` (PRECISE-ID), `llm` (PRECISE-LLM), `pool` (PRECISE-Pool), `moe` (PRECISE). ``token_init``: `vocab`
     (token table from language-model states averaged per token), `input` (token table from the model's input
     embeddings), `contextual` (no table: every text keeps its own frozen states, a projection is trained), `sentence`
-    (no table: the mean of a text's frozen states at length 1, LEARN's input; a projection is trained), `random`.
+    (no table: the mean of a text's frozen states at length 1, LEARN's input; a projection is trained), `top_layers` (no
+    table: the last ``trained_layers`` layers of the language model are trained, over frozen states of the layers below,
+    and a text is the mean of what comes out: HLLM's item model; 0 = nothing of it is trained), `random`.
     ``id_dropout`` is the probability that an item's id row is replaced by the shared unknown row during training; 0 =
     the paper. ``min_id_events``: an item with fewer training events has the unknown row as its id half, in training
     too, where its row would be learnt from a handful of events. 1 = the paper.
@@ -40,6 +42,9 @@ class FusionConfig(Config):
     token_init: TokenInitMode = Field(
         "vocab", description="What the text half starts from; [the ways and their costs](jobs/text.md#embed_tokens)."
     )
+    trained_layers: int = Field(
+        2, ge=0, description="Of `token_init: top_layers`: last layers of the language model that are trained."
+    )
     id_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of id rows replaced by the unknown row while training; 0 = the paper."
     )
@@ -53,8 +58,10 @@ class FusionConfig(Config):
 
     @model_validator(mode="after")
     def _experts_have_tokens(self) -> FusionConfig:
-        if self.token_init == "sentence" and self.mode == "moe":
-            raise ValueError("token_init sentence: a text is one vector, and the experts of mode moe need its tokens")
+        if self.token_init in ("sentence", "top_layers") and self.mode == "moe":
+            raise ValueError(
+                f"token_init {self.token_init}: a text is one vector, and the experts of mode moe need its tokens"
+            )
         return self
 
     @property
@@ -65,7 +72,12 @@ class FusionConfig(Config):
     @property
     def reads_states(self) -> bool:
         """True = the model reads hidden states of whole texts and has no token table."""
-        return self.is_contextual or (self.mode != "id" and self.token_init == "sentence")
+        return self.mode != "id" and self.token_init in ("contextual", "sentence", "top_layers")
+
+    @property
+    def has_text_layers(self) -> bool:
+        """True = the text half is the last layers of a language model, as wide as it is."""
+        return self.mode != "id" and self.token_init == "top_layers"
 
     @property
     def width(self) -> int:

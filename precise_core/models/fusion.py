@@ -15,6 +15,7 @@ from torch import nn
 from precise_core.errors import ModelError
 from precise_core.models.catalog import ItemCatalog, token_rows
 from precise_core.models.config import FusionConfig
+from precise_core.models.text_layers import LayerSizes, TextLayers
 from schemas import columns as c
 
 _ID_STD = 0.02
@@ -29,12 +30,14 @@ class ItemFusion(nn.Module):
     that the checkpoint has not trained (newer, or with fewer than ``min_id_events`` events) uses the shared unknown row
     as its id half, which such items and ``id_dropout`` train; an item without tokens has a zero text half.
     ``token_init: contextual`` has no token table: the frozen hidden states of each text (`ItemCatalog.states`) go
-    through a trained projection. So does, with `sentence`, their mean of length 1.
+    through a trained projection. So does, with `sentence`, their mean of length 1. `top_layers` has the last layers
+    of the language model instead (`TextLayers`), without a projection.
 
     Args:
         num_item_rows: Rows of the id table, rows 0 (padding) and 1 (unknown) included.
         known_token_ids_W: int64, sorted: the tokens that get a row; any other token uses the unknown-token row.
         state_width: H; needed where hidden states are read and for nothing else.
+        layer_sizes: Of the language model's layers; needed where ``trained_layers`` of them are.
 
     >>> fusion = ItemFusion(FusionConfig(id_width=4, token_width=4), 10, torch.tensor([5, 9]))
     >>> fusion(torch.tensor([3]), torch.tensor([[5, 9, 0]]), torch.tensor([2])).shape
@@ -46,6 +49,7 @@ class ItemFusion(nn.Module):
     id_table: nn.Embedding
     token_table: nn.Embedding
     projection: nn.Linear
+    layers: TextLayers
     text: MaskedMean | MixtureOfExperts
 
     def __init__(
@@ -54,9 +58,10 @@ class ItemFusion(nn.Module):
         num_item_rows: int,
         known_token_ids_W: torch.Tensor,
         state_width: int | None = None,
+        layer_sizes: LayerSizes | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.state_width = config, state_width
+        self.config, self.state_width, self.layer_sizes = config, state_width, layer_sizes
         self.has_id, self.has_text = config.mode != "llm", config.mode != "id"
         self.register_buffer("known_token_ids_W", known_token_ids_W.long().clone())
         self.register_buffer("is_trained_V", torch.ones(num_item_rows, dtype=torch.bool))
@@ -66,7 +71,15 @@ class ItemFusion(nn.Module):
         if config.reads_states:
             if state_width is None:
                 raise ModelError(f"model.fusion.token_init {config.token_init}: the width of the states is needed")
-            self.projection = nn.Linear(state_width, config.token_width)
+            if not config.has_text_layers:
+                self.projection = nn.Linear(state_width, config.token_width)
+            elif state_width != config.token_width:
+                raise ModelError(
+                    f"model.fusion.token_width {config.token_width}: with token_init top_layers a text is as wide as "
+                    f"the language model's states, {state_width}"
+                )
+            else:
+                self.layers = TextLayers(config.trained_layers, state_width, layer_sizes)
         elif self.has_text:
             self.token_table = nn.Embedding(len(known_token_ids_W) + 1, config.token_width)  # row 0 = unknown token
             nn.init.normal_(self.token_table.weight, std=1 / math.sqrt(config.token_width))
@@ -145,6 +158,8 @@ class ItemFusion(nn.Module):
             raise ModelError(
                 f"hidden states of the catalog are {states_SH.shape[1]} wide, the model reads {self.state_width}"
             )
+        if self.config.has_text_layers:
+            return self.layers(states_SH, catalog.state_counts(counts_X))
         rows_S = torch.arange(len(states_SH), device=device)
         if self.config.token_init == "sentence":
             sentences_XH = F.normalize(_mean_of_texts(states_SH, rows_S, counts_X), dim=-1)
@@ -164,9 +179,11 @@ class ItemFusion(nn.Module):
         return self.has_text and not self.config.reads_states
 
     def token_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the text side: the token table, or the projection of hidden states."""
+        """The parameters of the text side: the token table, or what hidden states go through."""
         if not self.has_text:
             return []
+        if self.config.has_text_layers:
+            return list(self.layers.parameters())
         return list((self.projection if self.config.reads_states else self.token_table).parameters())
 
     def balance_loss(self) -> torch.Tensor | None:

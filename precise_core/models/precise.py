@@ -20,6 +20,7 @@ from precise_core.models.dropout import Dropout
 from precise_core.models.encoders import ENCODERS
 from precise_core.models.fusion import ItemFusion
 from precise_core.models.late_fusion import EncoderPerHalf
+from precise_core.models.text_layers import LayerSizes
 from precise_core.models.times import Times
 
 Stage = Literal["universal", "targeted"]
@@ -40,7 +41,8 @@ class Precise(nn.Module):
         num_item_rows: Rows of the id table, padding and unknown included.
         known_token_ids: int64, sorted: tokens with a row of their own.
         max_token_length: T; kept so that serving can refuse a catalog of another length.
-        state_width: Width of the language model's states; for ``token_init: contextual`` only.
+        state_width: Width of the language model's states, where the model reads them.
+        layer_sizes: Of the language model's layers, where some are part of the model (``token_init: top_layers``).
 
     >>> model = Precise(ModelConfig(), num_item_rows=10, known_token_ids=torch.tensor([5]), stage="universal",
     ...                 max_token_length=3).eval()
@@ -57,11 +59,12 @@ class Precise(nn.Module):
         stage: Stage,
         max_token_length: int,
         state_width: int | None = None,
+        layer_sizes: LayerSizes | None = None,
     ) -> None:
         super().__init__()
         self.config, self.stage = config, stage
         self.num_item_rows, self.max_token_length = num_item_rows, max_token_length
-        self.fusion = ItemFusion(config.fusion, num_item_rows, known_token_ids, state_width)
+        self.fusion = ItemFusion(config.fusion, num_item_rows, known_token_ids, state_width, layer_sizes)
         is_masked = config.prediction == "masked_item"
         if is_masked and stage == "targeted":
             raise ModelError("prediction masked_item has no targeted stage: train it on the task's windows instead")

@@ -1,6 +1,6 @@
 """Candidates of a sampled softmax: the batch's own targets and uniform draws, with their sampling probability.
 
-V vocabulary rows, J items that can be drawn, C candidates.
+V vocabulary rows, J items that can be drawn, C candidates, P positions with M targets each, D width.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 
 from precise_core.objectives.config import NegativesConfig
 from precise_core.objectives.targets import RightItems
 
-Hits = tuple[torch.Tensor, torch.Tensor]  # positions, ascending, and columns of candidates
+Hits = tuple[torch.Tensor, torch.Tensor]  # positions, ascending, and columns of candidates; a pair may come twice
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class Candidates:
         columns = column_BL.flatten()[events]
         is_hit = (columns >= 0).nonzero()[:, 0]
         return rows[is_hit], columns[is_hit]
+
+
+def with_alike(hits: Hits, target_vectors_PMD: torch.Tensor, vectors_CD: torch.Tensor, cosine: float) -> Hits:
+    """``hits`` and, for each position, the candidates whose cosine with one of its M targets is above ``cosine``."""
+    units_CD = F.normalize(vectors_CD.float(), dim=-1)
+    is_alike_PMC = F.normalize(target_vectors_PMD.float(), dim=-1) @ units_CD.T > cosine
+    rows, columns = is_alike_PMC.any(dim=1).nonzero(as_tuple=True)
+    rows, columns = torch.cat([hits[0], rows]), torch.cat([hits[1], columns])
+    order = rows.argsort(stable=True)
+    return rows[order], columns[order]
 
 
 class CandidateSampler:

@@ -56,7 +56,7 @@ Rules across keys are checked as well:
   `llm`);
 - `model.encoder.kind: hstu` needs a source whose times are not made up, or `model.encoder.time_bias: false`; its
   `ffn_width` is null, that of all other kinds a number;
-- `model.fusion.token_init: sentence` needs `model.fusion.mode` `llm` or `pool`;
+- `model.fusion.token_init` `sentence` or `top_layers` needs `model.fusion.mode` `llm` or `pool`;
 - `ranking_features.train_share + validation_share` is below 1, so that impressions are left to test on;
 - `ranking_features.tasks` names only `all` and declared tasks;
 - a task gives `scene`, `action` or both; a task is never called `all`;
@@ -66,7 +66,11 @@ Rules across keys are checked as well:
 - `universal.logit_adjustment` above 0 needs negatives that do not leave popularity out already: `logq_correction`,
   `whole_catalog`, or no `in_batch`;
 - `targeted.warm_start: false` needs `universal.start: scratch` and `targeted.warm_up_every_days: 1`;
-- `experiment.also_against` names systems, systems with a blend and ` + history`, or simple references, each once.
+- `experiment.also_against` names systems, systems with a blend and ` + history`, systems with `text_weights` and
+  `, reweighted`, those of `sums` and `, sum of seeds`, or simple references, each once;
+- `experiment.systems.<name>.text_weights` needs `model.late_fusion`, an encoder that does not read times, and
+  validation items that are not learnt;
+- `experiment.sums` needs several seeds.
 """
 
 

@@ -66,6 +66,25 @@ def language_model_id(name: str) -> str:
     return f"{Path(name).name}@{_digest([folder / 'config.json', *weights])}"
 
 
+def states_id(name: str, trained_layers: int) -> str:
+    """The column `language_model` of `text_states` for `top_layers`: `<id>#<layer>+<special tokens of a text>`.
+
+    The layer is the one whose states are kept: the last but ``trained_layers``.
+    """
+    prefix, suffix = _special_tokens(name)
+    return f"{language_model_id(name)}#{_kept_layer(name, trained_layers)}+{len(prefix) + len(suffix)}"
+
+
+def special_tokens_of(language_model: str) -> int:
+    """How many states of special tokens each text has in `text_states`; 0 in other modes than `top_layers`.
+
+    Args:
+        language_model: The column `language_model`.
+    """
+    _, is_layer, layer = language_model.partition("#")
+    return int(layer.rpartition("+")[2]) if is_layer else 0
+
+
 def vectors_id(language_model: str, is_input: bool) -> str:
     """The column `language_model` of `token_embeddings`: the model's id, with `#input` for its input embeddings."""
     return f"{language_model}{INPUT_SUFFIX}" if is_input else language_model
@@ -121,13 +140,18 @@ def load_language_model(name: str) -> Any:
 
 def hidden_size(name: str) -> int:
     """H: components of a hidden state; ConfigError where config.json cannot be read."""
+    return _size(name, "hidden_size")
+
+
+def _size(name: str, size: str) -> int:
+    """A number of config.json."""
     from transformers import AutoConfig
 
     folder = language_model_folder(name)
     try:
-        return int(AutoConfig.from_pretrained(str(folder), trust_remote_code=False).hidden_size)
+        return int(getattr(AutoConfig.from_pretrained(str(folder), trust_remote_code=False), size))
     except Exception as error:  # not JSON, an unknown model type, or no such number: each has an error of its own
-        raise _refusal(name, f"no hidden_size in config.json: {_first_line(error)}") from error
+        raise _refusal(name, f"no {size} in config.json: {_first_line(error)}") from error
 
 
 def check_language_model(name: str, max_tokens: int) -> None:
@@ -180,12 +204,58 @@ def hidden_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarra
         token_ids_NT: Right-padded token ids.
         token_counts_N: S real tokens in all texts together.
     """
+    if not token_counts_N.any():
+        return np.zeros(0, np.int32), np.zeros((0, hidden_size(name)), np.float32)
+    ids_NP, _, content_NP, read = _read(name, token_ids_NT, token_counts_N)
+    return ids_NP[content_NP].numpy().astype(np.int32), read.last_hidden_state[content_NP].numpy()
+
+
+def lower_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray, trained_layers: int) -> np.ndarray:
+    """What goes into the last ``trained_layers`` layers, text after text, special tokens included, float32.
+
+    Arguments as for ``hidden_states``; a text without a token has no state.
+    """
+    if not token_counts_N.any():
+        return np.zeros((0, hidden_size(name)), np.float32)
+    kept = _kept_layer(name, trained_layers)
+    _, attend_NP, _, read = _read(name, token_ids_NT, token_counts_N, output_hidden_states=True)
+    return np.asarray(read.hidden_states[kept][attend_NP].numpy())
+
+
+def top_layers(name: str, count: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last ``count`` layers: their sizes (heads, ffn_width, norm_epsilon, dropout), and their weights by name.
+
+    Raises:
+        ConfigError: There are fewer, or the model's layers are not those of BERT, which alone can be trained here.
+    """
+    config, kept = load_language_model(name).config, _kept_layer(name, count)
+    found = config.model_type, getattr(config, "hidden_act", None)
+    if found != ("bert", "gelu"):
+        raise _refusal(name, f"is {found[0]} with {found[1]}; model.fusion.token_init top_layers trains BERT with gelu")
+    sizes = {
+        "heads": config.num_attention_heads,
+        "ffn_width": config.intermediate_size,
+        "norm_epsilon": config.layer_norm_eps,
+        "dropout": config.hidden_dropout_prob,
+    }
+    return sizes, load_language_model(name).encoder.layer[kept:].state_dict()
+
+
+def _kept_layer(name: str, trained_layers: int) -> int:
+    """Number of the layer below the last ``trained_layers``; 0 = the input embeddings."""
+    layers = _size(name, "num_hidden_layers")
+    if trained_layers > layers:
+        raise _refusal(name, f"has {layers} layers, model.fusion.trained_layers is {trained_layers}")
+    return layers - trained_layers
+
+
+def _read(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray, **asked: bool) -> tuple[Any, Any, Any, Any]:
+    """The model over the texts that have a token: their ids in one padded matrix [N, P], where it is real, where it is
+    the text's own, and what the model gives, ``asked`` of its ``forward`` too."""
     import torch
 
     tokenizer, model = load_tokenizer(name), load_language_model(name)
     rows = [row[:count].tolist() for row, count in zip(token_ids_NT, token_counts_N, strict=True) if count]
-    if not rows:
-        return np.zeros(0, np.int32), np.zeros((0, model.config.hidden_size), np.float32)
     prefix, suffix = _special_tokens(name)
     wrapped = [[*prefix, *row, *suffix] for row in rows]
     content = [[0] * len(prefix) + [1] * len(row) + [0] * len(suffix) for row in rows]
@@ -195,8 +265,8 @@ def hidden_states(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarra
     attend_NP = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in wrapped])
     content_NP = torch.tensor([row + [0] * (longest - len(row)) for row in content]).bool()
     with torch.inference_mode():
-        states_NPH = model(input_ids=ids_NP, attention_mask=attend_NP).last_hidden_state
-    return ids_NP[content_NP].numpy().astype(np.int32), states_NPH[content_NP].numpy()
+        read = model(input_ids=ids_NP, attention_mask=attend_NP, **asked)
+    return ids_NP, attend_NP.bool(), content_NP, read
 
 
 def token_state_sums(name: str, token_ids_NT: np.ndarray, token_counts_N: np.ndarray) -> tuple[np.ndarray, ...]:

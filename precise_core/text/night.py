@@ -41,8 +41,10 @@ def gather_catalog(job: Job) -> CatalogInputs:
 
 def prepare_states(job: Job, tokens: DataFrame) -> DataFrame:
     """`text_states` of `item_tokens`, computed once; the stored ones are kept."""
-    partitions = job.settings.spark.shuffle_partitions
-    return embed_texts(tokens, job.read_optional(TEXT_STATES), job.settings.text, partitions).persist()
+    settings, fusion = job.settings, job.settings.model.fusion
+    layers = fusion.trained_layers if fusion.token_init == "top_layers" else None
+    known, partitions = job.read_optional(TEXT_STATES), settings.spark.shuffle_partitions
+    return embed_texts(tokens, known, settings.text, partitions, layers).persist()
 
 
 def prepare_vectors(job: Job, tokens: DataFrame) -> DataFrame:

@@ -17,6 +17,8 @@ from precise_core.text.language_model import (
     hidden_states,
     input_vectors,
     language_model_id,
+    lower_states,
+    states_id,
     token_state_sums,
     tokenizer_id,
     vectors_id,
@@ -57,16 +59,24 @@ def embed_token_inputs(item_tokens: DataFrame, config: TextConfig) -> DataFrame:
     return _named_vectors(vectors, config, is_input=True)
 
 
-def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextConfig, partitions: int) -> DataFrame:
+def embed_texts(
+    item_tokens: DataFrame,
+    known: DataFrame | None,
+    config: TextConfig,
+    partitions: int,
+    trained_layers: int | None = None,
+) -> DataFrame:
     """`item_tokens` to `text_states`: the last hidden state of every token of every distinct text.
 
     Args:
         item_tokens: Texts without a token are left out.
         known: The table of an earlier night; its states are kept, and the model reads only texts that are not in it.
+        trained_layers: The states below so many last layers instead, with those of special tokens (`top_layers`).
     """
     _require_fit(item_tokens, config)
     columns = (c.TEXT_HASH, c.STATES, c.TOKEN_COUNT, c.TOKENIZER_ID, c.LANGUAGE_MODEL)
-    model = language_model_id(config.language_model)
+    name = config.language_model
+    model = language_model_id(name) if trained_layers is None else states_id(name, trained_layers)
     texts = _distinct_texts(item_tokens)
     new = texts
     if known is not None:
@@ -77,7 +87,7 @@ def embed_texts(item_tokens: DataFrame, known: DataFrame | None, config: TextCon
         new = texts.join(known, on=same, how="left_anti")
     read = _in_fixed_order(new, partitions).select(c.TEXT_HASH, c.TOKEN_IDS, c.TOKEN_COUNT, c.TOKENIZER_ID)
     states = read.mapInArrow(
-        partial(_read_states, config),
+        partial(_read_states, config, trained_layers),
         f"{c.TEXT_HASH} string, {c.STATES} array<float>, {c.TOKEN_COUNT} int, {c.TOKENIZER_ID} string",
     )
     states = states.withColumn(c.LANGUAGE_MODEL, F.lit(model)).select(*columns)
@@ -137,10 +147,14 @@ def _read_inputs(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBat
         )
 
 
-def _read_states(config: TextConfig, batches: _Batches) -> Iterator[pa.RecordBatch]:
+def _read_states(config: TextConfig, trained_layers: int | None, batches: _Batches) -> Iterator[pa.RecordBatch]:
     for _, rows, ids_NT, counts_N in _parts(config, batches):
-        _, states_SH = hidden_states(config.language_model, ids_NT, counts_N)
-        ends_N = np.cumsum(counts_N, dtype=np.int64) * states_SH.shape[1]
+        if trained_layers is None:
+            states_SH, special_tokens = hidden_states(config.language_model, ids_NT, counts_N)[1], 0
+        else:
+            states_SH = lower_states(config.language_model, ids_NT, counts_N, trained_layers)
+            special_tokens = (len(states_SH) - int(counts_N.sum())) // len(counts_N)
+        ends_N = np.cumsum(counts_N + special_tokens, dtype=np.int64) * states_SH.shape[1]
         offsets = pa.array(np.concatenate([[0], ends_N]).astype(np.int32))
         states = pa.ListArray.from_arrays(offsets, pa.array(states_SH.reshape(-1)))
         yield pa.RecordBatch.from_arrays(

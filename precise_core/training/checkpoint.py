@@ -41,6 +41,7 @@ from precise_core.errors import CheckpointError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
+from precise_core.models.text_layers import LayerSizes
 
 FORMAT_VERSION: Literal[3] = 3
 UNTRAINED = "untrained"
@@ -57,7 +58,7 @@ class Manifest(Config):
     ``copied`` and ``new`` list the parameters taken from the parent and those that started anew, ``kept`` those taken
     from ``previous``; ``metrics`` are the validation figures of the epoch that was kept. ``model.fusion.token_init``
     says what the text half starts from; ``state_width`` is the width of the hidden states that the model reads, null
-    where it reads none.
+    where it reads none; ``layer_sizes`` is of the language model's layers that are part of the model.
 
     ``as_of`` is the instant whose earlier events were learnt; ``previous`` is the checkpoint of the same task that this
     one goes on from. ``universal`` and ``warm_up_as_of`` are the universal checkpoint and the night of the last warm-up
@@ -77,6 +78,7 @@ class Manifest(Config):
     num_known_tokens: int
     max_token_length: int
     state_width: int | None = None
+    layer_sizes: LayerSizes | None = None
     tokenizer_id: str
     language_model: str | None
     best_epoch: int
@@ -147,7 +149,7 @@ class Checkpoint:
         """
         manifest = self.manifest
         known = torch.zeros(manifest.num_known_tokens, dtype=torch.long)  # the ids themselves are among the buffers
-        sizes = (manifest.stage, manifest.max_token_length, manifest.state_width)
+        sizes = (manifest.stage, manifest.max_token_length, manifest.state_width, manifest.layer_sizes)
         with _NoDraws() if mapped else nullcontext():
             model = Precise(manifest.model, manifest.num_item_rows, known, *sizes)
         try:
@@ -266,6 +268,7 @@ def write_checkpoint(
             num_known_tokens=len(model.fusion.known_token_ids_W),
             max_token_length=model.max_token_length,
             state_width=model.fusion.state_width,
+            layer_sizes=model.fusion.layer_sizes,
             **described,
         )
         (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")

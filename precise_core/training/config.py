@@ -21,6 +21,9 @@ class OptimizerConfig(Config):
     """
 
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")
+    text_layers_share: float = Field(
+        0.1, gt=0, le=1, description="Of the learning rate, for a language model's layers (`token_init: top_layers`)."
+    )
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
     beta1: float = Field(0.9, ge=0, lt=1, description="Of AdamW.")
     beta2: float = Field(0.98, ge=0, lt=1, description="Of AdamW.")

@@ -70,8 +70,8 @@ def grown(checkpoint: Checkpoint, catalog: ItemCatalog, token_init: TokenInit | 
     """The checkpoint's model with a row for every item and token of ``catalog``; old rows are kept bit for bit.
 
     A new item starts as the unknown row. A new token starts as its vector in ``token_init``, turned into the space of
-    the trained rows, or as the unknown-token row where it has none. A contextual model has no token rows: its
-    projection reads the hidden states of new texts as they are.
+    the trained rows, or as the unknown-token row where it has none. A model that reads hidden states has no token
+    rows: it reads those of new texts as they are.
     """
     old = checkpoint.load_model()
     known_W = old.fusion.known_token_ids_W
@@ -79,7 +79,8 @@ def grown(checkpoint: Checkpoint, catalog: ItemCatalog, token_init: TokenInit | 
         known_W = torch.unique(torch.cat([known_W, catalog.known_token_ids]))
     num_rows = max(old.num_item_rows, catalog.num_rows)
     with torch.random.fork_rng(devices=[]):  # every weight is replaced: the draws must not move the caller's
-        model = Precise(old.config, num_rows, known_W, old.stage, old.max_token_length, old.fusion.state_width)
+        sizes = old.max_token_length, old.fusion.state_width, old.fusion.layer_sizes
+        model = Precise(old.config, num_rows, known_W, old.stage, *sizes)
     state = old.state_dict()
     state["fusion.known_token_ids_W"] = known_W
     state["fusion.is_trained_V"] = padded(old.fusion.is_trained_V, num_rows)

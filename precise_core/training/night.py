@@ -12,10 +12,11 @@ from pyspark.sql import functions as F
 from precise_core.artefacts import CATALOGS, checkpoint_pointer
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError, ConfigError, NothingNewError, NothingToLearnError
-from precise_core.feed.catalog import load_item_catalog, load_token_init, require_language_model
+from precise_core.feed.catalog import load_item_catalog, load_layers_init, load_token_init, require_language_model
 from precise_core.feed.windows import count_windows
-from precise_core.models.catalog import ItemCatalog
+from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import FusionConfig
+from precise_core.models.text_layers import LayersInit
 from precise_core.run.job import Job
 from precise_core.run.progress import StepProgress
 from precise_core.training import collectives as distribution
@@ -101,10 +102,7 @@ def universal_inputs(job: Job, task: str) -> UniversalInputs:
 
 def train_from_tables(inputs: UniversalInputs, progress: Progress) -> Checkpoint:
     """What every rank does."""
-    settings, fusion, token_init = inputs.settings, inputs.settings.model.fusion, None
-    if TOKEN_EMBEDDINGS.name in inputs.tables:
-        mode: Literal["vocab", "input"] = "input" if fusion.token_init == "input" else "vocab"
-        token_init = load_token_init(inputs.snapshot(TOKEN_EMBEDDINGS), fusion.token_width, settings.seed, mode)
+    settings = inputs.settings
     states = inputs.snapshot(TEXT_STATES) if TEXT_STATES.name in inputs.tables else None
     training = TrainingInputs(
         windows=inputs.snapshot(TRAINING_WINDOWS),
@@ -118,7 +116,18 @@ def train_from_tables(inputs: UniversalInputs, progress: Progress) -> Checkpoint
         progress=progress,
         feed_config=settings.feed,
     )
-    return train_universal(training, settings.model, settings.universal, token_init, inputs.parent)
+    return train_universal(training, settings.model, settings.universal, _text_start(inputs), inputs.parent)
+
+
+def _text_start(inputs: UniversalInputs) -> TokenInit | LayersInit | None:
+    """What the text half of a new model starts from, beside the states of texts; None where from nothing."""
+    settings, fusion = inputs.settings, inputs.settings.model.fusion
+    if TOKEN_EMBEDDINGS.name in inputs.tables:
+        mode: Literal["vocab", "input"] = "input" if fusion.token_init == "input" else "vocab"
+        return load_token_init(inputs.snapshot(TOKEN_EMBEDDINGS), fusion.token_width, settings.seed, mode)
+    if fusion.has_text_layers and inputs.parent is None:
+        return load_layers_init(settings.text.language_model, fusion.trained_layers)
+    return None
 
 
 def _on_each_rank(inputs: UniversalInputs) -> str:

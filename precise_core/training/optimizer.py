@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from precise_core.errors import TrainingError
+from precise_core.models.text_layers import TextLayers
 from precise_core.training import collectives as distribution
 from precise_core.training.config import OptimizerConfig
 
@@ -33,6 +34,8 @@ def learning_rate_at(step: int, total_steps: int, config: OptimizerConfig) -> fl
 class Optimizer:
     """AdamW; tables of more than ``sparse_above_rows`` rows take part with the rows of the batch only.
 
+    The layers of a language model learn at a rate of their own: they start from what it has learnt elsewhere.
+
     A dense step reads and writes every row of a table, moments included, for a few thousand rows that had a gradient.
     The sparse step (torch's SparseAdam) touches those alone. It is not the same: an untouched row keeps its moments
     and has no weight decay. On several ranks all tables are dense, because gloo adds up dense gradients only.
@@ -53,8 +56,14 @@ class Optimizer:
         sparse_rows = [parameter for parameter in trained if id(parameter) in sparse]
         betas = (config.beta1, config.beta2)
         rate = config.learning_rate
+        layers = {id(p) for module in model.modules() if isinstance(module, TextLayers) for p in module.parameters()}
+        groups = [
+            {"params": [p for p in dense_rows if id(p) not in layers], "share": 1.0},
+            {"params": [p for p in dense_rows if id(p) in layers], "share": config.text_layers_share},
+        ]
+        groups = [group for group in groups if group["params"]]
         self._parts: dict[str, torch.optim.Optimizer] = {
-            "dense": torch.optim.AdamW(dense_rows, lr=rate, betas=betas, weight_decay=config.weight_decay, fused=True)
+            "dense": torch.optim.AdamW(groups, lr=rate, betas=betas, weight_decay=config.weight_decay, fused=True)
         }
         if sparse_rows:
             self._parts["sparse"] = torch.optim.SparseAdam(sparse_rows, lr=rate, betas=betas)
@@ -82,7 +91,7 @@ class Optimizer:
         self._scale_gradients(scale)
         for part in self._parts.values():
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group.get("share", 1.0)
             part.step()
 
     def _scale_gradients(self, scale: float) -> None:

@@ -17,9 +17,10 @@ from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import TrainingError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig
 from precise_core.feed.windows import Split, WindowFeed
-from precise_core.models.catalog import ItemCatalog, TokenInit
-from precise_core.models.config import ModelConfig
+from precise_core.models.catalog import ItemCatalog, TextStates, TokenInit
+from precise_core.models.config import FusionConfig, ModelConfig
 from precise_core.models.precise import Precise
+from precise_core.models.text_layers import LayersInit
 from precise_core.models.times import usual_gap
 from precise_core.text.reduction import principal_components
 from precise_core.training import collectives as distribution
@@ -188,7 +189,11 @@ def item_frequencies(inputs: TrainingInputs, num_item_rows: int, since: int | No
 
 
 def build_model(
-    config: ModelConfig, catalog: ItemCatalog, token_init: TokenInit | None, frequencies_V: torch.Tensor, seed: int
+    config: ModelConfig,
+    catalog: ItemCatalog,
+    token_init: TokenInit | LayersInit | None,
+    frequencies_V: torch.Tensor,
+    seed: int,
 ) -> Precise:
     """An untrained model of the first stage; its text half starts as ``model.fusion.token_init`` says.
 
@@ -198,33 +203,53 @@ def build_model(
         TrainingError: What the configured mode starts from is not given, or vectors are of another width.
     """
     fusion, states = config.fusion, catalog.states
-    if fusion.reads_states and states is None:
-        raise TrainingError(
-            f"model.fusion.token_init {fusion.token_init} needs text_states; run jobs/embed_tokens.py first"
-        )
+    if fusion.reads_states:
+        _require_states(fusion, states, token_init)
     known = torch.zeros(0, dtype=torch.long) if fusion.reads_states else catalog.known_token_ids
     state_width = states.width if states is not None and fusion.reads_states else None
+    layers = token_init if isinstance(token_init, LayersInit) else None
+    sizes = catalog.max_token_length, state_width, layers.sizes if layers else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Precise(config, catalog.num_rows, known, "universal", catalog.max_token_length, state_width)
+        model = Precise(config, catalog.num_rows, known, "universal", *sizes)
     model.fusion.set_trained_items(frequencies_V)
     if fusion.is_contextual and states is not None:
         model.fusion.set_projection(*_projection(states.states_SH, fusion.token_width, seed))
-    elif fusion.mode != "id" and fusion.token_init not in ("random", "sentence"):
+    elif layers is not None:
+        model.fusion.layers.set_layers(layers.weights)
+    elif fusion.mode != "id" and fusion.token_init in ("vocab", "input"):
         _set_token_vectors(model, token_init)
     return model
 
 
-def language_model_of(config: ModelConfig, catalog: ItemCatalog, token_init: TokenInit | None) -> str | None:
+def _require_states(fusion: FusionConfig, states: TextStates | None, start: TokenInit | LayersInit | None) -> None:
+    """Refuse states that are not there, or of another layer than the one that the model reads."""
+    if states is None:
+        raise TrainingError(
+            f"model.fusion.token_init {fusion.token_init} needs text_states; run jobs/embed_tokens.py first"
+        )
+    if fusion.has_text_layers and not isinstance(start, LayersInit):
+        raise TrainingError("model.fusion.token_init top_layers needs the last layers of the language model")
+    read = start.language_model if isinstance(start, LayersInit) else states.language_model.partition("#")[0]
+    if states.language_model != read:
+        raise TrainingError(
+            f"model.fusion.token_init {fusion.token_init}, trained_layers {fusion.trained_layers}: text_states has "
+            f"states of {states.language_model}; run jobs/embed_tokens.py with this configuration first"
+        )
+
+
+def language_model_of(
+    config: ModelConfig, catalog: ItemCatalog, token_init: TokenInit | LayersInit | None
+) -> str | None:
     """Which language model a new model starts from; None where from none."""
     if config.fusion.reads_states:
         return catalog.states.language_model if catalog.states else None
     return token_init.language_model if token_init else None
 
 
-def _set_token_vectors(model: Precise, token_init: TokenInit | None) -> None:
+def _set_token_vectors(model: Precise, token_init: TokenInit | LayersInit | None) -> None:
     config = model.config.fusion
-    if token_init is None:
+    if not isinstance(token_init, TokenInit):
         raise TrainingError(
             f"model.fusion.token_init {config.token_init} needs token_embeddings; run jobs/embed_tokens.py first"
         )

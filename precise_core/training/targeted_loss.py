@@ -11,11 +11,11 @@ from precise_core.feed.windows import SequenceBatch
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.objectives.losses import bpr_item, bpr_user, candidate_softmax
-from precise_core.objectives.negatives import Candidates, CandidateSampler
+from precise_core.objectives.negatives import Candidates, CandidateSampler, Hits
 from precise_core.objectives.targets import CutExamples, draw_cuts
 from precise_core.training.config import TargetedConfig
 from precise_core.training.loop import BatchLoss, LossFunction
-from precise_core.training.universal_loss import balance_penalty
+from precise_core.training.universal_loss import balance_penalty, without_alike
 
 
 def targeted_loss(
@@ -44,7 +44,11 @@ def targeted_loss(
         e_ELD, e_CD = fuse_distinct(model, catalog, examples.item_indices_EL, candidates.item_indices_C)
         logits_EC = model.logits(model.user_embeddings(e_ELD, examples.valid_mask_EL, examples.times), e_CD)
         columns_E = candidates.columns(examples.targets_E)
-        parts = _parts(config, logits_EC, columns_E, candidates, examples)
+        right = examples.right.whole_windows() if config.negatives.hide_own_items else examples.right
+        hidden = candidates.hits(right)
+        if config.negatives.alike_above is not None:
+            hidden = without_alike(model, hidden, e_CD[columns_E][:, None], e_CD, config.negatives.alike_above)
+        parts = _parts(config, logits_EC, columns_E, candidates, examples, hidden)
         return BatchLoss(torch.stack(parts).sum() + balance_penalty(model), len(columns_E)) if parts else None
 
     return loss
@@ -56,9 +60,9 @@ def _parts(
     columns_E: torch.Tensor,
     candidates: Candidates,
     examples: CutExamples,
+    hidden: Hits,
 ) -> list[torch.Tensor]:
-    """The terms of the loss; one without any negative is left out."""
-    hidden = candidates.hits(examples.right.whole_windows() if config.negatives.hide_own_items else examples.right)
+    """The terms of the loss; one without any negative is left out. ``hidden``: candidates that are no negatives."""
     if config.loss == "softmax":
         mask_E1 = torch.ones(len(columns_E), 1, dtype=torch.bool)
         return [candidate_softmax(logits_EC, candidates, examples.targets_E[:, None], mask_E1, hidden)]

@@ -11,6 +11,7 @@ from precise_core.feed.windows import WindowFeed
 from precise_core.models.catalog import ItemCatalog, TokenInit
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
+from precise_core.models.text_layers import LayersInit
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, put_in_use
 from precise_core.training.config import UniversalConfig
@@ -39,7 +40,7 @@ def train_universal(
     inputs: TrainingInputs,
     model_config: ModelConfig,
     config: UniversalConfig,
-    token_init: TokenInit | None = None,
+    token_init: TokenInit | LayersInit | None = None,
     parent: Checkpoint | None = None,
 ) -> Checkpoint:
     """Train on the `train` windows of the task and write the epoch with the best validation NDCG@50.
@@ -52,7 +53,8 @@ def train_universal(
     windows whose newest event is not older than the parent's ``as_of``. No untrained model is written then.
 
     Args:
-        token_init: Initial token rows from the language model; needed for ``token_init: vocab`` and ``input``.
+        token_init: Initial token rows from the language model, needed for ``token_init: vocab`` and ``input``; its last
+            layers for ``top_layers``, from scratch.
         parent: The checkpoint to continue; None = from scratch.
 
     Raises:
@@ -65,7 +67,7 @@ def train_universal(
         frequencies_V = learnt_V = item_frequencies(inputs, catalog.num_rows)
         model = build_model(model_config, catalog, token_init, frequencies_V, inputs.seed)
     else:
-        model = grown(parent, catalog, token_init)
+        model = grown(parent, catalog, token_init if isinstance(token_init, TokenInit) else None)
         learnt_V = item_frequencies(inputs, model.num_item_rows, since)
         frequencies_V = frequencies_since(inputs, parent.item_frequencies(), learnt_V, since)
         model.fusion.set_trained_items(frequencies_V)

@@ -13,7 +13,7 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.models.times import Times
 from precise_core.objectives.losses import candidate_softmax
-from precise_core.objectives.negatives import CandidateSampler
+from precise_core.objectives.negatives import CandidateSampler, Hits, with_alike
 from precise_core.objectives.targets import RightItems, future_targets, mask_items, same_instant
 from precise_core.training import collectives as distribution
 from precise_core.training.config import UniversalConfig
@@ -103,6 +103,9 @@ def universal_loss(
             drawn[-1], own_PM = candidates.with_prior(prior_V), own_logits[-1]
             own_logits[-1] = None if own_PM is None else own_PM + prior_V[targets_PM]
         hidden = candidates.hits(right.whole_windows() if config.negatives.hide_own_items else right)
+        if config.negatives.alike_above is not None:
+            own_PMD = e_CD[candidates.columns(targets_PM)] if e_PMD is None else e_PMD
+            hidden = without_alike(model, hidden, own_PMD, e_CD, config.negatives.alike_above)
         nlls = [
             candidate_softmax(logits_PC, of_part, targets_PM, mask_PM, hidden, own_PM)
             for logits_PC, of_part, own_PM in zip(logits, drawn, own_logits, strict=True)
@@ -110,6 +113,20 @@ def universal_loss(
         return BatchLoss(torch.stack(nlls).sum() + balance_penalty(model), weight=int(mask_PM.sum()))
 
     return masked_item if model.config.prediction == "masked_item" else next_item
+
+
+@torch.no_grad()
+def without_alike(
+    model: Precise, hidden: Hits, targets_PMD: torch.Tensor, candidates_CD: torch.Tensor, cosine: float
+) -> Hits:
+    """What is hidden of the candidates, and those that are nearly the same as a target of the position.
+
+    Args:
+        targets_PMD, candidates_CD: Fused items; their serving vectors are compared.
+    """
+    return with_alike(
+        hidden, model.serving_item_vectors(targets_PMD), model.serving_item_vectors(candidates_CD), cosine
+    )
 
 
 def _shared_by_ranks(generator: torch.Generator) -> torch.Generator:

@@ -45,6 +45,7 @@ def validate(
     feed: WindowFeed,
     user_filter: TargetFilter = "all",
     asking: Asking | None = None,
+    weights_D: torch.Tensor | None = None,
 ) -> dict[str, float]:
     """Mean NDCG@50 and recall@10 over users with at least one truth item.
 
@@ -52,7 +53,7 @@ def validate(
 
     With ``user_filter`` `new` the items of the user's window are removed from ranking and truth, so that a training
     whose targets are new items is selected by them; the offline evaluation's `new` removes the whole history.
-    ``asking`` is for models that read times.
+    ``asking`` is for models that read times; ``weights_D`` are multiplied into the serving vectors of users.
     """
     was_training = model.training
     model.eval()
@@ -65,7 +66,7 @@ def validate(
         rows_BL = batch.item_indices_BL.where(batch.item_indices_BL < len(e_VD), c.UNKNOWN_INDEX)
         times = None if asking is None else asking.of(batch.event_ts_BL)
         h_BD = model.user_embeddings(F.embedding(rows_BL, e_VD), batch.valid_mask_BL, times)
-        users_BD = model.serving_user_vectors(h_BD)
+        users_BD = model.serving_user_vectors(h_BD) * (1.0 if weights_D is None else weights_D)
         scores_BV = users_BD @ items_VD.T
         scores_BV[:, : c.FIRST_ITEM_INDEX] = float("-inf")
         truth_BM = batch.target_indices_BM

@@ -78,8 +78,9 @@ def targeted_model(source: Checkpoint, seed: int) -> tuple[Precise, tuple[str, .
     start = source.load_model()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        known, state_width = start.fusion.known_token_ids_W, start.fusion.state_width
-        model = Precise(start.config, start.num_item_rows, known, "targeted", start.max_token_length, state_width)
+        known = start.fusion.known_token_ids_W
+        sizes = start.max_token_length, start.fusion.state_width, start.fusion.layer_sizes
+        model = Precise(start.config, start.num_item_rows, known, "targeted", *sizes)
     shared, own = start.state_dict(), model.state_dict()
     model.load_state_dict(own | {name: tensor for name, tensor in shared.items() if name in own})
     names = [name for name, _ in model.named_parameters()]

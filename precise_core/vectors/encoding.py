@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from precise_core.errors import ModelError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.models.times import Times
 from precise_core.training.checkpoint import Checkpoint, content_sum
+from schemas import columns as c
 
 ITEMS_AT_ONCE = 4096  # per forward pass
 
@@ -178,18 +180,30 @@ def encode_users(
     seconds_E = np.concatenate(times.seconds) if times is not None and len(sequences) else np.zeros(0, np.int64)
     order = np.argsort(lengths_B, kind="stable")
     with torch.inference_mode():
+        fuse = _fuser(model, catalog, items_E)
         for start in range(0, len(order), batch):
             users = order[start : start + batch]
             places = ends_B[users], lengths_B[users]
             items_BL = torch.from_numpy(_left_padded(items_E, *places)).to(model.device)
-            (fused_BLD,) = fuse_distinct(model, catalog, items_BL)
             asked = None
             if times is not None:
                 read = (_left_padded(seconds_E, *places), times.asked_B[users])
                 asked = Times.of_histories(*(torch.from_numpy(part).to(model.device) for part in read))
-            h_BD = model.user_embeddings(fused_BLD, items_BL > 0, asked)
+            h_BD = model.user_embeddings(fuse(items_BL), items_BL > 0, asked)
             vectors_BD[users] = model.serving_user_vectors(h_BD).float().cpu().numpy()
     return _finite(vectors_BD, "user")
+
+
+def _fuser(model: Precise, catalog: ItemCatalog, items_E: np.ndarray) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes e of the items of some histories: batch by batch, or, where layers of a language model run over every
+    text, from one pass over all of them."""
+    if not model.config.fusion.has_text_layers:
+        return lambda items_BL: fuse_distinct(model, catalog, items_BL)[0]
+    distinct_N = np.unique(np.append(items_E, c.PADDING_INDEX)).astype(np.int64)
+    portions = (distinct_N[start : start + ITEMS_AT_ONCE] for start in range(0, len(distinct_N), ITEMS_AT_ONCE))
+    e_ND = torch.cat([fuse_catalog(model, catalog, portion) for portion in portions])
+    rows_N = torch.from_numpy(distinct_N).to(model.device)
+    return lambda items_BL: F.embedding(torch.searchsorted(rows_N, items_BL), e_ND)
 
 
 def _left_padded(values_E: np.ndarray, ends_B: np.ndarray, lengths_B: np.ndarray) -> np.ndarray:

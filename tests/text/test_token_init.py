@@ -207,6 +207,18 @@ def test_every_item_finds_the_states_of_its_text(tmp_path: Path) -> None:
     assert read == {2: [[5, 6]], 3: [[1, 2], [3, 4]], 4: [], 6: [[5, 6]]}
 
 
+def test_states_of_special_tokens_belong_to_their_text(tmp_path: Path) -> None:
+    """`top_layers`: the table says how many there are, in each text."""
+    states = [(text, [*values, 7.0, 8.0][: 2 * count + 2], count) for text, values, count in STATES]
+    table = write_states(tmp_path / "s", *states, **{c.LANGUAGE_MODEL: "lm@1#4+1"})
+    catalog = load_item_catalog(write_items(tmp_path / "item_tokens", ITEMS), table)
+    catalog = ItemCatalog.load(catalog.save(tmp_path / "catalog.safetensors"))
+    rows = torch.tensor([2, 3, 4, 6])
+    read = catalog.text_states_SH(catalog.text_rows_V[rows])
+    assert catalog.state_counts(catalog.token_counts_V[rows]).tolist() == [2, 3, 0, 2]
+    assert read.tolist() == [[5, 6], [7, 8], [1, 2], [3, 4], [7, 8], [5, 6], [7, 8]]
+
+
 @pytest.mark.parametrize(
     ("states", "columns", "message"),
     [
@@ -347,3 +359,28 @@ def test_a_language_model_that_cannot_be_used_ends_the_job_with_one_line(
     model = bert_folder(tmp_path / "bert", words=30, rows=20)
     assert run("embed_tokens", warehouse, "--set", f"text.language_model={model}") == 2
     assert "the tokenizer goes up to id 29, the model has embeddings for ids 0 to 19" in said(capsys)
+
+
+@pytest.mark.faults
+def test_jobs_train_the_last_layers_and_serve_every_text_through_them(night: Path, tmp_path: Path) -> None:
+    """HLLM-mini from the language model to the vectors of items, those that nobody had among them."""
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    model = bert_folder(tmp_path / "bert", words=30)
+    fusion = ("mode=llm", "token_init=top_layers", "trained_layers=1", "token_width=16")
+    flags = [f"model.fusion.{change}" for change in fusion]
+    flags += [f"text.language_model={model}", "universal.epochs=1", "universal.negatives.alike_above=0.99"]
+    for job in ("tokenize_items", "embed_tokens", "train_universal", "embed_items", "embed_users"):
+        assert run(job, warehouse, *(part for flag in flags for part in ("--set", flag))) == 0, job
+    checkpoint = latest(warehouse / "checkpoints", "all")
+    assert checkpoint.manifest.language_model == f"{language_model_id(model)}#1+2"
+    vectors = DeltaSnapshot(warehouse / "tables" / "item_embeddings").read(
+        [c.MODEL_VERSION, c.IS_COLD, c.EMBEDDING, c.ITEM_INDEX]
+    )
+    own = vectors.to_pandas()
+    own = own[own[c.MODEL_VERSION] == checkpoint.model_version]
+    assert own[c.IS_COLD].any() and (own[c.EMBEDDING].map(len) == 16).all()
+    catalog = load_item_catalog(
+        *(DeltaSnapshot(warehouse / "tables" / name) for name in ("item_tokens", "text_states"))
+    )
+    expected = encode_catalog(checkpoint.load_model(), catalog, own[c.ITEM_INDEX].to_numpy())
+    np.testing.assert_allclose(np.stack(own[c.EMBEDDING]), expected, atol=1e-5)
