@@ -5,7 +5,7 @@ D width, P pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -76,7 +76,7 @@ class ServedTask:
         row = self.item_row(item_id)
         return None if row < 0 else self.index.vectors_ND[row]
 
-    def scores(self, pairs: Iterable[tuple[str, str]]) -> list[float | None]:
+    def scores(self, pairs: Iterable[Sequence[str]]) -> list[float | None]:
         """Dot product of each pair of user and item, as in `pair_scores`; None where one has no vector."""
         found = [(self.users.of(user_id), self.item_row(item_id)) for user_id, item_id in pairs]
         there = [(vector, row) for vector, row in found if vector is not None and row >= 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from precise_core.config.tasks import ALL_TASK
 
@@ -24,6 +24,9 @@ RecommendSource = Annotated[
 ]
 
 
+Pair = Annotated[list[Id], Field(min_length=2, max_length=2, description="A user and an item.")]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -32,7 +35,7 @@ class Pairs(_Body):
     """Pairs of user and item to be scored."""
 
     task: Id = ALL_TASK
-    pairs: list[tuple[Id, Id]]
+    pairs: list[Pair]
 
 
 class Vector(_Body):
