@@ -230,7 +230,8 @@ def _require_vector(vector: list[float], width: int) -> np.ndarray:
     """The vector as float32 [D]."""
     if len(vector) != width:
         raise Refused(422, "body.vector", f"{len(vector)} numbers; the vectors of the task have {width}")
-    vector_D = np.asarray(vector, np.float32)
+    with np.errstate(over="ignore"):
+        vector_D = np.asarray(vector, np.float32)
     if not np.isfinite(vector_D).all():
         raise Refused(422, "body.vector", "NaN, infinite or too large for float32")
     return vector_D
@@ -271,7 +272,8 @@ def _json(content: Any, status: int = 200) -> Response:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = _json(refusal((getattr(error, "field", ""), str(error.detail))), error.status_code)
+    field = "body" if error.status_code == 400 else ""  # 400 is what a body gets that is no text
+    answer = _json(refusal((getattr(error, "field", field), str(error.detail))), error.status_code)
     answer.headers.update(error.headers or {})
     return answer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from precise_core.errors import PreciseError
 from precise_core.serving.metrics import AS_OF, IS_NEWEST, REFUSALS, TAKEOVERS
 from precise_core.serving.plan import Plan, Served, plan
-from precise_core.serving.prepare import prepared_elsewhere, remove_others
+from precise_core.serving.prepare import prepared_elsewhere, remove_parts
 from precise_core.serving.release import Release
 
 _log = logging.getLogger("uvicorn.error")
@@ -65,7 +65,7 @@ class Keeper:
         for task, own in found.tasks.items():
             AS_OF.labels(task).set(own.as_of.timestamp())
         _log.info("serving %s: %s", found.name, {task: own.model_version for task, own in found.tasks.items()})
-        remove_others(self._served.folder, found)
+        remove_parts(self._served.folder, keep=found.parts)
 
     def _refuse(self, error: Exception) -> None:
         reason = str(error) if isinstance(error, PreciseError) else f"{type(error).__name__}: {error}"

@@ -119,7 +119,7 @@ def plan(served: Served) -> Plan | None:
         return None
     catalog = _part("catalog", tables, [(ITEM_VOCABULARY, None, {}), (ITEMS, None, {})], {})
     tasks = {task: _task(tables, served, row) for task, row in sorted(rows.items())}
-    everywhere = _histories(tables, rows.get(ALL_TASK) or next(iter(rows.values()), None), ALL_TASK)
+    everywhere = _histories(tables, ALL_TASK)
     return Plan(tasks, lists, everywhere, catalog)
 
 
@@ -138,19 +138,15 @@ def _task(tables: TableReader, served: Served, row: Mapping[str, Any]) -> Publis
         row[c.INDEX_VERSION],
         row["published_at"],
         vectors=_part("vectors", tables, [source], {c.TASK: task, "model_version": model_version}),
-        histories=_histories(tables, row, task),
+        histories=_histories(tables, task),
         # Not named after the events: those before `as_of` do not change, others are not counted.
         popularity=_part("popularity", tables, [(ITEM_VOCABULARY, None, {})], counted),
     )
 
 
-def _histories(tables: TableReader, row: Mapping[str, Any] | None, task: str) -> Part:
-    """Those of the publication, as long as they can be read; the newest after that."""
-    version = row["table_versions"].get(USER_SEQUENCES.name) if row else None
-    try:
-        return _part("histories", tables, [(USER_SEQUENCES, version, {c.TASK: task})], {c.TASK: task})
-    except HistoryGoneError:
-        return _part("histories", tables, [(USER_SEQUENCES, None, {c.TASK: task})], {c.TASK: task})
+def _histories(tables: TableReader, task: str) -> Part:
+    """The newest ones, as the job `recall` reads them: a user who was erased is gone without another publication."""
+    return _part("histories", tables, [(USER_SEQUENCES, None, {c.TASK: task})], {c.TASK: task})
 
 
 def _lists(tables: TableReader) -> dict[str, Part]:

@@ -72,13 +72,18 @@ def prepare(warehouse: Path, plan: Plan, known: Collection[str]) -> None:
                 _write(tables, part, warehouse)
 
 
-def remove_others(warehouse: Path, plan: Plan) -> None:
-    """Remove parts of earlier publications, and what a killed process has left; a server that has them mapped keeps
-    them."""
+def remove_parts(warehouse: Path, keep: Collection[str] = ()) -> int:
+    """Remove all parts but those to ``keep``, and what a killed process has left; how many folders that were.
+
+    A server that has them mapped answers from them until it has taken over the next publication.
+    """
+    if not (warehouse / SERVING).is_dir():
+        return 0
     with _alone(warehouse):
-        for folder in (warehouse / SERVING).iterdir():
-            if folder.is_dir() and folder.name not in plan.parts:
-                shutil.rmtree(folder)
+        old = [folder for folder in (warehouse / SERVING).iterdir() if folder.is_dir() and folder.name not in keep]
+        for folder in old:
+            shutil.rmtree(folder)
+    return len(old)
 
 
 def _write(tables: TableReader, part: Part, warehouse: Path) -> None:

@@ -115,7 +115,7 @@ _JSON = st.recursive(_VALUES, lambda inner: st.lists(inner, max_size=4) | st.dic
 def test_no_query_is_a_fault_of_the_server(client: TestClient, path: str, values: dict[str, str]) -> None:
     answer = client.get(path, params=values)
     assert answer.status_code in (200, 404, 422), answer.text
-    assert answer.status_code == 200 or isinstance(field_of(answer), str)
+    assert answer.status_code == 200 or field_of(answer).startswith("query.")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -129,8 +129,8 @@ def test_no_query_is_a_fault_of_the_server(client: TestClient, path: str, values
 )
 def test_no_body_is_a_fault_of_the_server(client: TestClient, path: str, body: bytes) -> None:
     answer = client.post(path, content=body, headers={"content-type": "application/json"})
-    assert answer.status_code in (200, 404, 413, 422), answer.text
-    assert answer.status_code == 200 or isinstance(field_of(answer), str)
+    assert answer.status_code in (200, 400, 404, 413, 422), answer.text
+    assert answer.status_code == 200 or field_of(answer).startswith("body")
 
 
 def test_with_a_token_only_what_holds_no_data_is_open(world: World) -> None:
@@ -166,10 +166,11 @@ def test_a_server_that_others_could_reach_needs_a_token(world: World) -> None:
 def test_what_takes_too_long_and_what_is_too_much_at_a_time_is_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
+    go_on, begun = threading.Event(), threading.Semaphore(0)
     as_it_is = ServedTask.similar
 
     def slow(*arguments: Any) -> Any:
+        begun.release()
         go_on.wait(60)
         return as_it_is(*arguments)
 
@@ -181,6 +182,8 @@ def test_what_takes_too_long_and_what_is_too_much_at_a_time_is_refused(
         threads = [threading.Thread(target=lambda: found.append(client.get(path).status_code)) for _ in range(2)]
         for thread in threads:
             thread.start()
+        for _ in threads:
+            assert begun.acquire(timeout=60)
         statuses = set()
         while any(thread.is_alive() for thread in threads):
             statuses.add(client.get("/history", params={"user_id": USERS[0]}).status_code)
