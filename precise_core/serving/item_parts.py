@@ -62,11 +62,9 @@ class Popularity:
     """How often each item was taken in each task before an instant: the rules of `precise_core.recall.popular`."""
 
     def __init__(self, folder: Path) -> None:
-        counts = mapped_table(folder / _COUNTS_FILE)
-        self._by_task = {
-            task: counts.filter(pc.equal(counts[c.TASK], task)).to_pandas()
-            for task in pc.unique(counts[c.TASK]).to_pylist()
-        }
+        counts = mapped_table(folder / _COUNTS_FILE).to_pandas()
+        self._nothing = counts.head(0)
+        self._by_task = dict(list(counts.groupby(c.TASK)))
 
     def foreign_indices(self, task: str) -> np.ndarray:
         """Vocabulary rows of items that had events, but none of the task."""
@@ -80,7 +78,7 @@ class Popularity:
         return rows[c.ITEM_INDEX].to_numpy(), rows[_RECENT].to_numpy()
 
     def _of(self, task: str) -> pd.DataFrame:
-        return self._by_task.get(task, next(iter(self._by_task.values())).head(0))
+        return self._by_task.get(task, self._nothing)
 
 
 def write_popularity(tables: TableReader, about: dict[str, Any], folder: Path) -> None:

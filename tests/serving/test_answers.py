@@ -129,6 +129,15 @@ def test_the_state_is_told(client: TestClient) -> None:
     assert "Recommendations" in client.get("/").text
 
 
+def test_before_the_first_event_nothing_is_popular(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.publish(-30)
+    with client_of(world) as client:
+        wait_for(client, "/ready", "ready", True)
+        assert answer(client, "/recommend", user_id=NEWCOMER, source="u2i", task="share")["items"] == []
+        assert answer(client, "/recommend", user_id=USERS[0], source="u2i", task="share")["items"]
+
+
 def test_a_warehouse_with_lists_alone_is_served(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.publish(0)
