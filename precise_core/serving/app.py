@@ -193,20 +193,11 @@ def _listed(release: Release, user_id: str, task: str, name: str, k: int) -> dic
         raise Refused(404, "query.task", f"no lists of task {task!r}; there are those of {sorted(release.lists)}")
     if name not in lists.names:
         raise Refused(404, "query.list", f"no list {name!r} of task {task!r}; there are {lists.names}")
-    rows = lists.of(user_id, name, k)
-    versions = {row.pop(c.MODEL_VERSION) for row in rows}
+    ranked_by, rows = lists.of(user_id, name, k)
     for row in rows:
-        del row[c.AS_OF]
         row["title"] = release.catalog.title(row[c.ITEM_ID])
-    ranked_by = versions.pop() if versions else None
-    return {
-        c.TASK: task,
-        "source": "lists",
-        c.LIST: name,
-        c.MODEL_VERSION: ranked_by,
-        c.AS_OF: lists.as_of,
-        "items": rows,
-    }
+    state = {c.TASK: task, "source": "lists", c.LIST: name, c.MODEL_VERSION: ranked_by, c.AS_OF: lists.as_of}
+    return state | {"items": rows}
 
 
 def _release(keeper: Keeper) -> Release:

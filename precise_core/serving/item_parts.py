@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from precise_core.config.tasks import ALL_TASK
-from precise_core.serving.keys import mapped_table, write_table
+from precise_core.serving.keys import mapped_table, one_chunk, write_table
 from precise_core.warehouse.reader import TableReader
 from schemas import EVENTS, ITEM_VOCABULARY, ITEMS
 from schemas import columns as c
@@ -30,22 +30,23 @@ class Catalog:
     """Id, title and fate of every item of the vocabulary."""
 
     def __init__(self, folder: Path) -> None:
-        self._rows = mapped_table(folder / _ITEMS_FILE)
-        self._indices_N = self._rows[c.ITEM_INDEX].to_numpy()
-        self._row_of = {item_id: row for row, item_id in enumerate(self._rows[c.ITEM_ID].to_pylist())}
-        self.deleted_indices = self._indices_N[self._rows[c.IS_DELETED].to_numpy()]
+        rows = mapped_table(folder / _ITEMS_FILE)
+        self._ids, self._titles = one_chunk(rows[c.ITEM_ID]), one_chunk(rows[c.TITLE])
+        self._indices_N = rows[c.ITEM_INDEX].to_numpy()
+        self._row_of = {item_id: row for row, item_id in enumerate(self._ids.to_pylist())}
+        self.deleted_indices = self._indices_N[rows[c.IS_DELETED].to_numpy()]
 
     def __len__(self) -> int:
         return len(self._indices_N)
 
     def item_ids(self, indices: np.ndarray) -> list[str]:
         """Ids of vocabulary rows."""
-        return self._rows[c.ITEM_ID].take(pa.array(np.searchsorted(self._indices_N, indices))).to_pylist()
+        return self._ids.take(pa.array(np.searchsorted(self._indices_N, indices))).to_pylist()
 
     def title(self, item_id: str) -> str:
         """Its title; its id where it has none."""
         row = self._row_of.get(item_id)
-        return (self._rows[c.TITLE][row].as_py() if row is not None else None) or item_id
+        return (self._titles[row].as_py() if row is not None else None) or item_id
 
 
 def write_catalog(tables: TableReader, about: dict[str, Any], folder: Path) -> None:

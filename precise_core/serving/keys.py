@@ -21,7 +21,7 @@ class KeyIndex:
 
     def __init__(self, folder: Path) -> None:
         self._hashes_U = mapped_array(folder / _HASHES_FILE)
-        self._ids = mapped_table(folder / _IDS_FILE)[_COLUMN]
+        self._ids = one_chunk(mapped_table(folder / _IDS_FILE)[_COLUMN])
 
     def __len__(self) -> int:
         return len(self._hashes_U)
@@ -53,6 +53,11 @@ def mapped_array(file: Path) -> np.ndarray:
 def mapped_table(file: Path) -> pa.Table:
     """An Arrow file of one batch, whose values stay where they are."""
     return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """The values of a column of a table in one piece; a chunked column is slow to take single values from."""
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def write_table(file: Path, table: pa.Table) -> None:

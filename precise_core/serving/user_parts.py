@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from precise_core.serving.keys import KeyIndex, mapped_array, mapped_table, write_keys, write_table
+from precise_core.serving.keys import KeyIndex, mapped_array, mapped_table, one_chunk, write_keys, write_table
 from precise_core.warehouse.arrow_lists import fixed_lists
 from precise_core.warehouse.reader import TableReader
 from schemas import RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES
@@ -24,9 +24,7 @@ from schemas import columns as c
 _VECTORS_FILE = "vectors.npy"
 _OFFSETS_FILE, _ITEMS_FILE, _TIMES_FILE = "offsets.npy", "items.npy", "times.npy"
 _ROWS_FILE, _ABOUT_FILE = "rows.arrow", "lists.json"
-_LISTED = (
-    c.RANK, c.ITEM_ID, c.SCORE, c.PROBABILITY, c.SOURCES, c.REASON, c.SEED_ITEM_ID, c.MODEL_VERSION, c.AS_OF,
-)  # fmt: skip
+_LISTED = (c.RANK, c.ITEM_ID, c.SCORE, c.PROBABILITY, c.SOURCES, c.REASON, c.SEED_ITEM_ID, c.MODEL_VERSION)
 _REPEATED = (c.ITEM_ID, c.SEED_ITEM_ID, c.MODEL_VERSION)  # few values: each is written once
 
 
@@ -46,7 +44,7 @@ def write_vectors(tables: TableReader, about: dict[str, Any], folder: Path) -> N
     where = (ds.field(c.MODEL_VERSION) == about["model_version"]) & (ds.field(c.TASK) == about["task"])
     rows = tables.read(USER_EMBEDDINGS, [c.USER_ID, c.EMBEDDING], where, about["versions"][USER_EMBEDDINGS.name])
     rows = rows.combine_chunks()
-    order_U = write_keys(folder, _one_chunk(rows[c.USER_ID]))
+    order_U = write_keys(folder, one_chunk(rows[c.USER_ID]))
     vectors_UD = fixed_lists(rows[c.EMBEDDING]).astype(np.float32, copy=False)
     np.save(folder / _VECTORS_FILE, vectors_UD[order_U])
 
@@ -77,8 +75,8 @@ def write_histories(tables: TableReader, about: dict[str, Any], folder: Path) ->
     rows = tables.read(
         USER_SEQUENCES, names, ds.field(c.TASK) == about["task"], about["versions"][USER_SEQUENCES.name]
     ).combine_chunks()
-    order = pa.array(write_keys(folder, _one_chunk(rows[c.USER_ID])))
-    items, times = (pc.take(_one_chunk(rows[name]), order) for name in (c.ITEM_INDICES, c.EVENT_TS))
+    order = pa.array(write_keys(folder, one_chunk(rows[c.USER_ID])))
+    items, times = (pc.take(one_chunk(rows[name]), order) for name in (c.ITEM_INDICES, c.EVENT_TS))
     lengths_U = pc.list_value_length(items).to_numpy(zero_copy_only=False)
     np.save(folder / _OFFSETS_FILE, np.concatenate([[0], np.cumsum(lengths_U, dtype=np.int64)]))
     np.save(folder / _ITEMS_FILE, items.flatten().to_numpy(zero_copy_only=False).astype(np.int32))
@@ -94,19 +92,22 @@ class Lists:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.keys, self._rows = KeyIndex(folder), mapped_table(folder / _ROWS_FILE)
+        rows = mapped_table(folder / _ROWS_FILE)
+        self.keys, self._rows = KeyIndex(folder), rows.drop([c.MODEL_VERSION])
+        self._versions = one_chunk(rows[c.MODEL_VERSION])  # one for all places of a list
         self._offsets_LU = mapped_array(folder / _OFFSETS_FILE)
         about = json.loads((folder / _ABOUT_FILE).read_text(encoding="utf-8"))
         self.names: list[str] = about["names"]
         self.model_versions: list[str] = about["model_versions"]
         self.as_of = datetime.fromisoformat(about["as_of"])
 
-    def of(self, user_id: str, name: str, k: int) -> list[dict[str, Any]]:
-        """The first k places of one of ``names`` for a user who has it, else for anybody; may be empty."""
+    def of(self, user_id: str, name: str, k: int) -> tuple[str | None, list[dict[str, Any]]]:
+        """What ranked one of ``names``, and its first k places: of a user who has it, else of anybody; may be empty."""
         found = self._slice(user_id, name) or self._slice(c.ANYBODY, name)
         if found is None:
-            return []
-        return [row for row in self._rows.slice(*found).to_pylist() if row[c.RANK] <= k]
+            return None, []
+        start, places = found
+        return self._versions[start].as_py(), self._rows.slice(start, min(places, k)).to_pylist()
 
     def _slice(self, user_id: str, name: str) -> tuple[int, int] | None:
         row, at = self.keys.row(user_id), self.names.index(name)
@@ -117,7 +118,7 @@ class Lists:
 
 
 def write_lists(tables: TableReader, about: dict[str, Any], folder: Path) -> None:
-    names = [c.USER_ID, c.LIST, *_LISTED]
+    names = [c.USER_ID, c.LIST, c.AS_OF, *_LISTED]
     rows = tables.read(
         RECOMMENDATIONS, names, ds.field(c.TASK) == about["task"], about["versions"][RECOMMENDATIONS.name]
     ).combine_chunks()
@@ -141,8 +142,3 @@ def write_lists(tables: TableReader, about: dict[str, Any], folder: Path) -> Non
     versions = sorted(pc.unique(rows[c.MODEL_VERSION]).to_pylist())
     state = {"names": lists.to_pylist(), "model_versions": versions, "as_of": pc.max(rows[c.AS_OF]).as_py().isoformat()}
     (folder / _ABOUT_FILE).write_text(json.dumps(state), encoding="utf-8")
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    """The only chunk of a column of a combined table; empty where it has no rows."""
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
