@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 
 from precise_core import consume
 from schemas import columns as c
+from tests.night import ROOT
 from tests.serving.world import DELETED, MONDAY, NEWCOMER, USERS, WIDTH, World, client_of, wait_for
 
 
@@ -112,6 +114,12 @@ def test_the_history_is_told_newest_first_with_titles(world: World, client: Test
     assert found[0]["title"] == f"Title of {found[0][c.ITEM_ID]}"
     assert found[0][c.EVENT_TS] > found[1][c.EVENT_TS]
     assert answer(client, "/history", user_id="stranger")["items"] == []
+
+
+def test_the_request_of_the_page_serve_md_is_answered(client: TestClient) -> None:
+    (asked,) = re.findall(r"`curl 'localhost:8080(\S+)'`", (ROOT / "docs" / "jobs" / "serve.md").read_text("utf-8"))
+    found = client.get(asked)
+    assert found.status_code == 200 and len(found.json()["items"]) == 5
 
 
 def test_the_state_is_told(client: TestClient) -> None:
