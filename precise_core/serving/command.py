@@ -77,6 +77,7 @@ def _run(served: Served, *, is_verbose: bool) -> None:
         "access_log": is_verbose,
         "server_header": False,
         "timeout_keep_alive": 30,
+        "timeout_worker_healthcheck": 60,  # a worker that opens a publication on a busy machine is not dead
         "timeout_graceful_shutdown": round(config.timeout_seconds) + 1,
     }
     _require_free(config.host, config.port)

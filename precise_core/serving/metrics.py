@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 SEVERAL = "PROMETHEUS_MULTIPROC_DIR"  # where several workers put their numbers, so that one answers for all
 
@@ -46,6 +47,9 @@ def exposition() -> bytes:
     """The numbers of this process, or of all workers where there are several."""
     if SEVERAL not in os.environ:
         return generate_latest(_REGISTRY)
+    for file in Path(os.environ[SEVERAL]).glob("gauge_live*_*.db"):
+        if not Path("/proc", pid := file.stem.rpartition("_")[2]).exists():  # a worker that was killed
+            mark_process_dead(int(pid))
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     return generate_latest(registry)
