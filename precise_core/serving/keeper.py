@@ -10,7 +10,7 @@ from pathlib import Path
 
 from precise_core.errors import PreciseError
 from precise_core.serving.metrics import AS_OF, IS_NEWEST, REFUSALS, TAKEOVERS
-from precise_core.serving.plan import Plan, Served, plan
+from precise_core.serving.plan import Plan, Served, plan, state_of_logs
 from precise_core.serving.prepare import prepared_elsewhere, remove_parts
 from precise_core.serving.release import Release
 
@@ -32,6 +32,7 @@ class Keeper:
         self.release: Release | None = None
         self.refused: str | None = "nothing is published yet"
         self._failed: tuple[str, float] = ("", 0.0)
+        self._seen: object = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_looking, name="keeper", daemon=True)
 
@@ -45,7 +46,11 @@ class Keeper:
     def look(self) -> None:
         """Take over what is published now, where it is another release; whatever is wrong with it is in ``refused``."""
         try:
+            state = state_of_logs(self._served.folder)
+            if state == self._seen and self.refused is None:
+                return
             found = plan(self._served)
+            self._seen = state
             if found is None:
                 self.refused = "nothing is published"
             elif self.release is not None and found.name == self.release.name:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING
+from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING, TABLES
 from precise_core.config import Config
 from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.consume.publications import published_now
@@ -24,9 +24,10 @@ from precise_core.errors import HistoryGoneError, InterruptedRollbackError, Miss
 from precise_core.recall.config import RecallConfig
 from precise_core.serving.config import ServingConfig
 from precise_core.warehouse.reader import TableReader
-from schemas import ITEM_VOCABULARY, ITEMS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, Table
+from schemas import ITEM_VOCABULARY, ITEMS, PUBLISHED_MODELS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, Table
 from schemas import columns as c
 
+_READ = (PUBLISHED_MODELS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, ITEM_VOCABULARY, ITEMS)
 _FORMAT = 1  # of the files of a part; another one is made anew
 
 
@@ -101,6 +102,16 @@ class Plan:
         """The same for the same content, whatever the versions of the tables are called."""
         of_tasks = [[own.task, own.model_version, own.as_of.isoformat()] for own in self.tasks.values()]
         return _digest([sorted(self.parts), sorted(self.indexes), of_tasks])
+
+
+def state_of_logs(warehouse: Path) -> object:
+    """Equal as long as ``plan`` would find the same; it costs a look at some folders."""
+    logs = [warehouse / TABLES / table.name / "_delta_log" for table in _READ]
+    found: list[object] = [(warehouse / ROLLBACK_JOURNAL).exists()]
+    for log in filter(Path.is_dir, logs):
+        names = [file.name for file in log.iterdir()]
+        found.append((log, log.stat().st_mtime_ns, len(names), max(names, default="")))
+    return found
 
 
 def plan(served: Served) -> Plan | None:
