@@ -38,6 +38,8 @@ def create_app(served: Served, token: str | None, keeper: Keeper | None = None) 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if served.serving.workers > 1:  # until this one has something to answer from, the others take its requests
+            await asyncio.to_thread(kept.look)
         kept.start()
         yield
         await asyncio.to_thread(kept.stop)

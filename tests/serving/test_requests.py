@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -131,6 +132,33 @@ def test_no_body_is_a_fault_of_the_server(client: TestClient, path: str, body: b
     answer = client.post(path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (200, 400, 404, 413, 422), answer.text
     assert answer.status_code == 200 or field_of(answer).startswith("body")
+
+
+@pytest.mark.faults
+def test_ten_thousand_malformed_requests_change_nothing(client: TestClient) -> None:
+    draw = random.Random(3)
+    good = [f"{path}?user_id=user-1&item_id=item-2&task=all&k=3" for path in PATHS]
+    body = json.dumps({"vector": WIDTH * [0.25], "pairs": [["user-1", "item-2"]], "k": 3, "task": "all"})
+    before = client.get("/version").content
+    for number in range(10_000):
+        if number % 2:
+            path, sep, values = draw.choice(good).partition("?")
+            answer = client.get(path + sep + broken(draw, values))
+        else:
+            json_type = {"content-type": "application/json"}
+            answer = client.post(draw.choice(BODIES), content=broken(draw, body).encode(), headers=json_type)
+        assert answer.status_code in (200, 400, 404, 413, 422), answer.text
+    assert client.get("/version").content == before
+    assert client.get("/health").json()["status"] == "ok"
+
+
+def broken(draw: random.Random, text: str) -> str:
+    """A text with some characters replaced, doubled or left out."""
+    letters = list(text)
+    for _ in range(draw.randint(1, 4)):
+        at = draw.randrange(len(letters))
+        letters[at] = draw.choice(["", letters[at] * 2, *"\x00%&=\"'{}[],:-+eE.9/é\u2028"])
+    return "".join(letters)
 
 
 def test_with_a_token_only_what_holds_no_data_is_open(world: World) -> None:
