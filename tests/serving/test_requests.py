@@ -157,7 +157,7 @@ def broken(draw: random.Random, text: str) -> str:
     letters = list(text)
     for _ in range(draw.randint(1, 4)):
         at = draw.randrange(len(letters))
-        letters[at] = draw.choice(["", letters[at] * 2, *"\x00%&=\"'{}[],:-+eE.9/é\u2028"])
+        letters[at] = draw.choice(["", letters[at] * 2, "%00", *"%&=\"'{}[],:-+eE.9/é\u2028"])
     return "".join(letters)
 
 
