@@ -81,7 +81,7 @@ def test_several_workers_answer_and_one_that_is_killed_is_replaced(warehouse: Pa
         wait_until(lambda: len(workers_of(process)) == 2 and first.pid not in {w.pid for w in workers_of(process)})
         assert second.is_running()
         wait_until(lambda: all(get(port, "/ready") for _ in range(20)))
-        assert b"precise_serves_newest 1.0" in get(port, "/metrics")
+        wait_until(lambda: b"precise_serves_newest 1.0" in get(port, "/metrics"))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
 
