@@ -30,7 +30,7 @@ class Keeper:
     ) -> None:
         self._served, self._prepare = served, prepare
         self.release: Release | None = None
-        self.refused: str | None = "nothing is published yet"
+        self.refused: str | None = "the first publication is being opened"
         self._failed: tuple[str, float] = ("", 0.0)
         self._seen: object = None
         self._stop = threading.Event()

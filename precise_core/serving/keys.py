@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from precise_core.errors import DataError
+
 _HASHES_FILE, _IDS_FILE = "hashes.npy", "ids.arrow"
 _COLUMN = "id"
 
@@ -56,14 +58,25 @@ def mapped_table(file: Path) -> pa.Table:
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    """The values of a column of a table in one piece; a chunked column is slow to take single values from."""
+    """The values of a column of a ``combined`` table; a chunked column is slow to take single values from.
+
+    Raises:
+        DataError: It has several chunks: its lists have more values than one can hold.
+    """
+    if column.num_chunks > 1:
+        raise DataError(f"{len(column):,} rows of {column.type}: more than 2^31 values of one task cannot be served")
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def write_table(file: Path, table: pa.Table) -> None:
-    """Write what ``mapped_table`` opens: one batch, its texts with offsets of 64 bits."""
+def combined(table: pa.Table) -> pa.Table:
+    """Columns in one piece each; texts get offsets of 64 bits, with 32 a piece would end at 2 GiB."""
     large = [field.with_type(pa.large_string()) if pa.types.is_string(field.type) else field for field in table.schema]
-    whole = table.cast(pa.schema(large)).combine_chunks()
+    return table.cast(pa.schema(large)).combine_chunks()
+
+
+def write_table(file: Path, table: pa.Table) -> None:
+    """Write what ``mapped_table`` opens."""
+    whole = combined(table)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, whole.schema) as writer:
         writer.write_table(whole, max_chunksize=max(whole.num_rows, 1))
 

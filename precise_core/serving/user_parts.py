@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from precise_core.serving.keys import KeyIndex, mapped_array, mapped_table, one_chunk, write_keys, write_table
+from precise_core.serving.keys import KeyIndex, combined, mapped_array, mapped_table, one_chunk, write_keys, write_table
 from precise_core.warehouse.arrow_lists import fixed_lists
 from precise_core.warehouse.reader import TableReader
 from schemas import RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES
@@ -42,8 +42,8 @@ class UserVectors:
 
 def write_vectors(tables: TableReader, about: dict[str, Any], folder: Path) -> None:
     where = (ds.field(c.MODEL_VERSION) == about["model_version"]) & (ds.field(c.TASK) == about["task"])
-    rows = tables.read(USER_EMBEDDINGS, [c.USER_ID, c.EMBEDDING], where, about["versions"][USER_EMBEDDINGS.name])
-    rows = rows.combine_chunks()
+    version = about["versions"][USER_EMBEDDINGS.name]
+    rows = combined(tables.read(USER_EMBEDDINGS, [c.USER_ID, c.EMBEDDING], where, version))
     order_U = write_keys(folder, one_chunk(rows[c.USER_ID]))
     vectors_UD = fixed_lists(rows[c.EMBEDDING]).astype(np.float32, copy=False)
     np.save(folder / _VECTORS_FILE, vectors_UD[order_U])
@@ -71,10 +71,8 @@ class Histories:
 
 
 def write_histories(tables: TableReader, about: dict[str, Any], folder: Path) -> None:
-    names = [c.USER_ID, c.ITEM_INDICES, c.EVENT_TS]
-    rows = tables.read(
-        USER_SEQUENCES, names, ds.field(c.TASK) == about["task"], about["versions"][USER_SEQUENCES.name]
-    ).combine_chunks()
+    names, version = [c.USER_ID, c.ITEM_INDICES, c.EVENT_TS], about["versions"][USER_SEQUENCES.name]
+    rows = combined(tables.read(USER_SEQUENCES, names, ds.field(c.TASK) == about["task"], version))
     order = pa.array(write_keys(folder, one_chunk(rows[c.USER_ID])))
     items, times = (pc.take(one_chunk(rows[name]), order) for name in (c.ITEM_INDICES, c.EVENT_TS))
     lengths_U = pc.list_value_length(items).to_numpy(zero_copy_only=False)
@@ -118,13 +116,11 @@ class Lists:
 
 
 def write_lists(tables: TableReader, about: dict[str, Any], folder: Path) -> None:
-    names = [c.USER_ID, c.LIST, c.AS_OF, *_LISTED]
-    rows = tables.read(
-        RECOMMENDATIONS, names, ds.field(c.TASK) == about["task"], about["versions"][RECOMMENDATIONS.name]
-    ).combine_chunks()
+    names, version = [c.USER_ID, c.LIST, c.AS_OF, *_LISTED], about["versions"][RECOMMENDATIONS.name]
+    rows = combined(tables.read(RECOMMENDATIONS, names, ds.field(c.TASK) == about["task"], version))
     users = pc.unique(rows[c.USER_ID])
     ordered = users.take(pa.array(write_keys(folder, users)))
-    lists = pa.array(sorted(pc.unique(rows[c.LIST]).to_pylist()), pa.string())
+    lists = pa.array(sorted(pc.unique(rows[c.LIST]).to_pylist()), pa.large_string())
     user_rows_R, list_rows_R = (
         pc.index_in(rows[name], value_set=values).to_numpy().astype(np.int64)
         for name, values in ((c.USER_ID, ordered), (c.LIST, lists))
@@ -137,7 +133,7 @@ def write_lists(tables: TableReader, about: dict[str, Any], folder: Path) -> Non
     listed = rows.select(_LISTED).take(pa.array(order_R))
     for name in _REPEATED:
         at = listed.schema.get_field_index(name)
-        listed = listed.set_column(at, name, listed[name].combine_chunks().dictionary_encode())
+        listed = listed.set_column(at, name, listed[name].dictionary_encode())
     write_table(folder / _ROWS_FILE, listed)
     versions = sorted(pc.unique(rows[c.MODEL_VERSION]).to_pylist())
     state = {"names": lists.to_pylist(), "model_versions": versions, "as_of": pc.max(rows[c.AS_OF]).as_py().isoformat()}
