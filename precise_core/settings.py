@@ -22,6 +22,7 @@ from precise_core.ranking.config import DCNConfig, RankerConfig, RankingFeatures
 from precise_core.recall.config import RecallConfig
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.sequences.config import LEAVE_ONE_OUT, SequencesConfig, WindowsConfig
+from precise_core.serving.config import ServingConfig
 from precise_core.sources.config import Source, has_true_times
 from precise_core.text.config import TextConfig
 from precise_core.training.config import TargetedConfig, UniversalConfig
@@ -78,6 +79,7 @@ class Settings(Config):
     recommendations: RecommendationsConfig = Field(
         RecommendationsConfig(), description="Lists of candidates from several sources, and the model that ranks them."
     )
+    serving: ServingConfig = Field(ServingConfig(), description="The server of what is published (`serve`).")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The offline evaluation.")
     gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
     lightgcn: LightGCNConfig = Field(LightGCNConfig(), description="The graph system of experiments (`stage: graph`).")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,9 @@ def settings_of(warehouse: Path, **changes: Any) -> Settings:
     )
 
 
-def put(warehouse: Path, table: Table, rows: list[dict[str, Any]]) -> None:
+def put(
+    warehouse: Path, table: Table, rows: list[dict[str, Any]], mode: Literal["append", "overwrite"] = "append"
+) -> None:
     """Write rows as the jobs do; columns that a test does not care about get a plain default."""
     schema = table.arrow_schema()
     plain = {"string": "", "int32": 0, "int64": 0, "double": 0.0, "bool": False, "timestamp[us, tz=UTC]": AS_OF}
@@ -45,7 +47,7 @@ def put(warehouse: Path, table: Table, rows: list[dict[str, Any]]) -> None:
     path = warehouse / "tables" / table.name
     path.mkdir(parents=True, exist_ok=True)
     arrow = pa.Table.from_pylist([defaults | row for row in rows], schema=schema)
-    write_deltalake(str(path), arrow, mode="append", partition_by=list(table.partition_by) or None)
+    write_deltalake(str(path), arrow, mode=mode, partition_by=list(table.partition_by) or None)
 
 
 def figures_of(question: str, task: str, values: dict[str, float], **more: Any) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from precise_core.operations.maintenance import require_no_reader
 from precise_core.operations.traces import MESSAGE, WINDOW_USER, Traces, find_traces, values_in
 from precise_core.run.job import Job
 from precise_core.run.run_log import remove_logs
+from precise_core.serving.prepare import remove_parts
 from precise_core.warehouse.care import forget_history
 from precise_core.warehouse.erasure_list import ErasureList, message_pattern, phrase_of, phrases, words_of
 from precise_core.warehouse.reader import DeltaSnapshot
@@ -153,6 +154,12 @@ def remove_report(job: Job) -> None:
     if page.is_file():
         page.unlink()
         job.say("report.html: removed, it may show them as an example; run jobs/build_report.py")
+
+
+def remove_served(job: Job) -> None:
+    """Remove what a server has mapped; one that runs takes over the tables as they are now, and removes it as well."""
+    if removed := remove_parts(job.folder):
+        job.say(f"serving: {removed} folders removed, they may hold them; a server makes what it needs again")
 
 
 def remove_stacks(job: Job) -> None:

@@ -18,7 +18,8 @@ from precise_core.config.tasks import TaskConfig
 from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
 from precise_core.recall.popular import excluded_items, known_users, popular_candidates, popular_items
-from precise_core.recall.recall import RecalledItems, recall_u2i, recall_u2i2i
+from precise_core.recall.recall import RecalledItems
+from precise_core.recall.searcher import Searcher
 from precise_core.vectors.shipping import ship, shipped
 from precise_core.warehouse.arrow_lists import fixed_lists, ragged_rows
 from precise_core.warehouse.instants import instant
@@ -145,30 +146,16 @@ def _searcher(
 ) -> Callable[[_Batches], _Batches]:
     def apply(batches: _Batches) -> _Batches:
         index = _open(shipped(name), version)
-        row_of = np.full(int(index.item_indices_N.max(initial=1)) + 1, -1, np.int64)
-        row_of[index.item_indices_N] = np.arange(len(index))
-        allowed_N = ~np.isin(index.item_indices_N, excluded.value)
+        searcher = Searcher(index, excluded.value, config)
         for batch in batches:
             if batch.num_rows:
                 vectors_UD = fixed_lists(batch.column(c.EMBEDDING), index.width)
-                recent = [_rows(row_of, items[::-1]) for items in ragged_rows(batch.column(c.ITEM_INDICES))]
-                seen = _seen_rows(row_of, batch, recent) if config.filter_seen else None
-                u2i = recall_u2i(index, vectors_UD, config.k, excluded=seen, allowed_rows_N=allowed_N)
-                u2i2i = recall_u2i2i(index, recent, config.k, config, excluded=seen, allowed_rows_N=allowed_N)
-                yield _to_batch(batch, index, (u2i, u2i2i))
+                recent = searcher.recent(ragged_rows(batch.column(c.ITEM_INDICES)))
+                had = searcher.had(recent, ragged_rows(batch.column(_SEEN))) if config.filter_seen else None
+                found = (searcher.u2i(vectors_UD, had, config.k), searcher.u2i2i(recent, had, config.k))
+                yield _to_batch(batch, index, found)
 
     return apply
-
-
-def _rows(row_of: np.ndarray, item_indices: np.ndarray) -> np.ndarray:
-    """Rows of the index for vocabulary rows, -1 for an item newer than the index."""
-    return np.where(item_indices < len(row_of), row_of[np.minimum(item_indices, len(row_of) - 1)], -1)
-
-
-def _seen_rows(row_of: np.ndarray, batch: pa.RecordBatch, recent: list[np.ndarray]) -> list[np.ndarray]:
-    """The items each user had, of the task and of all; both lists are cut by number, not by time."""
-    everywhere = ragged_rows(batch.column(_SEEN))
-    return [np.concatenate([_rows(row_of, items), own]) for items, own in zip(everywhere, recent, strict=True)]
 
 
 def _to_batch(batch: pa.RecordBatch, index: VectorIndex, found: tuple[RecalledItems, ...]) -> pa.RecordBatch:

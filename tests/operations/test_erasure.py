@@ -13,10 +13,13 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.artefacts import SERVING
 from precise_core.errors import NOT_KEPT, DataError, stored_text
 from precise_core.intake.cleaning import ERASED, hide_erased
 from precise_core.operations.erasure import erase, may_hold_users
 from precise_core.operations.traces import find_traces
+from precise_core.serving.plan import Served, plan
+from precise_core.serving.prepare import prepare
 from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json
 from precise_core.warehouse.erasure_list import ErasureList
 from precise_core.warehouse.locks import reader_lease
@@ -164,6 +167,12 @@ def test_every_table_that_can_hold_a_user_is_known() -> None:
     assert known == holding | {"training_windows", "runs"}
 
 
+def served_names(warehouse: Path, user: str) -> list[Path]:
+    """Files that a server of the warehouse maps and that hold the user's id."""
+    files = [file for file in (warehouse / SERVING).rglob("*.arrow")]
+    return [file for file in files if user.encode() in file.read_bytes()]
+
+
 @pytest.mark.faults
 def test_a_user_leaves_every_table_and_history_and_does_not_come_back(
     night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -174,8 +183,18 @@ def test_a_user_leaves_every_table_and_history_and_does_not_come_back(
     theirs = int((events[c.USER_ID] == user).sum())
     impressions = set(read(warehouse, "impressions").set_index(c.USER_ID).loc[[user], c.IMPRESSION_ID])
     assert run("ingest", warehouse, "--set", "source.users=151") == 0  # older versions to be found in
+    serve = Served(warehouse=str(warehouse))
+    found = plan(serve)
+    assert found is not None
+    prepare(warehouse, found, set())
+    assert served_names(warehouse, user)
 
     assert run("erase_user", warehouse, "--user-id", user) == 0
+    assert not served_names(warehouse, user)
+    found = plan(serve)
+    assert found is not None
+    prepare(warehouse, found, set())
+    assert not served_names(warehouse, user)
     assert "values in older versions still name them" in said(capsys)
     (report,) = (warehouse / "erasures").glob("erase_user-*.json")
     first = json.loads(report.read_text())
