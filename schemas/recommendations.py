@@ -84,7 +84,7 @@ _OF_ITEM = {
 }
 _RANKED = (
     *("history", "task_history", "neighbours", "baskets", "ease", "text", "users", "u2i", "u2i2i"),
-    *("popular_1d", "popular_3d", "popular_7d", "popular_28d", "first_time_7d", "first_time_28d"),
+    *("popular_1d", "popular_3d", "popular_7d", "popular_28d", "popular_ever", "first_time_7d", "first_time_28d"),
 )
 _SCORED = ("history", "neighbours", "baskets", "ease", "text", "users")
 

@@ -13,7 +13,6 @@ from precise_core.warehouse.config import SparkConfig
 from precise_core.warehouse.session import get_session
 from tests.night import run
 
-
 # For every JVM that a test starts: the best compiler and its collector cost more on tiny frames than they save.
 os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 

@@ -24,7 +24,11 @@ def _personal_frequency(of: _Features) -> np.ndarray:
 
 
 def _own_and_similar_users(of: _Features) -> np.ndarray:
-    return 0.7 * of("score_history") + 0.3 * of("score_users") + _BEHIND**2 * of("task_popular_28d")
+    """What the user had comes last where neither the user nor anybody ever took it, or anything, again."""
+    is_taken_again = (of("all_repeat_rate") > 0) | (of("user_repeat_share") > 0)
+    is_done_with = (of("item_events") > 0) & ~is_taken_again
+    near = 0.7 * of("score_history") + 0.3 * of("score_users")
+    return near - 2 * is_done_with + _BEHIND**2 * of("task_popular_28d") + _BEHIND**3 * of("all_popular")
 
 
 def _neighbours(of: _Features) -> np.ndarray:
@@ -33,6 +37,10 @@ def _neighbours(of: _Features) -> np.ndarray:
 
 def _ease(of: _Features) -> np.ndarray:
     return of("score_ease") + _BEHIND**2 * of("task_popular_28d")
+
+
+def _most_popular(of: _Features) -> np.ndarray:
+    return of("task_users") + _BEHIND * of("all_popular")
 
 
 def _recently_popular(of: _Features) -> np.ndarray:
@@ -45,6 +53,7 @@ ORDERS: Mapping[str, Callable[[_Features], np.ndarray]] = {
     "own_and_similar_users": _own_and_similar_users,
     "neighbours": _neighbours,
     "ease": _ease,
+    "most_popular": _most_popular,
     "recently_popular": _recently_popular,
 }
 

@@ -19,6 +19,7 @@ from schemas.recommendations import FEATURE_NAMES
 SEED = "{seed}"  # stands for the title of the seed item
 _REGULAR_DAYS = 3  # days with the item that make a habit
 _NEW_DAYS = 14
+_OF_POPULAR = tuple(name for name in FEATURE_NAMES if name.startswith(("rank_popular_", "rank_first_time_")))
 _TOGETHER = 0.05  # similarity below which "goes with" would be far-fetched
 _ALIKE = 0.3  # cosine of texts below which "similar to" would be
 
@@ -79,15 +80,16 @@ def reasons(
     """Words, with ``SEED`` where the seed's title belongs, and the seeds' vocabulary rows (-1 = none).
 
     The first that holds: a habit; had before; goes with a recent item; similar to one, where nothing but its text
-    found it or nobody took it of late; new and taken up; popular of late; found by what the user took, where nobody
-    took it of late.
+    found it or nobody took it of late; new and taken up; popular of late, or, where nobody took it of late, found by
+    what the user took, or popular of old.
     """
 
     def of(name: str) -> np.ndarray:
         return np.expm1(features_RG[:, FEATURE_NAMES.index(name)].astype(np.float64))
 
     days, times, interval, last = (of(f"item_{name}") for name in ("days", "events", "interval", "last_age"))
-    age, week, month = of("all_age"), of("all_popular_7d"), of("all_popular_28d")
+    age, week, month, ever = (of(f"all_{name}") for name in ("age", "popular_7d", "popular_28d", "popular"))
+    is_near = _found_by_what_is_near(features_RG)
     of_user = _of_category(features_RG)
     best_seed, strength = seeds.together.at(user_rows_R, item_rows_R)
     similar_seed, cosine = seeds.alike.at(user_rows_R, item_rows_R)
@@ -106,8 +108,10 @@ def reasons(
             seed_rows[row] = similar_seed[row]
         elif age[row] <= _NEW_DAYS and week[row] >= 1:
             words.append(f"new, taken {times_in_words(week[row])} this week")
-        elif month[row] < 0.5:
+        elif month[row] < 0.5 and is_near[row]:
             words.append("close to what the user took")
+        elif month[row] < 0.5:
+            words.append(f"popular: taken {times_in_words(ever[row])}")
         elif of_user[row]:
             words.append("popular in a category of the user")
         else:
@@ -119,6 +123,12 @@ def _by_text_alone(features_RG: np.ndarray) -> np.ndarray:
     ranked = [at for at, name in enumerate(FEATURE_NAMES) if name.startswith("rank_")]
     found = features_RG[:, ranked] > 0
     return found[:, ranked.index(FEATURE_NAMES.index(f"rank_{TEXT}"))] & (found.sum(axis=1) == 1)
+
+
+def _found_by_what_is_near(features_RG: np.ndarray) -> np.ndarray:
+    """Whether a source that knows the user found it: any but those of popular items."""
+    of_users = [at for at, name in enumerate(FEATURE_NAMES) if name.startswith("rank_") and name not in _OF_POPULAR]
+    return (features_RG[:, of_users] > 0).any(axis=1)
 
 
 def _of_category(features_RG: np.ndarray) -> np.ndarray:

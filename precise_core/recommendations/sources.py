@@ -116,11 +116,12 @@ def _of_similar_users(
 
 
 def trending(facts: ItemFacts, k: int) -> dict[str, np.ndarray]:
-    """Rows of the ``k`` most popular items of some days and of those that most users had for the first time, by name.
+    """Rows of the ``k`` most popular items of some days and of all time, and of those that are new to most, by name.
 
     Equal ones are ordered by all events of the task, then by row; an item without any is left out.
     """
     lists = {f"popular_{days}d": values_N for days, values_N in facts.recent.items()}
+    lists["popular_ever"] = facts.events_N
     lists |= {f"first_time_{days}d": values_N for days, values_N in facts.first_time.items()}
     return {name: _most(facts, values_N, k) for name, values_N in lists.items()}
 

@@ -89,7 +89,12 @@ def test_similar_users_are_others_of_the_sample_weighted_by_their_cosine() -> No
 def test_trending_items_are_the_most_popular_of_some_days_and_the_newly_taken() -> None:
     facts = facts_of(HISTORIES, 1)
     found = trending(facts, 4)
-    assert set(found) == {f"popular_{days}d" for days in (1, 3, 7, 28)} | {"first_time_7d", "first_time_28d"}
+    last_days = {f"popular_{days}d" for days in (1, 3, 7, 28)}
+    assert set(found) == last_days | {"popular_ever", "first_time_7d", "first_time_28d"}
+    ever = sorted(
+        (item for item in range(ITEMS) if facts.events_N[item]), key=lambda item: (-facts.events_N[item], item)
+    )
+    assert found.pop("popular_ever").tolist() == ever[:4]
     for name, rows in found.items():
         kind, days = name.rsplit("_", 1)
         counts = (facts.recent if kind == "popular" else facts.first_time)[int(days[:-1])]

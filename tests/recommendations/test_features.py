@@ -181,6 +181,26 @@ def test_simple_orders_prefer_what_their_names_say() -> None:
             ("neighbours", "score_neighbours"),
             ("ease", "score_ease"),
             ("recently_popular", "task_popular_7d"),
+            ("most_popular", "task_users"),
         ):
             best = mine[np.argsort(-order_scores(order, made.features_CG)[mine], kind="stable")[:k]]
             assert feature(made, name)[best] == pytest.approx(feature(made, name)[mine].max(), abs=1e-3), order
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_never_taken_twice_stands_behind_what_similar_users_had(again: bool) -> None:
+    """Where nobody takes anything twice, a user's own items are the last; where somebody does, they are the first."""
+    histories: Histories = {
+        "u": [(2, INSTANT - 3 * DAY, 1), (3, INSTANT - 2 * DAY, 1)],
+        "v": [(2, INSTANT - 3 * DAY, 1), (3, INSTANT - 2 * DAY, 1), (4, INSTANT - DAY, 1)],
+        "w": [
+            (2, INSTANT - 9 * DAY, 1),
+            (3, INSTANT - 8 * DAY, 1),
+            *[(item, INSTANT - DAY, 1) for item in (2, 3) if again],
+        ],
+    }
+    made = make(histories, known(histories, ALL), ALL)["all"]
+    mine = made.candidates.user_rows_C == 0
+    items, scores = made.candidates.item_rows_C[mine], order_scores("own_and_similar_users", made.features_CG)[mine]
+    order = items[np.argsort(-scores)].tolist()
+    assert (order[:2] if again else order[-2:]) in ([2, 3], [3, 2]) and 4 in order

@@ -44,6 +44,13 @@ def scores(ranker: PublishedRanker, task: str = "buy", name: str = "all") -> np.
     return ranker.scores(task, name, TEST.features_CG, TEST.precise_C2)
 
 
+def of_most_lists(ranker: PublishedRanker) -> np.ndarray:
+    """Scores by the learned order that most lists have."""
+    orders = sorted(order for by_list in ranker.chosen.values() for order in by_list.values())
+    name = max(ranker.rankers, key=orders.count)
+    return ranker.rankers[name].scores(TEST.features_CG, TEST.precise_C2, "buy")
+
+
 def test_a_ranker_that_was_written_and_opened_gives_the_same_scores_to_the_bit(published: PublishedRanker) -> None:
     opened = PublishedRanker.open(published.folder)
     assert set(opened.chosen["buy"].values()) <= opened.rankers.keys()
@@ -142,7 +149,7 @@ def test_a_learned_order_that_is_worse_is_not_published(tmp_path: Path) -> None:
 
 def test_yesterdays_better_order_is_kept_for_days(published: PublishedRanker, tmp_path: Path) -> None:
     noise = CandidateLists(**{**vars(TRAIN), "labels_C": np.random.default_rng(0).permutation(TRAIN.labels_C)})
-    expected, ranker = scores(published), published
+    expected, ranker = of_most_lists(published), published
     for day in range(2):
         ranker = learned(tmp_path / str(day), train=noise, previous=ranker, epochs=1, models=2)
         assert set(ranker.chosen["buy"].values()) == {"previous"}
@@ -154,7 +161,7 @@ def test_yesterdays_order_is_kept_though_the_sizes_in_the_configuration_changed(
 ) -> None:
     ranker = learned(tmp_path, candidate_lists(8, lists=8), published, epochs=1, deep_widths=(4, 3), cross_layers=1)
     assert ranker.chosen["buy"]["all"] == "previous"
-    np.testing.assert_array_equal(scores(ranker), scores(published))
+    np.testing.assert_array_equal(scores(ranker), of_most_lists(published))
 
 
 def test_a_worse_order_of_yesterday_is_replaced(tmp_path: Path) -> None:
