@@ -5,10 +5,11 @@ STAMP := $(VENV)/.installed
 CONFIG ?= conf/demo.yaml
 MILLIONS ?= 10
 USERS ?= 200000
+EVENTS ?= 72000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-inference bench-training bench-serving serve figure-4 experiment table-ix results references clean
+.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-night bench-inference bench-training bench-serving serve figure-4 experiment table-ix results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,13 @@ bench-data: install ## Measure the data plane: MILLIONS=10 (events); benchmarks/
 	$(BIN)/python -m benchmarks.sequence_night --events $(MILLIONS)000000
 	$(BIN)/python -m benchmarks.data.tokenization
 	$(BIN)/python -m benchmarks.data.gates --millions $(MILLIONS)
+	$(BIN)/python -m benchmarks.figures
+
+bench-night: install ## Measure what a night costs beside its data: EVENTS=72000
+	$(BIN)/python -m benchmarks.night_cost --job ingest --events $(EVENTS) --times 3
+	$(BIN)/python -m benchmarks.night_cost --job run_night --events $(EVENTS)
+	$(BIN)/python -m benchmarks.night_cost --job ingest --config examples/your_data/mine.yaml --times 3
+	$(BIN)/python -m benchmarks.night_cost --job run_night --config examples/your_data/mine.yaml
 	$(BIN)/python -m benchmarks.figures
 
 bench-inference: install ## Measure batch inference: USERS=200000; benchmarks/inference

@@ -29,5 +29,10 @@ case "$(locale charmap 2>/dev/null)" in UTF-8 | utf8) ;; *) export LC_ALL=C.UTF-
 # below a folder with a blank. No flags where `make install` has put the jars beside it: naming them twice is an error.
 { read -r SPARK_HOME; read -r -a delta; } < <("$environment/bin/python" -m precise_core.warehouse.install --show)
 export SPARK_HOME
+# Without a log4j2.properties of one's own Spark would write every step of its start to the terminal.
+if [[ ! -f ${SPARK_CONF_DIR:-$SPARK_HOME/conf}/log4j2.properties ]]; then
+  quiet="-Dlog4j2.configurationFile=\"$root/precise_core/warehouse/log4j2.properties\""
+  export SPARK_SUBMIT_OPTS="$quiet ${SPARK_SUBMIT_OPTS:-}"
+fi
 archive=$("$environment/bin/python" -m precise_core.run.code "$root/build/precise-py-files.zip")
 exec "$SPARK_HOME/bin/spark-submit" "${delta[@]}" --py-files "$archive" "$@"

@@ -12,7 +12,7 @@ import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -50,7 +50,8 @@ def difference(one: Path, other: Path, name: str) -> str:
     columns = sorted(_columns(left) & _columns(right))
     added = sorted(_columns(left) ^ _columns(right))
     said = [f"columns {added} are in one of the two only"] if added else []
-    of_left, of_right = _counted(left, columns), _counted(right, columns)
+    in_folders = {name for _, values in (*left, *right) for name in values} & {*columns}  # where they are text
+    of_left, of_right = _counted(left, columns, in_folders), _counted(right, columns, in_folders)
     only = [(of_left - of_right).total(), (of_right - of_left).total()]
     if any(only):
         rows = f"{of_left.total():,} and {of_right.total():,} rows"
@@ -74,12 +75,15 @@ def _columns(files: list[tuple[Path, dict[str, str]]]) -> set[str]:
     return {name for file, values in files for name in (*pq.read_schema(file).names, *values)} - _OF_A_RUN
 
 
-def _counted(files: list[tuple[Path, dict[str, str]]], columns: Sequence[str]) -> Counter[bytes]:
+def _counted(
+    files: list[tuple[Path, dict[str, str]]], columns: Sequence[str], in_folders: Collection[str]
+) -> Counter[bytes]:
     """How often each row is there, by a digest of its text, artefacts without the hash in their names."""
     found: Counter[bytes] = Counter()
     for file, values in files:
         for batch in pq.ParquetFile(file).iter_batches(_BATCH):
             frame = batch.to_pandas().assign(**values).reindex(columns=columns)
+            frame = frame.assign(**{name: frame[name].map(str) for name in in_folders})
             cells = frame.map(lambda value: repr(value.tolist() if hasattr(value, "tolist") else value))
             texts = (_HASH.sub("", "\x1f".join(row)) for row in cells.itertuples(index=False, name=None))
             found.update(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)

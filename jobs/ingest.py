@@ -14,7 +14,7 @@ from typing import Any
 
 from precise_core.command import DATA, command, switch
 from precise_core.intake.night import gather, judged_parts, settle_sizes, store
-from precise_core.intake.read import describe_source, has_impressions
+from precise_core.intake.read import describe_source, has_impressions, input_bytes
 from precise_core.intake.stock import Policy
 from precise_core.run.job import Job
 from schemas import EVENTS, IMPRESSIONS, ITEMS
@@ -31,17 +31,19 @@ from validation.gate import gate
 def main(job: Job) -> None:
     source, flags, now = job.settings.source, job.arguments, datetime.now(UTC)
     job.say(describe_source(source))
+    job.input_bytes = input_bytes(source)
     policy = Policy(full=flags.full, evolve=flags.evolve, reread=flags.reread, reassign=flags.reassign)
-    inputs = gather(job, now, policy)
-    parts = judged_parts(job, inputs)
     if not has_impressions(source):
         job.say("impressions: the source has none; the ranking jobs will be skipped")
-    for part in parts:
-        until: dict[str, Any] = {} if part.table is ITEMS else {"latest": now}
-        with job.watching(f"checking {part.table.name}"):
-            outcome = gate(part.table, part.cleaned.accepted, run_id=job.run_id, **until)
-        job.check(outcome)
-    rows_in, rows_out, rejected = store(job, inputs, parts)
+    with job.planned_once():
+        inputs = gather(job, now, policy)
+        parts = judged_parts(job, inputs)
+        for part in parts:
+            until: dict[str, Any] = {} if part.table is ITEMS else {"latest": now}
+            with job.watching(f"checking {part.table.name}"):
+                outcome = gate(part.table, part.cleaned.accepted, run_id=job.run_id, **until)
+            job.check(outcome)
+        rows_in, rows_out, rejected = store(job, inputs, parts)
     for table in (EVENTS, ITEMS, IMPRESSIONS):
         if table.name not in job.output_versions and job.warehouse.exists(table):
             job.keep(table)

@@ -16,7 +16,7 @@ EVENTS = Table(
     doc="One action of one user on one item at one instant, validated.",
     key=(c.EVENT_ID,),
     written_by="ingest",
-    partition_by=(c.EVENT_DATE,),
+    range_by=c.EVENT_TS,
     has_change_feed=True,
     columns=(
         Column(c.EVENT_ID, "string", "Identity of the event; ties in time are broken by it."),
@@ -25,7 +25,7 @@ EVENTS = Table(
         Column(c.SCENE, "string", "Content scenario in which it happened."),
         Column(c.ACTION, "string", "What was done: click, share, purchase, ..."),
         Column(c.EVENT_TS, "timestamp", "When, UTC."),
-        Column(c.EVENT_DATE, "date", "Day of `event_ts` in UTC; the partition."),
+        Column(c.EVENT_DATE, "date", "Day of `event_ts` in UTC."),
         Column(c.VALUE, "double", "Strength or amount, where the source has one.", nullable=True),
         _FILE_SEQUENCE,
     ),
@@ -54,6 +54,7 @@ IMPRESSIONS = Table(
     doc="One item shown to one user, and whether it was taken.",
     key=(c.IMPRESSION_ID,),
     written_by="ingest",
+    range_by=c.IMPRESSION_TS,
     columns=(
         Column(c.IMPRESSION_ID, "string", "Identity of the impression."),
         Column(c.USER_ID, "string", "To whom it was shown."),

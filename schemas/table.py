@@ -57,6 +57,8 @@ class Table:
         key: Columns that identify a row; empty where rows have no identity (quarantine).
         columns: All columns in order, key columns included.
         partition_by: Columns that become folders; they are not inside the Parquet files.
+        range_by: A time along which files are told apart, by their smallest and largest values: a reader of some days
+            opens few of them, and a night adds few.
         written_by: The job that writes the table.
         has_change_feed: Delta keeps which rows each version changed, so that a reader need not compare versions.
     """
@@ -67,15 +69,16 @@ class Table:
     columns: tuple[Column, ...]
     written_by: str
     partition_by: tuple[str, ...] = ()
+    range_by: str | None = None
     has_change_feed: bool = False
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise ValueError(f"table {self.name}: a column is declared twice in {names}")
-        for column in (*self.key, *self.partition_by):
+        for column in (*self.key, *self.partition_by, *([self.range_by] if self.range_by else [])):
             if column not in names:
-                raise ValueError(f"table {self.name}: key or partition column {column!r} is not among {names}")
+                raise ValueError(f"table {self.name}: key, partition or range column {column!r} is not among {names}")
 
     @property
     def column_names(self) -> list[str]:

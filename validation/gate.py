@@ -11,33 +11,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
 
 from precise_core.errors import ValidationError
 from schemas import Table
 from schemas import columns as c
-from validation import (
-    derived,
-    evaluation,
-    intake,
-    pair_scores,
-    ranking,
-    recall,
-    recommendations,
-    run,
-    sequences,
-    text,
-    vectors,
-)
-from validation.checks import Check, Level, columns_in_order, declared, types
-from validation.engine import Outcome, evaluate
-from validation.suites import TableSuite
 
-_ROOMS = (intake, text, sequences, vectors, recall, pair_scores, ranking, recommendations, evaluation, run)
-_SUITES = {suite.table.name: suite for room in _ROOMS for suite in room.SUITES}
+if TYPE_CHECKING:  # with Great Expectations behind them, which takes seconds: imported when a gate runs
+    from validation.checks import Check, Level
+    from validation.engine import Outcome
+    from validation.suites import TableSuite
+
+
+@cache
+def _suites() -> Mapping[str, TableSuite]:
+    """The suites of all tables that have one, by name."""
+    from validation import (
+        evaluation,
+        intake,
+        pair_scores,
+        ranking,
+        recall,
+        recommendations,
+        run,
+        sequences,
+        text,
+        vectors,
+    )
+
+    rooms = (intake, text, sequences, vectors, recall, pair_scores, ranking, recommendations, evaluation, run)
+    return {suite.table.name: suite for room in rooms for suite in room.SUITES}
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,11 @@ def gate(
         **parameters: What the table's suite needs, for example the ``width`` of an embedding.
     """
     started = monotonic()
-    suite = _SUITES.get(table.name, TableSuite(table))
+    from validation.checks import declared
+    from validation.engine import evaluate
+    from validation.suites import TableSuite
+
+    suite = _suites().get(table.name, TableSuite(table))
     checks = [*declared(table), *suite.checks(**parameters), *also]
     further = {check.column for check in also}
     own = frame.select(*[name for name in frame.columns if name not in further]) if also else frame
@@ -130,12 +141,17 @@ def gate(
 
 
 def _structure_outcomes(table: Table, frame: DataFrame) -> list[Outcome]:
+    from validation.checks import columns_in_order, types
+    from validation.engine import evaluate
+
     # A missing column is reported as such, not as an error of the checks that would read it.
     outcomes = evaluate(frame, [columns_in_order(table)])
     return outcomes + evaluate(frame, types(table)) if outcomes[0].success else outcomes
 
 
 def _prepared(frame: DataFrame, table: Table, checks: Sequence[Check]) -> DataFrame:
+    from validation import derived
+
     read = {check.column for check in checks if check.name != "expect_column_values_to_not_be_null"}
     return derived.with_key_count(frame, table.key, read) if table.key else frame
 

@@ -17,7 +17,16 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from precise_core.sources.raw import INVALID_ID, INVALID_TIME, INVALID_VALUE, PROBLEM, RawTables
+from precise_core.sources.raw import (
+    INVALID_ID,
+    INVALID_TIME,
+    INVALID_VALUE,
+    PROBLEM,
+    RAW_PARTS,
+    RawTables,
+    hidden_parts,
+    text_of_parts,
+)
 from precise_core.warehouse.erasure_list import ErasureList, phrases
 from precise_core.warehouse.instants import instant
 from schemas import EVENTS, IMPRESSIONS, ITEMS, Table
@@ -49,7 +58,6 @@ MISSING_WORDS = (
 
 _IS_KNOWN = "is_known_item"
 _UNDATED = "undated_so_far"
-_GROUP = "rows_of_which_one_stays"
 _NUL = "\u0000"
 _REPLACED = "\ufffd"
 # Blanks of every script, and characters that nobody sees.
@@ -68,7 +76,8 @@ class Cleaned:
     Args:
         accepted: Exactly the columns of the canonical table, in order.
         rejected: raw, reason, source_file.
-        checked: Every row with its reason (null = accepted); persist it to compute both halves once.
+        checked: Every row with its reason (null = accepted); persist it to compute both halves once. The key of a
+            row that broke a rule by itself means nothing.
     """
 
     accepted: DataFrame
@@ -96,6 +105,8 @@ def hide_erased_rows(raw: DataFrame, erased: ErasureList) -> DataFrame:
         PROBLEM: F.when(is_erased, F.lit(ERASED)).otherwise(F.col(PROBLEM)),
         c.RAW: F.when(is_erased, F.lit("")).otherwise(F.col(c.RAW)),
     }
+    if RAW_PARTS in raw.columns:
+        hidden[RAW_PARTS] = hidden_parts(raw, is_erased)
     return raw.withColumns(hidden)
 
 
@@ -125,23 +136,27 @@ def with_file_sequence(raw: DataFrame, sequences: Mapping[str, int]) -> DataFram
 def clean(
     table: Table, raw: DataFrame, items: DataFrame | None, *, not_after: datetime, may_reassign: bool = False
 ) -> Cleaned:
-    """The rows of ``table`` by the function of it below; ``items`` is None where they are the catalog themselves."""
-    if items is None:
+    """The rows of ``table`` by the function of it below; ``items`` means nothing to the catalog itself."""
+    if table is ITEMS:
         return clean_items(raw)
     of_table = clean_events if table is EVENTS else clean_impressions
     return of_table(raw, items, not_after=not_after, may_reassign=may_reassign)
 
 
-def clean_items(raw: DataFrame) -> Cleaned:
+def clean_items(raw: DataFrame, *, are_distinct: bool = False) -> Cleaned:
     """Raw items to ``schemas.ITEMS``; of several rows of one item the latest updated is kept.
 
-    A row without that time is newer than those of earlier files, and older than a dated one of its own file.
+    A row without that time is newer than those of earlier files, and older than a dated one of its own file. Where ids
+    ``are_distinct``, no second row is looked for.
     Text loses NUL characters and invalid UTF-8 and is cut at ``MAX_TEXT_CHARS``; missing text is empty.
     """
     rules = [("missing_item_id", _is_blank(c.ITEM_ID)), (INVALID_ID, _is_hostile(c.ITEM_ID))]
-    checked = _check(raw, c.ITEM_ID, rules).withColumn(_UNDATED, _undated_so_far())
-    order = [F.col(name).desc_nulls_last() for name in (_UNDATED, c.UPDATED_TS, c.FILE_SEQUENCE, c.PUBLISHED_TS)]
-    checked = _mark_duplicates(checked, [*order, F.col(c.RAW)], DUPLICATE[ITEMS.name])
+    if are_distinct:
+        checked = _without_internals(raw.withColumn(c.REASON, _first_broken(rules)))
+    else:
+        checked = _check(raw, c.ITEM_ID, rules).withColumn(_UNDATED, _undated_so_far())
+        order = [F.col(name).desc_nulls_last() for name in (_UNDATED, c.UPDATED_TS, c.FILE_SEQUENCE, c.PUBLISHED_TS)]
+        checked = _mark_duplicates(ITEMS, checked, order)
     columns = {
         c.TITLE: _clean_text(F.col(c.TITLE)),
         c.DESCRIPTION: _clean_text(F.col(c.DESCRIPTION)),
@@ -152,22 +167,27 @@ def clean_items(raw: DataFrame) -> Cleaned:
     return _split(checked, ITEMS, columns)
 
 
-def count_changed_texts(raw: DataFrame) -> tuple[int, int]:
-    """Raw items whose title or description is cut, and those with text that lost a NUL or bytes that did not fit."""
-    is_cut = F.greatest(*[F.length(F.coalesce(F.col(name), F.lit(""))) for name in (c.TITLE, c.DESCRIPTION)])
-    is_cut = is_cut > MAX_TEXT_CHARS
+def text_is_cut() -> Column:
+    """Whether title or description of a raw item is longer than what is kept of it."""
+    lengths = [F.length(F.coalesce(F.col(name), F.lit(""))) for name in (c.TITLE, c.DESCRIPTION)]
+    return F.greatest(*lengths) > MAX_TEXT_CHARS
+
+
+def text_is_repaired() -> Column:
+    """Whether text of a raw item loses a NUL, or has bytes that did not fit."""
     text = F.concat_ws(" ", c.TITLE, c.DESCRIPTION, c.CATEGORIES, F.map_values(c.ATTRIBUTES))
-    is_repaired = text.contains(_NUL) | text.contains(_REPLACED) | ~F.is_valid_utf8(text)
-    row = raw.agg(F.count_if(is_cut), F.count_if(is_repaired)).collect()[0]
-    return row[0], row[1]
+    return text.contains(_NUL) | text.contains(_REPLACED) | ~F.is_valid_utf8(text)
 
 
-def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_reassign: bool = False) -> Cleaned:
+def clean_events(
+    raw: DataFrame, items: DataFrame | None, *, not_after: datetime, may_reassign: bool = False
+) -> Cleaned:
     """Raw events to ``schemas.EVENTS``.
 
     Args:
         raw: Events in the raw shape (precise_core/sources/raw.py).
-        items: Accepted items (``schemas.ITEMS``); an event on any other item is rejected.
+        items: Accepted items (``schemas.ITEMS``); an event on any other item is rejected. None where the catalog is
+            made of these events.
         not_after: Events later than this instant are rejected: a clock ahead of time would leak the future.
         may_reassign: A correction may give an event to another user; otherwise it is `id_of_another_user`.
 
@@ -186,7 +206,9 @@ def clean_events(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_r
     return _split(checked, EVENTS, {c.EVENT_DATE: F.to_date(c.EVENT_TS)})
 
 
-def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime, may_reassign: bool = False) -> Cleaned:
+def clean_impressions(
+    raw: DataFrame, items: DataFrame | None, *, not_after: datetime, may_reassign: bool = False
+) -> Cleaned:
     """Raw impressions to ``schemas.IMPRESSIONS``; arguments as in ``clean_events``."""
     content = [F.col(c.USER_ID), F.col(c.ITEM_ID), F.unix_micros(c.IMPRESSION_TS).cast("string")]
     content += [F.col(c.LABEL).cast("string"), F.to_json(c.CONTEXT)]
@@ -199,7 +221,7 @@ def clean_impressions(raw: DataFrame, items: DataFrame, *, not_after: datetime, 
 def _check_log(
     table: Table,
     raw: DataFrame,
-    items: DataFrame,
+    items: DataFrame | None,
     content: Sequence[Column],
     rules: Sequence[Rule],
     *,
@@ -213,38 +235,61 @@ def _check_log(
         ("missing_user_id", _is_blank(c.USER_ID)),
         ("missing_item_id", _is_blank(c.ITEM_ID)),
         (INVALID_ID, F.array_contains(F.array(*map(_is_hostile, ids)), True)),
-        (UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull()),
+        *([] if items is None else [(UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull())]),
         *rules,
     ]
     # NUL cannot occur in an accepted cell, so no two different rows are joined to the same text.
     text = F.concat_ws(_NUL, *[F.coalesce(cell, F.lit("")) for cell in content])
     with_id = raw.withColumn(key, F.when(_is_blank(key), F.sha2(text, 256)).otherwise(F.col(key)))
-    known = items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN))
-    checked = _check(with_id.join(known, on=c.ITEM_ID, how="left"), key, rules)
-    order = [F.col(c.FILE_SEQUENCE).desc_nulls_last(), F.col(time), F.col(c.RAW), F.col(c.SOURCE_FILE)]
-    return _mark_duplicates(checked, order, DUPLICATE[table.name], has_owner=has_owner)
+    if items is not None:
+        known = items.select(c.ITEM_ID, F.lit(True).alias(_IS_KNOWN))
+        with_id = with_id.join(known, on=c.ITEM_ID, how="left")
+    order = [F.col(c.FILE_SEQUENCE).desc_nulls_last(), F.col(time)]
+    return _mark_duplicates(table, _check(with_id, key, rules), order, has_owner=has_owner)
+
+
+def _came(rows: DataFrame) -> str:
+    """The column that says what came, of which the JSON of a rejected row is made, or is already."""
+    return RAW_PARTS if RAW_PARTS in rows.columns else c.RAW
 
 
 def _check(raw: DataFrame, key: str, rules: Sequence[Rule]) -> DataFrame:
-    """Adds ``reason``, the first broken rule or null, and the group of rows of which one stays."""
-    broken = [F.when(is_broken, F.lit(reason)) for reason, is_broken in rules]
+    """Adds ``reason``, the first broken rule or null; the key then tells the rows apart of which one stays.
+
+    It is one column, so that all that is done by key, the gate's count included, needs one exchange. The keys of
+    rejected rows may all be the same null: those are spread by what came, to what no key can be.
+    """
+    alone = F.concat(F.lit(_NUL), F.xxhash64(_came(raw)).cast("string"))
+    checked = raw.withColumn(c.REASON, _first_broken(rules))
+    return checked.withColumn(key, F.when(F.col(c.REASON).isNull(), F.col(key)).otherwise(alone))
+
+
+def _first_broken(rules: Sequence[Rule]) -> Column:
+    return F.coalesce(F.col(PROBLEM), *[F.when(is_broken, F.lit(reason)) for reason, is_broken in rules])
+
+
+def _mark_duplicates(
+    table: Table, checked: DataFrame, order: Sequence[Column], *, has_owner: bool = False
+) -> DataFrame:
+    """Of the rows with one key that broke no rule, the first in ``order`` stays; another user's is no duplicate.
+
+    Of rows that ``order`` does not tell apart, the smallest by what came stays, wherever it stood: a database, and a
+    shuffle, give rows in any order.
+    """
     is_valid = F.col(c.REASON).isNull()
-    # Rejected rows are spread by what they are: their keys may all be the same null.
-    group = F.struct(is_valid, F.when(is_valid, F.col(key)).otherwise(F.col(c.RAW)))
-    # A column of its own, so that two windows over it need one exchange.
-    return raw.withColumn(c.REASON, F.coalesce(F.col(PROBLEM), *broken)).withColumn(_GROUP, group)
-
-
-def _mark_duplicates(checked: DataFrame, order: Sequence[Column], reason: str, *, has_owner: bool = False) -> DataFrame:
-    """Of the rows with one key that broke no rule, the first in ``order`` stays; another user's is no duplicate."""
-    is_valid, of_key = F.col(c.REASON).isNull(), Window.partitionBy(_GROUP).orderBy(*order)
-    why = F.lit(reason)
+    of_key = Window.partitionBy(table.key[0]).orderBy(*order, _came(checked), c.SOURCE_FILE)
+    why = F.lit(DUPLICATE[table.name])
     if has_owner:
         why = F.when(F.first(c.USER_ID).over(of_key) != F.col(c.USER_ID), ID_OF_ANOTHER_USER).otherwise(why)
     is_later = is_valid & (F.row_number().over(of_key) > 1)
-    marked = checked.withColumn(c.REASON, F.when(is_later, why).otherwise(F.col(c.REASON)))
+    return _without_internals(checked.withColumn(c.REASON, F.when(is_later, why).otherwise(F.col(c.REASON))))
+
+
+def _without_internals(marked: DataFrame) -> DataFrame:
     # Only a rejected row has to show what came; without it a persisted `checked` is a fraction of the size.
-    return marked.withColumn(c.RAW, F.when(F.col(c.REASON).isNotNull(), F.col(c.RAW))).drop(_GROUP)
+    came = text_of_parts() if RAW_PARTS in marked.columns else F.col(c.RAW)
+    columns = [name for name in marked.columns if name not in (_IS_KNOWN, _UNDATED, RAW_PARTS, c.RAW, PROBLEM)]
+    return marked.select(*columns, F.when(F.col(c.REASON).isNotNull(), came).alias(c.RAW))
 
 
 def _undated_so_far() -> Column:
@@ -252,7 +297,7 @@ def _undated_so_far() -> Column:
 
     Each of them outdates what came before it, so that only rows with the largest count can be the newest.
     """
-    of_item = Window.partitionBy(_GROUP).orderBy(c.FILE_SEQUENCE)
+    of_item = Window.partitionBy(c.ITEM_ID).orderBy(c.FILE_SEQUENCE)
     return F.sum(F.col(c.UPDATED_TS).isNull().cast("int")).over(of_item)
 
 

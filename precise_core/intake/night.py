@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import DataError
 from precise_core.intake.chosen_sizes import BY_LOG, kept_line, read_sizes, size_lines, with_sizes, write_sizes
-from precise_core.intake.cleaning import NEWEST_BY, Cleaned, count_changed_texts, hide_erased
+from precise_core.intake.cleaning import NEWEST_BY, Cleaned, hide_erased
 from precise_core.intake.log_profile import profile_of
 from precise_core.intake.parts import Part, clean_parts, doubts_about_order, judge
 from precise_core.intake.read import read_source, source_fingerprint
@@ -30,6 +30,7 @@ from precise_core.sources.files import inputs_of
 from precise_core.sources.raw import RawTables
 from precise_core.tasks import check_tasks
 from precise_core.warehouse.erasure_list import ErasureList
+from precise_core.warehouse.layout import has_declared_layout, lay_out_anew
 from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import REASSIGNED, STATE, UpsertPlan, plan_upsert, replace_values, upsert
@@ -77,6 +78,7 @@ class Inputs:
 def gather(job: Job, now: datetime, policy: Policy) -> Inputs:
     """Pin what is stored, decide which files are read, and read them."""
     source, intake = job.settings.source, Intake()
+    _adopt_layout(job)
     records = read_manifest(job.warehouse, job.pin(SOURCE_FILES) if job.warehouse.exists(SOURCE_FILES) else None)
     if isinstance(source, FilesSource):
         intake = decide_what_to_read(job.spark, source, records, _table_ids(job, source), policy)
@@ -95,6 +97,18 @@ def gather(job: Job, now: datetime, policy: Policy) -> Inputs:
         items=job.read_optional(ITEMS) if is_increment else None,
         events=job.read_optional(EVENTS) if is_increment and read.events is not None else None,
     )
+
+
+def _adopt_layout(job: Job) -> None:
+    """Write the logs of a warehouse that an earlier version of the code has laid out in another way anew, once."""
+    for table in (EVENTS, IMPRESSIONS):
+        path = job.warehouse.path(table)
+        if job.warehouse.exists(table) and not has_declared_layout(path, table):
+            job.say(f"{table.name}: an earlier version laid it out in folders; all its rows are written anew, once")
+            with job.watching(f"laying out {table.name}"):
+                done = lay_out_anew(job.spark, path, table, run_id=job.run_id)
+            files = f"{done.files:,} files instead of {done.files_before:,}"
+            job.say(f"{table.name}: {done.rows:,} rows in {files}, version {done.version}; no row has changed")
 
 
 def read_manifest(warehouse: Warehouse, version: int | None = None) -> list[dict[str, Any]]:
@@ -119,21 +133,29 @@ def judged_parts(job: Job, inputs: Inputs) -> list[Part]:
     """Items, events, impressions: those that bring something tonight, read and checked once, and not refused."""
     settings = job.settings
     specs = inputs_of(settings.source) if isinstance(settings.source, FilesSource) else {}
-    parts = clean_parts(
-        inputs.raw, inputs.items, inputs.intake.arrivals, not_after=inputs.now, may_reassign=inputs.policy.reassign
-    )
-    for part in parts:
+    raw, arrivals, may_reassign = inputs.raw, inputs.intake.arrivals, inputs.policy.reassign
+    found = clean_parts(raw, inputs.items, arrivals, settings.tasks, not_after=inputs.now, may_reassign=may_reassign)
+    parts = []
+    for part in found:
         with job.watching(f"reading {part.table.name}"):
             job.say(f"{part.table.name}: {part.rows:,} raw rows")
         for line in judge(part, specs.get(part.table.name), settings.gates.largest_rejected_share):
             job.say(f"warning: {line}")
-    log = [part.cleaned.accepted for part in parts if part.table is EVENTS]
-    if log:
-        known = [frame.select(c.SCENE, c.ACTION) for frame in (*log, inputs.events) if frame is not None]
-        check_tasks(reduce(DataFrame.union, known), settings.tasks)
+        parts.append(part)
+    parts.sort(key=lambda part: part.table is not ITEMS)  # events are never stored before their items
+    for part in parts:
+        if part.table is EVENTS:
+            _check_tasks(part, inputs.events)
     for line in doubts_about_order(parts):
         job.say(f"warning: {line}")
     return parts
+
+
+def _check_tasks(log: Part, stored: DataFrame | None) -> None:
+    """Look for the tasks that no event of tonight belongs to among all events."""
+    missing = {name: task for name, task in log.tasks.items() if name not in log.tasks_met}
+    known = [frame.select(c.SCENE, c.ACTION) for frame in (log.cleaned.accepted, stored) if frame is not None]
+    check_tasks(reduce(DataFrame.union, known), missing)
 
 
 def store(job: Job, inputs: Inputs, parts: Sequence[Part]) -> tuple[int, int, int]:
@@ -165,8 +187,9 @@ def _plan(job: Job, inputs: Inputs, part: Part) -> UpsertPlan:
             job.spark,
             part.table,
             part.cleaned.accepted,
+            rows=part.accepted_rows,
             newest_by=NEWEST_BY.get(part.table.name),
-            key_fixes_partition=part.table is EVENTS and ids_are_made,
+            span=part.period if part.table is EVENTS and ids_are_made else None,
         )
     number = 0 if inputs.policy.reassign else plan.counts.get(REASSIGNED, 0)
     refuse_other_users(part.table, plan.compared.where(F.col(STATE) == REASSIGNED), number, "that was taken before")
@@ -174,7 +197,7 @@ def _plan(job: Job, inputs: Inputs, part: Part) -> UpsertPlan:
 
 
 def _refuse_to_wipe(job: Job, part: Part) -> None:
-    if not job.warehouse.exists(part.table) or not part.cleaned.accepted.isEmpty():
+    if not job.warehouse.exists(part.table) or part.accepted_rows:
         return
     version = job.warehouse.version(part.table)
     if not job.warehouse.read(job.spark, part.table, version).isEmpty():
@@ -185,21 +208,22 @@ def _refuse_to_wipe(job: Job, part: Part) -> None:
 
 def _store(job: Job, inputs: Inputs, part: Part, plan: UpsertPlan | None) -> tuple[int, int, int]:
     if part.table is ITEMS:
-        cut, repaired = count_changed_texts(part.cleaned.checked)
+        cut, repaired = part.changed_texts
         job.metrics |= {"items/texts_cut": cut, "items/texts_repaired": repaired}
     quarantine, rejected = REJECTED[part.table.name], _stamped(part.cleaned.rejected, job, inputs.now)
     if plan is None:
         accepted_rows = job.write(part.table, part.cleaned.accepted)
-        return part.raw.count(), accepted_rows, job.write(quarantine, rejected)
+        return part.rows, accepted_rows, job.write(quarantine, rejected)
     with job.watching(f"adding to {part.table.name}"):
         result = plan.commit(job.run_id)
     job.added(part.table, result)
     # By file: a file that is taken again takes its old rejections with it.
     files = [arrival.path for arrival in part.arrivals] or sorted(part.rows_by_file)
-    rows = replace_values(job.warehouse, job.spark, quarantine, rejected, c.SOURCE_FILE, files, run_id=job.run_id)
+    put = partial(replace_values, job.warehouse, job.spark, quarantine, rejected, c.SOURCE_FILE, files)
+    rows = put(run_id=job.run_id, rows=part.rejected_rows)
     job.output_versions[quarantine.name] = job.warehouse.version(quarantine)
     job.say(f"{quarantine.name}: {rows:,} rows of tonight's files")
-    return part.raw.count(), result.rows, rows
+    return part.rows, result.rows, rows
 
 
 def _remember(job: Job, inputs: Inputs, parts: Sequence[Part]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from precise_core.sources.config import FilesSource, Source, SyntheticSource
 from precise_core.sources.listing import fingerprint_files
 from precise_core.sources.raw import RawTables
 from schemas import columns as c
+
+_GENERATED_BYTES = 100  # a row that is made up, as if it were in a file
 
 
 class Adapter(Protocol):
@@ -59,6 +62,17 @@ def has_impressions(source: Source) -> bool:
 
 def describe_source(source: Source) -> str:
     return _ADAPTERS[source.kind].describe(source)
+
+
+def input_bytes(source: Source) -> int:
+    """About how much will be read; very much where only a database or a Delta table could tell."""
+    if isinstance(source, SyntheticSource):
+        return int(source.users * source.events_per_user) * _GENERATED_BYTES
+    if isinstance(source, FilesSource) and any(
+        spec.jdbc is not None or spec.format_in_use == "delta" for spec in files.inputs_of(source).values()
+    ):
+        return sys.maxsize
+    return sum(file.stat().st_size for file in _ADAPTERS[source.kind].input_files(source))
 
 
 def source_fingerprint(source: Source, known: Sequence[Record] = ()) -> str:

@@ -38,6 +38,7 @@ def _section(table: Table) -> str:
     facts = [
         f"- key: {_names(table.key) or 'none; rows have no identity'}",
         f"- partitioned by: {_names(table.partition_by) or 'nothing'}",
+        *([f"- files told apart by: `{table.range_by}`"] if table.range_by else []),
         f"- written by: {_writer(table)}",
     ]
     head = ["| column | type | null | meaning |", "| --- | --- | --- | --- |"]

@@ -6,8 +6,8 @@ import argparse
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,19 +17,23 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
 from precise_core.artefacts import CHECKPOINTS, ROLLBACK_JOURNAL
+from precise_core.artefacts import TABLES as TABLES_FOLDER
 from precise_core.config import config_hash
 from precise_core.errors import InterruptedRollbackError, RowCountError
 from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
 from precise_core.warehouse.locks import Lease
-from precise_core.warehouse.session import get_session, require_names
+from precise_core.warehouse.session import get_session, jobs_so_far, require_names, session_settings
 from precise_core.warehouse.tables import Warehouse, WriteResult
 from precise_core.warehouse.upsert import UpsertResult
 from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
 
 if TYPE_CHECKING:
     from precise_core.settings import Settings
+
+
+_LITTLE_BYTES = 256 << 20
 
 
 class GateOutcome(Protocol):
@@ -77,17 +81,39 @@ class Job:
         self.metrics: dict[str, float] = {}
         self.artefacts: dict[str, str] = {}
         self.rows = {"rows_in": 0, "rows_out": 0, "rows_rejected": 0, "row_unit": "rows"}
+        self.input_bytes = 0  # of what is read from outside the warehouse, where a job knows it
         self.lease: Lease | None = None
         self.log_file: Path | None = None  # where Spark's own lines go; None: to the terminal
 
     @cached_property
     def spark(self) -> SparkSession:
         """The session, started on first use: jobs that only train need none."""
-        session = get_session(f"precise-{self.name}", self.settings.spark)
+        session = get_session(f"precise-{self.name}", self.settings.spark, is_light=self._has_little_data())
+        self._jobs_before = jobs_so_far(session)
         require_names(session, [self.warehouse.root])
         if self.log_file:
             send_spark_log_to(session, self.log_file)
         return session
+
+    def _has_little_data(self) -> bool:
+        java = self.settings.spark.java
+        if java != "auto":
+            return java == "light"
+        stored = (file.stat().st_size for file in (self.folder / TABLES_FOLDER).rglob("*.parquet"))
+        return self.input_bytes + sum(stored) < _LITTLE_BYTES
+
+    @contextmanager
+    def planned_once(self) -> Iterator[None]:
+        """In the block, Spark plans each query once where there is little data: to plan again after every shuffle costs
+        more than it saves then."""
+        if not self._has_little_data():
+            yield
+            return
+        cores = self.spark.sparkContext.defaultParallelism
+        partitions = min(cores, self.settings.spark.shuffle_partitions)
+        settings = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": str(partitions)}
+        with session_settings(self.spark, settings):
+            yield
 
     @property
     def folder(self) -> Path:
@@ -214,6 +240,10 @@ class Job:
                 self.spark.catalog.clearCache()
 
     def record(self, status: str, started_at: datetime, seconds: float, error: str | None) -> None:
+        """Write the run down, with the number of jobs that Spark has run for it."""
+        if "spark" in self.__dict__:
+            with suppress(Py4JError, ConnectionError):
+                self.metrics["spark_jobs"] = float(jobs_so_far(self.spark) - self._jobs_before)
         row = {
             "run_id": self.run_id,
             "job": self.name,

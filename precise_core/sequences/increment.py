@@ -147,7 +147,7 @@ def bring_forward(
 def _added_events(inputs: SequenceInputs, changes: SequenceChanges) -> DataFrame:
     """Late events, and all events since the last night's ``as_of``, whenever they were added to the table."""
     since, until = changes.stored_as_of, inputs.as_of
-    is_recent = F.col(c.EVENT_DATE).between(since.date(), until.date())  # prunes partitions
+    is_recent = F.col(c.EVENT_DATE).between(since.date(), until.date())  # prunes files
     recent = inputs.visible_events.where(is_recent & (F.col(c.EVENT_TS) >= instant(since)))
     return changes.late.added.unionByName(recent.select(*EVENTS_OF_SEQUENCES))
 

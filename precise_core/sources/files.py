@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 
 from pyspark.errors import PySparkException
@@ -34,8 +34,9 @@ from precise_core.sources.raw import (
     RAW_EVENT_TYPES,
     RAW_IMPRESSION_TYPES,
     RAW_ITEM_TYPES,
+    RAW_PARTS,
     RawTables,
-    items_of_events,
+    one_below_another,
     raw_frame,
 )
 from precise_core.sources.typed_formats import delta_version, jdbc_label
@@ -98,7 +99,7 @@ def describe(source: FilesSource) -> str:
 
 
 def read(spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequence[Batch]] | None = None) -> RawTables:
-    """The rows of ``source`` in the raw shape; the catalog is derived from the events where there is none.
+    """The rows of ``source`` in the raw shape.
 
     Args:
         batches: Only these, by table name; a table without any has no rows. Everything by default.
@@ -109,11 +110,13 @@ def read(spark: SparkSession, source: FilesSource, batches: Mapping[str, Sequenc
             read_mapped(spark, spec, partial(read_cells, spark, spec, batch))
             for batch in (whole(spec) if batches is None else batches.get(name, ()))
         ]
-        frames[name] = reduce(DataFrame.unionByName, parts) if parts else None
-    events, items = frames.get("events"), frames.get("items")
-    if source.items is None and events is not None:
-        items = items_of_events(events)
-    return RawTables(events=events, items=items, impressions=frames.get("impressions"))
+        frames[name] = one_below_another(parts) if parts else None
+    return RawTables(
+        events=frames.get("events"),
+        items=frames.get("items"),
+        impressions=frames.get("impressions"),
+        has_catalog=source.items is not None,
+    )
 
 
 def needs_of(spec: TableInput) -> list[Need]:
@@ -208,8 +211,9 @@ def _map_impressions(spec: ImpressionsInput, cells: DataFrame) -> DataFrame:
 def _to_raw(
     cells: DataFrame, types: Mapping[str, str], columns: dict[str, Column], problems: Sequence[Column]
 ) -> DataFrame:
-    problem = F.coalesce(F.col(PROBLEM), *problems)
-    return raw_frame(cells, types, columns, raw=F.col(c.RAW), source_file=F.col(c.SOURCE_FILE), problem=problem)
+    problem, parts = F.coalesce(F.col(PROBLEM), *problems), F.col(RAW_PARTS) if RAW_PARTS in cells.columns else None
+    raw, source_file = F.col(c.RAW), F.col(c.SOURCE_FILE)
+    return raw_frame(cells, types, columns, raw=raw, parts=parts, source_file=source_file, problem=problem)
 
 
 def _needs(role: Role, *names: str | None) -> list[Need]:

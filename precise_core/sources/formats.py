@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -15,7 +14,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from precise_core.sources.cells import Batch, Need, cell, cell_name, names_of
 from precise_core.sources.config import FileInput
 from precise_core.sources.listing import list_files
-from precise_core.sources.raw import MALFORMED_ROW, PROBLEM, row_as_json
+from precise_core.sources.raw import MALFORMED_ROW, PROBLEM, RAW_PARTS, one_below_another, row_as_json
 from precise_core.sources.text_formats import (
     csv_columns,
     csv_has_rows,
@@ -79,7 +78,7 @@ def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequ
     for names, files in files_by_folder_names.items():
         own = [need for need in needs if need[0] not in names]
         parts.append(_with_folder_cells(_format_of(source).read(spark, files, source, own), files, names))
-    return reduce(DataFrame.unionByName, parts)
+    return one_below_another(parts)
 
 
 def why_without_rows(source: FileInput, file: Path) -> str | None:
@@ -136,7 +135,7 @@ def _with_folder_cells(cells: DataFrame, files: Sequence[Path], names: Sequence[
     fields = [StructField(name, StringType()) for name in (c.SOURCE_FILE, *map(cell_name, names))]
     rows = [(str(file.resolve()), *map(_folder_values(file).get, names)) for file in files]
     values = cells.sparkSession.createDataFrame(rows, StructType(fields))
-    joined = cells.join(F.broadcast(values), on=c.SOURCE_FILE, how="left")
+    joined = cells.drop(RAW_PARTS).join(F.broadcast(values), on=c.SOURCE_FILE, how="left")
     named = row_as_json(*[cell(name).alias(name) for name in names])
     # A rejected row is read again from `raw`: what the folders name must be there. A malformed one stays as it came.
     body = F.regexp_replace(c.RAW, r"\}\s*$", "")

@@ -6,13 +6,16 @@ what was delivered:
 
 - ``problem``: the reason to reject the row that the reader already knows (``malformed_row``, ...), else null;
 - ``raw``: the original row as JSON;
-- ``source_file``: the file or source it came from.
+- ``source_file``: the file or source it came from;
+- ``raw_parts``, where making the JSON is worth putting off until it is known which rows are rejected: what ``raw`` is
+  made of, as a struct of ``text`` (the JSON itself, or null) and ``cells`` (the row). Spark can order and hash it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -21,6 +24,9 @@ from schemas import EVENTS, IMPRESSIONS, ITEMS
 from schemas import columns as c
 
 PROBLEM = "problem"
+RAW_PARTS = "raw_parts"
+_TEXT, _CELLS = "text", "cells"
+_JSON = {"ignoreNullFields": "false", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
 
 # Reasons a reader can know; the rules of precise_core/intake/cleaning.py add theirs.
 MALFORMED_ROW = "malformed_row"
@@ -40,13 +46,17 @@ RAW_IMPRESSION_TYPES: Mapping[str, str] = {column.name: column.type for column i
 class RawTables:
     """What a source holds, or what is new in it; a table of which nothing was read is None.
 
-    A source without a catalog derives its items from its events. Columns are those of ``RAW_EVENT_TYPES``,
-    ``RAW_ITEM_TYPES`` and ``RAW_IMPRESSION_TYPES``, each followed by problem, raw, source_file.
+    Columns are those of ``RAW_EVENT_TYPES``, ``RAW_ITEM_TYPES`` and ``RAW_IMPRESSION_TYPES``, each followed by problem,
+    raw, source_file and perhaps raw_parts.
+
+    Args:
+        has_catalog: False where there is none, and the items are those of the events (``items_of_events``).
     """
 
     events: DataFrame | None
     items: DataFrame | None
     impressions: DataFrame | None = None
+    has_catalog: bool = True
 
 
 def raw_frame(
@@ -56,12 +66,14 @@ def raw_frame(
     *,
     source_file: Column,
     raw: Column | None = None,
+    parts: Column | None = None,
     problem: Column | None = None,
 ) -> DataFrame:
     """``frame`` in the raw shape ``types``; a canonical column that ``columns`` does not name is null.
 
     Args:
         raw: The original row; by default all columns of ``frame``.
+        parts: What ``raw`` is made of, where that is kept.
     """
     unknown = sorted(set(columns) - set(types))
     if unknown:
@@ -72,13 +84,38 @@ def raw_frame(
         (missing if problem is None else problem).cast("string").alias(PROBLEM),
         (row_as_json(*map(F.col, frame.columns)) if raw is None else raw).alias(c.RAW),
         source_file.alias(c.SOURCE_FILE),
+        *([] if parts is None else [parts.alias(RAW_PARTS)]),
     )
 
 
 def row_as_json(*columns: Column) -> Column:
     """The columns as one JSON object, nulls shown."""
-    options = {"ignoreNullFields": "false", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
-    return F.to_json(F.struct(*columns), options)
+    return F.to_json(F.struct(*columns), _JSON)
+
+
+def parts_of_row(columns: Sequence[Column], text: Column) -> Column:
+    """The parts of a row: ``text`` where it is not null, else the columns."""
+    return F.struct(text.alias(_TEXT), F.when(text.isNull(), F.struct(*columns)).alias(_CELLS)).alias(RAW_PARTS)
+
+
+def text_of_parts() -> Column:
+    """``raw``, made of ``raw_parts``."""
+    return F.coalesce(F.col(RAW_PARTS)[_TEXT], F.to_json(F.col(RAW_PARTS)[_CELLS], _JSON))
+
+
+def hidden_parts(raw: DataFrame, is_hidden: Column) -> Column:
+    """``raw_parts``, of which nothing is left where ``is_hidden``."""
+    kind = raw.schema[RAW_PARTS].dataType.simpleString()
+    nothing = F.struct(F.lit("").alias(_TEXT), F.lit(None).alias(_CELLS)).cast(kind)
+    return F.when(is_hidden, nothing).otherwise(F.col(RAW_PARTS))
+
+
+def one_below_another(frames: Sequence[DataFrame]) -> DataFrame:
+    """Rows of files of one shape; raw_parts stay only where those are of one shape, too."""
+    kinds = {frame.schema[RAW_PARTS].dataType.simpleString() for frame in frames if RAW_PARTS in frame.columns}
+    if len(kinds) > 1 or any(RAW_PARTS not in frame.columns for frame in frames):
+        frames = [frame.drop(RAW_PARTS) for frame in frames]
+    return reduce(DataFrame.unionByName, frames)
 
 
 def items_of_events(events: DataFrame) -> DataFrame:

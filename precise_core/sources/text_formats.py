@@ -30,7 +30,7 @@ from precise_core.sources.cells import (
 from precise_core.sources.config import FileInput
 from precise_core.sources.csv_rows import ReadNumbered, csv_batches, csv_rows, header_of, line_batches, swallowed_line
 from precise_core.sources.ids import JsonNumber, id_of_json, is_json_id
-from precise_core.sources.raw import row_as_json
+from precise_core.sources.raw import one_below_another, parts_of_row, row_as_json
 from precise_core.sources.text_files import REPLACEMENT, lines_of, look
 from schemas import columns as c
 
@@ -111,7 +111,7 @@ def read_csv(spark: SparkSession, files: Sequence[Path], source: FileInput, need
             frame = _read_by_python(spark, real, csv_batches(real, source, len(header)), schema)
             path = F.col(c.SOURCE_FILE)
         parts.append(_csv_cells(frame, header, needs, path))
-    return reduce(DataFrame.unionByName, parts)
+    return one_below_another(parts)
 
 
 def _plain_csv(spark: SparkSession, files: Sequence[Path], delimiter: str, schema: StructType) -> DataFrame:
@@ -141,11 +141,14 @@ def _csv_cells(frame: DataFrame, header: Sequence[str], needs: Sequence[Need], p
     cells = [
         F.col(quoted(distinct)).alias(name) for distinct, name in zip(_distinct_names(header), header, strict=True)
     ]
+    line = F.when(is_malformed, row_as_json(F.col(_CORRUPT).alias("line")))
+    has_names = len({name.lower() for name in header}) == len(header)  # otherwise Spark cannot add up such structs
     return frame.select(
         *[cells[header.index(name)].alias(cell_name(name)) for name in names_of(needs)],
         problem_where(is_malformed),
-        F.when(is_malformed, row_as_json(F.col(_CORRUPT).alias("line"))).otherwise(row_as_json(*cells)).alias(c.RAW),
+        F.coalesce(line, row_as_json(*cells)).alias(c.RAW),
         path,
+        *([parts_of_row(cells, line)] if has_names else []),
     )
 
 

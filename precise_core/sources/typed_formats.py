@@ -34,7 +34,7 @@ from precise_core.sources.cells import (
 )
 from precise_core.sources.config import FileInput, JdbcTable
 from precise_core.sources.ids import id_text, is_no_id, shown_id
-from precise_core.sources.raw import row_as_json
+from precise_core.sources.raw import RAW_PARTS, parts_of_row, row_as_json
 from schemas import columns as c
 
 
@@ -70,7 +70,8 @@ def delta_version(folder: Path) -> int:
 
 def read_jdbc(spark: SparkSession, source: JdbcTable, needs: Sequence[Need]) -> DataFrame:
     """The needed columns of a database table or query, persisted so that all of a run sees the same rows."""
-    return _typed_frame_cells(jdbc_frame(spark, source), needs, jdbc_label(source)).persist()
+    # What is kept is the JSON alone, and not beside it what it is made of.
+    return _typed_frame_cells(jdbc_frame(spark, source), needs, jdbc_label(source)).drop(RAW_PARTS).persist()
 
 
 def jdbc_frame(spark: SparkSession, source: JdbcTable) -> DataFrame:
@@ -139,11 +140,15 @@ def _typed_cells(
     are_no_ids = [is_no_id(F.col(quoted(name)), kind) for name, kind in ids.items()]
     shown = {name: _shown(frame, name, types.get(name)) for name in frame.columns}
     shown |= {name: shown_id(shown[name], kind) for name, kind in ids.items()}
+    came = [column.alias(name) for name, column in shown.items()]
+    # Rows are put in order by what came, which Spark cannot do with these types.
+    has_order = not any(kind in field.dataType.simpleString() for field in frame.schema for kind in ("map<", "variant"))
     return frame.select(
         *[column.alias(cell_name(name)) for name, column in cells.items()],
         problem_where(F.lit(False), are_no_ids),
-        row_as_json(*[column.alias(name) for name, column in shown.items()]).alias(c.RAW),
+        row_as_json(*came).alias(c.RAW),
         source_file,
+        *([parts_of_row(came, F.lit(None).cast("string"))] if has_order else []),
     )
 
 

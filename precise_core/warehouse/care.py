@@ -21,6 +21,7 @@ from deltalake.exceptions import DeltaError
 from pyspark.sql import SparkSession
 
 from precise_core.warehouse.config import TablesConfig
+from precise_core.warehouse.layout import remove_unfinished
 from precise_core.warehouse.notes import SAME_ROWS
 from precise_core.warehouse.session import session_settings
 
@@ -129,6 +130,7 @@ def forget_history(path: str) -> list[str]:
 
     Returns the data files that were removed.
     """
+    remove_unfinished(Path(path))
     removed = vacuum(path, 0, dry_run=False)
     # A commit of its own, so that the one entry that stays names no file.
     DeltaTable(path).alter.set_table_properties(

@@ -13,8 +13,9 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-# Operations of Delta that leave the rows as they are.
-SAME_ROWS = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES")
+NEW_LAYOUT = "NEW LAYOUT"  # of ours (layout.py): the same rows in other files
+# Operations that leave the rows as they are.
+SAME_ROWS = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", NEW_LAYOUT)
 _NOTE = "note"
 
 

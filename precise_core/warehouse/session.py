@@ -50,10 +50,18 @@ _SETTINGS = {
 }
 
 
-def get_session(app_name: str, config: SparkConfig) -> SparkSession:
+# Most of a short JVM's CPU time is its second compiler, and collector threads that wait for each other.
+_LIGHT_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+
+
+def get_session(app_name: str, config: SparkConfig, *, is_light: bool = False) -> SparkSession:
     """The running session, or a new one with Delta, UTC, ANSI and WARN logging.
 
-    Under spark-submit the JVM runs already: its master, memory and packages were decided there and win.
+    Under spark-submit the JVM runs already: its master, memory, packages and flags were decided there and win.
+
+    Args:
+        is_light: Start a JVM for little data; of no effect where ``config.conf`` has Java's options.
     """
     builder = SparkSession.builder.appName(app_name)
     for key, value in (_SETTINGS | config.conf).items():
@@ -61,6 +69,8 @@ def get_session(app_name: str, config: SparkConfig) -> SparkSession:
     builder = builder.config("spark.sql.shuffle.partitions", config.shuffle_partitions)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
         builder = builder.master(config.master).config("spark.driver.memory", config.driver_memory)
+        if is_light and _JAVA_OPTIONS not in config.conf:
+            builder = builder.config(_JAVA_OPTIONS, _LIGHT_JAVA)
         # One interpreter for driver and workers, whatever `python3` means on the path.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         # Everything is in this process: no need to be reachable, nor to guess an address.
@@ -74,6 +84,12 @@ def get_session(app_name: str, config: SparkConfig) -> SparkSession:
     session.sparkContext.setLogLevel("WARN")
     _require_delta(session)
     return session
+
+
+def jobs_so_far(session: SparkSession) -> int:
+    """How many jobs Spark has run since its JVM was started."""
+    context: Any = session.sparkContext._jsc
+    return int(context.sc().dagScheduler().numTotalJobs())
 
 
 @contextmanager

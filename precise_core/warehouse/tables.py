@@ -26,6 +26,8 @@ from pyspark.sql.types import ArrayType, DataType, MapType
 from precise_core import artefacts
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import DataError, MissingTableError, SchemaError
+from precise_core.warehouse.layout import laid_out
+from precise_core.warehouse.log_entries import create_table
 from precise_core.warehouse.notes import Note, commit_text, read_note
 from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import Table
@@ -122,10 +124,14 @@ class Warehouse:
                 check(frame)
             self.create_if_missing(spark, table)
             version = self.version(table)
-            current = conform(self.read(spark, table, version), table).where(_slice_filter(replace))
-            if new == _fingerprint(current, table):
+            if self.is_empty(table):
+                is_there = not new[0]
+            else:
+                current = conform(self.read(spark, table, version), table).where(_slice_filter(replace))
+                is_there = new == _fingerprint(current, table)
+            if is_there:
                 return WriteResult(version, new[0], changed=False)
-            writer = _writer(frame, table, commit_text(run_id, note)).mode("overwrite")
+            writer = _writer(laid_out(frame, table, new[0]), table, commit_text(run_id, note)).mode("overwrite")
             if replace:
                 _require_inside(frame, table, replace)
                 writer = writer.option("replaceWhere", _slice_sql(replace))
@@ -169,18 +175,32 @@ class Warehouse:
     def _rows_in_last_write(self, table: Table) -> int:
         return int(DeltaTable(self.path(table)).history(1)[0]["operationMetrics"]["numOutputRows"])
 
-    def append(self, spark: SparkSession, table: Table, frame: DataFrame, *, run_id: str) -> WriteResult:
-        """Add rows in one commit; no commit where there are none."""
-        frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
+    def append(
+        self, spark: SparkSession, table: Table, frame: DataFrame, *, run_id: str, rows: int | None = None
+    ) -> WriteResult:
+        """Add rows in one commit; no commit where there are none.
+
+        Args:
+            rows: How many there are, where that is known; otherwise they are kept and counted first.
+        """
+        frame, is_known = conform(frame, table), rows is not None
+        if rows is None:
+            frame = frame.persist(StorageLevel.DISK_ONLY)
         try:
-            rows = frame.count()
+            number = frame.count() if rows is None else rows
             self.create_if_missing(spark, table)
-            if rows:
-                writer = _writer(frame, table, run_id).option(*_NEW_COLUMNS)
-                writer.mode("append").save(self.path(table))
-            return WriteResult(self.version(table), rows, changed=rows > 0)
+            if not number:
+                return WriteResult(self.version(table), 0, changed=False)
+            writer = _writer(laid_out(frame, table, number), table, run_id).option(*_NEW_COLUMNS)
+            writer.mode("append").save(self.path(table))
+            return WriteResult(self.version(table), self._rows_in_last_write(table), changed=True)
         finally:
-            frame.unpersist()
+            if not is_known:
+                frame.unpersist()
+
+    def is_empty(self, table: Table) -> bool:
+        """Whether the newest version of an existing table has no file, and so no row."""
+        return not DeltaTable(self.path(table)).file_uris()
 
     def append_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> int:
         """Add a few rows without Spark; returns the version. For bookkeeping, where a Spark job would cost seconds."""
@@ -212,6 +232,9 @@ class Warehouse:
     def create_if_missing(self, spark: SparkSession, table: Table) -> None:
         """Version 0 of a table: its schema and no rows."""
         if self.exists(table):
+            return
+        if "://" not in self.root:
+            create_table(Path(self.path(table)), table, _TABLE_PROPERTIES)
             return
         builder = SparkDeltaTable.createIfNotExists(spark).location(self.path(table)).comment(table.doc)
         builder = builder.addColumns(table.spark_schema()).partitionedBy(*table.partition_by)

@@ -1,4 +1,4 @@
-"""New and changed rows into a table by its key, in one commit that rewrites only the partitions it must.
+"""New and changed rows into a table by its key, in one commit that rewrites only the files it must.
 
 Rows that are stored already are not written again, so that reading the same file twice changes nothing.
 """
@@ -11,7 +11,7 @@ from functools import reduce
 
 from delta.tables import DeltaTable as SparkDeltaTable
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.warehouse.session import session_settings
@@ -48,8 +48,8 @@ class UpsertPlan:
     """What an upsert will do; nothing is written before ``commit``.
 
     Attributes:
-        compared: The rows with their state, kept.
-        place: Condition on the target of a merge: partitions that can hold the keys.
+        compared: The rows with their state; kept where some are stored already.
+        place: Condition on the target of a merge: rows that can have one of the keys.
     """
 
     warehouse: Warehouse
@@ -61,19 +61,16 @@ class UpsertPlan:
     def commit(self, run_id: str) -> UpsertResult:
         """Write what is new or corrected, in one commit; none where nothing is."""
         spark = self.compared.sparkSession
-        corrected = sum(self.counts.get(state, 0) for state in (CORRECTED, REASSIGNED))
+        corrected, new = sum(self.counts.get(state, 0) for state in (CORRECTED, REASSIGNED)), self.counts.get(NEW, 0)
         self.warehouse.create_if_missing(spark, self.table)
         rows = self.compared.where(F.col(STATE) != KEPT).select(*self.table.column_names)
         if corrected:
             _merge(spark, self.warehouse.path(self.table), self.table, rows, self.place, run_id)
-        elif self.counts.get(NEW):
-            self.warehouse.append(spark, self.table, rows, run_id=run_id)
+        elif new:
+            new = self.warehouse.append(spark, self.table, rows, run_id=run_id, rows=new).rows
         self.compared.unpersist()
         return UpsertResult(
-            version=self.warehouse.version(self.table),
-            new=self.counts.get(NEW, 0),
-            corrected=corrected,
-            kept=self.counts.get(KEPT, 0),
+            version=self.warehouse.version(self.table), new=new, corrected=corrected, kept=self.counts.get(KEPT, 0)
         )
 
 
@@ -83,27 +80,32 @@ def plan_upsert(
     table: Table,
     frame: DataFrame,
     *,
+    rows: int | None = None,
     newest_by: str | None = None,
-    key_fixes_partition: bool = False,
+    span: tuple[int, int] | None = None,
 ) -> UpsertPlan:
     """Compare rows with the stored ones of the same key: new keys are added, rows with other content replaced.
 
     Args:
-        frame: The rows, each key once.
+        frame: The rows, each key once; read several times.
+        rows: How many they are, where that is known.
         newest_by: Time by which a version of a row is newer; ``frame``'s is, where one of the two has none.
-        key_fixes_partition: Two rows of one key lie in one partition: the stored keys of other partitions are not read.
+        span: Where two rows of one key have one ``table.range_by``: the first and last of ``frame``, in microseconds
+            since 1970. Stored rows beyond are not read.
     """
-    frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
-    try:
-        stored = _stored(warehouse, spark, table)
-        if key_fixes_partition:
-            stored = stored.where(_in_places(_places(frame, table), table, ""))
-        near, place = _possible_matches(stored, frame, table)
-        compared = compare(near, frame, table, newest_by).persist(StorageLevel.DISK_ONLY)
-        counts = {row[STATE]: row["count"] for row in compared.groupBy(STATE).count().collect()}
-        return UpsertPlan(warehouse=warehouse, table=table, compared=compared, counts=counts, place=place)
-    finally:
-        frame.unpersist()
+    frame, place = conform(frame, table), F.lit(False)
+    number = frame.count() if rows is None else rows
+    if number and warehouse.exists(table) and not warehouse.is_empty(table):
+        stored = warehouse.read(spark, table, warehouse.version(table))
+        if span is not None:
+            stored = stored.where(_within(span, table, ""))
+        near, place = _possible_matches(conform(stored, table), frame, table)
+        if near is not None:
+            compared = compare(near, frame, table, newest_by).persist(StorageLevel.DISK_ONLY)
+            counts = {row[STATE]: row["count"] for row in compared.groupBy(STATE).count().collect()}
+            return UpsertPlan(warehouse=warehouse, table=table, compared=compared, counts=counts, place=place)
+    compared, counts = frame.withColumn(STATE, F.lit(NEW)), {NEW: number} if number else {}
+    return UpsertPlan(warehouse=warehouse, table=table, compared=compared, counts=counts, place=place)
 
 
 def upsert(
@@ -117,12 +119,6 @@ def upsert(
 ) -> UpsertResult:
     """``plan_upsert`` and its commit, where nothing has to be looked at in between."""
     return plan_upsert(warehouse, spark, table, frame, newest_by=newest_by).commit(run_id)
-
-
-def _stored(warehouse: Warehouse, spark: SparkSession, table: Table) -> DataFrame:
-    if not warehouse.exists(table):
-        return spark.createDataFrame([], table.spark_schema())
-    return warehouse.read(spark, table, warehouse.version(table))
 
 
 def compare(stored: DataFrame, frame: DataFrame, table: Table, newest_by: str | None = None) -> DataFrame:
@@ -153,46 +149,56 @@ def replace_values(
     values: Sequence[str],
     *,
     run_id: str,
+    rows: int | None = None,
 ) -> int:
     """Make ``frame`` all rows of the table whose ``column`` is one of ``values``, in one commit; returns its rows.
 
     Nothing is committed where both are empty.
+
+    Args:
+        rows: How many ``frame`` has, where that is known.
     """
     warehouse.create_if_missing(spark, table)
-    stored = warehouse.read(spark, table, warehouse.version(table))
-    if stored.where(F.col(column).isin(*values)).isEmpty():
-        return warehouse.append(spark, table, frame, run_id=run_id).rows
+    if warehouse.is_empty(table) or _holds_none(warehouse, spark, table, column, values):
+        return warehouse.append(spark, table, frame, run_id=run_id, rows=rows).rows
     return warehouse.write(spark, table, frame, run_id=run_id, replace={column: values}).rows
 
 
-def _possible_matches(stored: DataFrame, frame: DataFrame, table: Table) -> tuple[DataFrame, Column]:
+def _holds_none(warehouse: Warehouse, spark: SparkSession, table: Table, column: str, values: Sequence[str]) -> bool:
+    stored = warehouse.read(spark, table, warehouse.version(table))
+    return stored.where(F.col(column).isin(*values)).isEmpty()
+
+
+def _possible_matches(stored: DataFrame, frame: DataFrame, table: Table) -> tuple[DataFrame | None, Column]:
     """The stored rows that may have a key of ``frame``, and the same condition for the target of a merge.
 
-    Reads the keys and partitions only; on a usual night no key is stored, and nothing else is read.
+    Reads the keys, and the time the files are told apart by, only; on a usual night no key is stored (None), and
+    nothing else is read.
     """
     keys = frame.select(*table.key)
-    met = stored.select(*{*table.key, *table.partition_by}).join(keys, on=list(table.key), how="left_semi")
-    if not table.partition_by:
-        return (stored.limit(0) if met.isEmpty() else stored), F.lit(True)
-    places = _places(met, table)
-    return stored.where(_in_places(places, table, "")), _in_places(places, table, "stored.")
+    read = [*table.key, *([table.range_by] if table.range_by else [])]
+    met = stored.select(*read).join(keys, on=list(table.key), how="left_semi")
+    if table.range_by is None:
+        return (None if met.isEmpty() else stored), F.lit(True)
+    micros = F.unix_micros(table.range_by)
+    first, last = met.agg(F.min(micros), F.max(micros)).collect()[0]
+    if first is None:
+        return None, F.lit(False)
+    return stored.where(_within((first, last), table, "")), _within((first, last), table, "stored.")
 
 
-def _places(frame: DataFrame, table: Table) -> list[Row]:
-    return frame.select(*table.partition_by).distinct().collect()
-
-
-def _in_places(places: Sequence[Row], table: Table, prefix: str) -> Column:
-    """True in these partitions (and combinations of them), so that Delta skips the files of all others."""
-    return _all([F.col(prefix + name).isin([row[name] for row in places]) for name in table.partition_by])
-
-
-def _all(conditions: Sequence[Column]) -> Column:
-    return reduce(lambda left, right: left & right, conditions)
+def _within(span: tuple[int, int], table: Table, prefix: str) -> Column:
+    """True from the first to the last microsecond, so that Delta skips the files that lie beyond."""
+    first, last = (F.timestamp_micros(F.lit(micros)) for micros in span)
+    return F.col(f"{prefix}{table.range_by}").between(first, last)
 
 
 def _merge(spark: SparkSession, path: str, table: Table, rows: DataFrame, place: Column, run_id: str) -> None:
     same = [F.col(f"stored.{name}") == F.col(f"new.{name}") for name in table.key]
-    merge = SparkDeltaTable.forPath(spark, path).alias("stored").merge(rows.alias("new"), _all([place, *same]))
+    merge = (
+        SparkDeltaTable.forPath(spark, path)
+        .alias("stored")
+        .merge(rows.alias("new"), reduce(Column.__and__, [place, *same]))
+    )
     with session_settings(spark, {_USER_METADATA: run_id}):
         merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()

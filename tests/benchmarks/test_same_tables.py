@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,18 @@ def test_rows_are_compared_without_run_ids_and_hashes(tmp_path: Path, capsys: py
     other = warehouse(tmp_path / "other", user_id=["a", "a"], model_version=["all-1"] * 2, embedding=[vectors[0]] * 2)
     assert main([str(one), str(other)]) == 1
     assert "user_embeddings: 2 and 2 rows; 2 and 2 in one only" in capsys.readouterr().out
+
+
+def test_a_table_may_have_other_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    days = [date(2024, 3, 1), date(2024, 3, 2)]
+    for root, folders in (("one", ["event_date", "run_id"]), ("same", None)):
+        rows = pa.table({"event_id": ["a", "b"], "event_date": days, "run_id": [root] * 2})
+        write_deltalake(str(tmp_path / root / "tables" / "events"), rows, partition_by=folders)
+    assert main([str(tmp_path / "one"), str(tmp_path / "same")]) == 0
+    moved = pa.table({"event_id": ["a", "b"], "event_date": days[::-1], "run_id": ["r"] * 2})
+    write_deltalake(str(tmp_path / "same" / "tables" / "events"), moved, mode="overwrite")
+    assert main([str(tmp_path / "one"), str(tmp_path / "same")]) == 1
+    assert "events: 2 and 2 rows; 2 and 2 in one only" in capsys.readouterr().out
 
 
 def test_a_column_of_one_alone_is_named_and_the_others_are_compared(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from precise_core.warehouse.care import live_files
+from precise_core.warehouse.layout import lay_out_anew, remove_unfinished
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, RUNS, TABLES
 from tests.night import copy_of, job_of_its_own, run, said, wait_until
@@ -65,8 +67,25 @@ def test_a_driver_killed_between_data_and_commit(
     flags = ("--set", "tables.min_retention_hours=0", "--retention-hours", "0")
     assert run("maintain_tables", warehouse, *flags) == 0
     events = warehouse / "tables" / "events"
-    on_disk = {file.relative_to(events).as_posix() for file in events.glob("event_date=*/*.parquet")}
+    on_disk = {file.relative_to(events).as_posix() for file in events.glob("*.parquet")}
     assert on_disk == set(live_files(house.path(EVENTS))) and live
+
+
+def test_a_driver_killed_while_it_lays_an_old_table_out_anew(
+    night: Path, tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    house, events = Warehouse(str(warehouse)), warehouse / "tables" / "events"
+    lay_out_anew(spark, str(events), replace(EVENTS, partition_by=("event_date",), range_by=None), run_id="r")
+    before, rows, beside = house.version(EVENTS), read(night, "events"), remove_unfinished(events)
+    with job_of_its_own("ingest", warehouse) as process:
+        wait_until(process, lambda: any(beside.rglob("*.parquet")), pause_seconds=0.002)
+    assert beside.exists() and house.version(EVENTS) == before
+    assert sorted(read(warehouse, "events")["event_id"]) == sorted(rows["event_id"])
+    assert run("ingest", warehouse) == 0
+    assert "no row has changed" in said(capsys)
+    assert not beside.exists() and house.version(EVENTS) == before + 1
+    assert sorted(read(warehouse, "events")["event_id"]) == sorted(rows["event_id"])
 
 
 def test_the_same_night_twice_changes_nothing_and_says_so(
@@ -116,7 +135,7 @@ def flip_a_bit(file: Path) -> None:
 def test_a_damaged_file_of_a_table(night: Path, tmp_path: Path, damage, what: str) -> None:  # type: ignore[no-untyped-def]
     warehouse = copy_of(night, tmp_path / "warehouse")
     events = warehouse / "tables" / "events"
-    file = max(events.glob("event_date=*/*.parquet"), key=lambda path: path.stat().st_size)
+    file = max(events.glob("*.parquet"), key=lambda path: path.stat().st_size)
     for copied in (*events.rglob(".*.crc"),):  # a sum beside the file is not what is tested here
         copied.unlink()
     damage(file)

@@ -185,7 +185,7 @@ def test_a_delta_table_whose_path_deltas_library_cannot_take_is_refused(spark: S
 def part_of(raw: DataFrame, *files: Path) -> Part:
     arrivals = [Arrival(path=str(file), file=file, columns={}, sequence=n) for n, file in enumerate(files)]
     items = raw.select("item_id").distinct()
-    return Part(table=EVENTS, raw=raw, cleaned=clean_events(raw, items, not_after=datetime.now(UTC)), arrivals=arrivals)
+    return Part(table=EVENTS, cleaned=clean_events(raw, items, not_after=datetime.now(UTC)), arrivals=arrivals)
 
 
 def test_a_file_of_which_no_row_came_stops_the_night(spark: SparkSession, tmp_path: Path) -> None:

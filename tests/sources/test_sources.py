@@ -25,6 +25,7 @@ from precise_core.sources.config import (
     SyntheticSource,
 )
 from precise_core.sources.listing import sha256_of
+from precise_core.sources.raw import items_of_events
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 # Names that break naive column references: dots, spaces, back-ticks, case, a leading digit.
@@ -83,9 +84,18 @@ def test_every_format_gives_the_same_events(spark: SparkSession, tmp_path: Path,
 
 
 def test_without_a_catalog_the_items_are_those_of_the_events(spark: SparkSession, tmp_path: Path) -> None:
-    items = clean_items(read_source(spark, files_source(write_rows(tmp_path / "log.csv", ROWS))).items)
-    assert sorted((row["item_id"], row["title"]) for row in items.accepted.collect()) == [("a,1", ""), ('quote"d', "")]
-    assert items.rejected.count() == 0
+    broken = [ROWS[0] | {USER: "", ITEM: "of nobody"}, ROWS[0] | {ITEM: ""}, ROWS[0] | {ITEM: "a\x07b"}]
+    raw = read_source(spark, files_source(write_rows(tmp_path / "log.csv", [*ROWS, *broken])))
+    assert raw.items is None and not raw.has_catalog
+    events = clean_events(raw.events, None, not_after=NOW)
+    items = clean_items(items_of_events(events.checked))
+    titles = sorted((row["item_id"], row["title"]) for row in items.accepted.collect())
+    assert titles == [("a,1", ""), ("of nobody", ""), ('quote"d', "")]
+    assert [json.loads(row["raw"]) for row in items.rejected.collect()] == [{"item_id": "a\x07b"}]
+    reasons = Counter(row["reason"] for row in events.rejected.collect())
+    assert reasons == {"missing_user_id": 1, "missing_item_id": 1, "invalid_id": 1}
+    first = events.rejected.where("reason = 'missing_user_id'").collect()[0]
+    assert json.loads(first["raw"]) == json.loads(raw.events.where("item_id = 'of nobody'").collect()[0]["raw"])
 
 
 @pytest.mark.parametrize(

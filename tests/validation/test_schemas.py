@@ -73,7 +73,7 @@ def test_a_faulty_declaration_is_refused_by_name() -> None:
     column = Column(name="a", type="int", doc="A.")
     with pytest.raises(ValueError, match=r"table t: a column is declared twice in \['a', 'a'\]"):
         Table(name="t", doc="T.", key=(), columns=(column, column), written_by="x")
-    with pytest.raises(ValueError, match="table t: key or partition column 'b' is not among"):
+    with pytest.raises(ValueError, match="table t: key, partition or range column 'b' is not among"):
         Table(name="t", doc="T.", key=("b",), columns=(column,), written_by="x")
     with pytest.raises(ValueError, match="'b' is not among"):
         Table(name="t", doc="T.", key=(), columns=(column,), written_by="x", partition_by=("b",))
