@@ -53,7 +53,8 @@ def net_changes(
     A row that was removed and came back unchanged, or changed in other columns only, is not among them.
 
     Args:
-        columns: What is compared; together they must identify a row.
+        columns: What is compared; together they must identify a row. Not a column that was a folder in one of the
+            versions and is none in the newer, by whose folders the feed reads all files.
     """
     with gone_history(table, since):
         return _net(_raw(spark, warehouse, table, since, until), columns, where)
