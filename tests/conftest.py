@@ -14,6 +14,8 @@ from precise_core.warehouse.session import get_session
 from tests.night import run
 
 # For every JVM that a test starts: the best compiler and its collector cost more on tiny frames than they save.
+# Two processes of tests on two cores: threads of their own would wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 

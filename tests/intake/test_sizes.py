@@ -152,7 +152,7 @@ SECTIONS = st.fixed_dictionaries(
                 ),
                 "late_fusion": st.booleans(),
             },
-        ),
+        ).filter(lambda model: not (model.get("late_fusion") and model.get("fusion", {}).get("mode") == "id")),
         "universal": st.sampled_from([{}, {"epochs": 0}, {"max_minutes": None}, {"optimizer": {"beta1": 0.8}}]),
     },
 )
