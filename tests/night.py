@@ -46,7 +46,8 @@ def with_newcomers(warehouse: Path, gone: str, newcomer: str) -> None:
     changed = items.set_column(items.schema.get_field_index(c.IS_DELETED), items.field(c.IS_DELETED), is_deleted)
     write_deltalake(str(warehouse / "tables" / "items"), changed, mode="overwrite")
     impressions = arrow_table(warehouse, "impressions")
-    shown = impressions.sort_by(c.IMPRESSION_TS).slice(0, 1).to_pylist()[0] | {c.IMPRESSION_ID: "new", c.USER_ID: newcomer}
+    earliest = impressions.sort_by(c.IMPRESSION_TS).slice(0, 1).to_pylist()[0]
+    shown = earliest | {c.IMPRESSION_ID: "new", c.USER_ID: newcomer}
     later = shown | {c.IMPRESSION_ID: "later", c.USER_ID: "later", c.IMPRESSION_TS: datetime(2024, 2, 20, tzinfo=UTC)}
     rows = pa.Table.from_pylist([shown, later], schema=impressions.schema)
     write_deltalake(str(warehouse / "tables" / "impressions"), rows, mode="append")
