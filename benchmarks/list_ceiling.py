@@ -16,7 +16,7 @@ from benchmarks.markdown import table
 from precise_core.recommendations.batches import UserBlock
 from precise_core.recommendations.history import item_tally, positions_in, split_keys
 from precise_core.recommendations.knowledge import Log
-from precise_core.recommendations.names import SOURCES, TRENDING
+from precise_core.recommendations.names import OF_POPULAR, SOURCES, TRENDING
 from precise_core.recommendations.night import gather, learners
 from precise_core.recommendations.spark import IS_HELD_OUT
 from precise_core.run.job import Job
@@ -28,7 +28,7 @@ from schemas.recommendations import FEATURE_NAMES
 
 FILTERS = {"all": None, "new": False, "repeat": True}
 _RANKS = [name for name in FEATURE_NAMES if name.startswith("rank_")]
-_POPULAR = ("rank_popular_", "rank_first_time_")
+_POPULAR = tuple(f"rank_{start}" for start in OF_POPULAR)
 
 
 def ceiling(job: Job) -> str:

@@ -1,4 +1,4 @@
-"""Run a command and add up what it costs: wall clock, CPU seconds and memory of all its processes, the load."""
+"""Watch a command and all its processes: wall clock, CPU seconds, peak memory, the machine's load."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ def run_watched(command: Sequence[str], *, folder: str, environment: Mapping[str
         list(command), cwd=folder, env={**os.environ, **(environment or {})}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    watch = _Watch(process.pid)
+    watch = ProcessTree(process.pid)
     watch.start()
     out, _ = process.communicate()
     seconds = time.monotonic() - started
     watch.stop()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {out[-2000:]}")
-    return Cost(seconds, sum(watch.cpu.values()), watch.peak / 2**30, os.getloadavg()[0])
+    return Cost(seconds, sum(watch.cpu.values()), watch.peak_gib, os.getloadavg()[0])
 
 
-class _Watch(threading.Thread):
-    """CPU seconds of every process of a tree as last seen, and the most memory of them together."""
+class ProcessTree(threading.Thread):
+    """CPU seconds of every process of a tree as last seen, and peaks of resident memory in GiB: of its JVMs, of
+    everything else, and of both at the same moment; shared pages count once per process."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.cpu: dict[tuple[int, float], float] = {}
-        self.peak = 0.0
+        self.jvm_gib = self.others_gib = self.peak_gib = 0.0
         self._root = psutil.Process(pid)
         self._known: dict[int, psutil.Process] = {pid: self._root}
         self._is_over = threading.Event()
@@ -70,12 +71,17 @@ class _Watch(threading.Thread):
         with suppress(psutil.Error):
             # Once known, a process is watched to its end: Java is nobody's child any more when Python has ended.
             self._known |= {child.pid: child for child in self._root.children(recursive=True)}
-        resident = 0
+        jvm = others = 0
         for process in list(self._known.values()):
             try:
                 times = process.cpu_times()
                 self.cpu[process.pid, process.create_time()] = times.user + times.system
-                resident += process.memory_info().rss
+                resident = process.memory_info().rss
+                if process.name() == "java":
+                    jvm += resident
+                else:
+                    others += resident
             except psutil.Error:
                 self._known.pop(process.pid, None)
-        self.peak = max(self.peak, float(resident))
+        self.jvm_gib, self.others_gib = max(self.jvm_gib, jvm / 2**30), max(self.others_gib, others / 2**30)
+        self.peak_gib = max(self.peak_gib, (jvm + others) / 2**30)

@@ -103,21 +103,21 @@ def write_world(spark: SparkSession, settings: Settings, arguments: argparse.Nam
     warehouse, events = Warehouse(settings.warehouse), arguments.events
     for first in range(0, events, _SLICE):
         ids = spark.range(first, min(first + _SLICE, events))
-        warehouse.append(spark, EVENTS, random_events(ids, arguments, 0, _DAYS), run_id="benchmark")
+        warehouse.append(EVENTS, random_events(ids, arguments, 0, _DAYS), run_id="benchmark")
     items = spark.range(events // _EVENTS_PER_ITEM)
     vocabulary = items.select(
         F.concat(F.lit("i"), "id").alias("item_id"),
         (F.col("id") + 2).cast("int").alias("item_index"),
         F.lit(_START).alias("first_seen"),
     )
-    warehouse.append(spark, ITEM_VOCABULARY, vocabulary, run_id="benchmark")
+    warehouse.append(ITEM_VOCABULARY, vocabulary, run_id="benchmark")
 
 
 def add_day(spark: SparkSession, settings: Settings, arguments: argparse.Namespace) -> None:
     """One more day, of known and a few new users."""
     ids = spark.range(arguments.events, arguments.events + int(arguments.events * arguments.share))
     day = random_events(ids, arguments, _DAYS, _DAYS + 1)
-    Warehouse(settings.warehouse).append(spark, EVENTS, day, run_id="benchmark")
+    Warehouse(settings.warehouse).append(EVENTS, day, run_id="benchmark")
 
 
 def random_events(ids: DataFrame, arguments: argparse.Namespace, first_day: int, last_day: int) -> DataFrame:

@@ -13,10 +13,8 @@ from precise_core.warehouse.config import SparkConfig
 from precise_core.warehouse.session import get_session
 from tests.night import run
 
-# For every JVM that a test starts: the best compiler and its collector cost more on tiny frames than they save.
 # Two processes of tests on two cores: threads of their own would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -40,7 +38,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.sql.adaptive.enabled": "false",  # re-planning tiny queries costs more than it saves
         },
     )
-    session = get_session("precise-tests", config)
+    session = get_session("precise-tests", config, is_light=True)
     yield session
     session.stop()
 

@@ -72,7 +72,7 @@ class World:
         self.events: dict[str, Event] = {}
         self.vocabulary: dict[str, int] = {}
         self.as_of, self.tasks, self.sequences = AS_OF, dict(TASKS), SEQUENCES
-        self.warehouse.create_if_missing(spark, EVENTS)
+        self.warehouse.create_if_missing(EVENTS)
         self.add_items(f"i{number}" for number in range(items))
 
     def copy_to(self, folder: Path) -> World:

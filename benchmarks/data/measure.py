@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import psutil
+
+from benchmarks.process_tree import ProcessTree
 
 ROOT = Path(__file__).resolve().parents[2]
-_PERIOD_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,49 +36,14 @@ def run_module(module: str, *arguments: str, python: str = sys.executable) -> Me
     """
     command = [python, "-m", module, *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    peaks = _Peaks(process.pid)
-    peaks.start()
+    watch = ProcessTree(process.pid)
+    watch.start()
     out, err = process.communicate()
-    peaks.stop()
+    watch.stop()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {err[-2000:]}")
     reported = json.loads(out.strip().splitlines()[-1])
-    return Measured(reported["seconds"], peaks.jvm, peaks.workers, peaks.together, reported)
-
-
-class _Peaks(threading.Thread):
-    """Resident memory of a process tree, sampled: the JVM, everything else, and both at the same moment."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.jvm = self.workers = self.together = 0.0
-        self._root = psutil.Process(pid)
-        self._is_over = threading.Event()
-
-    def run(self) -> None:
-        while not self._is_over.wait(_PERIOD_SECONDS):
-            jvm = workers = 0
-            for process in self._tree():
-                try:
-                    resident = process.memory_info().rss
-                    if process.name() == "java":
-                        jvm += resident
-                    else:
-                        workers += resident
-                except psutil.Error:
-                    continue  # it has ended since
-            self.jvm, self.workers = max(self.jvm, jvm / 2**30), max(self.workers, workers / 2**30)
-            self.together = max(self.together, (jvm + workers) / 2**30)
-
-    def stop(self) -> None:
-        self._is_over.set()
-        self.join()
-
-    def _tree(self) -> list[psutil.Process]:
-        try:
-            return [self._root, *self._root.children(recursive=True)]
-        except psutil.Error:
-            return []
+    return Measured(reported["seconds"], watch.jvm_gib, watch.others_gib, watch.peak_gib, reported)
 
 
 def content_of(out: Path) -> tuple[int, int, int]:

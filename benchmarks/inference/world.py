@@ -62,10 +62,10 @@ def write_world(spark: SparkSession, settings: Settings, users: int, items: int,
         events_of(spark, source), vocabulary, {}, end_of(source), settings.sequences
     ).persist()
     copies = -(-users // source.users)
-    warehouse.append(spark, ITEM_VOCABULARY, vocabulary, run_id="benchmark")
-    warehouse.append(spark, ITEMS, _items(vocabulary), run_id="benchmark")
-    warehouse.append(spark, ITEM_TOKENS, _tokens(vocabulary, F.lit(seed)), run_id="benchmark")
-    warehouse.append(spark, USER_SEQUENCES, _copied(sequences, copies, settings), run_id="benchmark")
+    warehouse.append(ITEM_VOCABULARY, vocabulary, run_id="benchmark")
+    warehouse.append(ITEMS, _items(vocabulary), run_id="benchmark")
+    warehouse.append(ITEM_TOKENS, _tokens(vocabulary, F.lit(seed)), run_id="benchmark")
+    warehouse.append(USER_SEQUENCES, _copied(sequences, copies, settings), run_id="benchmark")
     sequences.unpersist()
     checkpoint_of(Path(settings.warehouse), items, seed)
 

@@ -43,7 +43,7 @@ def gather(job: Job, task: str, sources: Sequence[DataFrame]) -> PairInputs | No
     number = pairs.count()
     if not number:
         job.say(f"{task}: there is no candidate pair; the scores of {checkpoint.model_version} stay as they are")
-        job.warehouse.create_if_missing(job.spark, PAIR_SCORES)
+        job.warehouse.create_if_missing(PAIR_SCORES)
         return None
     users = published_vectors(job, task, USER_EMBEDDINGS)
     items = published_vectors(job, task, ITEM_EMBEDDINGS).select(c.ITEM_ID, c.EMBEDDING)

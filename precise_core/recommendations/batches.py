@@ -131,9 +131,7 @@ class CandidateMaker:
             history = users.items if task == ALL_TASK else item_tally(block.of_task(bit))
             own = None if task == ALL_TASK else history
             found = (recalled or {}).get(task)
-            candidates = gather_candidates(
-                scores, facts[task], users.items, block.events.users, self._config, own, found
-            )
+            candidates = gather_candidates(scores, facts[task], block.events.users, self._config, own, found)
             features_CG = candidate_features(candidates, users, history, self.known, self._facts[task])
             had = users.items.positions(candidates.user_rows_C, candidates.item_rows_C) < len(users.items.keys_P)
             yield TaskCandidates(task, candidates, features_CG, had)

@@ -7,6 +7,7 @@ U2I, U2I2I = "u2i", "u2i2i"
 ITEM_TO_ITEM = (NEIGHBOURS, BASKETS, EASE, TEXT)
 SOURCES = (HISTORY, TASK_HISTORY, *ITEM_TO_ITEM, USERS, TRENDING, U2I, U2I2I)
 POPULAR_SOURCE = "popular"  # what the lists of popular items are called together
+OF_POPULAR = ("popular_", "first_time_")  # how the name of each of them begins
 
 ALL_LISTS = "lists"  # what the model in use is called
 LIST_RANKER_FILE = "list_ranker.json"

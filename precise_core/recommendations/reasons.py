@@ -12,14 +12,13 @@ import numpy as np
 from scipy import sparse
 
 from precise_core.recommendations.history import UserEvents, pair_keys, positions_in, split_keys
-from precise_core.recommendations.names import BASKETS, NEIGHBOURS, TEXT
+from precise_core.recommendations.names import BASKETS, NEIGHBOURS, OF_POPULAR, TEXT
 from precise_core.recommendations.neighbours import entry_rows
 from schemas.recommendations import FEATURE_NAMES
 
 SEED = "{seed}"  # stands for the title of the seed item
 _REGULAR_DAYS = 3  # days with the item that make a habit
 _NEW_DAYS = 14
-_OF_POPULAR = tuple(name for name in FEATURE_NAMES if name.startswith(("rank_popular_", "rank_first_time_")))
 _TOGETHER = 0.05  # similarity below which "goes with" would be far-fetched
 _ALIKE = 0.3  # cosine of texts below which "similar to" would be
 
@@ -127,7 +126,8 @@ def _by_text_alone(features_RG: np.ndarray) -> np.ndarray:
 
 def _found_by_what_is_near(features_RG: np.ndarray) -> np.ndarray:
     """Whether a source that knows the user found it: any but those of popular items."""
-    of_users = [at for at, name in enumerate(FEATURE_NAMES) if name.startswith("rank_") and name not in _OF_POPULAR]
+    sources = {at: name.removeprefix("rank_") for at, name in enumerate(FEATURE_NAMES) if name.startswith("rank_")}
+    of_users = [at for at, source in sources.items() if not source.startswith(OF_POPULAR)]
     return (features_RG[:, of_users] > 0).any(axis=1)
 
 

@@ -38,9 +38,13 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one source makes of every item it knows something of: float32 CSR [B, N] with sorted indices."""
+    """What one source makes of every item it knows something of: float32 CSR [B, N] with sorted indices.
+
+    ``offers_BN`` are those of the entries that may become candidates.
+    """
 
     matrix_BN: sparse.csr_matrix
+    offers_BN: sparse.csr_matrix
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -86,7 +90,8 @@ def source_scores(
 ) -> dict[str, Scores]:
     """What every source that is on makes of what it knows, by source.
 
-    It is of all tasks: a task's candidates are those of them that it allows.
+    It is of all tasks: a task's candidates are those of them that it allows. What users had comes from their histories;
+    the other sources spend their places on new items.
     """
     newest = events.newest(config.seeds).of_items()
     seeds = split_keys(np.unique(pair_keys(newest.user_rows_E, newest.item_rows_E)))
@@ -101,7 +106,16 @@ def source_scores(
         found[USERS] = _of_similar_users(profiles_BN, similar, user_ids, config.similar_users)
     for matrix in found.values():
         matrix.sort_indices()
-    return {source: Scores(matrix) for source, matrix in found.items()}
+    has_history = config.k_of(HISTORY) > 0
+    return {
+        source: Scores(matrix, _without(matrix, own) if has_history and source != HISTORY else matrix)
+        for source, matrix in found.items()
+    }
+
+
+def _without(matrix_BN: sparse.csr_matrix, own: Tally) -> sparse.csr_matrix:
+    """The entries of items that the user never had."""
+    return entries(matrix_BN, own.positions(entry_rows(matrix_BN), matrix_BN.indices) == len(own.keys_P))
 
 
 def _of_similar_users(
@@ -146,7 +160,6 @@ def _most(facts: ItemFacts, values_N: np.ndarray, k: int) -> np.ndarray:
 def gather_candidates(
     scores: Mapping[str, Scores],
     facts: ItemFacts,
-    own: Tally,
     users: int,
     config: RecommendationsConfig,
     task_history: Tally | None = None,
@@ -154,21 +167,13 @@ def gather_candidates(
 ) -> Candidates:
     """What the sources find of one task, together; at most ``config.candidates`` a user.
 
-    What users had comes from their histories; the other sources that know users spend their places on new items.
-
     Args:
         scores: Of ``source_scores``.
-        own: What users had, over all tasks.
         task_history: What users had in the task; None for `all`.
         recalled: What the model's index found, by source.
     """
-    histories, lists = {}, {}
-    had = own if config.k_of(HISTORY) else None
-    for name, of in scores.items():
-        if name == HISTORY:
-            histories[name] = _best(of.matrix_BN, facts.allowed_N, config.k_of(name))
-        else:
-            lists[name] = _best(of.matrix_BN, facts.allowed_N, config.k_of(name), without=had)
+    lists = {name: _best(of.offers_BN, facts.allowed_N, config.k_of(name)) for name, of in scores.items()}
+    histories = {HISTORY: lists.pop(HISTORY)}
     if task_history is not None and config.k_of(TASK_HISTORY):
         of_task = profiles(task_history, users, len(facts.allowed_N))
         histories[TASK_HISTORY] = _best(of_task, facts.allowed_N, config.k_of(TASK_HISTORY))
@@ -177,22 +182,18 @@ def gather_candidates(
         lists[name] = Ranked(everybody, np.tile(rows, users), np.tile(np.arange(1, len(rows) + 1), users))
     lists |= recalled or {}
     keys_C = _fused(histories, lists, config.candidates)
-    lists |= histories
     user_rows_C, item_rows_C = split_keys(keys_C)
     return Candidates(
         user_rows_C,
         item_rows_C,
         scores={name: of.at(keys_C) for name, of in scores.items()},
-        ranks={name: _ranks_at(ranked, keys_C) for name, ranked in lists.items()},
+        ranks={name: _ranks_at(ranked, keys_C) for name, ranked in (histories | lists).items()},
     )
 
 
-def _best(scores_BN: sparse.csr_matrix, allowed_N: np.ndarray, k: int, without: Tally | None = None) -> Ranked:
-    """The ``k`` best allowed items of each user, but those that the user had; equal scores by row."""
+def _best(scores_BN: sparse.csr_matrix, allowed_N: np.ndarray, k: int) -> Ranked:
+    """The ``k`` best allowed items of each user; equal scores by row."""
     is_candidate = allowed_N[scores_BN.indices] & (scores_BN.data > 0)
-    if without is not None:
-        rows, items = entry_rows(scores_BN)[is_candidate], scores_BN.indices[is_candidate]
-        is_candidate[is_candidate] = without.positions(rows, items) == len(without.keys_P)
     top = largest(entries(scores_BN, is_candidate), k)
     user_rows = entry_rows(top)
     order = np.lexsort((top.indices, -top.data, user_rows))

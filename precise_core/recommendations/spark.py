@@ -22,7 +22,7 @@ from precise_core.recommendations.batches import CandidateMaker, TaskCandidates,
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.history import pair_keys
 from precise_core.recommendations.lists import PRECISE_SCORES
-from precise_core.recommendations.names import POPULAR_SOURCE, U2I, U2I2I
+from precise_core.recommendations.names import OF_POPULAR, POPULAR_SOURCE, U2I, U2I2I
 from precise_core.recommendations.pair_vectors import PairVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.policy import listed
@@ -252,7 +252,7 @@ def _source_names(ranks: Mapping[str, np.ndarray], number: int) -> pa.ListArray:
     """The sources that found each row, in the order of ``ranks``; `popular` stands for every list of popular items."""
     groups: dict[str, np.ndarray] = {}
     for name, values in ranks.items():
-        shown = POPULAR_SOURCE if name.startswith(("popular_", "first_time_")) else name
+        shown = POPULAR_SOURCE if name.startswith(OF_POPULAR) else name
         groups[shown] = groups.get(shown, np.zeros(number, bool)) | np.isfinite(values)
     names = pa.array(list(groups), pa.string())
     found = np.stack(list(groups.values()), axis=1) if groups else np.zeros((number, 0), bool)

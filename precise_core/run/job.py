@@ -207,7 +207,7 @@ class Job:
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add the rows of ``frame``; returns how many."""
-        write = partial(self.warehouse.append, self.spark, table, frame, run_id=self.run_id)
+        write = partial(self.warehouse.append, table, frame, run_id=self.run_id)
         return self._commit("appending to", table, write)
 
     def write_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from precise_core.artefacts import INDEXES
 from precise_core.index.engine import exact_scores, threads_of_faiss
 from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
-from precise_core.recall.recall import RecalledItems, recall_u2i
+from precise_core.recall.recall import RecalledItems
 from precise_core.recall.searcher import Searcher
 from precise_core.serving.item_parts import Catalog, Popularity
 from precise_core.serving.plan import Part, Plan, PublishedTask, Served
@@ -90,13 +90,7 @@ class ServedTask:
     def similar(self, vector_D: np.ndarray, k: int, own_row: int = -1) -> list[Found]:
         """The items nearest to a vector that may be shown in the task, without the one at ``own_row``."""
         with threads_of_faiss(1):  # requests are answered side by side
-            found = recall_u2i(
-                self.index,
-                vector_D[None],
-                k,
-                excluded=[np.array([own_row])],
-                allowed_rows_N=self._searcher.allowed_N,
-            )
+            found = self._searcher.u2i(vector_D[None], [np.array([own_row])], k)
         return self._named(found)
 
     def recall(self, user_id: str, source: str, k: int, *, filter_seen: bool) -> tuple[str, list[Found]]:

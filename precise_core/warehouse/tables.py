@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from delta.tables import DeltaTable as SparkDeltaTable
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from pyspark import StorageLevel
@@ -33,7 +32,7 @@ from precise_core.warehouse.reader import DeltaSnapshot
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
-_TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
+TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
 _NEW_COLUMNS = ("mergeSchema", "true")  # a table that an older version of the code has made gets the column it lacks
 
 
@@ -122,7 +121,7 @@ class Warehouse:
             new = _fingerprint(frame, table)
             if check:
                 check(frame)
-            self.create_if_missing(spark, table)
+            self.create_if_missing(table)
             version = self.version(table)
             if self.is_empty(table):
                 is_there = not new[0]
@@ -175,9 +174,7 @@ class Warehouse:
     def _rows_in_last_write(self, table: Table) -> int:
         return int(DeltaTable(self.path(table)).history(1)[0]["operationMetrics"]["numOutputRows"])
 
-    def append(
-        self, spark: SparkSession, table: Table, frame: DataFrame, *, run_id: str, rows: int | None = None
-    ) -> WriteResult:
+    def append(self, table: Table, frame: DataFrame, *, run_id: str, rows: int | None = None) -> WriteResult:
         """Add rows in one commit; no commit where there are none.
 
         Args:
@@ -188,7 +185,7 @@ class Warehouse:
             frame = frame.persist(StorageLevel.DISK_ONLY)
         try:
             number = frame.count() if rows is None else rows
-            self.create_if_missing(spark, table)
+            self.create_if_missing(table)
             if not number:
                 return WriteResult(self.version(table), 0, changed=False)
             writer = _writer(laid_out(frame, table, number), table, run_id).option(*_NEW_COLUMNS)
@@ -229,19 +226,10 @@ class Warehouse:
         )
         return self.version(table)
 
-    def create_if_missing(self, spark: SparkSession, table: Table) -> None:
+    def create_if_missing(self, table: Table) -> None:
         """Version 0 of a table: its schema and no rows."""
-        if self.exists(table):
-            return
-        if "://" not in self.root:
-            create_table(Path(self.path(table)), table, _TABLE_PROPERTIES)
-            return
-        builder = SparkDeltaTable.createIfNotExists(spark).location(self.path(table)).comment(table.doc)
-        builder = builder.addColumns(table.spark_schema()).partitionedBy(*table.partition_by)
-        feed = {"delta.enableChangeDataFeed": "true"} if table.has_change_feed else {}
-        for key, value in (_TABLE_PROPERTIES | feed).items():
-            builder = builder.property(key, value)
-        builder.execute()
+        if not self.exists(table):
+            create_table(Path(self.path(table)), table, TABLE_PROPERTIES)
 
 
 def _writer(frame: DataFrame, table: Table, about: str) -> DataFrameWriter:

@@ -62,12 +62,12 @@ class UpsertPlan:
         """Write what is new or corrected, in one commit; none where nothing is."""
         spark = self.compared.sparkSession
         corrected, new = sum(self.counts.get(state, 0) for state in (CORRECTED, REASSIGNED)), self.counts.get(NEW, 0)
-        self.warehouse.create_if_missing(spark, self.table)
+        self.warehouse.create_if_missing(self.table)
         rows = self.compared.where(F.col(STATE) != KEPT).select(*self.table.column_names)
         if corrected:
             _merge(spark, self.warehouse.path(self.table), self.table, rows, self.place, run_id)
         elif new:
-            new = self.warehouse.append(spark, self.table, rows, run_id=run_id, rows=new).rows
+            new = self.warehouse.append(self.table, rows, run_id=run_id, rows=new).rows
         self.compared.unpersist()
         return UpsertResult(
             version=self.warehouse.version(self.table), new=new, corrected=corrected, kept=self.counts.get(KEPT, 0)
@@ -158,9 +158,9 @@ def replace_values(
     Args:
         rows: How many ``frame`` has, where that is known.
     """
-    warehouse.create_if_missing(spark, table)
+    warehouse.create_if_missing(table)
     if warehouse.is_empty(table) or _holds_none(warehouse, spark, table, column, values):
-        return warehouse.append(spark, table, frame, run_id=run_id, rows=rows).rows
+        return warehouse.append(table, frame, run_id=run_id, rows=rows).rows
     return warehouse.write(spark, table, frame, run_id=run_id, replace={column: values}).rows
 
 

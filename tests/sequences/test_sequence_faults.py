@@ -49,7 +49,7 @@ def test_one_user_with_half_of_all_events(spark: SparkSession, tmp_path: Path) -
     world = World(spark, tmp_path / "warehouse")
     world.sequences = SequencesConfig(max_length=100, buckets=2)
     for first, end in ((0, 4_000_000), (4_000_000, 4_020_000)):
-        world.warehouse.append(spark, EVENTS, one_a_second(spark, first, end), run_id="test")
+        world.warehouse.append(EVENTS, one_a_second(spark, first, end), run_id="test")
         world.as_of = START + timedelta(seconds=end)
         job = TalkingJob(world.settings())
         update = prepare_sequences(job, full=False)

@@ -18,13 +18,6 @@ from tests.serving.world import DELETED, MONDAY, NEWCOMER, USERS, WIDTH, World, 
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    made = World(tmp_path_factory.mktemp("served"))
-    made.publish(0)
-    return made
-
-
-@pytest.fixture(scope="module")
 def client(world: World) -> Iterator[TestClient]:
     with client_of(world) as made:
         wait_for(made, "/ready", "ready", True)

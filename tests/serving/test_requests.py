@@ -25,13 +25,6 @@ BODIES = ("/scores", "/similar")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    made = World(tmp_path_factory.mktemp("asked"))
-    made.publish(0)
-    return made
-
-
-@pytest.fixture(scope="module")
 def client(world: World) -> Iterator[TestClient]:
     with client_of(world, max_k=50, max_pairs=3, max_body_bytes=2000) as made:
         wait_for(made, "/ready", "ready", True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from delta.tables import DeltaTable as SparkDeltaTable
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -21,7 +22,7 @@ from precise_core.warehouse.changes import net_changes
 from precise_core.warehouse.config import TablesConfig
 from precise_core.warehouse.layout import has_declared_layout, laid_out, lay_out_anew
 from precise_core.warehouse.session import jobs_so_far
-from precise_core.warehouse.tables import Warehouse
+from precise_core.warehouse.tables import TABLE_PROPERTIES, Warehouse
 from precise_core.warehouse.upsert import upsert
 from schemas import EVENTS, EVENTS_REJECTED, ITEMS, USER_SEQUENCES, Table
 from schemas import columns as c
@@ -34,12 +35,10 @@ OLD = replace(EVENTS, partition_by=(c.EVENT_DATE,), range_by=None)
 
 pytestmark = pytest.mark.usefixtures("interpreting_spark")
 
-_ANY_SPELLING = "spark.databricks.delta.legacy.allowAmbiguousPathsInCreateTable"
-
 
 @pytest.mark.faults  # three nights
 def test_sequences_erasure_care_and_readers_work_before_and_after(spark: SparkSession, tmp_path: Path) -> None:
-    Warehouse(str(tmp_path)).create_if_missing(spark, OLD)
+    Warehouse(str(tmp_path)).create_if_missing(OLD)
     world = World(spark, tmp_path)
     world.put(*(event(number, f"u{number % 7}", -100 + number) for number in range(70)))
     path, house = world.events_path, world.warehouse
@@ -84,7 +83,7 @@ def test_the_change_feed_goes_across_the_new_layout(spark: SparkSession, tmp_pat
         version = upsert(house, spark, EVENTS, frame_of(spark, EVENTS, rows), run_id="r").version
         versions[version] = {row["event_id"]: row for row in house.read_arrow(EVENTS, version).to_pylist()}
 
-    house.create_if_missing(spark, OLD)
+    house.create_if_missing(OLD)
     later = NOON + timedelta(days=2)
     put(0, 1, 2)
     put(3, 4, event_ts=later, event_date=later.date())
@@ -162,12 +161,13 @@ def entries(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("table", [EVENTS, ITEMS, USER_SEQUENCES, EVENTS_REJECTED], ids=lambda table: table.name)
 def test_a_table_is_made_as_spark_would_make_it(spark: SparkSession, tmp_path: Path, table: Table) -> None:
-    Warehouse(str(tmp_path / "ours")).create_if_missing(spark, table)
-    spark.conf.set(_ANY_SPELLING, "true")  # `file:/` and `file:///` are one place
-    try:
-        Warehouse(f"file://{tmp_path / 'theirs'}").create_if_missing(spark, table)
-    finally:
-        spark.conf.unset(_ANY_SPELLING)
+    Warehouse(str(tmp_path / "ours")).create_if_missing(table)
+    builder = SparkDeltaTable.create(spark).location(Warehouse(str(tmp_path / "theirs")).path(table)).comment(table.doc)
+    builder = builder.addColumns(table.spark_schema()).partitionedBy(*table.partition_by)
+    feed = {"delta.enableChangeDataFeed": "true"} if table.has_change_feed else {}
+    for key, value in (TABLE_PROPERTIES | feed).items():
+        builder = builder.property(key, value)
+    builder.execute()
     ours, theirs = (tmp_path / side / "tables" / table.name for side in ("ours", "theirs"))
     assert entries(ours) == entries(theirs)
 
@@ -175,6 +175,6 @@ def test_a_table_is_made_as_spark_would_make_it(spark: SparkSession, tmp_path: P
 def test_spark_reads_no_log_to_add_to_a_new_table(spark: SparkSession, tmp_path: Path) -> None:
     house, frame = Warehouse(str(tmp_path)), frame_of(spark, EVENTS, [event_row(0), event_row(1)])
     before = jobs_so_far(spark)
-    assert house.append(spark, EVENTS, frame, run_id="r", rows=2).rows == 2
+    assert house.append(EVENTS, frame, run_id="r", rows=2).rows == 2
     assert jobs_so_far(spark) - before == 1
     assert house.read(spark, EVENTS, 1).count() == 2

@@ -52,7 +52,7 @@ def table(spark: SparkSession, tmp_path: Path) -> str:
     """Four commits of one small file each."""
     house = Warehouse(str(tmp_path))
     for part in range(4):
-        house.append(spark, ITEM_VOCABULARY, vocabulary(spark, 10 * part + 2, 10).coalesce(1), run_id="r")
+        house.append(ITEM_VOCABULARY, vocabulary(spark, 10 * part + 2, 10).coalesce(1), run_id="r")
     return house.path(ITEM_VOCABULARY)
 
 
@@ -70,7 +70,7 @@ def test_compaction_merges_files_and_is_no_news(spark: SparkSession, table: str)
     assert small_files(table, CONFIG).files == 0
     assert spark.read.format("delta").load(table).count() == len(before)
     house = Warehouse(str(Path(table).parents[1]))
-    house.append(spark, ITEM_VOCABULARY, vocabulary(spark, 100, 1), run_id="r")
+    house.append(ITEM_VOCABULARY, vocabulary(spark, 100, 1), run_id="r")
     assert content_changed(table, version)
 
 
@@ -96,7 +96,7 @@ def test_old_log_entries_go_and_the_table_stays_readable(spark: SparkSession, ta
     assert len(rows(table)) == 40
     assert spark.read.format("delta").load(table).count() == 40
     house = Warehouse(str(Path(table).parents[1]))
-    house.append(spark, ITEM_VOCABULARY, vocabulary(spark, 100, 1), run_id="r")
+    house.append(ITEM_VOCABULARY, vocabulary(spark, 100, 1), run_id="r")
     assert len(rows(table)) == 41
 
 
@@ -107,7 +107,7 @@ def test_a_table_without_history_is_a_table(spark: SparkSession, table: str) -> 
     assert len(list((Path(table) / "_delta_log").glob("*.json"))) == 1
     assert spark.read.format("delta").load(table).count() == len(rows(table)) == 40
     house = Warehouse(str(Path(table).parents[1]))
-    house.append(spark, ITEM_VOCABULARY, vocabulary(spark, 100, 1), run_id="r")
+    house.append(ITEM_VOCABULARY, vocabulary(spark, 100, 1), run_id="r")
     assert len(rows(table)) == 41
 
 

@@ -75,7 +75,7 @@ def test_a_row_outside_the_slice_is_refused(spark: SparkSession, warehouse: Ware
 def test_an_empty_result_is_a_valid_table(spark: SparkSession, warehouse: Warehouse) -> None:
     written = warehouse.write(spark, ITEM_VOCABULARY, vocabulary(spark, 0), run_id="r")
     assert warehouse.read(spark, ITEM_VOCABULARY, written.version).count() == 0
-    assert warehouse.append(spark, ITEM_VOCABULARY, vocabulary(spark, 0), run_id="r").version == written.version
+    assert warehouse.append(ITEM_VOCABULARY, vocabulary(spark, 0), run_id="r").version == written.version
 
 
 @pytest.mark.parametrize(
