@@ -28,6 +28,8 @@ def main(job: Job) -> None:
     rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES))
     vectors, space = universal_vectors_then(job, rows)
     train, held_out = split_lists(rows, vectors)
+    rows_in = rows.num_rows
+    del rows  # as large as the lists
     previous, config = yesterdays_ranker(job), job.settings.recommendations
     as_of = f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"
     about = {"candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space}
@@ -42,7 +44,7 @@ def main(job: Job) -> None:
     else:
         put_rankers_in_use(job.folder, {ALL_LISTS: ranker.ranker_version}, LIST_RANKERS)
         job.artefacts[f"list_ranker:{ALL_LISTS}"] = ranker.ranker_version
-    job.balance("candidates", rows_in=rows.num_rows, rows_out=len(train.labels_C) + len(held_out.labels_C))
+    job.balance("candidates", rows_in=rows_in, rows_out=len(train.labels_C) + len(held_out.labels_C))
 
 
 if __name__ == "__main__":

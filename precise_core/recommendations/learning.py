@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from precise_core.errors import NothingToLearnError
 from precise_core.recommendations import ablation
@@ -30,8 +29,7 @@ _Say = Callable[[str], None]
 
 def split_lists(rows: pa.Table, vectors: UniversalVectors | None = None) -> tuple[CandidateLists, CandidateLists]:
     """Lists to train on, and those of held-out users, from rows of `candidate_features`."""
-    parts = (rows.filter(pc.equal(rows[c.SPLIT], split)) for split in (c.TRAIN, c.VALIDATION))
-    train, held_out = (CandidateLists.from_arrow(part, vectors) for part in parts)
+    train, held_out = (CandidateLists.from_arrow(rows, vectors, split) for split in (c.TRAIN, c.VALIDATION))
     return train, held_out
 
 

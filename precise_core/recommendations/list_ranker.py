@@ -53,11 +53,7 @@ class ListInputs:
         with_precise: False leaves out everything that needs a published model.
         with_vectors: The universal vectors are read, too, where the lists have them.
         """
-        values = np.concatenate([lists.features_CG, lists.precise_C2], axis=1).astype(np.float64)
-        known = ~np.isnan(values)
-        count = np.maximum(known.sum(axis=0), 1)
-        mean = np.where(known, values, 0).sum(axis=0) / count
-        deviation = np.sqrt(np.where(known, (values - mean) ** 2, 0).sum(axis=0) / count)
+        mean, deviation = _moments(lists)
         deviation[deviation <= _CONSTANT * np.abs(mean)] = 0
         if not with_precise:
             deviation[[*(FEATURE_NAMES.index(name) for name in OF_THE_MODEL), -2, -1]] = 0
@@ -72,8 +68,16 @@ class ListInputs:
     def dense_width(self) -> int:
         return len(self.mean) + _FLAGS
 
-    def tensors(self, features_CG: np.ndarray, precise_C2: np.ndarray, task: str) -> Inputs:
-        """Of candidates of one task; PRECISE's score is injection 2."""
+    def task_row(self, task: str) -> int:
+        """Its row in the model's table; 0 = unknown."""
+        return self.tasks.index(task) + 1 if task in self.tasks else 0
+
+    def task_rows(self, lists: CandidateLists) -> np.ndarray:
+        """Of each list, int64 [L]."""
+        return np.array([self.task_row(task) for task in lists.tasks], np.int64)
+
+    def tensors(self, features_CG: np.ndarray, precise_C2: np.ndarray, task_rows_C: np.ndarray) -> Inputs:
+        """PRECISE's score is injection 2."""
         values = np.concatenate([features_CG, precise_C2], axis=1)
         is_read = self.deviation > 0
         scaled = np.where(is_read, (values - self.mean) / np.where(is_read, self.deviation, 1.0), 0.0)
@@ -81,9 +85,8 @@ class ListInputs:
         dense = np.nan_to_num(np.clip(scaled, -_CLIP, _CLIP), nan=0.0)
         targeted = is_known[:, 1]
         score = np.where(targeted, dense[:, -1], dense[:, -2])
-        row = self.tasks.index(task) + 1 if task in self.tasks else 0
         return Inputs(
-            torch.full((len(values), 1), row),
+            torch.from_numpy(task_rows_C[:, None]),
             torch.from_numpy(np.concatenate([dense, is_known], axis=1).astype(np.float32)),
             torch.from_numpy(np.stack([score, is_known.any(axis=1)], axis=1).astype(np.float32)),
         )
@@ -112,30 +115,30 @@ class ListRanker:
     def __init__(self, inputs: ListInputs, models: Sequence[DCN]) -> None:
         self.inputs, self.models = inputs, [model.eval() for model in models]
 
-    @torch.no_grad()
     def scores(
         self, features_CG: np.ndarray, precise_C2: np.ndarray, task: str, pairs: PairVectors | None = None
     ) -> np.ndarray:
-        """float64 [C]."""
+        """Of candidates of one task, float64 [C]."""
+        return self._scores(features_CG, precise_C2, np.full(len(features_CG), self.inputs.task_row(task)), pairs)
+
+    def scores_of(self, lists: CandidateLists) -> np.ndarray:
+        """float64 [C], in the order of the candidates."""
+        task_rows_C = self.inputs.task_rows(lists)[lists.list_rows_C]
+        return self._scores(lists.features_CG, lists.precise_C2, task_rows_C, lists.pairs)
+
+    @torch.no_grad()
+    def _scores(
+        self, features_CG: np.ndarray, precise_C2: np.ndarray, task_rows_C: np.ndarray, pairs: PairVectors | None
+    ) -> np.ndarray:
         found = np.zeros(len(features_CG))
         for start in range(0, len(features_CG), _SCORED):
             block = slice(start, start + _SCORED)
-            of_block = self.inputs.tensors(features_CG[block], precise_C2[block], task)
+            of_block = self.inputs.tensors(features_CG[block], precise_C2[block], task_rows_C[block])
             vectors, there = self.inputs.vectors(pairs, block, len(of_block.dense))
             logits = [
                 model(of_block.sparse, of_block.dense, vectors, there, of_block.score).numpy() for model in self.models
             ]
             found[block] = np.mean(logits, axis=0)
-        return found
-
-    def scores_of(self, lists: CandidateLists) -> np.ndarray:
-        """float64 [C], in the order of the candidates."""
-        found = np.empty(len(lists.labels_C))
-        tasks_C = lists.tasks[lists.list_rows_C]
-        for task in sorted(set(lists.tasks)):
-            of_task = tasks_C == task
-            pairs = lists.pairs.where(of_task) if lists.pairs and self.inputs.vector_width else None
-            found[of_task] = self.scores(lists.features_CG[of_task], lists.precise_C2[of_task], task, pairs)
         return found
 
 
@@ -186,13 +189,12 @@ def train_list_ranker(
         )
     held_out = _some(held_out, config.judge_lists)
     inputs = ListInputs.fit(train, with_precise=with_precise, with_vectors=with_vectors)
-    tensors = _tensors(inputs, train)
     models = []
     for number in range(config.models):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + number)
             model = build_model(inputs, config)
-            models.append(_fit(model, inputs, train, tensors, held_out, config, loss, k, seed + number, progress))
+            models.append(_fit(model, inputs, train, held_out, config, loss, k, seed + number, progress))
     return ListRanker(inputs, models)
 
 
@@ -207,7 +209,6 @@ def _fit(
     model: DCN,
     inputs: ListInputs,
     train: CandidateLists,
-    tensors: Inputs,
     held_out: CandidateLists,
     config: ListRankerConfig,
     loss: str,
@@ -221,17 +222,18 @@ def _fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=max(steps * config.epochs, 2)
     )
-    labels = torch.from_numpy(train.labels_C)
+    task_rows_L = inputs.task_rows(train)
     best, best_epoch, weights = -1.0, 0, model.state_dict()
     for epoch in range(1, config.epochs + 1):
         model.train()
         total, order = 0.0, random.permutation(len(train))
         for start in range(0, len(order), config.batch_lists):
-            rows, list_of = rows_of(train, order[start : start + config.batch_lists])
-            at = torch.from_numpy(rows)
+            chosen = order[start : start + config.batch_lists]
+            rows, list_of = rows_of(train, chosen)
+            of_step = inputs.tensors(train.features_CG[rows], train.precise_C2[rows], task_rows_L[chosen][list_of])
             vectors, there = inputs.vectors(train.pairs, rows, len(rows))
-            logits = model(tensors.sparse[at], tensors.dense[at], vectors, there, tensors.score[at])
-            value = _LOSSES[loss](logits, labels[at], torch.from_numpy(list_of))
+            logits = model(of_step.sparse, of_step.dense, vectors, there, of_step.score)
+            value = _LOSSES[loss](logits, torch.from_numpy(train.labels_C[rows]), torch.from_numpy(list_of))
             if not torch.isfinite(value):
                 raise TrainingError(
                     f"lists: training loss is {value.item()}; lower recommendations.ranker.learning_rate"
@@ -274,13 +276,21 @@ def _binary_loss(logits_C: Tensor, labels_C: Tensor, _: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits_C, labels_C)
 
 
-def _tensors(inputs: ListInputs, lists: CandidateLists) -> Inputs:
-    tasks_C = lists.tasks[lists.list_rows_C]
-    parts = [  # the lists are ordered by task
-        inputs.tensors(lists.features_CG[tasks_C == task], lists.precise_C2[tasks_C == task], task)
-        for task in sorted(set(lists.tasks))
-    ]
-    return Inputs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+def _moments(lists: CandidateLists) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the features and of PRECISE's scores, where they are known, [G + 2]."""
+
+    def sums(of_known: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        width = lists.features_CG.shape[1] + lists.precise_C2.shape[1]
+        total = np.zeros(width)
+        for start in range(0, len(lists.labels_C), _SCORED):  # in double precision all of them are twice their size
+            block = slice(start, start + _SCORED)
+            values = np.concatenate([lists.features_CG[block], lists.precise_C2[block]], axis=1).astype(np.float64)
+            total += np.where(np.isnan(values), 0.0, of_known(values)).sum(axis=0)
+        return total
+
+    count = np.maximum(sums(np.ones_like), 1)
+    mean = sums(lambda values: values) / count
+    return mean, np.sqrt(sums(lambda values: (values - mean) ** 2) / count)
 
 
 _LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"list": _list_loss, "binary": _binary_loss}

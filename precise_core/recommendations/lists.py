@@ -62,13 +62,20 @@ class CandidateLists:
         return ~(self.features_CG[:, others] > 0).any(axis=1)
 
     @classmethod
-    def from_arrow(cls, rows: pa.Table, vectors: UniversalVectors | None = None) -> CandidateLists:
-        """Rows with the columns of ``schemas.CANDIDATE_FEATURES`` (as_of, split and groups are not read)."""
+    def from_arrow(
+        cls, rows: pa.Table, vectors: UniversalVectors | None = None, split: str | None = None
+    ) -> CandidateLists:
+        """Rows of `candidate_features`, in any order; with ``split`` those of it alone.
+
+        Column by column: beside ``rows`` and what is returned there is no copy of all of them.
+        """
         needed = (c.USER_ID, c.TASK, c.ITEM_ID, c.LABEL, c.IS_REPEAT, *PRECISE_SCORES, *FEATURE_NAMES)
         if missing := [name for name in needed if name not in rows.column_names]:
             raise SchemaError(f"candidates: missing columns {missing}")
-        rows = rows.combine_chunks().sort_by([(name, "ascending") for name in (c.TASK, c.USER_ID, c.ITEM_ID)])
-        tasks_C, users_C = (np.asarray(rows[name].to_pylist(), dtype=object) for name in (c.TASK, c.USER_ID))
+        order = pc.sort_indices(rows, [(name, "ascending") for name in (c.TASK, c.USER_ID, c.ITEM_ID)])
+        if split is not None:
+            order = order.filter(pc.equal(rows[c.SPLIT], split).combine_chunks().take(order))
+        tasks_C, users_C = (rows[name].take(order).to_numpy() for name in (c.TASK, c.USER_ID))
         is_first = np.ones(len(users_C), bool)
         is_first[1:] = (users_C[1:] != users_C[:-1]) | (tasks_C[1:] != tasks_C[:-1])
         first = np.flatnonzero(is_first)
@@ -76,15 +83,17 @@ class CandidateLists:
             starts=np.append(first, len(users_C)),
             users=users_C[first],
             tasks=tasks_C[first],
-            features_CG=_matrix(rows, FEATURE_NAMES),
-            precise_C2=_matrix(rows, PRECISE_SCORES),
-            labels_C=rows[c.LABEL].to_numpy().astype(np.float32),
-            is_repeat_C=np.asarray(rows[c.IS_REPEAT].to_pandas(), bool),
-            pairs=vectors.of(rows[c.USER_ID], rows[c.ITEM_ID]) if vectors else None,
+            features_CG=_matrix(rows, FEATURE_NAMES, order),
+            precise_C2=_matrix(rows, PRECISE_SCORES, order),
+            labels_C=_matrix(rows, [c.LABEL], order)[:, 0],
+            is_repeat_C=np.asarray(rows[c.IS_REPEAT].take(order).to_numpy(), bool),
+            pairs=vectors.of(*(rows[name].take(order) for name in (c.USER_ID, c.ITEM_ID))) if vectors else None,
         )
 
     def where(self, mask_L: np.ndarray) -> CandidateLists:
-        """Some of the lists."""
+        """Some of the lists; these themselves where it is all of them."""
+        if mask_L.all():
+            return self
         chosen_C = mask_L[self.list_rows_C]
         lengths = np.diff(self.starts)[mask_L]
         rows = {
@@ -121,8 +130,9 @@ class CandidateLists:
         return np.bincount(self.list_rows_C, counted, len(self))
 
 
-def _matrix(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
-    matrix = np.empty((rows.num_rows, len(names)), np.float32)
+def _matrix(rows: pa.Table, names: Sequence[str], order: pa.Array) -> np.ndarray:
+    matrix = np.empty((len(order), len(names)), np.float32)
     for place, name in enumerate(names):
-        matrix[:, place] = pc.fill_null(rows[name].cast(pa.float32()), float("nan")).to_numpy()
+        values = rows[name].cast(pa.float32()).take(order)
+        matrix[:, place] = pc.fill_null(values, float("nan")).to_numpy()
     return matrix

@@ -128,7 +128,7 @@ def test_a_constant_feature_and_an_absent_score_do_not_divide_by_zero() -> None:
         }
     )
     inputs = ListInputs.fit(constant)
-    dense = inputs.tensors(constant.features_CG, constant.precise_C2, "all")[1]
+    dense = inputs.tensors(constant.features_CG, constant.precise_C2, np.ones(len(constant.labels_C), np.int64))[1]
     assert torch.isfinite(dense).all() and (dense.abs() < 1e-6).all()
 
 
