@@ -35,15 +35,14 @@ def main(job: Job) -> None:
     policy = Policy(full=flags.full, evolve=flags.evolve, reread=flags.reread, reassign=flags.reassign)
     if not has_impressions(source):
         job.say("impressions: the source has none; the ranking jobs will be skipped")
-    with job.planned_once():
-        inputs = gather(job, now, policy)
-        parts = judged_parts(job, inputs)
-        for part in parts:
-            until: dict[str, Any] = {} if part.table is ITEMS else {"latest": now}
-            with job.watching(f"checking {part.table.name}"):
-                outcome = gate(part.table, part.cleaned.accepted, run_id=job.run_id, **until)
-            job.check(outcome)
-        rows_in, rows_out, rejected = store(job, inputs, parts)
+    inputs = gather(job, now, policy)
+    parts = judged_parts(job, inputs)
+    for part in parts:
+        until: dict[str, Any] = {} if part.table is ITEMS else {"latest": now}
+        with job.watching(f"checking {part.table.name}"):
+            outcome = gate(part.table, part.cleaned.accepted, run_id=job.run_id, **until)
+        job.check(outcome)
+    rows_in, rows_out, rejected = store(job, inputs, parts)
     for table in (EVENTS, ITEMS, IMPRESSIONS):
         if table.name not in job.output_versions and job.warehouse.exists(table):
             job.keep(table)

@@ -6,8 +6,8 @@ import argparse
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
 from precise_core.warehouse.locks import Lease
-from precise_core.warehouse.session import get_session, jobs_so_far, require_names, session_settings
+from precise_core.warehouse.session import get_session, jobs_so_far, plan_for, require_names
 from precise_core.warehouse.tables import Warehouse, WriteResult
 from precise_core.warehouse.upsert import UpsertResult
 from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from precise_core.settings import Settings
 
 
-_LITTLE_BYTES = 256 << 20
+_LIGHT_BYTES = 256 << 20
 
 
 class GateOutcome(Protocol):
@@ -88,32 +88,22 @@ class Job:
     @cached_property
     def spark(self) -> SparkSession:
         """The session, started on first use: jobs that only train need none."""
-        session = get_session(f"precise-{self.name}", self.settings.spark, is_light=self._has_little_data())
+        session = get_session(f"precise-{self.name}", self.settings.spark, is_light=self._is_light())
+        plan_for(session, self.settings.spark, self._bytes())
         self._jobs_before = jobs_so_far(session)
         require_names(session, [self.warehouse.root])
         if self.log_file:
             send_spark_log_to(session, self.log_file)
         return session
 
-    def _has_little_data(self) -> bool:
+    def _is_light(self) -> bool:
         java = self.settings.spark.java
-        if java != "auto":
-            return java == "light"
-        stored = (file.stat().st_size for file in (self.folder / TABLES_FOLDER).rglob("*.parquet"))
-        return self.input_bytes + sum(stored) < _LITTLE_BYTES
+        return self._bytes() < _LIGHT_BYTES if java == "auto" else java == "light"
 
-    @contextmanager
-    def planned_once(self) -> Iterator[None]:
-        """In the block, Spark plans each query once where there is little data: to plan again after every shuffle costs
-        more than it saves then."""
-        if not self._has_little_data():
-            yield
-            return
-        cores = self.spark.sparkContext.defaultParallelism
-        partitions = min(cores, self.settings.spark.shuffle_partitions)
-        settings = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": str(partitions)}
-        with session_settings(self.spark, settings):
-            yield
+    def _bytes(self) -> int:
+        """Of the source, where the job knows it, and of all tables."""
+        stored = (file.stat().st_size for file in (self.folder / TABLES_FOLDER).rglob("*.parquet"))
+        return self.input_bytes + sum(stored)
 
     @property
     def folder(self) -> Path:

@@ -66,6 +66,11 @@ class DeltaSnapshot:
     def version(self) -> int:
         return int(self._table.version())
 
+    @property
+    def schema_json(self) -> str:
+        """The schema that the log has, as Delta and Spark write it."""
+        return str(self._table.schema().to_json())
+
     def files(self, partition: Mapping[str, str] | None = None) -> list[str]:
         """URIs of the live files whose partition columns have these values, sorted; the characters are the real ones,
         not percent-encoded."""

@@ -21,6 +21,9 @@ from precise_core.warehouse.config import SparkConfig
 # JDBC drivers that come with an installation, for sources in a database.
 DRIVERS = ("org.postgresql:postgresql:42.7.7",)
 
+# Files that Spark looks up without a job of its own.
+MOST_LISTED_HERE = 256
+
 # What every session must have, also one that spark-submit has started.
 _SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -45,10 +48,14 @@ _SETTINGS = {
     # CPU time of a pass over narrow rows. Batches stay at 10,000 rows; the longest sequences and
     # vectors fit into them, and texts are cut before they travel.
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": str(MOST_LISTED_HERE),
     "spark.ui.showConsoleProgress": "false",
     "spark.ui.enabled": "false",
 }
 
+
+# Of the source and all tables.
+_LITTLE_BYTES, _TINY_BYTES = 32 << 20, 1 << 20
 
 # Most of a short JVM's CPU time is its second compiler, and collector threads that wait for each other.
 _LIGHT_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -90,6 +97,30 @@ def jobs_so_far(session: SparkSession) -> int:
     """How many jobs Spark has run since its JVM was started."""
     context: Any = session.sparkContext._jsc
     return int(context.sc().dagScheduler().numTotalJobs())
+
+
+def plan_for(session: SparkSession, config: SparkConfig, data_bytes: int) -> None:
+    """Have queries planned, from now on, for so much data; what ``config.conf`` has stays.
+
+    Little is planned once, for a task a core: to plan again after every shuffle costs more than it saves then. Of very
+    little no Java class is made of a query either: it is over before that is compiled.
+    """
+    is_little, is_tiny = data_bytes < _LITTLE_BYTES, data_bytes < _TINY_BYTES
+    partitions = config.shuffle_partitions
+    if is_little:
+        partitions = min(session.sparkContext.defaultParallelism, partitions)
+    session.conf.set("spark.sql.shuffle.partitions", partitions)
+    for key, value, applies in (
+        ("spark.sql.adaptive.enabled", "false", is_little),
+        ("spark.sql.codegen.wholeStage", "false", is_tiny),
+        ("spark.sql.codegen.factoryMode", "NO_CODEGEN", is_tiny),
+    ):
+        if key in config.conf:
+            continue
+        if applies:
+            session.conf.set(key, value)
+        else:
+            session.conf.unset(key)
 
 
 @contextmanager

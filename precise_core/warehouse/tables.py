@@ -7,6 +7,7 @@ Beside it reader.py reads without Spark, upsert.py merges rows by key, and care.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -20,7 +21,7 @@ from deltalake.exceptions import TableNotFoundError
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, DataType, MapType
+from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from precise_core import artefacts
 from precise_core.config.folders import require_delta_path
@@ -29,10 +30,12 @@ from precise_core.warehouse.layout import laid_out
 from precise_core.warehouse.log_entries import create_table
 from precise_core.warehouse.notes import Note, commit_text, read_note
 from precise_core.warehouse.reader import DeltaSnapshot
+from precise_core.warehouse.session import MOST_LISTED_HERE
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
 TABLE_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.columnMapping.mode": "none"}
+_SMALL_BYTES = 64 << 20  # of a table: of a larger one, statistics in the log tell which files hold nothing wanted
 _NEW_COLUMNS = ("mergeSchema", "true")  # a table that an older version of the code has made gets the column it lacks
 
 
@@ -74,7 +77,15 @@ class Warehouse:
             ) from error
 
     def read(self, spark: SparkSession, table: Table, version: int) -> DataFrame:
-        """The rows of one version; an unpinned Delta DataFrame is not a snapshot (delta-io/delta#918)."""
+        """The rows of one version; an unpinned Delta DataFrame is not a snapshot (delta-io/delta#918).
+
+        A small table is read as the files that its log lists: Delta asks Spark for that list, a job or three a table.
+        """
+        if "://" not in self.root:
+            snapshot = DeltaSnapshot(self.path(table), version)
+            files = snapshot.files()
+            if len(files) <= MOST_LISTED_HERE and snapshot.size_bytes() <= _SMALL_BYTES:
+                return _frame_of_files(spark, self.path(table), files, snapshot.schema_json)
         return spark.read.format("delta").option("versionAsOf", version).load(self.path(table))
 
     def read_arrow(
@@ -230,6 +241,13 @@ class Warehouse:
         """Version 0 of a table: its schema and no rows."""
         if not self.exists(table):
             create_table(Path(self.path(table)), table, TABLE_PROPERTIES)
+
+
+def _frame_of_files(spark: SparkSession, folder: str, files: Sequence[str], schema_json: str) -> DataFrame:
+    schema = StructType.fromJson(json.loads(schema_json))
+    if not files:
+        return spark.createDataFrame([], schema)
+    return spark.read.schema(schema).option("basePath", folder).parquet(*files).select(*schema.names)
 
 
 def _writer(frame: DataFrame, table: Table, about: str) -> DataFrameWriter:
