@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from precise_core.warehouse.config import SparkConfig
-from precise_core.warehouse.session import get_session
+from precise_core.warehouse.session import get_session, plan_for
 from tests.night import run
 
 # Two processes of tests on two cores: threads of their own would wait for each other.
@@ -35,23 +35,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         conf={
             "spark.sql.warehouse.dir": str(warehouse),  # nothing is written into the checkout
             "spark.default.parallelism": "2",
-            "spark.sql.adaptive.enabled": "false",  # re-planning tiny queries costs more than it saves
         },
     )
     session = get_session("precise-tests", config, is_light=True)
+    plan_for(session, config, data_bytes=0)
     yield session
     session.stop()
-
-
-@pytest.fixture(scope="module")
-def interpreting_spark(spark: SparkSession) -> Iterator[SparkSession]:
-    """The session without compiled queries: a query over a few rows is over before its compiled version is ready."""
-    settings = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
-    for key, value in settings.items():
-        spark.conf.set(key, value)
-    yield spark
-    for key in settings:
-        spark.conf.unset(key)
 
 
 @pytest.fixture(scope="session")

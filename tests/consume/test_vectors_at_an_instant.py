@@ -62,8 +62,8 @@ def newest(vectors: list[Vector], key: str, version: str, at: datetime) -> list[
     return max(known)[1] if known else None
 
 
-def test_each_row_gets_the_newest_pair_of_the_version_in_use(interpreting_spark: SparkSession) -> None:
-    found, pairs = joined(interpreting_spark, USERS, ITEMS, VERSIONS[::-1]), 0
+def test_each_row_gets_the_newest_pair_of_the_version_in_use(spark: SparkSession) -> None:
+    found, pairs = joined(spark, USERS, ITEMS, VERSIONS[::-1]), 0
     for number, user, item, at in ROWS:
         version = [version for version in VERSIONS if version.since <= at or version is VERSIONS[0]][-1]
         row, name = found[number], version.model_version
@@ -78,21 +78,21 @@ def test_each_row_gets_the_newest_pair_of_the_version_in_use(interpreting_spark:
     assert pairs > 20
 
 
-def test_nothing_that_comes_later_changes_a_row(interpreting_spark: SparkSession) -> None:
+def test_nothing_that_comes_later_changes_a_row(spark: SparkSession) -> None:
     at = START + 45 * HOUR
     poisoned = []
     for vectors in (USERS, ITEMS):
         later = [(key, of, at + HOUR, [9.0, 9.0, 9.0]) for key, of, _, _ in vectors]
         poisoned.append([row for row in vectors if row[2] <= at] + sorted({row[:3]: row for row in later}.values()))
     versions = [*VERSIONS[:2], PublishedVersion("poison", at + HOUR, "p")]
-    clean, other = joined(interpreting_spark, USERS, ITEMS, VERSIONS), joined(interpreting_spark, *poisoned, versions)
+    clean, other = joined(spark, USERS, ITEMS, VERSIONS), joined(spark, *poisoned, versions)
     before = [row[0] for row in ROWS if row[3] <= at]
     assert len(before) > 40
     assert [clean[number] for number in before] == [other[number] for number in before]
 
 
-def test_two_versions_of_one_instant_are_refused(interpreting_spark: SparkSession) -> None:
+def test_two_versions_of_one_instant_are_refused(spark: SparkSession) -> None:
     with pytest.raises(DataError, match="a and x are both in use since"):
-        joined(interpreting_spark, USERS, ITEMS, [*VERSIONS, PublishedVersion("x", START, "s")])
+        joined(spark, USERS, ITEMS, [*VERSIONS, PublishedVersion("x", START, "s")])
     with pytest.raises(DataError, match="no published version"):
-        joined(interpreting_spark, USERS, ITEMS, [])
+        joined(spark, USERS, ITEMS, [])

@@ -23,8 +23,6 @@ from tests.ingest_world import Shop, told
 from tests.night import said
 from tests.validation.test_validation import event, frame_of
 
-pytestmark = pytest.mark.usefixtures("interpreting_spark")
-
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 
 

@@ -220,13 +220,13 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, text: str) -> None:
 # The log, and the nights
 
 
-def test_a_log_is_counted_before_as_of(interpreting_spark: SparkSession) -> None:
+def test_a_log_is_counted_before_as_of(spark: SparkSession) -> None:
     def at(days: float) -> datetime:
         return AS_OF + timedelta(days=days)
 
     rows = [("u1", "a", at(-10)), ("u1", "b", at(-4)), ("u1", "a", at(-4)), ("u2", "c", at(-1)), ("u2", "d", at(0))]
     rows.append(("u3", "a", at(2)))
-    events = interpreting_spark.createDataFrame(pd.DataFrame(rows, columns=["user_id", "item_id", "event_ts"]))
+    events = spark.createDataFrame(pd.DataFrame(rows, columns=["user_id", "item_id", "event_ts"]))
     found = profile_of(events, AS_OF)
     assert found is not None
     assert (found.rows, found.events, found.users, found.items) == (6, 4, 2, 3)
@@ -252,10 +252,8 @@ class TalkingJob(Job):
         return "\n".join(self.said)
 
 
-def test_a_warehouse_keeps_its_sizes_until_their_file_is_deleted(
-    interpreting_spark: SparkSession, tmp_path: Path
-) -> None:
-    assert interpreting_spark is not None
+def test_a_warehouse_keeps_its_sizes_until_their_file_is_deleted(spark: SparkSession, tmp_path: Path) -> None:
+    assert spark is not None
     shop = Shop(tmp_path)
     shop.day("1", *((f"{n}", f"u{n % 5}", "a", f"2024-03-{n + 1:02}", "buy") for n in range(20)))
     assert shop.run("ingest") == 0

@@ -46,7 +46,7 @@ def changes(
     return {task: {name: round(value, 4) for name, value in figures.items()} for task, figures in found.items()}
 
 
-def test_what_is_lost_shorter_and_in_common(interpreting_spark: SparkSession) -> None:
+def test_what_is_lost_shorter_and_in_common(spark: SparkSession) -> None:
     after: Lists = {
         ("u", "all", "all"): "abef",  # 2 of 6 in common
         ("v", "all", "all"): "dcba",
@@ -57,43 +57,43 @@ def test_what_is_lost_shorter_and_in_common(interpreting_spark: SparkSession) ->
         "all": {"lost_share": round(1 / 3, 4), "length_ratio": 0.8, "overlap": round((1 / 3 + 1) / 2, 4)},
         "buy": {"lost_share": 0.0, "length_ratio": 0.0},  # the new list is not counted for the one that is gone
     }
-    assert changes(interpreting_spark, after) == expected
+    assert changes(spark, after) == expected
 
 
-def test_nothing_has_changed(interpreting_spark: SparkSession) -> None:
+def test_nothing_has_changed(spark: SparkSession) -> None:
     same = {"lost_share": 0.0, "length_ratio": 1.0, "overlap": 1.0}
-    assert changes(interpreting_spark, BEFORE) == {"all": same, "buy": same}
+    assert changes(spark, BEFORE) == {"all": same, "buy": same}
 
 
-def test_a_task_of_which_nobody_has_lists_any_more(interpreting_spark: SparkSession) -> None:
+def test_a_task_of_which_nobody_has_lists_any_more(spark: SparkSession) -> None:
     after = {key: items for key, items in BEFORE.items() if key[1] != "buy"}
-    assert changes(interpreting_spark, after)["buy"] == {"lost_share": 1.0}
+    assert changes(spark, after)["buy"] == {"lost_share": 1.0}
 
 
-def test_what_was_taken_out_of_the_configuration_is_no_loss(interpreting_spark: SparkSession) -> None:
+def test_what_was_taken_out_of_the_configuration_is_no_loss(spark: SparkSession) -> None:
     after = {key: items[:2] for key, items in BEFORE.items() if key[1:] == ("all", "all")}
-    found = changes(interpreting_spark, after, tasks=["all"], lists=["all"], k=2)
+    found = changes(spark, after, tasks=["all"], lists=["all"], k=2)
     assert found == {"all": {"lost_share": 0.0, "length_ratio": 1.0, "overlap": 1.0}}
 
 
-def test_before_the_first_lists_there_is_nothing_to_compare_with(interpreting_spark: SparkSession) -> None:
-    assert changes(interpreting_spark, BEFORE, before={}) == {}
-    assert changes(interpreting_spark, BEFORE, lists=["renamed"]) == {}
+def test_before_the_first_lists_there_is_nothing_to_compare_with(spark: SparkSession) -> None:
+    assert changes(spark, BEFORE, before={}) == {}
+    assert changes(spark, BEFORE, lists=["renamed"]) == {}
 
 
-def test_served_are_those_with_lists_of_those_who_should_have_some(interpreting_spark: SparkSession) -> None:
-    expected = interpreting_spark.createDataFrame([(name,) for name in ("u", "v", "w", "x", c.ANYBODY)], [c.USER_ID])
-    assert served_share(frame(interpreting_spark, BEFORE), expected) == {"served_share": 0.75}
+def test_served_are_those_with_lists_of_those_who_should_have_some(spark: SparkSession) -> None:
+    expected = spark.createDataFrame([(name,) for name in ("u", "v", "w", "x", c.ANYBODY)], [c.USER_ID])
+    assert served_share(frame(spark, BEFORE), expected) == {"served_share": 0.75}
     nothing_taken = {key: items for key, items in BEFORE.items() if key[0] != c.ANYBODY}
-    assert served_share(frame(interpreting_spark, nothing_taken), expected) == {}
+    assert served_share(frame(spark, nothing_taken), expected) == {}
 
 
-def test_a_refusal_names_figure_value_limit_and_setting(interpreting_spark: SparkSession) -> None:
+def test_a_refusal_names_figure_value_limit_and_setting(spark: SparkSession) -> None:
     facts = {"lost_share": 0.5, "length_ratio": 0.06, "served_share": 0.7, "overlap": 0.0}
 
     def outcome(level: Level) -> GateResult:
         limits = ListLimitsConfig()
-        return gate_lists(interpreting_spark, facts, run_id="r", task="buy", limits=limits, level=level)
+        return gate_lists(spark, facts, run_id="r", task="buy", limits=limits, level=level)
 
     with pytest.raises(ValidationError, match="table recommendations: 3 of 4 .* nothing was written") as refused:
         outcome("fail").raise_on_failure()

@@ -87,9 +87,9 @@ def reasons(warehouse: Path, user: str, task: str = "all") -> list[tuple[str, st
 
 
 @pytest.fixture(scope="module")
-def one_day(interpreting_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_day(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The lists of a log of a day, with a source switched off."""
-    assert interpreting_spark is not None
+    assert spark is not None
     warehouse = build(tmp_path_factory.mktemp("lists") / "warehouse", events_of_a_day())
     run_all(warehouse, "--set", 'recommendations.sources={"history": 20, "users": 20, "trending": 20, "ease": 0}')
     return warehouse
@@ -188,9 +188,9 @@ def test_a_model_that_cannot_be_opened_stops_the_lists_and_not_the_learning(
 
 @pytest.mark.faults  # a minute
 def test_before_anybody_has_done_anything_there_are_no_lists_and_the_night_goes_on(
-    interpreting_spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert interpreting_spark is not None
+    assert spark is not None
     warehouse = build(tmp_path / "warehouse", [event(0, 0, 0, timedelta(hours=-1))])
     run_all(warehouse)
     assert "users: 2 in = 0 out + 2 rejected or left out" in said(capsys)

@@ -23,9 +23,9 @@ BASE = [event(n, f"u{n % 7}", -100 + n, item=f"i{n % 6}", action=("click", "shar
 
 
 @pytest.fixture(scope="module")
-def first_night(interpreting_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> World:
+def first_night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Seven users with ten events each, built once."""
-    world = World(interpreting_spark, tmp_path_factory.mktemp("first-night") / "warehouse")
+    world = World(spark, tmp_path_factory.mktemp("first-night") / "warehouse")
     world.put(*BASE)
     assert world.night().was_full
     return world
@@ -162,7 +162,7 @@ def test_a_wrong_table_does_not_pass_the_check(world: World, monkeypatch: pytest
         world.night(check=3)
 
 
-def test_what_is_sent_to_every_executor_is_measured_by_events(interpreting_spark: SparkSession) -> None:
-    rows = interpreting_spark.createDataFrame([("u1", 1_000_000), ("u2", 1_000_001)], "user_id string, length int")
+def test_what_is_sent_to_every_executor_is_measured_by_events(spark: SparkSession) -> None:
+    rows = spark.createDataFrame([("u1", 1_000_000), ("u2", 1_000_001)], "user_id string, length int")
     assert not is_small(rows)
     assert is_small(rows.where("user_id = 'u1'")) and is_small(rows.select("user_id")) and is_small(rows.limit(0))

@@ -62,18 +62,18 @@ def play(world: World, seed: int, nights: int) -> None:
 @settings(max_examples=2, deadline=None, suppress_health_check=QUIET)
 @NIGHTS
 def test_any_split_into_nights_ends_in_one_full_build(
-    interpreting_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, seed: int, nights: int
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, seed: int, nights: int
 ) -> None:
-    play(world_in(interpreting_spark, tmp_path_factory), seed, nights)
+    play(world_in(spark, tmp_path_factory), seed, nights)
 
 
 @pytest.mark.faults
 @settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
 @NIGHTS
 def test_many_splits_into_nights_end_in_one_full_build(
-    interpreting_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, seed: int, nights: int
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, seed: int, nights: int
 ) -> None:
-    play(world_in(interpreting_spark, tmp_path_factory), seed, nights)
+    play(world_in(spark, tmp_path_factory), seed, nights)
 
 
 def world_in(spark: SparkSession, folders: pytest.TempPathFactory) -> World:

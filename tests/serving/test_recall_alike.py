@@ -17,12 +17,10 @@ from schemas import columns as c
 from tests.serving.world import MONDAY, NEWCOMER, TASKS, World
 
 
-def test_candidates_are_those_of_the_job_without_what_was_seen(
-    interpreting_spark: SparkSession, tmp_path: Path
-) -> None:
+def test_candidates_are_those_of_the_job_without_what_was_seen(spark: SparkSession, tmp_path: Path) -> None:
     world = World(tmp_path)
     world.publish(0)
-    spark, config = interpreting_spark, RecallConfig(k=10, seeds=3, neighbours=6, filter_seen=True)
+    spark, config = spark, RecallConfig(k=10, seeds=3, neighbours=6, filter_seen=True)
     served = world.served().model_copy(update={"recall": config})
     found = plan(served)
     assert found is not None

@@ -29,8 +29,6 @@ from precise_core.sources.files import read_mapped
 from precise_core.sources.text_formats import json_cells
 from schemas import columns as c
 
-pytestmark = pytest.mark.usefixtures("interpreting_spark")
-
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 BIG = 2**53 + 1  # the smallest whole number that a double cannot hold
 WRONG, MISSING = "invalid_id", "missing_user_id"

@@ -66,9 +66,7 @@ def rows_by_file(frame: DataFrame, names: Sequence[str]) -> dict[str, Counter[tu
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"])
-def test_csv_files_come_out_as_they_were_written(
-    interpreting_spark: SparkSession, tmp_path: Path, delimiter: str
-) -> None:
+def test_csv_files_come_out_as_they_were_written(spark: SparkSession, tmp_path: Path, delimiter: str) -> None:
     draw, names = random.Random(delimiter), ["who", "what", "at"]
     files, written = list[Path](), dict[str, Counter[tuple[str, ...]]]()
     for number in range(40):
@@ -85,35 +83,35 @@ def test_csv_files_come_out_as_they_were_written(
         written[file.name] = Counter(map(tuple, rows))
     source = FileInput(path=str(files[0]), delimiter=delimiter)
     assert {look(file, source, "csv").is_plain for file in files} == {True, False}
-    assert rows_by_file(cells_of(interpreting_spark, files, names, delimiter=delimiter), names) == written
+    assert rows_by_file(cells_of(spark, files, names, delimiter=delimiter), names) == written
 
 
-def test_what_spark_wrote_with_its_escape_character_is_read(interpreting_spark: SparkSession, tmp_path: Path) -> None:
+def test_what_spark_wrote_with_its_escape_character_is_read(spark: SparkSession, tmp_path: Path) -> None:
     rows = [("1", 'say "a", "b"'), ("2", "C:\\temp"), ("3", "two\nlines"), ("4", "plain"), ("5", 'ends with "')]
-    frame = interpreting_spark.createDataFrame(rows, "id string, name string").coalesce(1)
+    frame = spark.createDataFrame(rows, "id string, name string").coalesce(1)
     frame.write.csv(str(tmp_path / "written"), header=True)
     (file,) = (tmp_path / "written").glob("*.csv")
-    found = rows_by_file(cells_of(interpreting_spark, [file], ["id", "name"], escape="\\"), ["id", "name"])
+    found = rows_by_file(cells_of(spark, [file], ["id", "name"], escape="\\"), ["id", "name"])
     assert found[file.name] == Counter(rows)
-    rejected = cells_of(interpreting_spark, [file], ["id"]).where("problem is not null").collect()
+    rejected = cells_of(spark, [file], ["id"]).where("problem is not null").collect()
     assert any('\\"' in json.loads(row["raw"])["line"] for row in rejected), "without the key such rows are malformed"
 
 
 def test_a_relative_path_is_read_by_workers_that_are_elsewhere(
-    interpreting_spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "two lines.csv").write_text('id,name\n1,"a\nb"\n', encoding="utf-8")
     (tmp_path / "log.jsonl").write_bytes('{"id": "ü", "name": "x"}\n'.encode("utf-16"))
     monkeypatch.chdir(tmp_path)
     for name, keys in (("two lines.csv", {}), ("log.jsonl", {"encoding": "utf-16"})):
-        (row,) = cells_of(interpreting_spark, [Path(name)], ["id", "name"], **keys).collect()
+        (row,) = cells_of(spark, [Path(name)], ["id", "name"], **keys).collect()
         assert row["problem"] is None and row["source_file"] == str((tmp_path / name).resolve())
 
 
-def test_an_id_of_blanks_alone_is_missing_in_any_script(interpreting_spark: SparkSession, tmp_path: Path) -> None:
+def test_an_id_of_blanks_alone_is_missing_in_any_script(spark: SparkSession, tmp_path: Path) -> None:
     users = ["u", "\u00a0", "\u3000 ", "\u200b", "\u00ad\u2060", "a\u00a0b"]
     file = written_as(pd.DataFrame({"u": users, "i": "a", "t": "2024-03-01"}), tmp_path / "log.csv")
-    found, reasons = cleaned_events(interpreting_spark, {"path": str(file), "user": "u", "item": "i", "time": "t"})
+    found, reasons = cleaned_events(spark, {"path": str(file), "user": "u", "item": "i", "time": "t"})
     assert sorted(found) == ["a\u00a0b", "u"] and reasons == ["missing_user_id"] * 4
 
 
@@ -139,15 +137,13 @@ JSON_LINES: list[tuple[str, list[str | None] | None]] = [
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_json_lines_come_out_as_they_were_written(
-    interpreting_spark: SparkSession, tmp_path: Path, encoding: str
-) -> None:
+def test_json_lines_come_out_as_they_were_written(spark: SparkSession, tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "log.jsonl"
     ends = ("\n", "\r\n", "\r", "\n\n", "\n \t\r\n")
     text = "".join(line + ends[number % len(ends)] for number, (line, _) in enumerate(JSON_LINES))
     file.write_bytes(text.encode(encoding))
     names = ["u", "id", "ID"]
-    found = cells_of(interpreting_spark, [file], names, encoding=encoding)
+    found = cells_of(spark, [file], names, encoding=encoding)
     rows = {row["raw"]: row for row in found.collect()}
     assert len(rows) == len(JSON_LINES)
     for line, expected in JSON_LINES:
@@ -158,7 +154,7 @@ def test_json_lines_come_out_as_they_were_written(
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
 def test_an_encoding_is_read_with_its_key_and_no_two_ids_become_one_without(
-    interpreting_spark: SparkSession, tmp_path: Path, name: str
+    spark: SparkSession, tmp_path: Path, name: str
 ) -> None:
     users, file = ["café", "cafè", "ann"], tmp_path / name
 
@@ -170,7 +166,7 @@ def test_an_encoding_is_read_with_its_key_and_no_two_ids_become_one_without(
             text = frame.to_json(orient="records", lines=True, force_ascii=False)
         file.write_bytes(text.encode(written))
         spec = {"path": str(file), "user": user, "item": "item", "time": "time", **keys}
-        accepted, rejected = cleaned_events(interpreting_spark, spec)
+        accepted, rejected = cleaned_events(spark, spec)
         return set(accepted), Counter(rejected)
 
     assert events("latin-1", "name") == ({"ann"}, Counter({"invalid_id": 2}))
@@ -184,22 +180,20 @@ HOSTILE = ["u\r", "u\n", "u\t1", "u\x01", "u\x7f", "u\x85", "u\u2028", "\ufeffu"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_a_control_character_makes_no_id_in_any_format(
-    interpreting_spark: SparkSession, tmp_path: Path, suffix: str
-) -> None:
+def test_a_control_character_makes_no_id_in_any_format(spark: SparkSession, tmp_path: Path, suffix: str) -> None:
     frame = pd.DataFrame({"user": [*HOSTILE, "u", " u ", "ü"], "item": "i", "time": "2024-03-01"})
     file = written_as(frame, tmp_path / f"log.{suffix}")
     spec = {"path": str(file), "user": "user", "item": "item", "time": "time"}
-    accepted, rejected = cleaned_events(interpreting_spark, spec)
+    accepted, rejected = cleaned_events(spark, spec)
     assert set(accepted) == {"u", " u ", "ü"} and rejected == ["invalid_id"] * len(HOSTILE)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_null_values_are_missing_in_every_format(interpreting_spark: SparkSession, tmp_path: Path, suffix: str) -> None:
+def test_null_values_are_missing_in_every_format(spark: SparkSession, tmp_path: Path, suffix: str) -> None:
     frame = pd.DataFrame({"user": ["NULL", " NULL", "null", "", "ann"], "item": "i", "time": "2024-03-01"})
     file = written_as(frame, tmp_path / f"log.{suffix}")
     spec = {"path": str(file), "user": "user", "item": "item", "time": "time", "null_values": ["NULL", "\\N"]}
-    accepted, rejected = cleaned_events(interpreting_spark, spec)
+    accepted, rejected = cleaned_events(spark, spec)
     assert set(accepted) == {"null", "ann"} and rejected == ["missing_user_id"] * 3
 
 
@@ -232,7 +226,7 @@ def test_a_night_of_files_as_people_have_them(tmp_path: Path, capsys: pytest.Cap
 
 @settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_times_of_every_unit_are_those_of_python(interpreting_spark: SparkSession, data: st.DataObject) -> None:
+def test_times_of_every_unit_are_those_of_python(spark: SparkSession, data: st.DataObject) -> None:
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     instants = st.datetimes(datetime(1900, 1, 1), datetime(9999, 1, 1)).map(lambda when: when.replace(tzinfo=UTC))
     drawn = data.draw(st.lists(instants, min_size=40, max_size=40))
@@ -247,7 +241,7 @@ def test_times_of_every_unit_are_those_of_python(interpreting_spark: SparkSessio
         }
         for when, number in zip(drawn, micros, strict=True)
     ]
-    frame = interpreting_spark.createDataFrame(as_text)
+    frame = spark.createDataFrame(as_text)
     units = {unit: TimeReading(unit=unit) for unit in ("seconds", "milliseconds", "microseconds")}
     readings = {**units, "iso": TimeReading(), "zone": TimeReading()}
     found = frame.select(*[F.unix_micros(read_time(F.col(name), reading)) for name, reading in readings.items()])

@@ -33,8 +33,6 @@ from tests.validation.test_validation import event as event_row
 
 OLD = replace(EVENTS, partition_by=(c.EVENT_DATE,), range_by=None)
 
-pytestmark = pytest.mark.usefixtures("interpreting_spark")
-
 
 @pytest.mark.faults  # three nights
 def test_sequences_erasure_care_and_readers_work_before_and_after(spark: SparkSession, tmp_path: Path) -> None:
