@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,18 +79,28 @@ class ListInputs:
 
     def tensors(self, features_CG: np.ndarray, precise_C2: np.ndarray, task_rows_C: np.ndarray) -> Inputs:
         """PRECISE's score is injection 2."""
-        values = np.concatenate([features_CG, precise_C2], axis=1)
-        is_read = self.deviation > 0
-        scaled = np.where(is_read, (values - self.mean) / np.where(is_read, self.deviation, 1.0), 0.0)
-        is_known = ~np.isnan(precise_C2) & is_read[-_FLAGS:]
-        dense = np.nan_to_num(np.clip(scaled, -_CLIP, _CLIP), nan=0.0)
-        targeted = is_known[:, 1]
-        score = np.where(targeted, dense[:, -1], dense[:, -2])
+        mean, scale = self._scaling
+        dense = np.empty((len(features_CG), self.dense_width), np.float32)
+        scaled, is_known = dense[:, :-_FLAGS], ~np.isnan(precise_C2) & (scale[-_FLAGS:] > 0)
+        np.concatenate([features_CG, precise_C2], axis=1, out=scaled)
+        scaled -= mean
+        scaled *= scale
+        np.clip(scaled, -_CLIP, _CLIP, out=scaled)
+        np.nan_to_num(scaled, copy=False, nan=0.0)
+        dense[:, -_FLAGS:] = is_known
+        score = np.where(is_known[:, 1], scaled[:, -1], scaled[:, -2])
         return Inputs(
             torch.from_numpy(task_rows_C[:, None]),
-            torch.from_numpy(np.concatenate([dense, is_known], axis=1).astype(np.float32)),
+            torch.from_numpy(dense),
             torch.from_numpy(np.stack([score, is_known.any(axis=1)], axis=1).astype(np.float32)),
         )
+
+    @cached_property
+    def _scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean, and one over the deviation, 0 of what is not read, float32 [G + 2]."""
+        is_read = self.deviation > 0
+        scale = np.where(is_read, 1 / np.where(is_read, self.deviation, 1.0), 0.0)
+        return self.mean.astype(np.float32), scale.astype(np.float32)
 
     def vectors(self, pairs: PairVectors | None, rows: slice | np.ndarray, number: int) -> tuple[Tensor, Tensor]:
         """Injection 1 for some ``rows``, ``number`` of them: user beside item vector, and which are there."""
