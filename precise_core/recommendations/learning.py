@@ -17,7 +17,7 @@ from precise_core.recommendations.gate import PREVIOUS, as_json, calibrate, choo
 from precise_core.recommendations.list_ranker import ListRanker, train_list_ranker
 from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.pair_vectors import UniversalVectors
-from precise_core.recommendations.ranker_files import PublishedRanker, write_ranker
+from precise_core.recommendations.ranker_files import FinishedOrders, PublishedRanker, write_ranker
 from schemas import columns as c
 
 MEAN = "mean"  # of the models of all losses
@@ -46,12 +46,14 @@ def learn(
     """Train the orders, choose what is published of each list, and write it.
 
     Learned are: an order per loss of ``config.ranker.losses``, and their mean; with the first loss also one per task,
-    one that reads the universal vectors, and one without anything of PRECISE, which says what it is worth.
+    one that reads the universal vectors, and one without anything of PRECISE, which says what it is worth. A training
+    that was interrupted goes on after the last order that it had finished; ``about`` says what it learned from.
 
     Raises:
         NothingToLearnError: Of training or of held-out lists nothing was taken.
     """
-    rankers = learned_orders(train, held_out, config, seed, say)
+    finished = FinishedOrders(out, {"about": about, "config": config.model_dump(mode="json"), "seed": seed})
+    rankers = learned_orders(train, held_out, config, seed, say, finished)
     scores = {name: ranker.scores_of(held_out) for name, ranker in rankers.items()}
     figures = {}
     if WITHOUT_PRECISE in rankers:
@@ -80,20 +82,33 @@ def learn(
     # Where no learned order is in use, one is kept: tomorrow's rival.
     used = used & rankers.keys() or {config.ranker.losses[0]}
     kept = {name: ranker for name, ranker in rankers.items() if name in used}
-    return write_ranker(out, kept, config.ranker, verdict.chosen, calibration, as_json(verdict) | figures, about)
+    found = write_ranker(out, kept, config.ranker, verdict.chosen, calibration, as_json(verdict) | figures, about)
+    finished.remove()
+    return found
 
 
 def learned_orders(
-    train: CandidateLists, held_out: CandidateLists, config: RecommendationsConfig, seed: int, say: _Say
+    train: CandidateLists,
+    held_out: CandidateLists,
+    config: RecommendationsConfig,
+    seed: int,
+    say: _Say,
+    finished: FinishedOrders | None = None,
 ) -> dict[str, ListRanker]:
-    """By name; NothingToLearnError as ``learn``."""
+    """By name; NothingToLearnError as ``learn``. What ``finished`` has is taken from there, what is learned put there."""
 
     def fit(
         name: str, loss: str, on: CandidateLists = train, by: CandidateLists = held_out, **what: bool
     ) -> ListRanker:
-        return train_list_ranker(
+        if finished and (before := finished.get(name)):
+            say(f"{name}: learned before this training was interrupted")
+            return before
+        ranker = train_list_ranker(
             on, by, config.ranker, loss, k=config.k, seed=seed, progress=partial(_log_epoch, say, name), **what
         )
+        if finished:
+            finished.put(name, ranker)
+        return ranker
 
     losses, tasks = config.ranker.losses, sorted(set(train.tasks))
     rankers: dict[str, ListRanker] = {loss: fit(loss, loss) for loss in losses}

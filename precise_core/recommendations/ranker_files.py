@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from precise_core.artefacts import verify_sums, write_model
+from precise_core.artefacts import replace_file, verify_sums, write_model
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
 from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
@@ -105,16 +108,7 @@ class PublishedRanker:
                 f"{folder}: the model reads {len(meta['features'])} features, this code makes {len(FEATURE_NAMES)} "
                 "others"
             )
-        rankers = {}
-        for name, about in meta["orders"].items():
-            config = ListRankerConfig(**about["sizes"])
-            inputs = ListInputs(
-                tuple(about["tasks"]), np.array(about["mean"]), np.array(about["deviation"]), about["vector_width"]
-            )
-            models = [build_model(inputs, config) for _ in range(about["models"])]
-            for number, model in enumerate(models):
-                model.load_state_dict(load_file(folder / f"{name}-{number}.safetensors"))
-            rankers[name] = ListRanker(inputs, models)
+        rankers = {name: _order(folder, name, about) for name, about in meta["orders"].items()}
         parts = {name: meta[name] for name in ("ranker_version", "chosen", "figures", "about")}
         calibration = {
             task: {name: (slope, intercept) for name, (slope, intercept) in of_task.items()}
@@ -133,22 +127,8 @@ def write_ranker(
     about: Mapping[str, Any],
 ) -> PublishedRanker:
     """Write a folder named by its content and open it again, so that what was written is what is in use."""
-    files = {
-        f"{name}-{number}.safetensors": save({key: value.contiguous() for key, value in model.state_dict().items()})
-        for name, ranker in rankers.items()
-        for number, model in enumerate(ranker.models)
-    }
-    orders = {
-        name: {
-            "tasks": list(ranker.inputs.tasks),
-            "mean": ranker.inputs.mean.tolist(),
-            "deviation": ranker.inputs.deviation.tolist(),
-            "vector_width": ranker.inputs.vector_width,
-            "models": len(ranker.models),
-            "sizes": sizes_of(ranker.models[0]),  # yesterday's may be others than today's configuration
-        }
-        for name, ranker in rankers.items()
-    }
+    files = {file: data for name, ranker in rankers.items() for file, data in _weights(name, ranker).items()}
+    orders = {name: _about(ranker) for name, ranker in rankers.items()}
     meta: dict[str, Any] = {
         "features": list(FEATURE_NAMES),
         "ranker": config.model_dump(mode="json"),
@@ -159,3 +139,59 @@ def write_ranker(
         "about": about,
     }
     return PublishedRanker.open(write_model(out, "lists", files, meta, LIST_RANKER_FILE, "ranker_version"))
+
+
+class FinishedOrders:
+    """Orders of a training that is still under way, so that one that is killed goes on after the last of them.
+
+    Args:
+        out: Where folders of ranking models lie.
+        training: Everything that the training depends on; of another one nothing is found.
+    """
+
+    def __init__(self, out: Path, training: Mapping[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
+        self._folder = out / f".training-{digest[:12]}.tmp"  # removed with other leftovers where nobody goes on
+
+    def get(self, name: str) -> ListRanker | None:
+        """None where it is not there, or not whole."""
+        with suppress(OSError, ValueError, KeyError, RuntimeError, SafetensorError):
+            return _order(self._folder, name, json.loads((self._folder / f"{name}.json").read_text(encoding="utf-8")))
+        return None
+
+    def put(self, name: str, ranker: ListRanker) -> None:
+        for file, data in _weights(name, ranker).items():
+            replace_file(self._folder / file, data)
+        replace_file(self._folder / f"{name}.json", json.dumps(_about(ranker)))
+
+    def remove(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _weights(name: str, ranker: ListRanker) -> dict[str, bytes]:
+    return {
+        f"{name}-{number}.safetensors": save({key: value.contiguous() for key, value in model.state_dict().items()})
+        for number, model in enumerate(ranker.models)
+    }
+
+
+def _about(ranker: ListRanker) -> dict[str, Any]:
+    return {
+        "tasks": list(ranker.inputs.tasks),
+        "mean": ranker.inputs.mean.tolist(),
+        "deviation": ranker.inputs.deviation.tolist(),
+        "vector_width": ranker.inputs.vector_width,
+        "models": len(ranker.models),
+        "sizes": sizes_of(ranker.models[0]),  # yesterday's may be others than today's configuration
+    }
+
+
+def _order(folder: Path, name: str, about: Mapping[str, Any]) -> ListRanker:
+    config = ListRankerConfig(**about["sizes"])
+    inputs = ListInputs(
+        tuple(about["tasks"]), np.array(about["mean"]), np.array(about["deviation"]), about["vector_width"]
+    )
+    models = [build_model(inputs, config) for _ in range(about["models"])]
+    for number, model in enumerate(models):
+        model.load_state_dict(load_file(folder / f"{name}-{number}.safetensors"))
+    return ListRanker(inputs, models)

@@ -16,7 +16,7 @@ from precise_core.recommendations.config import ListConfig, RecommendationsConfi
 from precise_core.recommendations.learning import learn, split_lists
 from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.orders import ORDERS, order_scores
-from precise_core.recommendations.ranker_files import PublishedRanker
+from precise_core.recommendations.ranker_files import FinishedOrders, PublishedRanker
 from schemas import columns as c
 from tests.recommendations.ranked_lists import candidate_lists, rows, small
 
@@ -168,6 +168,42 @@ def test_a_worse_order_of_yesterday_is_replaced(tmp_path: Path) -> None:
     bad = learned(tmp_path, train=candidate_lists(7, lists=4), epochs=1)
     good = learned(tmp_path, previous=bad, epochs=6)
     assert not set(good.chosen["buy"].values()) & {"previous", *ORDERS}
+
+
+def test_an_interrupted_training_goes_on_after_the_last_finished_order(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def until_the_second(line: str) -> None:
+        if line.startswith("binary: epoch 2"):
+            raise Killed
+
+    settings = RecommendationsConfig(k=5, lists=LISTS, ranker=small(losses=("list", "binary"), epochs=2, patience=2))
+
+    def train(out: Path, say: Callable[[str], None], seed: int = 0) -> PublishedRanker:
+        return learn(TRAIN, HELD_OUT, settings, None, seed, out, {"rows": 7}, say)
+
+    with pytest.raises(Killed):
+        train(tmp_path / "again", until_the_second)
+    other: list[str] = []
+    train(tmp_path / "again", other.append, seed=1)
+    assert not any("interrupted" in line for line in other)  # not of the same training
+    said: list[str] = []
+    again, whole = train(tmp_path / "again", said.append), train(tmp_path / "whole", print)
+    assert [line for line in said if "interrupted" in line] == ["list: learned before this training was interrupted"]
+    assert any(line.startswith("binary: epoch 1") for line in said)
+    assert again.ranker_version == whole.ranker_version
+    assert not list((tmp_path / "again").glob(".*"))
+
+
+def test_a_damaged_finished_order_is_learned_again(tmp_path: Path) -> None:
+    ranker = learned(tmp_path / "of", epochs=1)
+    kept = FinishedOrders(tmp_path, {"rows": 7})
+    kept.put("list", next(iter(ranker.rankers.values())))
+    assert kept.get("list") is not None and kept.get("binary") is None
+    for file in tmp_path.glob(".*/*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-9])
+    assert kept.get("list") is None
 
 
 def test_rows_are_split_into_lists_to_learn_from_and_held_out_ones() -> None:
