@@ -95,7 +95,7 @@ def learned_orders(
     say: _Say,
     finished: FinishedOrders | None = None,
 ) -> dict[str, ListRanker]:
-    """By name; NothingToLearnError as ``learn``. What ``finished`` has is taken from there, what is learned put there."""
+    """By name; NothingToLearnError as ``learn``. Orders that ``finished`` has are not learned again."""
 
     def fit(
         name: str, loss: str, on: CandidateLists = train, by: CandidateLists = held_out, **what: bool
