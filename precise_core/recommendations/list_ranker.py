@@ -26,7 +26,7 @@ from schemas.recommendations import FEATURE_NAMES
 
 _CLIP = 5.0  # standard deviations
 _CONSTANT = 1e-6  # deviation over mean, below which all values are one but for rounding
-_SCORED = 1 << 16  # candidates scored at a time
+_SCORED = 1 << 12  # candidates at a time: what a layer makes of them stays in the cache
 _FLAGS = 2  # of the two scores of PRECISE
 
 Progress = Callable[[dict[str, float]], None]
@@ -86,7 +86,7 @@ class ListInputs:
         scaled -= mean
         scaled *= scale
         np.clip(scaled, -_CLIP, _CLIP, out=scaled)
-        np.nan_to_num(scaled, copy=False, nan=0.0)
+        np.copyto(scaled, 0, where=np.isnan(scaled))
         dense[:, -_FLAGS:] = is_known
         score = np.where(is_known[:, 1], scaled[:, -1], scaled[:, -2])
         return Inputs(
