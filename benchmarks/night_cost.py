@@ -4,7 +4,8 @@ Writes a log of clicks without a catalog or impressions (2,000 users, 3,000 item
 repeat, some cannot be used) as CSV, and runs a job, or the whole night, on it in a process of its own and an empty
 warehouse; with `--config` the source of that file instead (`examples/your_data/mine.yaml`, say). Prints wall clock, CPU
 seconds of the process tree, Spark jobs, files of `events`, and the machine's load.
-Every `--root` is a checkout to run it with, in turns: ratios are of one moment.
+Every `--root` is a checkout to run it with, in turns: ratios are of one moment. A night is followed by what each of its
+jobs took.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,13 +35,23 @@ _TINY = "examples/your_data/mine.yaml"
 _LOG = "log of 72,000 events over 317 days"
 # Seconds, CPU seconds and Spark jobs at most.
 _GOALS = {("ingest", _LOG): (15, 25, 20), ("run_night", _LOG): (80, None, None), ("run_night", _TINY): (45, None, None)}
+_NIGHT = "run_night"
 _HEADS = ("checkout", "seconds", "CPU s", "Spark jobs", "files of events", "peak GiB", "load")
+
+
+class Run(NamedTuple):
+    """What a run cost; ``by_job``: seconds and Spark jobs of each job of a night, in its order."""
+
+    cost: Cost
+    spark_jobs: int
+    files: int
+    by_job: dict[str, tuple[float, int]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     roots = arguments.root or [ROOT]
-    found: dict[Path, list[tuple[Cost, int, int]]] = {root: [] for root in roots}
+    found: dict[Path, list[Run]] = {root: [] for root in roots}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         config = arguments.config or write_world(Path(folder), arguments)
         for _ in range(arguments.times):
@@ -48,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 found[root].append(_run(root.resolve(), Path(folder), config, arguments))
                 print(f"{root}: {_row(root, found[root][-1:])}", flush=True)
     print("\n".join(table(_HEADS, [_row(root, runs) for root, runs in found.items()], names=1)))
+    if arguments.job == _NIGHT:
+        print("\n".join(["", *_by_job(found)]))
     if roots == [ROOT]:
         _record(found[ROOT], arguments)
 
@@ -114,30 +127,51 @@ def log(arguments: argparse.Namespace) -> pd.DataFrame:
     return frame
 
 
-def _run(root: Path, folder: Path, config: Path, arguments: argparse.Namespace) -> tuple[Cost, int, int]:
+def _run(root: Path, folder: Path, config: Path, arguments: argparse.Namespace) -> Run:
     warehouse = (arguments.keep or folder) / f"{root.name}-{len(list(folder.glob('*.done')))}"
     flags = [part for key in (f"warehouse={warehouse}", *arguments.set) for part in ("--set", key)]
     command = [sys.executable, f"jobs/{arguments.job}.py", "--config", str(config), *flags]
     cost = run_watched(command, folder=str(root), environment={"PYTHONPATH": str(root)})
     (folder / f"{warehouse.name}.done").touch()
-    runs = DeltaTable(str(warehouse / "tables" / "runs")).to_pyarrow_table(columns=["metrics"]).to_pylist()
-    jobs = sum(dict(run["metrics"]).get("spark_jobs", 0) for run in runs)  # 0: the checkout does not count them
-    return cost, int(jobs), len(DeltaTable(str(warehouse / "tables" / "events")).file_uris())
+    columns = ["job", "started_at", "seconds", "metrics"]
+    rows = DeltaTable(str(warehouse / "tables" / "runs")).to_pyarrow_table(columns=columns).sort_by("started_at")
+    jobs = {  # 0 Spark jobs: it needs none, or the checkout does not count them
+        row["job"]: (row["seconds"], int(dict(row["metrics"]).get("spark_jobs", 0))) for row in rows.to_pylist()
+    }
+    files = len(DeltaTable(str(warehouse / "tables" / "events")).file_uris())
+    return Run(cost, sum(number for _, number in jobs.values()), files, jobs)
 
 
-def _row(root: Path, runs: Sequence[tuple[Cost, int, int]]) -> list[str]:
-    cost, loads = _median(runs), [cost.load for cost, *_ in runs]
-    shown = (f"{cost['seconds']:.1f}", f"{cost['cpu_seconds']:.1f}", f"{runs[-1][1] or '?'}", f"{runs[-1][2]:,}")
-    return [root.name, *shown, f"{cost['peak_gib']:.1f}", f"{min(loads):.1f} to {max(loads):.1f}"]
+def _by_job(found: Mapping[Path, Sequence[Run]]) -> list[str]:
+    last = [runs[-1].by_job for runs in found.values()]
+    heads = ["job"] + [f"{root.name}: {what}" for root in found for what in ("seconds", "Spark jobs")]
+    rows = [
+        [name, *(shown for jobs in last for shown in (f"{jobs[name][0]:.1f}", f"{jobs[name][1]}"))]
+        for name in last[0]
+        if name != _NIGHT and all(name in jobs for jobs in last)
+    ]
+    return table(heads, rows, names=1)
 
 
-def _median(runs: Sequence[tuple[Cost, int, int]]) -> dict[str, float]:
+def _row(root: Path, runs: Sequence[Run]) -> list[str]:
+    cost, loads = _median(runs), [run.cost.load for run in runs]
+    shown = (f"{cost['seconds']:.1f}", f"{cost['cpu_seconds']:.1f}", f"{runs[-1].spark_jobs or '?'}")
+    return [
+        root.name,
+        *shown,
+        f"{runs[-1].files:,}",
+        f"{cost['peak_gib']:.1f}",
+        f"{min(loads):.1f} to {max(loads):.1f}",
+    ]
+
+
+def _median(runs: Sequence[Run]) -> dict[str, float]:
     names = ("seconds", "cpu_seconds", "peak_gib")
-    return {name: statistics.median(getattr(cost, name) for cost, *_ in runs) for name in names}
+    return {name: statistics.median(getattr(run.cost, name) for run in runs) for name in names}
 
 
-def _record(runs: Sequence[tuple[Cost, int, int]], arguments: argparse.Namespace) -> None:
-    cost, loads = _median(runs), [cost.load for cost, *_ in runs]
+def _record(runs: Sequence[Run], arguments: argparse.Namespace) -> None:
+    cost, loads = _median(runs), [run.cost.load for run in runs]
     if arguments.config:
         what, world, data = str(arguments.config), f"--config {arguments.config}", "its files"
     else:
@@ -151,7 +185,7 @@ def _record(runs: Sequence[tuple[Cost, int, int]], arguments: argparse.Namespace
     measured = (
         ("", cost["seconds"], "s"),
         (": CPU seconds", cost["cpu_seconds"], "s"),
-        (": Spark jobs", runs[-1][1], ""),
+        (": Spark jobs", runs[-1].spark_jobs, ""),
     )
     goals = _GOALS.get((arguments.job, what), (None, None, None))
     for (name, value, unit), limit in zip(measured, goals, strict=True):
