@@ -79,7 +79,7 @@ class RecommendationsConfig(Config):
         "at most a third of the log.",
     )
     sources: dict[str, int] = Field(
-        {"history": 250, "task_history": 100, "neighbours": 500, "baskets": 500, "ease": 500, "text": 100,
+        {"history": 400, "task_history": 100, "neighbours": 500, "baskets": 500, "ease": 500, "text": 100,
          "users": 500, "trending": 100, "u2i": 200, "u2i2i": 200},
         description="Items per user and source; 0 = the source is off.",
     )  # fmt: skip
