@@ -4,25 +4,34 @@ Runs the jobs that the lists need (`ingest`, `tokenize_items`, `build_neighbours
 `train_list_ranker`, `recommend`) and prints, per task and filter, NDCG@50 of the published lists beside the best simple
 reference, the difference with its interval and p-value, and the seconds of each job. Then, of the held-out users of the
 period before, what a perfect ranking of the candidates would reach, and which source finds what they took.
+`--results FILE` keeps all of it for `docs/results/lists.md` (`make results`).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
+import shlex
+import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from benchmarks.list_ceiling import ceiling
-from benchmarks.markdown import table
+from benchmarks.lists_page import HEADS
+from benchmarks.markdown import p_value, table
 from precise_core.command import command_parser, flags_of, overrides_of
 from precise_core.config import load_config
 from precise_core.evaluation.names import NDCG_GAIN, ORACLE
 from precise_core.evaluation.night import offline_evaluation, recommendations_rows, references
 from precise_core.evaluation.protocol import evaluate_ranking
 from precise_core.evaluation.published_lists import Bar
+from precise_core.experiments.machine import machine
 from precise_core.intake.chosen_sizes import sized
+from precise_core.run.code import code_version
 from precise_core.run.job import Job
 from precise_core.settings import Settings
 
@@ -32,6 +41,7 @@ JOBS = ("ingest", "tokenize_items", "build_neighbours", "build_candidate_feature
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("lists", __doc__)
     parser.prog = "python -m benchmarks.lists"
+    parser.add_argument("--results", type=Path, help="a file under benchmarks/results/lists")
     arguments = parser.parse_args(argv)
     written = load_config(arguments.config, Settings, overrides_of(arguments))
     seconds = {}
@@ -42,13 +52,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds[name] = time.monotonic() - started
     print(", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items()), f"load {os.getloadavg()[0]:.1f}")
     job = Job("lists", sized(written), argparse.Namespace())
-    print(compared(job))
-    print()
-    print(ceiling(job))
+    rows, reached = compared(job), ceiling(job)
+    print("\n".join([*table(HEADS, rows, names=2), "", reached]))
+    if arguments.results:
+        command = shlex.join(["python", "-m", "benchmarks.lists", *(sys.argv[1:] if argv is None else argv)])
+        kept = {
+            "name": written.name,
+            "command": command.split(" --results")[0],
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": machine(),
+            "load": os.getloadavg()[0],
+            "seed": written.seed,
+            "code_version": code_version(),
+            "seconds": seconds,
+            "compared": rows,
+            "ceiling": reached.splitlines(),
+        }
+        arguments.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def compared(job: Job) -> str:
-    """A Markdown table, a row per task and filter."""
+def compared(job: Job) -> list[list[str]]:
+    """Cells of a table, a row per task and filter."""
     evaluation, rows = offline_evaluation(job, job.settings.task_names), []
     for task in job.settings.task_names:
         simple, question = references(job, evaluation, task), evaluation.question(task)
@@ -65,11 +89,10 @@ def compared(job: Job) -> str:
                 [
                     *(task, gain["user_filter"], f"{ours:.4f}", f"{gain['reference']} {ours - gain['value']:.4f}"),
                     f"{gain['value']:+.4f} [{gain['ci_low']:+.4f}, {gain['ci_high']:+.4f}]",
-                    *(f"{gain['p_value']:.3f}", f"{gain['users']:,}"),
+                    *(p_value(gain["p_value"]), f"{gain['users']:,}"),
                 ]
             )
-    heads = ("task", "filter", "lists", "best reference", "difference", "p", "users")
-    return "\n".join(table(heads, rows, names=2))
+    return rows
 
 
 if __name__ == "__main__":

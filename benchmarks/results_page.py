@@ -1,4 +1,4 @@
-"""Render benchmarks/results/{experiments,ranking}/*.json to docs/results.md and docs/results/*.md: `make results`.
+"""Render benchmarks/results/{experiments,ranking,lists}/*.json to docs/results.md and docs/results/: `make results`.
 
 Nothing is typed by hand.
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import ranking_page
+from benchmarks import lists_page, ranking_page
 from benchmarks.markdown import table
 from benchmarks.question_tables import Question, in_order
 from benchmarks.recall_tables import recall_lines
@@ -91,15 +91,20 @@ def read_rankings(folder: Path | None = None) -> list[Experiment]:
     return [read_experiment(file, ranking_page.FIELDS) for file in files]
 
 
-def render(experiments: Mapping[str, Experiment], rankings: Sequence[Experiment] = ()) -> dict[str, str]:
-    """Markdown by path below docs: the overview, a page per experiment, and Table IX of each warehouse."""
+def render(
+    experiments: Mapping[str, Experiment], rankings: Sequence[Experiment] = (), lists: Sequence[Experiment] = ()
+) -> dict[str, str]:
+    """Markdown by path below docs: the overview, a page per experiment, Table IX of each warehouse, and the lists."""
     pages = {_path(name): _page(name, experiment) for name, experiment in experiments.items()}
     pages |= {_path(f"table_ix_{found['name']}"): "# " + ranking_page.section(found)[3:] for found in rankings}
     first = [line for name, experiment in experiments.items() for line in _first_table(name, experiment)]
     ranked = [f"- [Table IX: ranking on `{found['name']}`]({_path('table_ix_' + found['name'])})" for found in rankings]
     tables = ["## Experiments", "", *first] if first else [_NOTHING]
     ranking = ["## Ranking", "", *ranked, ""] if ranked else []
-    overview = "\n".join([_HEADER, *_at_a_glance(experiments), *tables, *ranking]).rstrip("\n") + "\n"
+    beside = ["## Lists", "", f"- [Published lists beside counting]({lists_page.PATH})", ""] if lists else []
+    overview = "\n".join([_HEADER, *_at_a_glance(experiments), *tables, *ranking, *beside]).rstrip("\n") + "\n"
+    if lists:
+        pages[lists_page.PATH] = lists_page.page(lists)
     return {"results.md": overview, **pages}
 
 
@@ -181,7 +186,7 @@ def command(name: str, root: Path = ROOT) -> str:
 def main() -> None:
     experiments = read_experiments()
     rankings = read_rankings()
-    for path, text in render(experiments, rankings).items():
+    for path, text in render(experiments, rankings, lists_page.read_runs()).items():
         (DOCS / path).parent.mkdir(exist_ok=True)
         (DOCS / path).write_text(text, encoding="utf-8")
     print(f"wrote docs/results.md: {len(experiments)} experiments, {len(rankings)} rankings")
