@@ -26,6 +26,7 @@ WITH_VECTORS, WITHOUT_PRECISE = "with_vectors", "without_precise"
 PER_TASK = "per_task."  # and the task that it learned
 
 _Say = Callable[[str], None]
+_Draw = Callable[[str, Mapping[str, float]], None]
 
 
 def split_lists(rows: pa.Table, vectors: UniversalVectors | None = None) -> tuple[CandidateLists, CandidateLists]:
@@ -44,8 +45,9 @@ def learn(
     out: Path,
     about: Mapping[str, Any],
     say: _Say,
+    draw: _Draw = lambda *_: None,
 ) -> PublishedRanker:
-    """Train the orders, choose what is published of each list, and write it.
+    """Train the orders, choose what is published of each list, and write it; ``draw`` gets each order's epochs.
 
     Learned are: an order per loss of ``config.ranker.losses``, and their mean; with the first loss also one per task,
     one that reads the universal vectors, and one without anything of PRECISE, which says what it is worth.
@@ -53,7 +55,7 @@ def learn(
     Raises:
         NothingToLearnError: Of training or of held-out lists nothing was taken.
     """
-    rankers = learned_orders(train, held_out, config, seed, say)
+    rankers = learned_orders(train, held_out, config, seed, say, draw)
     scores = {name: ranker.scores_of(held_out) for name, ranker in rankers.items()}
     figures = {}
     if WITHOUT_PRECISE in rankers:
@@ -86,16 +88,15 @@ def learn(
 
 
 def learned_orders(
-    train: CandidateLists, held_out: CandidateLists, config: RecommendationsConfig, seed: int, say: _Say
+    train: CandidateLists, held_out: CandidateLists, config: RecommendationsConfig, seed: int, say: _Say, draw: _Draw
 ) -> dict[str, ListRanker]:
     """By name; NothingToLearnError as ``learn``."""
 
     def fit(
         name: str, loss: str, on: CandidateLists = train, by: CandidateLists = held_out, **what: bool
     ) -> ListRanker:
-        return train_list_ranker(
-            on, by, config.ranker, loss, k=config.k, seed=seed, progress=partial(_log_epoch, say, name), **what
-        )
+        progress = partial(_log_epoch, say, draw, name)
+        return train_list_ranker(on, by, config.ranker, loss, k=config.k, seed=seed, progress=progress, **what)
 
     losses, tasks = config.ranker.losses, sorted(set(train.tasks))
     rankers: dict[str, ListRanker] = {loss: fit(loss, loss) for loss in losses}
@@ -118,7 +119,8 @@ def learned_orders(
     return rankers
 
 
-def _log_epoch(say: _Say, name: str, figures: Mapping[str, float]) -> None:
+def _log_epoch(say: _Say, draw: _Draw, name: str, figures: Mapping[str, float]) -> None:
+    draw(name, figures)
     say(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items()))
 
 
