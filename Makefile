@@ -61,7 +61,7 @@ test-tracking: install $(TRACKING)/.installed ## Log trainings in a real MLflow
 $(TRACKING)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(TRACKING)
 	@echo '$(abspath $(VENV))/lib/python3.11/site-packages' > $(TRACKING)/lib/python3.11/site-packages/precise.pth
-	$(TRACKING)/bin/pip install --quiet --constraint requirements.lock 'mlflow-skinny>=3.17,<4'
+	$(TRACKING)/bin/pip install --quiet --constraint requirements.lock 'mlflow-skinny>=3.17,<4' sqlalchemy alembic
 	@touch $@
 
 lint: install ## Check style and formatting

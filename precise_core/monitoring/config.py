@@ -18,8 +18,8 @@ class MonitoringConfig(Config):
     mlflow_uri: str | None = Field(
         None,
         min_length=1,
-        description="Tracking URI of MLflow (`http://...`, `sqlite:///...`); trainings are logged there. Needs the "
-        "package: `pip install '.[tracking]'`.",
+        description="Tracking URI of an MLflow server (`http://...`); trainings are logged there. Needs the extra "
+        "`tracking`; a database (`sqlite:///...`) needs the whole of MLflow.",
     )
     mlflow_experiment: str | None = Field(
         None, min_length=1, description="Experiment of the trainings in MLflow; by default `name`."

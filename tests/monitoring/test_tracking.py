@@ -68,7 +68,7 @@ def test_a_training_is_a_run_with_parameters_curves_and_figures(tmp_path: Path) 
     from mlflow import MlflowClient
 
     put_candidates(tmp_path)
-    uri = (tmp_path / "store").as_uri()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert run("train_list_ranker", tmp_path, *SETS, "--set", f"monitoring.mlflow_uri={uri}") == 0
     client = MlflowClient(uri)
     (found,) = client.search_runs([client.get_experiment_by_name("synthetic").experiment_id])
@@ -85,7 +85,7 @@ def test_a_training_is_a_run_with_parameters_curves_and_figures(tmp_path: Path) 
 def test_long_values_and_odd_names_are_taken(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    uri = (tmp_path / "store").as_uri()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     config = MonitoringConfig(mlflow_uri=uri, mlflow_experiment="other")
     assert log_training(config, "demo", TRAINING) is None
     client = MlflowClient(uri)
@@ -99,7 +99,7 @@ def test_long_values_and_odd_names_are_taken(tmp_path: Path) -> None:
 @pytest.mark.tracking
 def test_a_server_that_is_down_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as free:
+    with socket.socket() as free:  # nobody listens
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     warning = log_training(MonitoringConfig(mlflow_uri=f"http://name:secret@127.0.0.1:{port}"), "demo", TRAINING)

@@ -38,7 +38,7 @@ JOBS = module_of("precise_jobs")
 
 
 def test_the_night_of_airflow_is_run_night() -> None:
-    assert JOBS.NIGHT == tuple(link.name for link in run_night.NIGHT)
+    assert tuple(link.name for link in run_night.NIGHT) == JOBS.NIGHT
     assert JOBS.RANKING == run_night.RANKING
     assert [job for job in JOBS.NIGHT if job in JOBS.ITEMS] == list(JOBS.ITEMS)
 
