@@ -57,14 +57,6 @@ def airflow(world: Path) -> Airflow:
     return call
 
 
-def test_both_dags_are_parsed_without_an_error(airflow: Airflow) -> None:
-    assert json.loads(airflow("dags", "list-import-errors", "--output", "json") or "[]") == []
-    assert {row["dag_id"] for row in json.loads(airflow("dags", "list", "--output", "json"))} == {
-        "precise_night",
-        "precise_items",
-    }
-
-
 def test_a_night_and_an_hour_run(airflow: Airflow, world: Path) -> None:
     airflow("dags", "test", "precise_night", "2024-03-29T00:00:00+00:00")
     warehouse = world / "warehouse"
