@@ -1,4 +1,4 @@
-"""Has the source anything that no `ingest` has taken? Exit code 0 = yes, 99 = no.
+"""Are the files of the source others than the last `ingest` saw? Exit code 0 = yes, 99 = no.
 
 Run by the sensor of precise_dags.py, with the project's own interpreter.
 """
@@ -9,27 +9,26 @@ import json
 
 from precise_core.command_line import command_parser, overrides_of
 from precise_core.config import load_config
-from precise_core.errors import DataError
+from precise_core.errors import PreciseError
 from precise_core.intake.night import read_manifest
 from precise_core.intake.read import source_fingerprint
 from precise_core.settings import Settings
 from precise_core.warehouse.tables import Warehouse
 from schemas import RUNS
 
-NOTHING_NEW = 99
+NOTHING_NEW, FAILED = 99, 2
 
 
 def main() -> int:
     arguments = command_parser("new_files", __doc__).parse_args()
-    settings = load_config(arguments.config, Settings, overrides_of(arguments))
-    warehouse = Warehouse(settings.warehouse)
     try:
-        now = source_fingerprint(settings.source, read_manifest(warehouse))
-    except DataError as error:  # no file is there yet
+        settings = load_config(arguments.config, Settings, overrides_of(arguments))
+        warehouse = Warehouse(settings.warehouse)
+        is_new = source_fingerprint(settings.source, read_manifest(warehouse)) != _taken(warehouse)
+    except PreciseError as error:
         print(error)
-        return NOTHING_NEW
-    is_new = now != _taken(warehouse)
-    print("there is something new" if is_new else "nothing new: the last ingest has taken all of it")
+        return FAILED
+    print("there is something new" if is_new else "nothing new: the last ingest has seen all of it")
     return 0 if is_new else NOTHING_NEW
 
 

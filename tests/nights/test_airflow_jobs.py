@@ -59,19 +59,20 @@ def test_the_page_names_the_jobs_of_an_hour() -> None:
     assert all(f"`{mode}`" in told for mode in JOBS.READS_TEXTS)
 
 
-def test_the_sensor_sees_what_no_ingest_has_taken(
+def test_the_sensor_sees_what_no_ingest_has_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sensor, file = module_of("new_files"), tmp_path / "clicks.csv"
     flags = {"warehouse": str(tmp_path / "w"), "source.events.path": str(tmp_path / "clicks*.csv")}
     sets = [f"{key}={json.dumps(value)}" for key, value in flags.items()]
     monkeypatch.setattr(sys, "argv", ["new_files.py", "--config", str(MINE), *(f"--set={one}" for one in sets)])
-    assert sensor.main() == sensor.NOTHING_NEW and "no such file" in capsys.readouterr().out
     file.write_text("a log\n")
-    assert sensor.main() == 0
+    assert sensor.main() == 0  # nothing was ever taken
     taken = source_fingerprint(load_config(MINE, Settings, sets).source)
     run = {c.JOB: "ingest", "started_at": AS_OF, "input_fingerprint": json.dumps({"source": taken})}
     put(tmp_path / "w", schemas.RUNS, [run | {"status": "succeeded"}, run | {"job": "recall", "status": "failed"}])
     assert sensor.main() == sensor.NOTHING_NEW
     (tmp_path / "clicks-2.csv").write_text("more of it\n")
     assert sensor.main() == 0
+    monkeypatch.setattr(sys, "argv", ["new_files.py", "--config", str(tmp_path / "none.yaml")])
+    assert sensor.main() == sensor.FAILED and "none.yaml" in capsys.readouterr().out
