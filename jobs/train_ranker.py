@@ -64,9 +64,9 @@ def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
         progress=log_epoch,
         parent={"task": variant.task, "ranking_features": job.pin(RANKING_FEATURES)},
     )
-    parameters = {"dcn": dcn.model_dump(mode="json"), "ranker": settings.ranker.model_dump(mode="json")}
-    parameters |= {"system": variant.system, "seed": settings.seed, "parent": ranker.parent}
-    track_model(job, ranker.ranker_version, parameters, curves, ranker.metrics)
+    sizes = {"dcn": dcn.model_dump(mode="json"), "ranker": settings.ranker.model_dump(mode="json")}
+    origin = {"system": variant.system, "seed": settings.seed, "parent": ranker.parent}
+    track_model(job, ranker.ranker_version, {**sizes, **origin}, curves, ranker.metrics)
     return ranker, data
 
 

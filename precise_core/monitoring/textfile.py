@@ -152,10 +152,11 @@ def _figures(metrics: dict[str, float]) -> Iterator[Sample]:
 
 
 def _of_tables(ages: pd.DataFrame) -> Iterator[Sample]:
-    for row in ages.itertuples():
-        yield Sample(TABLE_ROWS, {"table": row.table}, float(row.rows))
-        if not pd.isna(row.as_of):
-            yield Sample(TABLE_AS_OF, {"table": row.table}, row.as_of.timestamp())
+    for row in ages[["table", "rows", "as_of"]].to_dict("records"):
+        labels = {"table": str(row["table"])}
+        yield Sample(TABLE_ROWS, labels, float(row["rows"]))
+        if not pd.isna(row["as_of"]):
+            yield Sample(TABLE_AS_OF, labels, row["as_of"].timestamp())
 
 
 def _of_lists(tables: TableReader) -> Iterator[Sample]:

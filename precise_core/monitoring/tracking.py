@@ -73,7 +73,7 @@ def _log(client: Any, experiment: str, training: Training) -> None:
     number = found.experiment_id if found else client.create_experiment(experiment)
     run = client.create_run(number, run_name=training.name).info.run_id
     now = int(time.time() * 1000)
-    tags = [RunTag(name, value) for name, value in (training.tags | {"checkpoint": training.name}).items()]
+    tags = [RunTag(name, value) for name, value in {**training.tags, "checkpoint": training.name}.items()]
     client.log_batch(run, tags=tags)
     for part in _parts([Param(_key(name), text[:_LETTERS]) for name, text in _flat(training.parameters)], _PARAMETERS):
         client.log_batch(run, params=part)
