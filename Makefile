@@ -9,7 +9,7 @@ EVENTS ?= 72000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install demo test test-faults lint format types contracts figures bench-data bench-night bench-inference bench-training bench-serving serve figure-4 experiment table-ix results references clean
+.PHONY: help preflight install install-lineage demo test test-faults test-airflow test-tracking lint format types contracts figures bench-data bench-night bench-inference bench-training bench-serving serve figure-4 experiment table-ix results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ $(STAMP): pyproject.toml requirements.lock precise_core/warehouse/install.py
 	$(BIN)/python -m precise_core.warehouse.install
 	@touch $(STAMP)
 
+install-lineage: install ## Fetch the OpenLineage jar, for spark.lineage (docs/operations.md)
+	$(BIN)/python -m precise_core.warehouse.install --lineage
+
 demo: install ## Run the whole night on the grocery data and print where the report is
 	$(BIN)/python jobs/run_night.py --config $(CONFIG)
 
@@ -37,8 +40,29 @@ serve: install ## Answer over HTTP from what is published: CONFIG=conf/demo.yaml
 test: install lint types contracts ## Lint, check types and import contracts, run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-faults: install ## Run the tests that kill, corrupt, fill disks, or take minutes
+test-faults: install install-lineage ## Run the tests that kill, corrupt, fill disks, or take minutes
 	$(BIN)/python -m pytest -m faults
+
+# Environments of their own, so that their packages never meet ours.
+AIRFLOW := build/airflow-venv
+TRACKING := build/tracking-venv
+
+test-airflow: install $(AIRFLOW)/.installed ## Run the DAGs of examples/airflow on the example of own data
+	$(BIN)/python -m pytest -m airflow tests/nights/test_airflow.py
+
+$(AIRFLOW)/.installed: examples/airflow/requirements.txt
+	$(PYTHON) -m venv $(AIRFLOW)
+	$(AIRFLOW)/bin/pip install --quiet --requirement examples/airflow/requirements.txt
+	@touch $@
+
+test-tracking: install $(TRACKING)/.installed ## Log trainings in a real MLflow
+	$(TRACKING)/bin/python -m pytest -m tracking tests/monitoring/test_tracking.py
+
+$(TRACKING)/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(TRACKING)
+	@echo '$(abspath $(VENV))/lib/python3.11/site-packages' > $(TRACKING)/lib/python3.11/site-packages/precise.pth
+	$(TRACKING)/bin/pip install --quiet --constraint requirements.lock 'mlflow-skinny>=3.17,<4' sqlalchemy alembic
+	@touch $@
 
 lint: install ## Check style and formatting
 	$(BIN)/ruff check .

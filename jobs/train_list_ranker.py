@@ -7,9 +7,12 @@ Reads candidate_features; published_models, user_embeddings and item_embeddings,
 Writes a folder under <warehouse>/list_rankers.
 """
 
+from collections.abc import Mapping
+
 from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use, rankers_in_use
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
+from precise_core.monitoring.night import track_model
 from precise_core.recommendations.learning import learn, split_lists
 from precise_core.recommendations.names import ALL_LISTS
 from precise_core.recommendations.night import (
@@ -19,6 +22,7 @@ from precise_core.recommendations.night import (
     yesterdays_ranker,
 )
 from precise_core.recommendations.orders import UNLEARNED
+from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.run.job import Job
 from schemas import CANDIDATE_FEATURES
 
@@ -33,8 +37,13 @@ def main(job: Job) -> None:
     previous, config = yesterdays_ranker(job), job.settings.recommendations
     as_of = f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"
     about = {"candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space}
+    curves: list[dict[str, float]] = []
+
+    def draw(order: str, figures: Mapping[str, float]) -> None:  # the epochs of all orders in a row
+        curves.append({"step": len(curves), **{f"{order}/{name}": value for name, value in figures.items()}})
+
     try:
-        ranker = learn(train, held_out, config, previous, job.settings.seed, ranker_folder(job), about, job.say)
+        ranker = learn(train, held_out, config, previous, job.settings.seed, ranker_folder(job), about, job.say, draw)
     except NothingToLearnError as error:
         if previous is not None and not is_of_space(job, previous):
             previous = None
@@ -44,7 +53,22 @@ def main(job: Job) -> None:
     else:
         put_rankers_in_use(job.folder, {ALL_LISTS: ranker.ranker_version}, LIST_RANKERS)
         job.artefacts[f"list_ranker:{ALL_LISTS}"] = ranker.ranker_version
+        track_model(job, ranker.ranker_version, _parameters(job, about), curves, _figures(ranker))
     job.balance("candidates", rows_in=rows_in, rows_out=len(train.labels_C) + len(held_out.labels_C))
+
+
+def _parameters(job: Job, about: Mapping[str, object]) -> dict[str, object]:
+    return {"ranker": job.settings.recommendations.ranker.model_dump(mode="json"), "seed": job.settings.seed, **about}
+
+
+def _figures(ranker: PublishedRanker) -> dict[str, float]:
+    """NDCG on held-out lists, by task, list and order."""
+    return {
+        f"ndcg/{task}/{name}/{order}": value
+        for task, by_list in ranker.figures["ndcg"].items()
+        for name, by_order in by_list.items()
+        for order, value in by_order.items()
+    }
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Reads ranking_features and published_models. Writes a checkpoint folder per vari
 from precise_core.artefacts import put_rankers_in_use, rankers_in_use
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
+from precise_core.monitoring.night import track_model
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.night import (
     ranker_folder,
@@ -44,15 +45,18 @@ def main(job: Job) -> None:
 
 
 def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
+    curves: list[dict[str, float]] = []
+
     def log_epoch(figures: dict[str, float]) -> None:
+        curves.append(figures)
         job.say(f"{variant.system}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
-    settings = job.settings
+    settings, dcn = job.settings, variant.dcn(job.settings.dcn)
     data = RankingData.from_arrow(read_slice(job, ranking_slice(job, variant.task)))
     ranker = train_ranker(
         data.split(c.TRAIN),
         data.split(c.VALIDATION),
-        dcn=variant.dcn(settings.dcn),
+        dcn=dcn,
         config=settings.ranker,
         use_vectors=variant.use_vectors,
         seed=settings.seed,
@@ -60,6 +64,9 @@ def _train(job: Job, variant: Variant) -> tuple[RankerCheckpoint, RankingData]:
         progress=log_epoch,
         parent={"task": variant.task, "ranking_features": job.pin(RANKING_FEATURES)},
     )
+    sizes = {"dcn": dcn.model_dump(mode="json"), "ranker": settings.ranker.model_dump(mode="json")}
+    origin = {"system": variant.system, "seed": settings.seed, "parent": ranker.parent}
+    track_model(job, ranker.ranker_version, {**sizes, **origin}, curves, ranker.metrics)
     return ranker, data
 
 

@@ -9,6 +9,7 @@ use for that task.
 """
 
 from precise_core.command import command, flag
+from precise_core.monitoring.night import track_checkpoint
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import put_in_use, take_out_of_use
 from precise_core.training.night import targeted_night
@@ -28,6 +29,7 @@ def main(job: Job) -> None:
             skipped += 1
         elif outcome.is_new:
             put_in_use(job.checkpoints, task, checkpoint)
+            track_checkpoint(job, checkpoint)
         for line in outcome.words:
             job.say(line)
         if checkpoint is not None:

@@ -11,6 +11,7 @@ folder under <warehouse>/checkpoints and makes it the one in use for the task `a
 from precise_core.command import command
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError
+from precise_core.monitoring.night import track_checkpoint
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import UNTRAINED, latest, put_in_use
 from precise_core.training.night import universal_night, windows_offered
@@ -30,6 +31,7 @@ def main(job: Job) -> None:
     for note in checkpoint.manifest.notes:
         job.say(f"{ALL_TASK}: {note}")
     job.describe_checkpoint(ALL_TASK, checkpoint)
+    track_checkpoint(job, checkpoint)
     if parent is None:  # from scratch: the untrained model was put in use beside it
         job.artefacts[f"checkpoint:{UNTRAINED}"] = str(checkpoint.manifest.parent)
     # The feed counts every epoch against the snapshot and fails on a difference.

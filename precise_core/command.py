@@ -20,6 +20,7 @@ from precise_core.command_line import Flag, command_parser, flag, overrides_of
 from precise_core.config import load_config
 from precise_core.errors import PreciseError, stored_text
 from precise_core.intake.chosen_sizes import sized
+from precise_core.monitoring.textfile import write_textfile
 from precise_core.run.job import Job, require_no_rollback
 from precise_core.run.progress import console
 from precise_core.run.run_log import keep_stack, log_file, true_cause
@@ -84,7 +85,10 @@ class Command(CommandLine):
             if self.name != "rollback":
                 require_no_rollback(job.folder)
             with reader_lease(settings.warehouse, self.name) as job.lease:
-                return _run(job, self.body)
+                code = _run(job, self.body)
+            job.end_application()
+            tell_monitor(settings)
+            return code
 
 
 def command(*flags: Flag) -> Callable[[Callable[[Job], None]], Command]:
@@ -109,6 +113,12 @@ def warn_stale_lock(stale: Holder | None) -> None:
         console.print(
             f"  the last writer, {stale}, was killed; its lock is void, tables are at whole versions", markup=False
         )
+
+
+def tell_monitor(settings: Settings) -> None:
+    """Bring the text file of Prometheus up to date; one that cannot be written is warned of."""
+    if warning := write_textfile(settings):
+        console.print(f"  warning: {warning}", markup=False)
 
 
 def _run(job: Job, body: Callable[[Job], None]) -> int:

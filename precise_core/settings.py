@@ -17,6 +17,7 @@ from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig, L
 from precise_core.feed.config import FeedConfig
 from precise_core.index.config import IndexConfig
 from precise_core.models.config import ModelConfig
+from precise_core.monitoring.config import MonitoringConfig
 from precise_core.pair_scores.config import ScoringConfig
 from precise_core.ranking.config import DCNConfig, RankerConfig, RankingFeaturesConfig
 from precise_core.recall.config import RecallConfig
@@ -82,6 +83,9 @@ class Settings(Config):
     serving: ServingConfig = Field(ServingConfig(), description="The server of what is published (`serve`).")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The offline evaluation.")
     gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
+    monitoring: MonitoringConfig = Field(
+        MonitoringConfig(), description="Metrics for Prometheus, trainings in MLflow; nothing by default."
+    )
     lightgcn: LightGCNConfig = Field(LightGCNConfig(), description="The graph system of experiments (`stage: graph`).")
     experiment: ExperimentConfig = Field(ExperimentConfig(), description="Systems that `run_experiment` compares.")
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from precise_core.artefacts import CHECKPOINTS, artefact_folder
-from precise_core.command import CommandLine, Flag, file_of, overrides_of, warn_stale_lock
+from precise_core.command import CommandLine, Flag, file_of, overrides_of, tell_monitor, warn_stale_lock
 from precise_core.config import config_hash, load_config
 from precise_core.errors import PreciseError
 from precise_core.intake.chosen_sizes import awaits_sizes, sized
@@ -104,7 +104,9 @@ class ChainCommand(CommandLine):
         with warehouse_lock(settings.warehouse) as stale:
             warn_stale_lock(stale)
             require_no_rollback(settings.warehouse)
-            return self._body(settings, arguments, overrides)
+            code = self._body(settings, arguments, overrides)
+            tell_monitor(settings)
+            return code
 
 
 def chain_command(

@@ -25,6 +25,7 @@ WITH_VECTORS, WITHOUT_PRECISE = "with_vectors", "without_precise"
 PER_TASK = "per_task."  # and the task that it learned
 
 _Say = Callable[[str], None]
+_Draw = Callable[[str, Mapping[str, float]], None]
 
 
 def split_lists(rows: pa.Table, vectors: UniversalVectors | None = None) -> tuple[CandidateLists, CandidateLists]:
@@ -42,8 +43,9 @@ def learn(
     out: Path,
     about: Mapping[str, Any],
     say: _Say,
+    draw: _Draw = lambda *_: None,
 ) -> PublishedRanker:
-    """Train the orders, choose what is published of each list, and write it.
+    """Train the orders, choose what is published of each list, and write it; ``draw`` gets each order's epochs.
 
     Learned are: an order per loss of ``config.ranker.losses``, and their mean; with the first loss also one per task,
     one that reads the universal vectors, and one without anything of PRECISE, which says what it is worth. A training
@@ -53,7 +55,7 @@ def learn(
         NothingToLearnError: Of training or of held-out lists nothing was taken.
     """
     finished = FinishedOrders(out, {"about": about, "config": config.model_dump(mode="json"), "seed": seed})
-    rankers = learned_orders(train, held_out, config, seed, say, finished)
+    rankers = learned_orders(train, held_out, config, seed, say, draw, finished)
     scores = {name: ranker.scores_of(held_out) for name, ranker in rankers.items()}
     figures = {}
     if WITHOUT_PRECISE in rankers:
@@ -93,6 +95,7 @@ def learned_orders(
     config: RecommendationsConfig,
     seed: int,
     say: _Say,
+    draw: _Draw,
     finished: FinishedOrders | None = None,
 ) -> dict[str, ListRanker]:
     """By name; NothingToLearnError as ``learn``. Orders that ``finished`` has are not learned again."""
@@ -103,9 +106,8 @@ def learned_orders(
         if finished and (before := finished.get(name)):
             say(f"{name}: learned before this training was interrupted")
             return before
-        ranker = train_list_ranker(
-            on, by, config.ranker, loss, k=config.k, seed=seed, progress=partial(_log_epoch, say, name), **what
-        )
+        progress = partial(_log_epoch, say, draw, name)
+        ranker = train_list_ranker(on, by, config.ranker, loss, k=config.k, seed=seed, progress=progress, **what)
         if finished:
             finished.put(name, ranker)
         return ranker
@@ -131,7 +133,8 @@ def learned_orders(
     return rankers
 
 
-def _log_epoch(say: _Say, name: str, figures: Mapping[str, float]) -> None:
+def _log_epoch(say: _Say, draw: _Draw, name: str, figures: Mapping[str, float]) -> None:
+    draw(name, figures)
     say(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items()))
 
 

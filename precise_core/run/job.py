@@ -88,8 +88,9 @@ class Job:
     @cached_property
     def spark(self) -> SparkSession:
         """The session, started on first use: jobs that only train need none."""
-        session = get_session(f"precise-{self.name}", self.settings.spark, is_light=self._is_light())
-        plan_for(session, self.settings.spark, self._bytes())
+        config = self.settings.spark
+        session = get_session(f"precise-{self.name}", config, is_light=self._is_light(), environment=self.settings.name)
+        plan_for(session, config, self._bytes())
         self._jobs_before = jobs_so_far(session)
         require_names(session, [self.warehouse.root])
         if self.log_file:
@@ -228,6 +229,12 @@ class Job:
         if "spark" in self.__dict__:
             with suppress(Py4JError, ConnectionError):  # where Java has died, nothing is cached
                 self.spark.catalog.clearCache()
+
+    def end_application(self) -> None:
+        """With lineage, which knows jobs as Spark applications, the next job of a night starts its own."""
+        if self.settings.spark.lineage and "spark" in self.__dict__:
+            with suppress(Py4JError, ConnectionError):
+                self.spark.stop()
 
     def record(self, status: str, started_at: datetime, seconds: float, error: str | None) -> None:
         """Write the run down, with the number of jobs that Spark has run for it."""

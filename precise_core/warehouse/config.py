@@ -30,6 +30,12 @@ class SparkConfig(Config):
         "data; `full`: Java's own choice, for rows by the ten million; `auto`: `light` while source and tables are "
         "below 256 MiB. Under spark-submit: `--driver-java-options`.",
     )
+    lineage: str | None = Field(
+        None,
+        min_length=1,
+        description="Where OpenLineage events of every job go: the `http(s)://` address of a server, or a file that "
+        "gets a line of JSON an event. Needs `make install-lineage`; each job is a Spark application of its own then.",
+    )
     shuffle_partitions: int = Field(8, ge=1, description="`spark.sql.shuffle.partitions`.")
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings by name.")
 

@@ -1,5 +1,7 @@
 """Fetch the jars of Delta and PostgreSQL once, for starts without network: `python -m precise_core.warehouse.install`.
 
+With `--lineage` it fetches the one of OpenLineage, which only `spark.lineage` needs.
+
 The jars are kept beside pip's PySpark and named in its own spark-defaults.conf: `spark.jars.packages` cannot be set
 any more once spark-submit has started its JVM, and resolving it again on every start takes seconds.
 """
@@ -8,14 +10,20 @@ from __future__ import annotations
 
 import shutil
 import sys
-from importlib import resources
 from pathlib import Path
 
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
 from precise_core.warehouse.config import SparkConfig
-from precise_core.warehouse.session import DRIVERS, get_session, has_installed_jars
+from precise_core.warehouse.session import (
+    DRIVERS,
+    LINEAGE,
+    get_session,
+    has_installed_jars,
+    lineage_jar,
+    spark_home,
+)
 
 _KEPT = ("io.delta_", "io.unitycatalog_", "org.postgresql_")
 
@@ -26,21 +34,12 @@ def packages() -> str:
     return str(builder._options["spark.jars.packages"])
 
 
-def spark_home() -> Path:
-    """The PySpark of this environment."""
-    return Path(str(resources.files("pyspark")))
-
-
 def install() -> list[str]:
     """Resolve, copy and name the jars; returns their file names."""
     home = spark_home()
     defaults = home / "conf" / "spark-defaults.conf"
     defaults.unlink(missing_ok=True)
-    session = get_session("precise-install", SparkConfig(master="local[1]", driver_memory="1g"))
-    resolved = [
-        Path(jar.removeprefix("file:")) for jar in session.sparkContext.getConf().get("spark.jars", "").split(",")
-    ]
-    session.stop()
+    resolved = _resolved({})
 
     folder = home / "delta-jars"
     folder.mkdir(exist_ok=True)
@@ -53,11 +52,28 @@ def install() -> list[str]:
     return [jar.name for jar in kept]
 
 
+def install_lineage() -> list[str]:
+    """Resolve and copy the jar of OpenLineage, which has all that it needs in itself; returns its file name."""
+    target = lineage_jar()
+    target.parent.mkdir(exist_ok=True)
+    (jar,) = [jar for jar in _resolved({"spark.jars.packages": LINEAGE}) if jar.name == target.name]
+    shutil.copy2(jar, target)
+    return [target.name]
+
+
+def _resolved(conf: dict[str, str]) -> list[Path]:
+    """Start Spark, which resolves what it is told to need, and stop it."""
+    session = get_session("precise-install", SparkConfig(master="local[1]", driver_memory="1g", conf=conf))
+    jars = str(session.sparkContext.getConf().get("spark.jars", ""))
+    session.stop()
+    return [Path(jar.removeprefix("file:")) for jar in jars.split(",")]
+
+
 if __name__ == "__main__":
     if "--show" in sys.argv:  # for spark-submit.sh: one line each, the second with its flags
         print(spark_home())
         print(*([] if has_installed_jars() else ["--packages", packages()]))
         raise SystemExit
-    for name in install():
+    for name in install_lineage() if "--lineage" in sys.argv else install():
         print(name)
     print(f"jars installed: {has_installed_jars()}")

@@ -24,6 +24,9 @@ DRIVERS = ("org.postgresql:postgresql:42.7.7",)
 # Files that Spark looks up without a job of its own.
 MOST_LISTED_HERE = 256
 
+# Of the Scala that PySpark 4.0 is built with; docs/decisions/0006-jars-beside-pyspark.md.
+LINEAGE = "io.openlineage:openlineage-spark_2.13:1.53.0"
+
 # What every session must have, also one that spark-submit has started.
 _SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -59,25 +62,38 @@ _LITTLE_BYTES, _TINY_BYTES = 32 << 20, 1 << 20
 
 # Most of a short JVM's CPU time is its second compiler, and collector threads that wait for each other.
 _LIGHT_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+# Without it the listener prints a stack at every start.
+_LINEAGE_JAVA = "--add-opens=java.base/java.security=ALL-UNNAMED"
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 
 
-def get_session(app_name: str, config: SparkConfig, *, is_light: bool = False) -> SparkSession:
+def get_session(
+    app_name: str, config: SparkConfig, *, is_light: bool = False, environment: str = "precise"
+) -> SparkSession:
     """The running session, or a new one with Delta, UTC, ANSI and WARN logging.
 
     Under spark-submit the JVM runs already: its master, memory, packages and flags were decided there and win.
 
     Args:
+        app_name: `precise-<job>`; lineage, where it is on, names the job.
         is_light: Start a JVM for little data; of no effect where ``config.conf`` has Java's options.
+        environment: Namespace of the jobs in lineage.
+
+    Raises:
+        EnvironmentProblem: The jars of Delta, or of OpenLineage where ``config.lineage`` needs it, are not there.
     """
     builder = SparkSession.builder.appName(app_name)
-    for key, value in (_SETTINGS | config.conf).items():
+    lineage = (
+        _lineage_settings(app_name.removeprefix("precise-"), config.lineage, environment) if config.lineage else {}
+    )
+    for key, value in (_SETTINGS | lineage | config.conf).items():
         builder = builder.config(key, value)
     builder = builder.config("spark.sql.shuffle.partitions", config.shuffle_partitions)
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit
+    if not _is_under_spark_submit():
         builder = builder.master(config.master).config("spark.driver.memory", config.driver_memory)
-        if is_light and _JAVA_OPTIONS not in config.conf:
-            builder = builder.config(_JAVA_OPTIONS, _LIGHT_JAVA)
+        java = [_LIGHT_JAVA] * is_light + [_LINEAGE_JAVA] * bool(config.lineage)
+        if java and _JAVA_OPTIONS not in config.conf:
+            builder = builder.config(_JAVA_OPTIONS, " ".join(java))
         # One interpreter for driver and workers, whatever `python3` means on the path.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         # Everything is in this process: no need to be reachable, nor to guess an address.
@@ -91,6 +107,11 @@ def get_session(app_name: str, config: SparkConfig, *, is_light: bool = False) -
     session.sparkContext.setLogLevel("WARN")
     _require_delta(session)
     return session
+
+
+def has_lineage(session: SparkSession) -> bool:
+    """Whether a listener of lineage is told what is read."""
+    return "openlineage" in str(session.conf.get("spark.extraListeners", ""))
 
 
 def jobs_so_far(session: SparkSession) -> int:
@@ -158,8 +179,50 @@ def _is_utf8(encoding: str) -> bool:
 
 def has_installed_jars() -> bool:
     """True where `make install` has put the Delta jars beside this environment's PySpark."""
-    defaults = Path(str(resources.files("pyspark"))) / "conf" / "spark-defaults.conf"
-    return defaults.is_file() and "io.delta_delta-spark" in defaults.read_text(encoding="utf-8")
+    return any("io.delta_delta-spark" in jar for jar in _installed_jars())
+
+
+def spark_home() -> Path:
+    """The PySpark of this environment."""
+    return Path(str(resources.files("pyspark")))
+
+
+def lineage_jar() -> Path:
+    """Where `make install-lineage` puts the listener: beside the other jars, but loaded only where it is wanted."""
+    group, name, version = LINEAGE.split(":")
+    return spark_home() / "lineage-jars" / f"{group}_{name}-{version}.jar"
+
+
+def _is_under_spark_submit() -> bool:
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _installed_jars() -> list[str]:
+    defaults = spark_home() / "conf" / "spark-defaults.conf"
+    lines = defaults.read_text(encoding="utf-8").splitlines() if defaults.is_file() else []
+    return next((line.split(maxsplit=1)[1].split(",") for line in lines if line.startswith("spark.jars ")), [])
+
+
+def _lineage_settings(job: str, target: str, environment: str) -> dict[str, str]:
+    """Of OpenLineage's listener: the job and the tables have the names that the docs have."""
+    jar = lineage_jar()
+    jars = {} if _is_under_spark_submit() else {"spark.jars": ",".join([*_installed_jars(), str(jar)])}
+    if jars and not jar.is_file():
+        raise EnvironmentProblem(f"spark.lineage {target}: {jar.name} is not installed; run `make install-lineage`")
+    transport = {"type": "http", "url": target}
+    if not target.startswith(("http://", "https://")):
+        file = Path(target).absolute()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        transport = {"type": "file", "location": str(file)}
+    return {
+        **jars,
+        "spark.extraListeners": "io.openlineage.spark.agent.OpenLineageSparkListener",
+        "spark.openlineage.namespace": environment,
+        "spark.openlineage.appName": job,
+        # A dataset is called by its path: less the way to the table.
+        "spark.openlineage.dataset.removePath.pattern": r"(?<remove>.*/tables/).*",
+        **{f"spark.openlineage.transport.{key}": value for key, value in transport.items()},
+    }
 
 
 def _require_delta(session: SparkSession) -> None:

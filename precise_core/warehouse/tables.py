@@ -30,7 +30,7 @@ from precise_core.warehouse.layout import laid_out
 from precise_core.warehouse.log_entries import create_table
 from precise_core.warehouse.notes import Note, commit_text, read_note
 from precise_core.warehouse.reader import DeltaSnapshot
-from precise_core.warehouse.session import MOST_LISTED_HERE
+from precise_core.warehouse.session import MOST_LISTED_HERE, has_lineage
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
@@ -80,8 +80,9 @@ class Warehouse:
         """The rows of one version; an unpinned Delta DataFrame is not a snapshot (delta-io/delta#918).
 
         A small table is read as the files that its log lists: Delta asks Spark for that list, a job or three a table.
+        Not where lineage is on, which would not know the files as a table.
         """
-        if "://" not in self.root:
+        if "://" not in self.root and not has_lineage(spark):
             snapshot = DeltaSnapshot(self.path(table), version)
             files = snapshot.files()
             if len(files) <= MOST_LISTED_HERE and snapshot.size_bytes() <= _SMALL_BYTES:
