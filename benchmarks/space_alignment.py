@@ -117,7 +117,7 @@ def measure(
             if then.model_version == today.model_version:
                 print(f"{now.as_of:%Y-%m-%d}, {policy}: nothing new was learnt, left out", flush=True)
                 continue
-            moved = _user_cosines(settings, world, before, now, policy)
+            moved = _user_cosines(world, before, now, policy)
             found["nights"].append({"policy": policy, **_figures(now, today, settings), **moved})
             print(f"{now.as_of:%Y-%m-%d}, {policy}: {found['nights'][-1]}", flush=True)
             found["rankers"] += _rankers(settings, world, before, now, policy, step, seeds)
@@ -134,10 +134,10 @@ def _figures(night: Night, checkpoint: Checkpoint, settings: Settings) -> dict[s
     return about | {"items_fitted": alignment.items_fitted, **alignment.figures, "verdict": verdict}
 
 
-def _user_cosines(settings: Settings, world: World, before: Night, now: Night, policy: str) -> dict[str, float]:
+def _user_cosines(world: World, before: Night, now: Night, policy: str) -> dict[str, float]:
     """Of users without a new event: their vectors of today with those of the night before."""
-    old = _vectors(settings, world, before, before.checkpoints[policy], before.as_of)
-    new = _vectors(settings, world, now, now.checkpoints[policy], now.as_of)
+    old = _vectors(world, before, before.checkpoints[policy], before.as_of)
+    new = _vectors(world, now, now.checkpoints[policy], now.as_of)
     seen = world.events[(world.events[c.EVENT_TS] >= before.as_of) & (world.events[c.EVENT_TS] < now.as_of)]
     still = sorted(old.users.keys() & new.users.keys() - set(seen[c.USER_ID]))
     if not still:
@@ -164,9 +164,9 @@ def _rankers(
     """Mean figures over the seeds of every way to meet today's vectors."""
     then, today = before.checkpoints[policy], now.checkpoints[policy]
     shown = (before.as_of, now.as_of), (now.as_of, now.as_of + step)
-    old = _vectors(settings, world, before, then, before.as_of)
-    new = _vectors(settings, world, now, today, before.as_of)  # for the DCN that is trained again
-    served = _vectors(settings, world, now, today, now.as_of)
+    old = _vectors(world, before, then, before.as_of)
+    new = _vectors(world, now, today, before.as_of)  # for the DCN that is trained again
+    served = _vectors(world, now, today, now.as_of)
     train_raw, train_old, train_new = (
         _rows(world, *shown[0], vectors) for vectors in (old, old.mapped(_map(then)), new.mapped(_map(today)))
     )
@@ -212,14 +212,14 @@ def _map(checkpoint: Checkpoint) -> np.ndarray | None:
     return None if found is None else found.numpy()
 
 
-def _vectors(settings: Settings, world: World, night: Night, checkpoint: Checkpoint, until: datetime) -> Vectors:
+def _vectors(world: World, night: Night, checkpoint: Checkpoint, until: datetime) -> Vectors:
     """Under a checkpoint, of the users' histories ``until`` an instant, without the map."""
     model, catalog = checkpoint.load_model(), night.catalog
     model.space_map_DD = None
     known = world.events[(world.events[c.EVENT_TS] < until) & (world.events[c.ITEM_INDEX] < catalog.num_rows)]
     histories = known[known[c.ITEM_INDEX] > 0].groupby(c.USER_ID, sort=True)[c.ITEM_INDEX].agg(list)
     sequences = [np.array(items, np.int64) for items in histories]
-    length = settings.model.encoder.max_length
+    length = checkpoint.manifest.model.encoder.max_length
     return Vectors(
         users={user: place for place, user in enumerate(histories.index)},
         users_UD=encode_users(model, catalog, sequences, length),
