@@ -175,7 +175,7 @@ def checkpoint_to_stay_with(job: Job, task: str) -> Checkpoint | None:
         earlier = earlier_in_time(checkpoint_in_use(job, task), job.settings.as_of)
         if earlier is not None:
             require_vocabulary(job, earlier)
-    except (CheckpointError, HistoryGoneError) as error:
+    except (CheckpointError, HistoryGoneError, FileNotFoundError) as error:  # the last: files of an old version
         job.say(f"{task}: NEW VECTOR SPACE, the items of the checkpoint before cannot be compared: {error}")
         return None
     return earlier
