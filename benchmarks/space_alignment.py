@@ -275,7 +275,7 @@ def _world(settings: Settings) -> World:
     context = shown[c.CONTEXT].map(dict)
     names = sorted({name for one in context for name in one})
     for name in names:
-        shown[f"context_{name}"] = context.map(lambda one, name=name: one.get(name, ""))
+        shown[f"context_{name}"] = [one.get(name, "") for one in context]
     own = [c.USER_ID, c.ITEM_ID, "category", "hour", "day_of_week", *(f"context_{name}" for name in names)]
     shown.attrs["features"] = own
     return World(events, shown)
@@ -299,9 +299,10 @@ def _trained(job: Job, out: Path, policy: str) -> Checkpoint:
     limits = job.settings.alignment.model_copy(update=_NO_LIMITS)
     inputs = universal_inputs(job, ALL_TASK)
     inputs = replace(inputs, settings=inputs.settings.model_copy(update={"alignment": limits}), out=out)
-    start = {"parent": before} if policy == "continue" else {"earlier": before}
+    goes_on = policy == "continue"
+    inputs = replace(inputs, parent=before if goes_on else None, earlier=None if goes_on else before)
     try:
-        checkpoint = train_from_tables(replace(inputs, **start), NullProgress())
+        checkpoint = train_from_tables(inputs, NullProgress())
     except NothingNewError:
         return latest(out, ALL_TASK)
     put_in_use(out, ALL_TASK, checkpoint)
