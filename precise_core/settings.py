@@ -26,7 +26,7 @@ from precise_core.sequences.config import LEAVE_ONE_OUT, SequencesConfig, Window
 from precise_core.serving.config import ServingConfig
 from precise_core.sources.config import Source, has_true_times
 from precise_core.text.config import TextConfig
-from precise_core.training.config import TargetedConfig, UniversalConfig
+from precise_core.training.config import AlignmentConfig, TargetedConfig, UniversalConfig
 from precise_core.vectors.config import EncodingConfig
 from precise_core.warehouse.config import SparkConfig, TablesConfig
 
@@ -68,6 +68,7 @@ class Settings(Config):
     )
     universal: UniversalConfig = Field(UniversalConfig(), description="Universal Training.")
     targeted: TargetedConfig = Field(TargetedConfig(), description="Targeted Training, the same for every task.")
+    alignment: AlignmentConfig = Field(AlignmentConfig(), description="One vector space across trainings from scratch.")
     encoding: EncodingConfig = Field(EncodingConfig(), description="Batch encoding of items and users.")
     index: IndexConfig = Field(IndexConfig(), description="The FAISS index.")
     recall: RecallConfig = Field(RecallConfig(), description="U2I and U2I2I candidates.")

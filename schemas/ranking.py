@@ -30,7 +30,7 @@ RANKING_FEATURES = Table(
         Column(
             c.VECTOR_SPACE,
             "string",
-            "Rows of one space may be trained on together: their checkpoints each went on from the one before.",
+            "Rows of one space may be trained on together: their checkpoints went on from each other or were aligned.",
         ),
     ),
 )

@@ -78,6 +78,9 @@ class Precise(nn.Module):
             start.repeat(2) if config.late_fusion else start, requires_grad=config.learned_temperature
         )
         self.head = ConcatHead(config) if stage == "targeted" else None
+        # From the space that it was trained in to the one it is served in; of the checkpoint, not of the weights.
+        self.space_map_DD: torch.Tensor | None
+        self.register_buffer("space_map_DD", None, persistent=False)
 
     @property
     def width(self) -> int:
@@ -139,6 +142,10 @@ class Precise(nn.Module):
 
     def serving_item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
         """Item vectors whose plain dot product with serving user vectors is the score."""
+        return self._in_served_space(self._item_vectors(e_ND))
+
+    def _item_vectors(self, e_ND: torch.Tensor) -> torch.Tensor:
+        """Item vectors as their products are taken, in the space of training."""
         return self._directions(self._item_states(e_ND))
 
     def _item_states(self, e_ND: torch.Tensor) -> torch.Tensor:
@@ -154,22 +161,26 @@ class Precise(nn.Module):
 
         Under late fusion the cosine of either half counts by the inverse of its temperature; the weights add up to 1.
         """
-        if self.config.similarity == "dot":
-            return h_BD
-        return self._query_vectors(h_BD) * self.temperature if self.config.late_fusion else self._directions(h_BD)
+        is_weighted = self.config.similarity == "cosine" and self.config.late_fusion
+        users_BD = self._query_vectors(h_BD) * self.temperature if is_weighted else self._directions(h_BD)
+        return self._in_served_space(users_BD)
+
+    def _in_served_space(self, x_ND: torch.Tensor) -> torch.Tensor:
+        """An orthogonal map of users and items alike leaves every product, and so every score, as it is."""
+        return x_ND if self.space_map_DD is None else x_ND @ self.space_map_DD
 
     def logits(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> torch.Tensor:
         """Scores for a softmax, P x N: the serving score, under cosine divided by the temperature."""
-        return self._query_vectors(h_PD) @ self.serving_item_vectors(e_ND).T
+        return self._query_vectors(h_PD) @ self._item_vectors(e_ND).T
 
     def logits_of_parts(self, h_PD: torch.Tensor, e_ND: torch.Tensor) -> list[torch.Tensor]:
         """The summands of ``logits``, each P x N: one, or under late fusion one of either half."""
-        queries, items = self._parts(self._query_vectors(h_PD)), self._parts(self.serving_item_vectors(e_ND))
+        queries, items = self._parts(self._query_vectors(h_PD)), self._parts(self._item_vectors(e_ND))
         return [query_Pd @ item_Nd.T for query_Pd, item_Nd in zip(queries, items, strict=True)]
 
     def pair_logits_of_parts(self, h_PD: torch.Tensor, e_PMD: torch.Tensor) -> list[torch.Tensor]:
         """The same of M items of each row's own, each P x M."""
-        products_PMD = self._query_vectors(h_PD)[:, None, :] * self.serving_item_vectors(e_PMD)
+        products_PMD = self._query_vectors(h_PD)[:, None, :] * self._item_vectors(e_PMD)
         return [part_PMd.sum(dim=-1) for part_PMd in self._parts(products_PMD)]
 
     def _query_vectors(self, h_PD: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ from schemas import columns as c
 # Training reads it row group by row group, in an order that a resumed training must find again; every night that
 # changes it writes it as a whole.
 _NEVER_COMPACTED = (TRAINING_WINDOWS,)
-_PARENTS = ("parent", "previous", "universal")  # of a checkpoint's manifest: what it was made from
+_PARENTS = ("parent", "previous", "universal", "anchor")  # of a checkpoint's manifest: what it was made from
 _LEFTOVER_SECONDS = 86_400
 _WEEK = timedelta(days=7)
 # What makes a folder an artefact (`checkpoints/logs` is none); a checkpoint of format 2 has the second.

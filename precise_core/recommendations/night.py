@@ -195,7 +195,7 @@ def universal_vectors_then(job: Job, rows: pa.Table) -> tuple[UniversalVectors |
     if was.space != tonight:
         job.say(
             f"vectors are not read, only scores: those of then are of the space of {was.space}, tonight's of {tonight} "
-            "(universal.start: continue keeps the space)"
+            "(universal.start: continue and alignment keep the space)"
         )
         return None, None
     users = _vectors_then(job, was, USER_EMBEDDINGS).where(F.col(c.TASK) == ALL_TASK)

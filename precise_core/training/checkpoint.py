@@ -4,12 +4,14 @@
                       items.safetensors   training frequency of every item, and whether Universal Training saw it
                       manifest.json       what it is and where it comes from
                       metrics.jsonl       the log of the training
-                      SHA256SUMS          of the four files above
+                      alignment.safetensors  the map to the space it is served in, where that is not its own
+                      SHA256SUMS          of the files above
 <out>/latest-<key>.json                   which model_version is in use
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from pydantic import ValidationError as PydanticValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -47,9 +50,24 @@ FORMAT_VERSION: Literal[3] = 3
 UNTRAINED = "untrained"
 
 _WEIGHTS, _ITEMS, _METRICS = "model.safetensors", "items.safetensors", "metrics.jsonl"
+_ALIGNMENT = "alignment.safetensors"
 _FILES = {_WEIGHTS, _ITEMS, MANIFEST_FILE, _METRICS}
 _OLD_SUMS = "sums.json"  # of formats 1 and 2
 _FREQUENCIES, _UNIVERSAL = "frequencies", "is_universal_trained"  # tensors of items.safetensors
+_MAP = "map"  # tensor of alignment.safetensors
+
+
+class Alignment(Config):
+    """How a checkpoint was compared with the first one of the space in use.
+
+    ``anchor`` is that checkpoint; ``items_fitted`` items chose the map, ``figures`` are of as many others. ``refusal``
+    says why the checkpoint opened a space of its own instead; None = it lies in the anchor's, through its map.
+    """
+
+    anchor: str
+    items_fitted: int = 0
+    figures: dict[str, float] = Field(default_factory=dict)
+    refusal: str | None = None
 
 
 class Manifest(Config):
@@ -64,8 +82,10 @@ class Manifest(Config):
     one goes on from. ``universal`` and ``warm_up_as_of`` are the universal checkpoint and the night of the last warm-up
     of a targeted checkpoint (IV-E1).
 
-    ``space`` names the checkpoint that opened the vector space: checkpoints that each went on from the one before share
-    one, and a model behind them may read the vectors of all. None = it opened one itself, from scratch.
+    ``space`` names the vector space: checkpoints that each went on from the one before share one, and so do those that
+    were mapped into it (``alignment``); a model behind them may read the vectors of all. None = it opened one itself.
+    ``anchor`` is the checkpoint whose item vectors later ones of the space are mapped to, ``basis`` the one whose
+    coordinates its weights go on from, whatever the map; None = itself.
     """
 
     format_version: Literal[3] = FORMAT_VERSION
@@ -94,12 +114,28 @@ class Manifest(Config):
     universal: str | None = None
     warm_up_as_of: datetime | None = None
     space: str | None = None
+    anchor: str | None = None
+    basis: str | None = None
+    alignment: Alignment | None = None
     seed: int
     training: dict[str, Any]
 
     @property
     def vector_space(self) -> str:
         return self.space or self.model_version
+
+    @property
+    def anchor_version(self) -> str:
+        return self.anchor or self.model_version
+
+    @property
+    def basis_version(self) -> str:
+        return self.basis or self.model_version
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether a map stands between its weights and the vectors that it serves."""
+        return self.alignment is not None and self.alignment.refusal is None
 
 
 @dataclass(frozen=True)
@@ -135,6 +171,9 @@ class Checkpoint:
             manifest = Manifest.model_validate(described)
         except (ValueError, PydanticValidationError) as error:
             raise CheckpointError(f"{folder / MANIFEST_FILE}: not a manifest: {error}") from error
+        if manifest.is_aligned != (folder / _ALIGNMENT).is_file():
+            there = "there is none" if manifest.is_aligned else "the manifest knows none"
+            raise CheckpointError(f"{folder / _ALIGNMENT}: the map and the manifest differ, {there}; train again")
         return cls(folder, manifest)
 
     def load_model(self, *, mapped: bool = False) -> Precise:
@@ -156,7 +195,25 @@ class Checkpoint:
             model.load_state_dict(load_file(str(self.folder / _WEIGHTS)), assign=mapped)
         except (SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"{self.folder / _WEIGHTS}: does not fit its manifest: {error}") from error
+        model.space_map_DD = self.space_map()
         return model.eval()
+
+    def space_map(self) -> torch.Tensor | None:
+        """float32 [D, D] of an aligned checkpoint, orthogonal: from the vectors of its weights to those it serves.
+
+        Raises:
+            CheckpointError: It is not of the model's width, or not orthogonal.
+        """
+        if not self.manifest.is_aligned:
+            return None
+        file, width = self.folder / _ALIGNMENT, self.manifest.model.fusion.width
+        try:
+            map_DD = load_file(str(file))[_MAP]
+        except (SafetensorError, KeyError) as error:
+            raise CheckpointError(f"{file}: not a map: {error}") from error
+        if map_DD.shape != (width, width) or not torch.allclose(map_DD @ map_DD.T, torch.eye(width), atol=1e-4):
+            raise CheckpointError(f"{file}: not an orthogonal map of vectors of width {width}; train again")
+        return map_DD
 
     @property
     def reads_states(self) -> bool:
@@ -242,6 +299,7 @@ def write_checkpoint(
     frequencies_V: torch.Tensor,
     log: Sequence[dict[str, Any]],
     is_universal_trained_V: torch.Tensor | None = None,
+    space_map_DD: torch.Tensor | None = None,
     **described: Any,
 ) -> Checkpoint:
     """Write a checkpoint under ``out``; the folder appears complete or not at all.
@@ -249,6 +307,8 @@ def write_checkpoint(
     Args:
         out: Folder of all checkpoints of a warehouse.
         is_universal_trained_V: Of a targeted model: whether Universal Training has trained the item.
+        space_map_DD: Of an aligned one (``alignment``): its map. It is part of what the version is named after, because
+            the same weights have other vectors with it.
         described: Every other field of ``Manifest`` (task, best_epoch, metrics, ...).
     """
     with draft_folder(out, "checkpoint") as folder:
@@ -258,7 +318,11 @@ def write_checkpoint(
         if is_universal_trained_V is not None:
             items[_UNIVERSAL] = is_universal_trained_V.contiguous()
         save_file(items, str(folder / _ITEMS))
-        version = f"{model.stage}-{described['task']}-{file_sum(folder / _WEIGHTS)[:12]}"
+        content = file_sum(folder / _WEIGHTS)
+        if space_map_DD is not None:
+            save_file({_MAP: space_map_DD.contiguous()}, str(folder / _ALIGNMENT))
+            content = hashlib.sha256(f"{content}{file_sum(folder / _ALIGNMENT)}".encode()).hexdigest()
+        version = f"{model.stage}-{described['task']}-{content[:12]}"
         manifest = Manifest(
             model_version=version,
             stage=model.stage,
@@ -315,8 +379,8 @@ def _verify(folder: Path) -> None:
             "train again"
         )
     sums = read_sums(folder)
-    if set(sums) != _FILES:
-        raise CheckpointError(f"{folder / SUMS_FILE}: must list the checkpoint's four files")
+    if set(sums) - {_ALIGNMENT} != _FILES:
+        raise CheckpointError(f"{folder / SUMS_FILE}: must list the checkpoint's files: {', '.join(sorted(_FILES))}")
     for name, expected in sums.items():
         file = folder / name
         if not file.is_file():
@@ -330,4 +394,4 @@ def _is_same(new: Path, old: Path) -> bool:
     if not (old / SUMS_FILE).is_file():
         return False
     then, now = read_sums(old), read_sums(new)
-    return all(then.get(name) == now[name] for name in _FILES - {_METRICS})
+    return then.keys() == now.keys() and all(then[name] == now[name] for name in now.keys() - {_METRICS})

@@ -135,3 +135,34 @@ class TargetedConfig(LoopConfig):
     warm_up_every_days: int = Field(
         1, ge=0, description="Days between two warm-ups; 1 = every night, 0 = the first night only."
     )
+
+
+class AlignmentConfig(Config):
+    """One vector space across retrains: a model trained anew is turned into the space of the one before.
+
+    The map is orthogonal: it changes no score and no list, only the coordinates that a model behind the vectors reads.
+    It is fitted at the end of a training to the first checkpoint of the space, on half of the items that both have
+    learnt well, and judged on the other half. Beyond a limit the new model opens a space of its own.
+
+    ``least_items``: also twice the width of a vector is needed, or the map would be free in some directions.
+    ``continued``: a training that goes on stays in its space, with the map of the checkpoint that it continues, if that
+    has one; true = it is fitted and judged anew as well.
+    """
+
+    enabled: bool = Field(False, description="Fit a map to the space in use after a training from scratch.")
+    continued: bool = Field(False, description="Also after a training that goes on.")
+    least_events: int = Field(5, ge=1, description="Training events, in both models, of an item that is fitted on.")
+    least_items: int = Field(100, ge=4, description="Such items, at least; half of them are held out.")
+    most_items: int = Field(100_000, ge=4, description="Such items, at most: those with most events.")
+    smallest_cosine: float = Field(
+        0.5, ge=-1, le=1, description="Mean cosine of a held-out item's vector to the anchor's, with the map."
+    )
+    largest_residual: float = Field(
+        1.0, gt=0, description="What the map leaves over, relative to the length of the anchor's vectors."
+    )
+    smallest_neighbour_overlap: float = Field(
+        0.1, ge=0, le=1, description="Share of a held-out item's 20 nearest that are the same."
+    )
+
+
+DEFAULT_ALIGNMENT = AlignmentConfig()

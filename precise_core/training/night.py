@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from precise_core.artefacts import CATALOGS, checkpoint_pointer
 from precise_core.config.tasks import ALL_TASK
-from precise_core.errors import CheckpointError, ConfigError, NothingNewError, NothingToLearnError
+from precise_core.errors import CheckpointError, ConfigError, HistoryGoneError, NothingNewError, NothingToLearnError
 from precise_core.feed.catalog import load_item_catalog, load_layers_init, load_token_init, require_language_model
 from precise_core.feed.windows import count_windows
 from precise_core.models.catalog import ItemCatalog, TokenInit
@@ -24,6 +24,7 @@ from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.continuation import newest_before, seconds_of
 from precise_core.training.launch import run_on_ranks
 from precise_core.training.setup import TrainingInputs
+from precise_core.training.spaces import earlier_in_time
 from precise_core.training.targeted import train_targeted
 from precise_core.training.universal import train_universal
 from precise_core.training.watching import NullProgress, Progress
@@ -47,12 +48,14 @@ class UniversalInputs:
     Attributes:
         tables: (path, version) of the pinned tables, by name.
         parent: The checkpoint to continue; None = from scratch.
+        earlier: From scratch: the checkpoint in whose vector space the new one is to stay, if there is one.
     """
 
     settings: Settings
     tables: dict[str, tuple[str, int]]
     out: Path
     parent: Checkpoint | None
+    earlier: Checkpoint | None
     task: str
 
     def snapshot(self, table: Table) -> DeltaSnapshot:
@@ -97,7 +100,9 @@ def universal_inputs(job: Job, task: str) -> UniversalInputs:
     needed.append(ITEM_VOCABULARY)  # not read here: its version defines the rows of the model
     tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
     parent = checkpoint_to_continue(job) if task == ALL_TASK else None
-    return UniversalInputs(settings=settings, tables=tables, out=job.checkpoints.resolve(), parent=parent, task=task)
+    earlier = checkpoint_to_stay_with(job, task) if task == ALL_TASK and parent is None else None
+    out = job.checkpoints.resolve()
+    return UniversalInputs(settings=settings, tables=tables, out=out, parent=parent, earlier=earlier, task=task)
 
 
 def train_from_tables(inputs: UniversalInputs, progress: Progress) -> Checkpoint:
@@ -113,10 +118,12 @@ def train_from_tables(inputs: UniversalInputs, progress: Progress) -> Checkpoint
         versions={name: version for name, (_, version) in inputs.tables.items()},
         as_of=settings.as_of,
         validation_at=validation_at(settings),
+        alignment=settings.alignment,
         progress=progress,
         feed_config=settings.feed,
     )
-    return train_universal(training, settings.model, settings.universal, _text_start(inputs), inputs.parent)
+    start = _text_start(inputs)
+    return train_universal(training, settings.model, settings.universal, start, inputs.parent, inputs.earlier)
 
 
 def _text_start(inputs: UniversalInputs) -> TokenInit | LayersInit | None:
@@ -156,6 +163,22 @@ def checkpoint_to_continue(job: Job) -> Checkpoint | None:
             f"going on from {parent.model_version}, trained on events before {parent.manifest.as_of:%Y-%m-%d %H:%M}"
         )
     return parent
+
+
+def checkpoint_to_stay_with(job: Job, task: str) -> Checkpoint | None:
+    """That of an earlier night, in whose vector space tonight's training from scratch is to stay; None = it opens one.
+
+    Its rows must be the same items as tonight's. The night before has asked the same, and so it holds back to the first
+    checkpoint of the space, whose version of the vocabulary may be gone.
+    """
+    try:
+        earlier = earlier_in_time(checkpoint_in_use(job, task), job.settings.as_of)
+        if earlier is not None:
+            require_vocabulary(job, earlier)
+    except (CheckpointError, HistoryGoneError, FileNotFoundError) as error:  # the last: files of an old version
+        job.say(f"{task}: NEW VECTOR SPACE, the items of the checkpoint before cannot be compared: {error}")
+        return None
+    return earlier
 
 
 def validation_at(settings: Settings) -> int | None:
@@ -221,7 +244,8 @@ def targeted_night(job: Job, named: Sequence[str] | None) -> Iterator[TaskOutcom
 def _train_task(job: Job, inputs: TrainingInputs, universal: Checkpoint) -> TaskOutcome:
     task, settings = inputs.task, job.settings
     try:
-        checkpoint = train_targeted(inputs, settings.targeted, universal, checkpoint_in_use(job, task))
+        previous, earlier = checkpoint_in_use(job, task), checkpoint_to_stay_with(job, task)
+        checkpoint = train_targeted(inputs, settings.targeted, universal, previous, earlier)
     except NothingNewError as error:
         return TaskOutcome(task=task, checkpoint=latest(job.checkpoints, task), words=[str(error)])
     except NothingToLearnError as error:
@@ -242,6 +266,7 @@ def targeted_inputs(job: Job, universal: Checkpoint) -> TrainingInputs:
         versions=job.input_versions,
         as_of=job.settings.as_of,
         validation_at=validation_at(job.settings),
+        alignment=job.settings.alignment,
         progress=job.progress("windows"),
         feed_config=job.settings.feed,
     )

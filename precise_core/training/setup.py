@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -25,9 +25,10 @@ from precise_core.models.times import usual_gap
 from precise_core.text.reduction import principal_components
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, write_checkpoint
-from precise_core.training.config import AlternateConfig, LoopConfig
+from precise_core.training.config import DEFAULT_ALIGNMENT, AlignmentConfig, AlternateConfig, LoopConfig
 from precise_core.training.loop import LossFunction, Training, TrainingResult, run_training
 from precise_core.training.resume import ResumeStore
+from precise_core.training.spaces import Origin, place
 from precise_core.training.validation import Asking, validate
 from precise_core.training.watching import NullProgress, Progress
 from precise_core.warehouse.reader import DeltaSnapshot
@@ -50,6 +51,7 @@ class TrainingInputs:
         as_of: The instant whose earlier events the windows hold; None = unknown, and every night is the first.
         validation_at: Epoch seconds at which models that read times are asked in validation; None = each user after
             the newest event, by the usual gap between events.
+        alignment: How a training from scratch stays in the vector space of the one before.
     """
 
     windows: DeltaSnapshot
@@ -60,6 +62,7 @@ class TrainingInputs:
     versions: Mapping[str, int]
     as_of: datetime | None = None
     validation_at: int | None = None
+    alignment: AlignmentConfig = DEFAULT_ALIGNMENT
     progress: Progress = field(default_factory=NullProgress)
     feed_config: FeedConfig = DEFAULT_FEED
 
@@ -133,10 +136,23 @@ class StageRun:
         ]
         return Asking(after_seconds=usual_gap(histories))
 
-    def write(self, result: TrainingResult, frequencies_V: torch.Tensor, **more: Any) -> Checkpoint:
-        """The checkpoint; ``more`` are further arguments of ``write_checkpoint``."""
+    def write(
+        self,
+        result: TrainingResult,
+        frequencies_V: torch.Tensor,
+        origin: Origin,
+        notes: Sequence[str] = (),
+        **more: Any,
+    ) -> Checkpoint:
+        """The checkpoint, in the space in use or its own; ``more`` are further arguments of ``write_checkpoint``."""
+        inputs, model = self.inputs, self.model
         outcome = {"best_epoch": result.best_epoch, "metrics": result.metrics, "log": result.log}
-        return write_on_first_rank(self.inputs.out, self.model, frequencies_V, **outcome, **self.described, **more)
+
+        def found() -> dict[str, Any]:
+            placed = place(model, inputs.catalog, frequencies_V, origin, inputs.alignment, inputs.seed)
+            return {**placed.fields, "notes": (*notes, *placed.notes)}
+
+        return write_on_first_rank(inputs.out, model, frequencies_V, found, **outcome, **self.described, **more)
 
     @cached_property
     def resume(self) -> ResumeStore:
@@ -159,11 +175,20 @@ class StageRun:
         return ResumeStore(folder, json.loads(json.dumps(identity, default=str)))
 
 
-def write_on_first_rank(out: Path, model: Precise, frequencies_V: torch.Tensor, **described: Any) -> Checkpoint:
-    """Rank 0 writes, every rank opens what it wrote; ``described`` as in ``write_checkpoint``."""
+def write_on_first_rank(
+    out: Path,
+    model: Precise,
+    frequencies_V: torch.Tensor,
+    found: Callable[[], dict[str, Any]] = dict,
+    **described: Any,
+) -> Checkpoint:
+    """Rank 0 writes, every rank opens what it wrote.
+
+    ``described`` as in ``write_checkpoint``, and so is what ``found`` returns, which rank 0 alone calls.
+    """
     folder = None
     if distribution.rank() == 0:
-        folder = write_checkpoint(out, model, frequencies_V, **described).folder
+        folder = write_checkpoint(out, model, frequencies_V, **described, **found()).folder
     return Checkpoint.open(distribution.from_first_rank(folder) or out)
 
 

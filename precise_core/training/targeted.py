@@ -11,13 +11,18 @@ from precise_core.training.config import TargetedConfig
 from precise_core.training.continuation import newest_before, require_same_text, seconds_of
 from precise_core.training.loop import TrainingResult
 from precise_core.training.setup import StageRun, TrainingInputs, item_frequencies
+from precise_core.training.spaces import Origin
 from precise_core.training.targeted_loss import targeted_loss
 from precise_core.training.warm_up import Start, night_start
 from schemas import columns as c
 
 
 def train_targeted(
-    inputs: TrainingInputs, config: TargetedConfig, universal: Checkpoint, previous: Checkpoint | None = None
+    inputs: TrainingInputs,
+    config: TargetedConfig,
+    universal: Checkpoint,
+    previous: Checkpoint | None = None,
+    earlier: Checkpoint | None = None,
 ) -> Checkpoint:
     """Train on the windows of the task from where the night starts; write the epoch with the best validation NDCG@50.
 
@@ -34,6 +39,7 @@ def train_targeted(
         universal: The universal checkpoint in use; the catalog may have grown since.
         previous: The task's checkpoint in use, if any. Where it is of ``as_of`` itself or later, the night is run again
             and starts where it started the first time.
+        earlier: The task's checkpoint of an earlier night, in whose vector space the new one is to stay.
 
     Raises:
         NothingToLearnError: The task has no windows, no two instants in any, or no validation windows for a training
@@ -63,7 +69,6 @@ def train_targeted(
         "previous": start.previous.model_version if start.previous else None,
         "universal": start.universal,
         "warm_up_as_of": start.warm_up_as_of,
-        "space": _space(start, task),
     }
     run = StageRun(inputs, config, model, feed, described)
     result = TrainingResult(best_epoch=0, metrics={}, log=[])
@@ -74,7 +79,8 @@ def train_targeted(
         run.resume.clear()
         raise NothingNewError(f"task {task!r}: validation never improved; {start.parent.model_version} stays in use")
     notes = (*start.notes, *result.notes, *_notes(result, has_validation))
-    checkpoint = run.write(result, frequencies_V, is_universal_trained_V=start.is_universal_trained_V, notes=notes)
+    origin = _origin(start, task, earlier)
+    checkpoint = run.write(result, frequencies_V, origin, notes, is_universal_trained_V=start.is_universal_trained_V)
     run.resume.clear()
     return checkpoint
 
@@ -94,11 +100,12 @@ def _require_news(start: Start, inputs: TrainingInputs, config: TargetedConfig) 
         )
 
 
-def _space(start: Start, task: str) -> str | None:
-    """The vector space tonight's vectors lie in; None where the checkpoint opens its own."""
-    if start.since is not None:
-        return start.parent.manifest.vector_space
-    return f"{task}/{start.parent.manifest.vector_space}" if start.universal else None
+def _origin(start: Start, task: str, earlier: Checkpoint | None) -> Origin:
+    """A targeted model lies in a space of its task: its tables have moved from the universal ones."""
+    if start.since is None and start.universal is None:  # from the untrained model
+        return Origin(earlier=earlier)
+    basis = start.parent.manifest.basis_version
+    return Origin(earlier=start.parent if start.since is not None else earlier, basis=basis, opens=f"{task}/{basis}")
 
 
 def _feed(start: Start, inputs: TrainingInputs, config: TargetedConfig) -> WindowFeed:

@@ -30,6 +30,7 @@ from precise_core.training.setup import (
     language_model_of,
     write_on_first_rank,
 )
+from precise_core.training.spaces import Origin
 from precise_core.training.universal_loss import universal_loss
 from schemas import columns as c
 
@@ -42,6 +43,7 @@ def train_universal(
     config: UniversalConfig,
     token_init: TokenInit | LayersInit | None = None,
     parent: Checkpoint | None = None,
+    earlier: Checkpoint | None = None,
 ) -> Checkpoint:
     """Train on the `train` windows of the task and write the epoch with the best validation NDCG@50.
 
@@ -56,6 +58,7 @@ def train_universal(
         token_init: Initial token rows from the language model, needed for ``token_init: vocab`` and ``input``; its last
             layers for ``top_layers``, from scratch.
         parent: The checkpoint to continue; None = from scratch.
+        earlier: From scratch: that of an earlier night, in whose vector space the new one is to stay.
 
     Raises:
         NothingNewError: ``parent`` learnt nothing new, because no window is new or validation never improved.
@@ -80,7 +83,6 @@ def train_universal(
     else:
         described["parent"] = described["previous"] = parent.model_version
         described["copied"] = tuple(name for name, _ in model.named_parameters())
-        described["space"] = parent.manifest.vector_space
     run = StageRun(inputs, config, model, feed, described)
     loss = universal_loss(model, catalog, config, learnt_V, frequencies_V > 0)
     # The ids of a parent have converged already, and a new token would wait frozen where it started.
@@ -88,7 +90,8 @@ def train_universal(
     if parent is not None and result.best_epoch == 0:
         run.resume.clear()
         raise NothingNewError(f"{task}: validation never improved; {parent.model_version} stays in use")
-    checkpoint = run.write(result, frequencies_V, notes=result.notes)
+    origin = Origin(earlier=parent or earlier, basis=parent.manifest.basis_version if parent else None)
+    checkpoint = run.write(result, frequencies_V, origin, result.notes)
     if untrained is not None and distribution.rank() == 0:
         put_in_use(inputs.out, UNTRAINED, untrained)
     run.resume.clear()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from precise_core.config.gates import DriftConfig
-from precise_core.publication.drift import mean_cosine, neighbour_overlap, norm_change
+from precise_core.publication.drift import norm_change
+from precise_core.training.closeness import mean_cosine, neighbour_overlap
 from validation.publication import FAIL, WARN, gate_drift
 
 

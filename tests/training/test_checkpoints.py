@@ -99,7 +99,7 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
 def test_sums_cannot_point_elsewhere_or_be_shortened(tmp_path: Path) -> None:
     folder = write(tmp_path).folder
     (folder / "SHA256SUMS").write_text("")
-    with pytest.raises(CheckpointError, match="must list the checkpoint's four files"):
+    with pytest.raises(CheckpointError, match="must list the checkpoint.s files"):
         Checkpoint.open(folder)
     (folder / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match="no SHA256SUMS"):
