@@ -19,5 +19,5 @@ def require_client(module: str, package: str) -> Any:
     except ImportError as error:
         raise EnvironmentProblem(
             f"export.{module.removeprefix('py')}: the package {package} is not installed here; "
-            "pip install 'precise[export]'"
+            "pip install -e '.[export]'"
         ) from error
