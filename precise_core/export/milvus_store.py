@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from precise_core.errors import StoreError
 from precise_core.export.clients import require_client
@@ -25,7 +25,6 @@ from schemas import columns as c
 
 _ROW, _ID, _VECTOR, _COUNT = "row", "id", "vector", "count(*)"
 _LONGEST_ID = 2048  # bytes: 512 characters, as the server takes them
-_Answer = TypeVar("_Answer")
 
 
 class MilvusStore:
@@ -37,7 +36,7 @@ class MilvusStore:
         self.address, self._config, self._export = config.uri, config, export
         self._before: set[str] = set()
         self._client: Any = self._answer(
-            lambda: self._milvus.MilvusClient(config.uri, token=token or "", timeout=export.timeout_seconds)
+            self._milvus.MilvusClient, config.uri, token=token or "", timeout=export.timeout_seconds
         )
 
     def takes(self, vectors: VectorSet) -> bool:
@@ -55,26 +54,22 @@ class MilvusStore:
                 {_ROW: sent + place, _ID: one, c.MODEL_VERSION: vectors.model_version, _VECTOR: vector}
                 for place, (one, vector) in enumerate(zip(ids, vectors_BD, strict=True))
             ]
-            self._answer(lambda rows=rows: self._client.upsert(name, rows))
+            self._answer(self._client.upsert, name, rows)
             sent += len(ids)
-        self._answer(lambda: self._client.flush(name))
-        self._answer(lambda: self._client.load_collection(name))
+        self._answer(self._client.flush, name)
+        self._answer(self._client.load_collection, name)
         return sent
 
     def count(self, vectors: VectorSet) -> int:
         name = self._collection(vectors)
-        found = self._answer(
-            lambda: self._client.query(name, filter="", output_fields=[_COUNT], consistency_level="Strong")
-        )
+        found = self._answer(self._client.query, name, filter="", output_fields=[_COUNT], consistency_level="Strong")
         return int(found[0][_COUNT])
 
     def read(self, vectors: VectorSet, sample: Sampled) -> Sequence[bytes | None]:
         name, found = self._collection(vectors), dict[int, tuple[str, bytes]]()
         for start in range(0, len(sample.rows), self._export.batch_rows):
             rows = sample.rows[start : start + self._export.batch_rows]
-            answer = self._answer(
-                lambda rows=rows: self._client.get(name, ids=rows, output_fields=[_ROW, _ID, _VECTOR])
-            )
+            answer = self._answer(self._client.get, name, ids=rows, output_fields=[_ROW, _ID, _VECTOR])
             found |= {one[_ROW]: (one[_ID], as_bytes(one[_VECTOR])) for one in answer}
         pairs = [found.get(row, (None, None)) for row in sample.rows]
         return [vector if one == own else None for (one, vector), own in zip(pairs, sample.ids, strict=True)]
@@ -85,17 +80,17 @@ class MilvusStore:
         for vectors in sets:
             alias, name = self._alias(vectors), self._collection(vectors)
             if alias not in led_to:
-                self._answer(lambda alias=alias, name=name: self._client.create_alias(name, alias))
+                self._answer(self._client.create_alias, name, alias)
             elif led_to[alias] != name:
-                self._answer(lambda alias=alias, name=name: self._client.alter_alias(name, alias))
+                self._answer(self._client.alter_alias, name, alias)
         for alias in led_to.keys() - {self._alias(vectors) for vectors in sets} if not only_these else ():
-            self._answer(lambda alias=alias: self._client.drop_alias(alias))
+            self._answer(self._client.drop_alias, alias)
 
     def remove_old(self) -> int:
         """Collections that were replaced before this push; those that it has replaced go with the next one."""
         old = set(self._collections()) - set(self._led_to().values()) - self._before
         for name in old:
-            self._answer(lambda name=name: self._client.drop_collection(name))
+            self._answer(self._client.drop_collection, name)
         return len(old)
 
     def close(self) -> None:
@@ -109,13 +104,13 @@ class MilvusStore:
 
     def _collections(self) -> list[str]:
         is_ours = re.compile(rf"{self._config.prefix}_.+_(users|items)_[0-9a-f]{{16}}")
-        return [name for name in self._answer(lambda: self._client.list_collections()) if is_ours.fullmatch(name)]
+        return [name for name in self._answer(self._client.list_collections) if is_ours.fullmatch(name)]
 
     def _led_to(self) -> dict[str, str]:
         """Collection by alias, of ours."""
-        found = {}
+        found: dict[str, str] = {}
         for name in self._collections():
-            aliases = self._answer(lambda name=name: self._client.list_aliases(name))["aliases"]
+            aliases = self._answer(self._client.list_aliases, name)["aliases"]
             found |= {alias: name for alias in aliases if name.startswith(alias)}
         return found
 
@@ -129,14 +124,14 @@ class MilvusStore:
         schema.add_field(_VECTOR, kinds.FLOAT_VECTOR, dim=vectors.width)
         index = self._client.prepare_index_params()
         index.add_index(_VECTOR, index_type="AUTOINDEX", metric_type="IP")
-        self._answer(lambda: self._client.drop_collection(name))
-        self._answer(lambda: self._client.create_collection(name, schema=schema, index_params=index))
+        self._answer(self._client.drop_collection, name)
+        self._answer(self._client.create_collection, name, schema=schema, index_params=index)
 
-    def _answer(self, ask: Callable[[], _Answer]) -> _Answer:
+    def _answer(self, ask: Callable[..., Any], *what: Any, **how: Any) -> Any:
         """What the store answers; every question may be asked again."""
         for wait in (*(min(2.0, 0.1 * 2**n) for n in range(self._export.tries - 1)), None):
             try:
-                return ask()
+                return ask(*what, **how)
             except self._milvus.MilvusException as error:
                 if wait is None:
                     raise StoreError(f"{self.address}: {error.message}; readers still see what they saw") from error
