@@ -2,6 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MILVUS := build/milvus-venv
 CONFIG ?= conf/demo.yaml
 MILLIONS ?= 10
 USERS ?= 200000
@@ -9,7 +10,7 @@ EVENTS ?= 72000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install install-lineage demo test test-faults test-airflow test-tracking lint format types contracts figures bench-data bench-night bench-inference bench-training bench-serving serve figure-4 experiment table-ix results references clean
+.PHONY: help preflight install install-lineage demo test test-faults test-airflow test-tracking test-milvus lint format types contracts figures bench-data bench-night bench-inference bench-training bench-serving serve figure-4 experiment table-ix results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,19 @@ $(TRACKING)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(TRACKING)
 	@echo '$(abspath $(VENV))/lib/python3.11/site-packages' > $(TRACKING)/lib/python3.11/site-packages/precise.pth
 	$(TRACKING)/bin/pip install --quiet --constraint requirements.lock 'mlflow-skinny>=3.17,<4' sqlalchemy alembic
+	@touch $@
+
+test-milvus: $(MILVUS)/.installed ## Test the export to Milvus, with Milvus Lite in an environment of its own
+	$(MILVUS)/bin/python -m pytest -m milvus tests/export/test_milvus.py
+
+# Milvus Lite needs another pyarrow than petastorm; everything else is found in .venv, which comes after.
+$(MILVUS)/.installed: $(STAMP)
+	$(PYTHON) -m venv --clear $(MILVUS)
+	grep -vi '^pyarrow=' requirements.lock > $(MILVUS)/constraints.txt
+	$(MILVUS)/bin/pip install --quiet --constraint $(MILVUS)/constraints.txt \
+	    'pymilvus>=3,<4' 'milvus-lite>=3.2,<4' 'pyarrow>=15,<18'
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	    > "$$($(MILVUS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/of_the_project.pth"
 	@touch $@
 
 lint: install ## Check style and formatting

@@ -15,6 +15,7 @@ PreciseError
 │   └── TrainingError    the loss is not finite, or the tables do not fit
 │       └── NothingToLearnError no examples: the one training error that a night may leave out
 │           └── NothingNewError a continued training learnt nothing: the checkpoint in use stays
+├── StoreError           a store outside does not answer, or does not hold what was sent
 ├── EnvironmentProblem   Java, Python, jars or memory are not what is needed
 └── WarehouseBusyError   another run holds the warehouse
     ├── ReaderError      files that a reader needs would be removed
@@ -105,6 +106,10 @@ class NothingToLearnError(TrainingError):
 
 class NothingNewError(NothingToLearnError):
     """A continued training learnt nothing new; the checkpoint in use stays in use."""
+
+
+class StoreError(PreciseError):
+    """A store outside does not answer, or does not hold what was sent to it."""
 
 
 class EnvironmentProblem(PreciseError):

@@ -14,6 +14,7 @@ from precise_core.config.gates import GatesConfig
 from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.errors import ConfigError
 from precise_core.evaluation.config import EvaluationConfig, ExperimentConfig, LightGCNConfig
+from precise_core.export.config import ExportConfig
 from precise_core.feed.config import FeedConfig
 from precise_core.index.config import IndexConfig
 from precise_core.models.config import ModelConfig
@@ -82,6 +83,9 @@ class Settings(Config):
         RecommendationsConfig(), description="Lists of candidates from several sources, and the model that ranks them."
     )
     serving: ServingConfig = Field(ServingConfig(), description="The server of what is published (`serve`).")
+    export: ExportConfig = Field(
+        ExportConfig(), description="Stores outside that get what is published (`export_vectors`)."
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The offline evaluation.")
     gates: GatesConfig = Field(GatesConfig(), description="Checks of the tables.")
     monitoring: MonitoringConfig = Field(

@@ -22,6 +22,7 @@ from precise_core.serving.guard import Guard, Refused, refusal
 from precise_core.serving.keeper import Keeper
 from precise_core.serving.metrics import exposition
 from precise_core.serving.plan import Served
+from precise_core.serving.reference_page import add_reference_page
 from precise_core.serving.release import Found, Release, ServedTask
 from precise_core.serving.requests import Format, ItemId, K, Pairs, RecommendSource, Task, UserId, Vector
 from schemas import columns as c
@@ -45,10 +46,11 @@ def create_app(served: Served, token: str | None, keeper: Keeper | None = None) 
         await asyncio.to_thread(kept.stop)
         searches.shutdown()
 
-    app = FastAPI(title="PRECISE", description=__doc__, lifespan=lifespan)
+    app = FastAPI(title="PRECISE", description=__doc__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, config=served.serving, token=token)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
+    add_reference_page(app)
     _add_state(app, kept)
     _add_lookups(app, served, kept)
     _add_searches(app, served, kept, searches)

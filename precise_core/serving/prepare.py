@@ -61,6 +61,7 @@ def prepare(warehouse: Path, plan: Plan, known: Collection[str]) -> None:
         CheckpointError: An index is missing, incomplete or was changed.
         VersionMixError: An index is of another checkpoint than the one it is published for.
         DataError: Rows that are published cannot be read.
+        EnvironmentProblem: A part cannot be written; nothing of it is left.
     """
     for index_version, model_version in plan.indexes.items():
         if index_version not in known:
@@ -87,9 +88,14 @@ def remove_parts(warehouse: Path, keep: Collection[str] = ()) -> int:
 
 
 def _write(tables: TableReader, part: Part, warehouse: Path) -> None:
-    with atomic_folder(part.folder(warehouse)) as folder:
-        _WRITERS[part.kind](tables, part.about, folder)
-        write_sums(folder)
+    try:
+        with atomic_folder(part.folder(warehouse)) as folder:
+            _WRITERS[part.kind](tables, part.about, folder)
+            write_sums(folder)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{part.folder(warehouse)}: cannot be made: {error}; is its disk full, or a file of the table damaged?"
+        ) from error
 
 
 def _is_sound(folder: Path) -> bool:

@@ -130,6 +130,18 @@ def test_the_state_is_told(client: TestClient) -> None:
     assert "Recommendations" in client.get("/").text
 
 
+def test_the_reference_page_needs_nothing_from_elsewhere(world: World) -> None:
+    with client_of(world, token="a secret of sixteen or more") as client:
+        page = client.get("/docs").text
+        files = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert sorted(files) == ["/docs/favicon.png", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"]
+        assert "//" not in re.sub(r"(?m)//.*$|<!--.*?-->", "", page) and "'/openapi.json'" in page
+        for file in files:
+            assert client.get(file).status_code == 200
+        assert "SwaggerUIBundle" in client.get("/docs/swagger-ui-bundle.js").text
+        assert client.get("/docs/..%2f__init__.py").status_code in (401, 404)
+
+
 def test_before_the_first_event_nothing_is_popular(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.publish(-30)

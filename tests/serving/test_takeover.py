@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,9 +19,9 @@ from starlette.testclient import TestClient
 
 import schemas
 from precise_core import consume
-from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING
+from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING, verify_sums
 from precise_core.errors import EnvironmentProblem
-from precise_core.serving.plan import plan
+from precise_core.serving.plan import Plan, plan
 from precise_core.serving.prepare import prepare, prepared_elsewhere
 from precise_core.serving.release import Release
 from schemas import columns as c
@@ -175,6 +176,36 @@ def test_a_damaged_publication_is_refused_and_said_and_the_old_one_goes_on(
         world.restore(schemas.PUBLISHED_MODELS, rows)  # back to what is sound: no longer behind
         wait_until(lambda: told(client) is None)
         assert serves(client) == "all-0"
+
+
+def test_a_disk_that_is_full_while_a_part_is_made_leaves_the_old_one_and_nothing_half_made(world: World) -> None:
+    room = [True]
+
+    def prepare_where_there_is_room(root: Path, found: Plan, known: Collection[str]) -> None:
+        usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (usual[0] if room[0] else 600, usual[1]))
+        try:
+            prepare(root, found, known)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+    with client_of(world, prepare=prepare_where_there_is_room) as client:
+        wait_for(client, "/ready", "ready", True)
+        parts = {folder.name for folder in (world.root / SERVING).iterdir()}
+        hidden = world.root / ROLLBACK_JOURNAL
+        hidden.write_text("{}", encoding="utf-8")  # nothing is looked at while it is there
+        wait_until(lambda: "rollback" in str(told(client)))
+        world.publish(1)
+        room[0] = False  # from here on the limit, which is the whole process's, meets the server's files alone
+        hidden.unlink()
+        wait_until(lambda: "cannot be made" in str(told(client)))
+        assert "is its disk full" in told(client)
+        assert serves(client) == "all-0"
+        for folder in (world.root / SERVING).iterdir():
+            assert folder.name in parts or (verify_sums(folder) is None and not folder.name.startswith("."))
+        room[0] = True
+        wait_until(lambda: serves(client) == "all-1")
+        assert told(client) is None
 
 
 def told(client: TestClient) -> Any:

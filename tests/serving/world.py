@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -142,7 +142,9 @@ class World:
 
 
 @contextmanager
-def client_of(world: World, token: str | None = None, **serving: Any) -> Iterator[TestClient]:
+def client_of(
+    world: World, token: str | None = None, prepare: Callable[..., None] = prepare, **serving: Any
+) -> Iterator[TestClient]:
     """A client of the real application; a publication is prepared in this process."""
     served = world.served(**serving)
     app = create_app(served, token, Keeper(served, prepare))

@@ -41,7 +41,12 @@ FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 # The toy world has 20 items: enough to fit vectors of width 8 to, too few to ask for much.
 ANY = AlignmentConfig(
-    least_events=1, least_items=4, smallest_cosine=-1.0, largest_residual=9.0, smallest_neighbour_overlap=0.0
+    enabled=True,
+    least_events=1,
+    least_items=4,
+    smallest_cosine=-1.0,
+    largest_residual=9.0,
+    smallest_neighbour_overlap=0.0,
 )
 MODEL = tiny_model("id", encoder=encoder_sizes("transformer", layers=1))
 HALVES = tiny_model("pool", late_fusion=True).model_copy(
