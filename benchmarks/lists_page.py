@@ -37,6 +37,7 @@ def page(runs: Sequence[Run]) -> str:
         lines += [
             *("", f"## {run['name']}", "", f"- command: `{run['command']}`"),
             f"- {run['date']}, {run['machine']}, {measured}",
+            *([f"- {run['note']}"] if "note" in run else []),
             *(f"- {seconds}", ""),
             *table(HEADS, run["compared"], names=2),
             *("", _REACHED, ""),

@@ -5,6 +5,7 @@
             indexes/<index_version>/       an index of item vectors
             rankers/<ranker_version>/      a ranking model; latest.json names those in use, by system
             list_rankers/<ranker_version>/ a ranking model of lists; latest.json names the one in use
+                         .training-*.tmp/  what a training of lists that is under way has finished
             catalogs/                      item catalogs, as executors read them
             erasures/                      who was erased, and the proofs
             readers/                       who reads tables now

@@ -18,6 +18,7 @@ from precise_core.recommendations.list_ranker import ListRanker, train_list_rank
 from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.ranker_files import FinishedOrders, PublishedRanker, write_ranker
+from precise_core.run.code import code_version
 from schemas import columns as c
 
 MEAN = "mean"  # of the models of all losses
@@ -54,7 +55,8 @@ def learn(
     Raises:
         NothingToLearnError: Of training or of held-out lists nothing was taken.
     """
-    finished = FinishedOrders(out, {"about": about, "config": config.model_dump(mode="json"), "seed": seed})
+    training = {"about": about, "config": config.model_dump(mode="json"), "seed": seed, "code": code_version()}
+    finished = FinishedOrders(out, training)
     rankers = learned_orders(train, held_out, config, seed, say, draw, finished)
     scores = {name: ranker.scores_of(held_out) for name, ranker in rankers.items()}
     figures = {}

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from precise_core.artefacts import replace_file, verify_sums, write_model
+from precise_core.artefacts import file_sum, replace_file, verify_sums, write_model
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
 from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
@@ -156,13 +156,17 @@ class FinishedOrders:
     def get(self, name: str) -> ListRanker | None:
         """None where it is not there, or not whole."""
         with suppress(OSError, ValueError, KeyError, RuntimeError, SafetensorError):
-            return _order(self._folder, name, json.loads((self._folder / f"{name}.json").read_text(encoding="utf-8")))
+            about = json.loads((self._folder / f"{name}.json").read_text(encoding="utf-8"))
+            if all(file_sum(self._folder / file) == digest for file, digest in about["sums"].items()):
+                return _order(self._folder, name, about)
         return None
 
     def put(self, name: str, ranker: ListRanker) -> None:
-        for file, data in _weights(name, ranker).items():
+        files = _weights(name, ranker)
+        for file, data in files.items():
             replace_file(self._folder / file, data)
-        replace_file(self._folder / f"{name}.json", json.dumps(_about(ranker)))
+        sums = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+        replace_file(self._folder / f"{name}.json", json.dumps(_about(ranker) | {"sums": sums}))
 
     def remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -130,7 +130,8 @@ class Manifest(Config):
 
     @property
     def basis_version(self) -> str:
-        return self.basis or self.model_version
+        # An older checkpoint has no basis: it was never mapped, so that its space names the same.
+        return self.basis or (self.space if self.alignment is None else None) or self.model_version
 
     @property
     def is_aligned(self) -> bool:

@@ -53,7 +53,7 @@ def earlier_in_time(checkpoint: Checkpoint | None, as_of: datetime | None) -> Ch
     """
     while checkpoint is not None and as_of is not None and checkpoint.manifest.as_of is not None:
         manifest = checkpoint.manifest
-        if manifest.as_of is not None and manifest.as_of < as_of:
+        if checkpoint.manifest.as_of < as_of:
             return checkpoint
         name = manifest.previous or (manifest.alignment.anchor if manifest.alignment else None)
         folder = checkpoint.folder.parent / str(name)

@@ -36,7 +36,9 @@ class SparkConfig(Config):
         description="Where OpenLineage events of every job go: the `http(s)://` address of a server, or a file that "
         "gets a line of JSON an event. Needs `make install-lineage`; each job is a Spark application of its own then.",
     )
-    shuffle_partitions: int = Field(8, ge=1, description="`spark.sql.shuffle.partitions`.")
+    shuffle_partitions: int = Field(
+        8, ge=1, description="`spark.sql.shuffle.partitions`; below 32 MiB of source and tables one a core at most."
+    )
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings by name.")
 
     @field_validator("conf")

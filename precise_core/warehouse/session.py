@@ -59,6 +59,10 @@ _SETTINGS = {
 
 # Of the source and all tables.
 _LITTLE_BYTES, _TINY_BYTES = 32 << 20, 1 << 20
+_NOT_COMPILED = (  # and what is usual
+    ("spark.sql.codegen.wholeStage", "false", "true"),
+    ("spark.sql.codegen.factoryMode", "NO_CODEGEN", "FALLBACK"),
+)
 
 # Most of a short JVM's CPU time is its second compiler, and collector threads that wait for each other.
 _LIGHT_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -130,18 +134,14 @@ def plan_for(session: SparkSession, config: SparkConfig, data_bytes: int) -> Non
     partitions = config.shuffle_partitions
     if is_little:
         partitions = min(session.sparkContext.defaultParallelism, partitions)
-    session.conf.set("spark.sql.shuffle.partitions", partitions)
-    for key, value, applies in (
-        ("spark.sql.adaptive.enabled", "false", is_little),
-        ("spark.sql.codegen.wholeStage", "false", is_tiny),
-        ("spark.sql.codegen.factoryMode", "NO_CODEGEN", is_tiny),
+    given = dict(session.sparkContext.getConf().getAll())  # what spark-submit was given, for one
+    for key, value in (
+        ("spark.sql.shuffle.partitions", str(partitions)),
+        ("spark.sql.adaptive.enabled", "false" if is_little else given.get("spark.sql.adaptive.enabled", "true")),
+        *((key, value if is_tiny else given.get(key, usual)) for key, value, usual in _NOT_COMPILED),
     ):
-        if key in config.conf:
-            continue
-        if applies:
+        if key not in config.conf:
             session.conf.set(key, value)
-        else:
-            session.conf.unset(key)
 
 
 @contextmanager

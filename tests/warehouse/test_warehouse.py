@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError, MissingTableError, SchemaError, WarehouseBusyError
+from precise_core.warehouse import tables
+from precise_core.warehouse.config import SparkConfig
 from precise_core.warehouse.locks import warehouse_lock
+from precise_core.warehouse.session import plan_for, session_settings
 from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_VOCABULARY, ITEMS, PAIR_SCORES, RUNS
 from schemas import columns as c
@@ -57,6 +61,41 @@ def test_a_pinned_version_does_not_see_later_writes(spark: SparkSession, warehou
     warehouse.write(spark, ITEM_VOCABULARY, vocabulary(spark, 7), run_id="r2")
     assert warehouse.read(spark, ITEM_VOCABULARY, old).count() == 3
     assert warehouse.read_arrow(ITEM_VOCABULARY, old).num_rows == 3
+
+
+def test_a_small_table_and_a_large_one_are_read_alike(
+    spark: SparkSession, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = replace(PAIR_SCORES, columns=tuple(column for column in PAIR_SCORES.columns if column.name != c.AS_OF))
+    for number, version in enumerate(("b's", "ä b=1%41:2")):
+        frame = scores(spark, version, number).drop(c.AS_OF)
+        warehouse.write(spark, older, frame, run_id="r", replace={c.MODEL_VERSION: version})
+    warehouse.append(PAIR_SCORES, scores(spark, "c", 0.5), run_id="r", rows=1)
+
+    def found() -> list[tuple[list[tuple[str, str]], list[tuple[object, ...]]]]:
+        frames = [warehouse.read(spark, PAIR_SCORES, version) for version in range(4)]
+        one = frames[-1].where(F.col(c.MODEL_VERSION) == "b's")
+        return [(frame.dtypes, sorted(map(tuple, frame.collect()), key=str)) for frame in (*frames, one)]
+
+    small = found()
+    monkeypatch.setattr(tables, "_SMALL_BYTES", -1)
+    assert small == found()
+    assert [len(rows) for _, rows in small] == [0, 1, 2, 3, 1]
+
+
+def test_queries_are_planned_for_the_data_and_what_was_given_stays(spark: SparkSession) -> None:
+    keys = ("spark.sql.shuffle.partitions", "spark.sql.adaptive.enabled", "spark.sql.codegen.wholeStage")
+
+    def planned(data_bytes: int, **conf: str) -> list[str | None]:
+        config = SparkConfig(shuffle_partitions=7, conf={key.replace("_", "."): value for key, value in conf.items()})
+        plan_for(spark, config, data_bytes)
+        return [spark.conf.get(key, None) for key in keys]
+
+    with session_settings(spark, {key: str(spark.conf.get(key)) for key in (*keys, "spark.sql.codegen.factoryMode")}):
+        assert planned(0) == ["2", "false", "false"]
+        assert planned(2 << 20) == ["2", "false", "true"]
+        assert planned(64 << 20) == ["7", "true", "true"]
+        assert planned(0, spark_sql_adaptive_enabled="true") == ["2", "true", "false"]
 
 
 def test_replacing_a_slice_leaves_the_others(spark: SparkSession, warehouse: Warehouse) -> None:
