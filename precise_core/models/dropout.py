@@ -27,7 +27,7 @@ class Dropout(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or not self.dropped_steps:
             return x
-        if x.is_cuda:
+        if x.device.type == "cuda":
             return F.dropout(x, self.dropped_steps / _STEPS)
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
         bytes_N = words.view(torch.uint8)[: x.numel()].view(x.shape)

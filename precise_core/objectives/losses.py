@@ -128,6 +128,6 @@ class _Scores(torch.autograd.Function):
 
 def _positions_at_once(logits_PC: torch.Tensor) -> int:
     """As many as stay in the cache of a core; all of them on a GPU, where every part is a handful of launches."""
-    if logits_PC.is_cuda:
+    if logits_PC.device.type == "cuda":
         return max(1, logits_PC.shape[0])
     return max(1, _CHUNK // max(1, logits_PC.shape[1]))
