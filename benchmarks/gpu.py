@@ -115,10 +115,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint, figures = speed(Path(folder) / "speed", sizes, model, config, device)
         share = figures["flops"] * figures["trained"] / peak_of(device, arguments.peak)
         print(f"token table frozen: {figures['frozen']:,.0f} sequences/s; all trained: {figures['trained']:,.0f}")
-        print(f"{figures['flops'] / 1e9:,.1f} GFLOP a sequence: {share:.1%} of peak (goal: {GOAL:.0%})")
+        print(f"{figures['flops'] / 1e9:,.3g} GFLOP a sequence: {share:.1%} of peak (goal: {GOAL:.0%})")
         figures |= curves(Path(folder) / "curves", sizes.of_curve, model, config, device)
-        print(f"loss on {device.type} differs from the CPU's by {figures['from_cpu']:.2%}, at most {TOLERANCE:.0%} is")
-        print(f"expected; from itself, run again, by {figures['from_itself']:.2%}")
+        print(
+            f"largest difference of a loss: {figures['from_cpu']:.2%} from the CPU's (at most {TOLERANCE:.0%}), "
+            f"{figures['from_itself']:.2%} between two runs on {device.type}"
+        )
         figures["encoded"] = encoding(sizes, checkpoint, device)
         print(f"batch encoding: {figures['encoded']:,.0f} users/s")
     if device.type == "cuda" and not arguments.tiny:

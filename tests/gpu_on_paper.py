@@ -58,9 +58,9 @@ class GpuOnPaper(FakeTensorMode):
 
     def hold(self, real: torch.Tensor) -> FakeTensor:
         """A fake CUDA tensor of these values."""
-        with torch._C._DisableTorchDispatch():
-            meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
         with torch.inference_mode(False):
+            with torch._C._DisableTorchDispatch():
+                meta = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device="meta")
             return FakeTensor(self, meta, GPU, real_tensor=real)
 
     def _device(self, func: torch._ops.OpOverload, tensors: Sequence[torch.Tensor], asked: Any) -> torch.device:
