@@ -7,7 +7,8 @@ pass needs a real GPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,6 +78,20 @@ class GpuOnPaper(FakeTensorMode):
         with torch._C._DisableTorchDispatch():
             meta = torch.empty(real.shape, dtype=real.dtype, device="meta")
         return FakeTensor(self, meta, CPU)
+
+
+@contextmanager
+def bf16_on_paper() -> Iterator[None]:
+    """Autocast by the rules of CUDA, which are not those of a CPU; ``torch.autocast`` needs a GPU."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if not torch.autocast_decrement_nesting():
+            torch.clear_autocast_cache()
+        torch.set_autocast_enabled("cuda", False)
 
 
 def values_of(tensor: torch.Tensor) -> torch.Tensor:

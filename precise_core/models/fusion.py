@@ -250,7 +250,9 @@ class MixtureOfExperts(nn.Module):
 
     def _gate(self, logits_NK: torch.Tensor, has_text_N: torch.Tensor) -> torch.Tensor:
         top = logits_NK.topk(self.top_k, dim=-1)
-        weights_NK = torch.zeros_like(logits_NK).scatter(-1, top.indices, top.values.softmax(dim=-1))
+        # Autocast of a GPU makes a softmax float32, that of a CPU leaves it as it is.
+        chosen_Nk = top.values.softmax(dim=-1).to(logits_NK.dtype)
+        weights_NK = torch.zeros_like(logits_NK).scatter(-1, top.indices, chosen_Nk)
         if self.training:
             self._measure_load(logits_NK, weights_NK, has_text_N)
         return weights_NK

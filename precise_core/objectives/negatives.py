@@ -62,7 +62,8 @@ class Candidates:
 def with_alike(hits: Hits, target_vectors_PMD: torch.Tensor, vectors_CD: torch.Tensor, cosine: float) -> Hits:
     """``hits`` and, for each position, the candidates whose cosine with one of its M targets is above ``cosine``."""
     units_CD = F.normalize(vectors_CD.float(), dim=-1)
-    is_alike_PMC = F.normalize(target_vectors_PMD.float(), dim=-1) @ units_CD.T > cosine
+    with torch.autocast(vectors_CD.device.type, enabled=False):  # in bf16 a cosine of .99 may be 1
+        is_alike_PMC = F.normalize(target_vectors_PMD.float(), dim=-1) @ units_CD.T > cosine
     rows, columns = is_alike_PMC.any(dim=1).nonzero(as_tuple=True)
     rows, columns = torch.cat([hits[0], rows]), torch.cat([hits[1], columns])
     order = rows.argsort(stable=True)

@@ -30,7 +30,7 @@ from precise_core.training.targeted_loss import targeted_loss
 from precise_core.training.universal_loss import universal_loss
 from precise_core.training.validation import Asking, validate
 from precise_core.vectors.encoding import HistoryTimes, encode_catalog, encode_users
-from tests.gpu_on_paper import CPU, GPU, GpuOnPaper, values_of
+from tests.gpu_on_paper import CPU, GPU, GpuOnPaper, bf16_on_paper, values_of
 from tests.objectives.test_loss_functions import batch_of
 from tests.torch_world import (
     MAX_TARGETS,
@@ -183,6 +183,18 @@ def test_every_choice_of_targets(model: str, looks_ahead: dict[str, Any]) -> Non
 @pytest.mark.parametrize("negatives", NEGATIVES, ids=str)
 def test_masked_items(negatives: dict[str, Any]) -> None:
     assert_same_loss(MASKED, "universal", negatives=negatives)
+
+
+@every_model
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_of_every_model(config: ModelConfig, stage: Stage) -> None:
+    """By the rules of a GPU, which make other operations float32 than those of a CPU do."""
+    model = build(config, stage)
+    expected = loss_of(copy.deepcopy(model), negatives={"uniform": 6, "alike_above": 0.99})
+    with GpuOnPaper(), bf16_on_paper():
+        found = loss_of(model.to(GPU), negatives={"uniform": 6, "alike_above": 0.99})
+    assert float(values_of(found.mean)) == pytest.approx(expected.mean.item(), rel=0.05)
+    assert float(values_of(found.mean)) != expected.mean.item()
 
 
 @pytest.mark.parametrize("stage", STAGES)
