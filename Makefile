@@ -10,7 +10,7 @@ EVENTS ?= 72000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install install-lineage demo test test-faults test-airflow test-tracking test-milvus lint format types contracts figures bench-data bench-night bench-inference bench-training bench-serving serve figure-4 experiment table-ix results references clean
+.PHONY: help preflight install install-lineage demo test test-faults test-airflow test-tracking test-milvus lint format types contracts figures bench-data bench-night bench-inference bench-training bench-gpu bench-serving serve figure-4 experiment table-ix results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ bench-training: install ## Measure feed, memory and speed of training: DATA=fold
 	$(BIN)/python -m benchmarks.paper_speed --data '$(DATA)'
 	$(BIN)/python -m benchmarks.figures
 	@echo "beside RecTools and RePlay, in environments of their own: benchmarks/peers/README.md"
+
+bench-gpu: ## Measure training and encoding on a GPU, in four minutes; installs nothing (benchmarks/gpu.py)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu
 
 bench-serving: install ## Measure the server: USERS=200000 (needs wrk); benchmarks/serving.py
 	$(BIN)/python -m benchmarks.serving --users $(USERS)

@@ -99,7 +99,12 @@ def _speeds(settings: Settings, catalog: ItemCatalog, windows: Path, precision: 
         ),
         model_config=_changed(ModelConfig, settings.model, fusion={"token_init": "random"}),
         config=_changed(
-            UniversalConfig, settings.universal, epochs=2, alternate={"max_epochs": 1}, precision=precision
+            UniversalConfig,
+            settings.universal,
+            epochs=2,
+            alternate={"max_epochs": 1},
+            precision=precision,
+            device="cpu",
         ),
     )
     return [epoch["sequences"] / epoch["seconds"] for epoch in clock.epochs[:2]]

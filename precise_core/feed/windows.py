@@ -9,7 +9,7 @@ number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -59,7 +59,7 @@ class SequenceBatch:
     def valid_mask_BL(self) -> torch.Tensor:
         """True = real position."""
         L = self.item_indices_BL.shape[1]
-        return torch.arange(L) >= (L - self.lengths_B)[:, None]
+        return torch.arange(L, device=self.lengths_B.device) >= (L - self.lengths_B)[:, None]
 
     def __len__(self) -> int:
         return self.item_indices_BL.shape[0]
@@ -71,8 +71,19 @@ class SequenceBatch:
 
     def row(self, row: int) -> SequenceBatch:
         """A batch of one row."""
+        return self._each(lambda part: part[row : row + 1])
+
+    def on(self, device: torch.device) -> SequenceBatch:
+        """The batch on a device; the copy of a pinned one goes on while the CPU continues."""
+        return self if device.type == "cpu" else self._each(lambda part: part.to(device, non_blocking=True))
+
+    def pinned(self) -> SequenceBatch:
+        """The batch in memory that a GPU reads by itself."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> SequenceBatch:
         parts = (self.item_indices_BL, self.event_ts_BL, self.lengths_B, self.target_indices_BM, self.target_counts_B)
-        return SequenceBatch(*(part[row : row + 1] for part in parts))
+        return SequenceBatch(*map(change, parts))
 
 
 class WindowFeed:
@@ -125,14 +136,15 @@ class WindowFeed:
         """Batches of one epoch, the same for every rank."""
         return -(-self.num_rows // self._batch_size)
 
-    def epoch(self, n: int, first_step: int = 0) -> Iterator[SequenceBatch]:
+    def epoch(self, n: int, first_step: int = 0, *, pinned: bool = False) -> Iterator[SequenceBatch]:
         """All windows once, in the order of epoch ``n``, without the batches before ``first_step``.
 
-        Where the reader delivered another number of rows than the snapshot has, a RowCountError follows the last row.
+        With ``pinned`` they are put, by the thread that reads ahead, into memory that a GPU reads by itself. Where the
+        reader delivered another number of rows than the snapshot has, a RowCountError follows the last row.
         """
-        return prefetched(self._epoch(n, first_step), self.config.prefetch_batches)
+        return prefetched(self._epoch(n, first_step, pinned), self.config.prefetch_batches)
 
-    def _epoch(self, n: int, first_step: int) -> Generator[SequenceBatch, None, None]:
+    def _epoch(self, n: int, first_step: int, pinned: bool) -> Generator[SequenceBatch, None, None]:
         if first_step >= self.num_steps:
             return
         first_pool, skipped = divmod(first_step, self._pool_steps)
@@ -140,7 +152,8 @@ class WindowFeed:
         for number, pool in enumerate(self._pools(n, first_pool), start=first_pool):
             counted += row_count(pool)
             for rows in self._batches(pool[c.LENGTH], np.random.default_rng([self._seed, n, 1 + number]))[skipped:]:
-                yield self._my_share(pool, rows)
+                batch = self._my_share(pool, rows)
+                yield batch.pinned() if pinned else batch
             skipped = 0
         if counted != self.num_rows:
             raise RowCountError(

@@ -92,6 +92,15 @@ class ItemCatalog:
         """Number of the distinct text of each row: many items share one text, which is then fused once."""
         return self._distinct_texts[1]
 
+    def text_rows(self, item_indices_N: torch.Tensor) -> torch.Tensor:
+        """Number of the text of each item, on the device of the items; a row beyond the catalog has no text."""
+        rows_V = self._kept("text_rows_V", item_indices_N.device)
+        return rows_V[item_indices_N.where(item_indices_N < self.num_rows, 0)]
+
+    def text_counts(self, texts_N: torch.Tensor) -> torch.Tensor:
+        """int64, tokens of some distinct texts, on the device of ``texts_N``."""
+        return self._kept("text_counts_X", texts_N.device)[texts_N]
+
     @cached_property
     def text_items_X(self) -> torch.Tensor:
         """One row that carries each distinct text."""
@@ -108,33 +117,49 @@ class ItemCatalog:
         return token_counts_N + special_tokens * (token_counts_N > 0)
 
     def text_token_rows_XT(self, known_token_ids_W: torch.Tensor) -> torch.Tensor:
-        """Rows of the token table (``token_rows``) of each distinct text.
+        """Rows of the token table (``token_rows``) of each distinct text, on the device of the model.
 
         Looked up once and kept for the model, since every batch of a training needs the same.
         """
-        kept = self._kept_rows.get("rows")
+        device = known_token_ids_W.device
+        kept = self._kept_rows.get(device)
         if kept is None or not torch.equal(kept[0], known_token_ids_W):
-            rows_XT = token_rows(known_token_ids_W, self.token_ids_VT[self.text_items_X])
-            kept = self._kept_rows["rows"] = (known_token_ids_W.clone(), rows_XT)
+            rows_XT = token_rows(known_token_ids_W, self.token_ids_VT[self.text_items_X].to(device))
+            kept = self._kept_rows[device] = (known_token_ids_W.clone(), rows_XT)
         return kept[1]
 
     def text_states_SH(self, texts_N: torch.Tensor) -> torch.Tensor:
-        """All states of some distinct texts, text after text; ``state_counts`` of each."""
+        """All states of some distinct texts, text after text; ``state_counts`` of each.
+
+        States stay on the CPU, because those of a catalog are larger than a GPU: those of the texts are moved to the
+        device of ``texts_N``.
+        """
         if self.states is None:
             raise ModelError(
                 "the model reads hidden states of texts (model.fusion.token_init contextual, sentence or top_layers) "
                 "and the item catalog has none; run jobs/embed_tokens.py with that mode and load the catalog with "
                 "text_states"
             )
+        device, texts_N = texts_N.device, texts_N.cpu()
         counts_N = self.state_counts(self.text_counts_X[texts_N])
         starts_N = self.states.starts_V[self.text_items_X[texts_N]]
         # Position of each state: its text's start plus its number within the text.
         firsts_N = counts_N.cumsum(0) - counts_N
         at_S = torch.arange(int(counts_N.sum())) + torch.repeat_interleave(starts_N - firsts_N, counts_N)
-        return self.states.states_SH[at_S]
+        return self.states.states_SH[at_S].to(device)
 
     @cached_property
-    def _kept_rows(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def _kept_rows(self) -> dict[torch.device, tuple[torch.Tensor, torch.Tensor]]:
+        return {}
+
+    def _kept(self, name: str, device: torch.device) -> torch.Tensor:
+        """A tensor of texts on a device, copied once: every batch of a training needs it."""
+        if (name, device) not in self._copies:
+            self._copies[name, device] = getattr(self, name).to(device)
+        return self._copies[name, device]
+
+    @cached_property
+    def _copies(self) -> dict[tuple[str, torch.device], torch.Tensor]:
         return {}
 
     @cached_property

@@ -145,22 +145,23 @@ class ItemFusion(nn.Module):
     def catalog_texts(self, catalog: ItemCatalog, texts_X: torch.Tensor) -> torch.Tensor:
         """The semantic embedding of some distinct texts of a catalog (rows of ``catalog.text_items_X``).
 
+        ``texts_X`` is on the device of the model.
+
         Raises:
             ModelError: The model reads hidden states and the catalog has none, or of another width.
         """
-        device = self.known_token_ids_W.device
-        counts_X = catalog.text_counts_X[texts_X].to(device)
+        counts_X = catalog.text_counts(texts_X)
         if not self.config.reads_states:
-            rows_XT = catalog.text_token_rows_XT(self.known_token_ids_W.cpu())[texts_X].to(device)
+            rows_XT = catalog.text_token_rows_XT(self.known_token_ids_W)[texts_X]
             return self._texts_of_tokens(rows_XT[_mask(counts_X, rows_XT.shape[1])], counts_X)
-        states_SH = catalog.text_states_SH(texts_X).to(device)
+        states_SH = catalog.text_states_SH(texts_X)
         if states_SH.shape[1] != self.state_width:
             raise ModelError(
                 f"hidden states of the catalog are {states_SH.shape[1]} wide, the model reads {self.state_width}"
             )
         if self.config.has_text_layers:
             return self.layers(states_SH, catalog.state_counts(counts_X))
-        rows_S = torch.arange(len(states_SH), device=device)
+        rows_S = torch.arange(len(states_SH), device=states_SH.device)
         if self.config.token_init == "sentence":
             sentences_XH = F.normalize(_mean_of_texts(states_SH, rows_S, counts_X), dim=-1)
             return self.projection(sentences_XH) * (counts_X > 0)[:, None]
@@ -249,7 +250,9 @@ class MixtureOfExperts(nn.Module):
 
     def _gate(self, logits_NK: torch.Tensor, has_text_N: torch.Tensor) -> torch.Tensor:
         top = logits_NK.topk(self.top_k, dim=-1)
-        weights_NK = torch.zeros_like(logits_NK).scatter(-1, top.indices, top.values.softmax(dim=-1))
+        # Autocast of a GPU makes a softmax float32, that of a CPU leaves it as it is.
+        chosen_Nk = top.values.softmax(dim=-1).to(logits_NK.dtype)
+        weights_NK = torch.zeros_like(logits_NK).scatter(-1, top.indices, chosen_Nk)
         if self.training:
             self._measure_load(logits_NK, weights_NK, has_text_N)
         return weights_NK

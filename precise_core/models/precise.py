@@ -249,7 +249,7 @@ def fuse_distinct(model: Precise, catalog: ItemCatalog, *item_indices: torch.Ten
         model: Its device and mode (training or not) are used as they are.
         catalog: Tokens of the items, and states of their texts for a contextual model; rows beyond it are treated as
             items without text.
-        item_indices: int64 tensors of any shape, on the model's device; the catalog's tensors stay on the CPU.
+        item_indices: int64 tensors of any shape, on the model's device; the catalog keeps copies of its tables there.
 
     Returns:
         One tensor per argument, of its shape plus D.
@@ -265,7 +265,6 @@ def fuse_distinct(model: Precise, catalog: ItemCatalog, *item_indices: torch.Ten
 def _fuse(fusion: ItemFusion, catalog: ItemCatalog, item_indices_N: torch.Tensor) -> torch.Tensor:
     halves = [fusion.id_half(item_indices_N)] if fusion.has_id else []
     if fusion.has_text:
-        rows_N = item_indices_N.where(item_indices_N < catalog.num_rows, 0).cpu()
-        texts_X, text_of_N = torch.unique(catalog.text_rows_V[rows_N], return_inverse=True)
-        halves.append(F.embedding(text_of_N.to(item_indices_N.device), fusion.catalog_texts(catalog, texts_X)))
+        texts_X, text_of_N = torch.unique(catalog.text_rows(item_indices_N), return_inverse=True)
+        halves.append(F.embedding(text_of_N, fusion.catalog_texts(catalog, texts_X)))
     return torch.cat(halves, dim=-1)

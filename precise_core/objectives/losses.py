@@ -100,10 +100,11 @@ class _Scores(torch.autograd.Function):
         positive_PM = logits_PC.gather(1, positives_PM).float()
         if log_q_C is not None:
             positive_PM = positive_PM - log_q_C[positives_PM]
-        share_PC = torch.empty(logits_PC.shape, dtype=torch.float32)
-        largest_P, total_P = torch.empty(len(share_PC)), torch.empty(len(share_PC))
-        chunk = max(1, _CHUNK // max(1, logits_PC.shape[1]))
-        first_hit = torch.searchsorted(rows, torch.arange(0, len(share_PC) + chunk, chunk)).tolist()
+        share_PC = torch.empty_like(logits_PC, dtype=torch.float32, memory_format=torch.contiguous_format)
+        largest_P, total_P = share_PC.new_empty(len(share_PC)), share_PC.new_empty(len(share_PC))
+        chunk = _positions_at_once(logits_PC)
+        starts = torch.arange(0, len(share_PC) + chunk, chunk, device=rows.device)
+        first_hit = torch.searchsorted(rows, starts).tolist()
         for number, start in enumerate(range(0, len(share_PC), chunk)):
             part = slice(start, start + chunk)
             s, hits = share_PC[part], slice(first_hit[number], first_hit[number + 1])
@@ -123,3 +124,10 @@ class _Scores(torch.autograd.Function):
         gradient_PC.scatter_add_(1, ctx.positives_PM, positive_PM)
         del ctx.share_PC  # it has become the gradient: there is no second one
         return gradient_PC, None, None, None, None, None
+
+
+def _positions_at_once(logits_PC: torch.Tensor) -> int:
+    """As many as stay in the cache of a core; all of them on a GPU, where every part is a handful of launches."""
+    if logits_PC.device.type == "cuda":
+        return max(1, logits_PC.shape[0])
+    return max(1, _CHUNK // max(1, logits_PC.shape[1]))

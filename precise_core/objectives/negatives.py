@@ -53,7 +53,7 @@ class Candidates:
         first_P = right.rows_P * items_BL.shape[1] + right.start_P
         ends_P = right.size_P.cumsum(0)
         rows = torch.repeat_interleave(right.size_P)
-        events = torch.arange(len(rows)) + (first_P - ends_P + right.size_P)[rows]
+        events = torch.arange(len(rows), device=rows.device) + (first_P - ends_P + right.size_P)[rows]
         columns = column_BL.flatten()[events]
         is_hit = (columns >= 0).nonzero()[:, 0]
         return rows[is_hit], columns[is_hit]
@@ -62,7 +62,8 @@ class Candidates:
 def with_alike(hits: Hits, target_vectors_PMD: torch.Tensor, vectors_CD: torch.Tensor, cosine: float) -> Hits:
     """``hits`` and, for each position, the candidates whose cosine with one of its M targets is above ``cosine``."""
     units_CD = F.normalize(vectors_CD.float(), dim=-1)
-    is_alike_PMC = F.normalize(target_vectors_PMD.float(), dim=-1) @ units_CD.T > cosine
+    with torch.autocast(vectors_CD.device.type, enabled=False):  # in bf16 a cosine of .99 may be 1
+        is_alike_PMC = F.normalize(target_vectors_PMD.float(), dim=-1) @ units_CD.T > cosine
     rows, columns = is_alike_PMC.any(dim=1).nonzero(as_tuple=True)
     rows, columns = torch.cat([hits[0], rows]), torch.cat([hits[1], columns])
     order = rows.argsort(stable=True)
@@ -70,7 +71,7 @@ def with_alike(hits: Hits, target_vectors_PMD: torch.Tensor, vectors_CD: torch.T
 
 
 class CandidateSampler:
-    """Draws candidates for each batch.
+    """Draws candidates for each batch, on the device of ``frequencies_V``; the generator's is the CPU.
 
     Args:
         frequencies_V: How often each item occurs in the events that targets are taken from, int64.
@@ -98,7 +99,7 @@ class CandidateSampler:
         if self.config.whole_catalog:
             return Candidates(torch.unique(torch.cat([self.drawable_J, targets.reshape(-1)])))
         picks_N = torch.randint(len(self.drawable_J), (self.config.uniform,), generator=generator)
-        uniform_N = self.drawable_J[picks_N]
+        uniform_N = self.drawable_J[picks_N.to(self.drawable_J.device)]
         if not with_targets and not self.holds_targets:
             return Candidates(torch.unique(uniform_N))
         items_C = torch.unique(torch.cat([targets.reshape(-1), uniform_N]))

@@ -112,8 +112,8 @@ def future_targets(
     start_P = positions_P + 1
     size_P = _size_of_future(event_ts_BL, is_last_BL, rows_P, start_P, horizon_seconds)
     # Even steps round a circle, from a random start: every item is equally likely and none is drawn twice.
-    first_P = (torch.rand(len(size_P), generator=generator) * size_P).long()
-    draw_M = torch.arange(num_targets)
+    first_P = (uniform((len(size_P),), generator, size_P.device) * size_P).long()
+    draw_M = torch.arange(num_targets, device=size_P.device)
     step_P1 = (size_P // num_targets).clamp(min=1)[:, None]
     offset_PM = (first_P[:, None] + draw_M * step_P1) % size_P[:, None]
     columns_PM = start_P[:, None] + offset_PM
@@ -124,8 +124,7 @@ def future_targets(
     mask_PM = mask_PM & ~_repeats_an_earlier_draw(targets_PM)
     kept_P = mask_PM.any(dim=1)
     targets_PM = targets_PM.where(mask_PM, targets_PM.gather(1, mask_PM.long().argmax(dim=1, keepdim=True)))
-    last_start_B = torch.where(is_last_BL[:, : L - 1], torch.arange(1, L), 0)
-    last_start_B = last_start_B.amax(dim=1) if L > 1 else torch.zeros(len(is_last_BL), dtype=torch.long)
+    last_start_B = _last_start(is_last_BL)
     from_BL, valid_BL = _columns_before(last_start_B, valid_mask_BL)
     first = L - max(1, int(valid_BL.sum(dim=1).max()))
     from_BL, valid_BL = from_BL[:, first:], valid_BL[:, first:]
@@ -142,8 +141,8 @@ def positions_per_row(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Positions grouped by row, B x Q, and the column of each one; rows_P must be sorted. Free columns hold 0."""
     counts_B = torch.bincount(rows_P, minlength=num_rows)
-    slots_P = torch.arange(len(rows_P)) - (counts_B.cumsum(0) - counts_B)[rows_P]
-    at_BQ = torch.zeros(num_rows, int(counts_B.max()), dtype=torch.long)
+    slots_P = torch.arange(len(rows_P), device=rows_P.device) - (counts_B.cumsum(0) - counts_B)[rows_P]
+    at_BQ = rows_P.new_zeros(num_rows, int(counts_B.max()))
     at_BQ[rows_P, slots_P] = positions_P
     return at_BQ, slots_P
 
@@ -164,14 +163,14 @@ def draw_cuts(
     """
     B, L = item_indices_BL.shape
     is_last_BL = _ends_instant(event_ts_BL)
-    can_cut_BL = torch.zeros(B, L, dtype=torch.bool)
+    can_cut_BL = torch.zeros_like(is_last_BL)
     can_cut_BL[:, 1:] = (is_last_BL & valid_mask_BL)[:, :-1]
-    keys_BL = torch.rand(B, L, generator=generator).masked_fill(~can_cut_BL, -1.0)
+    keys_BL = uniform((B, L), generator, can_cut_BL.device).masked_fill(~can_cut_BL, -1.0)
     drawn = keys_BL.topk(min(cuts_per_window, L), dim=1)
     rows_E, column_E = (drawn.values >= 0).nonzero(as_tuple=True)
     cut_E = drawn.indices[rows_E, column_E]
     size_E = _size_of_future(event_ts_BL, is_last_BL, rows_E, cut_E, horizon_seconds)
-    chosen_E = cut_E + (torch.rand(len(cut_E), generator=generator) * size_E).long()
+    chosen_E = cut_E + (uniform((len(cut_E),), generator, cut_E.device) * size_E).long()
     targets_E = item_indices_BL[rows_E, chosen_E]
     known_E = targets_E >= c.FIRST_ITEM_INDEX
     if only_new:
@@ -195,10 +194,11 @@ def mask_items(
     """
     B, L = item_indices_BL.shape
     known_BL = valid_mask_BL & (item_indices_BL >= c.FIRST_ITEM_INDEX)
-    keys_BL = torch.rand(B, L, generator=generator).masked_fill(~known_BL, 2.0)
+    keys_BL = uniform((B, L), generator, known_BL.device).masked_fill(~known_BL, 2.0)
     is_lowest_BL = (keys_BL == keys_BL.amin(dim=1, keepdim=True)) & known_BL
-    newest_BL = known_BL & (torch.arange(L) == torch.where(known_BL, torch.arange(L), -1).amax(dim=1, keepdim=True))
-    only_newest_B1 = torch.rand(B, 1, generator=generator) < 0.5
+    place_L = torch.arange(L, device=known_BL.device)
+    newest_BL = known_BL & (place_L == torch.where(known_BL, place_L, -1).amax(dim=1, keepdim=True))
+    only_newest_B1 = uniform((B, 1), generator, known_BL.device) < 0.5
     return torch.where(only_newest_B1, newest_BL, known_BL & (keys_BL < share) | is_lowest_BL)
 
 
@@ -213,6 +213,20 @@ def same_instant(
     return RightItems(item_indices_BL, rows_P, start_P, _instant_end(is_last_BL)[rows_P, positions_P] - start_P + 1)
 
 
+def uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    """Numbers from 0 to 1, drawn on the CPU whatever the device, so that a run draws the same on each."""
+    return torch.rand(shape, generator=generator).to(device)
+
+
+def _last_start(is_last_BL: torch.Tensor) -> torch.Tensor:
+    """Column where the last instant of each window begins."""
+    B, L = is_last_BL.shape
+    if L == 1:
+        return torch.zeros(B, dtype=torch.long, device=is_last_BL.device)
+    start_L = torch.arange(1, L, device=is_last_BL.device)
+    return torch.where(is_last_BL[:, : L - 1], start_L, 0).amax(dim=1)
+
+
 def _ends_instant(event_ts_BL: torch.Tensor) -> torch.Tensor:
     is_last_BL = torch.ones_like(event_ts_BL, dtype=torch.bool)
     is_last_BL[:, :-1] = event_ts_BL[:, 1:] != event_ts_BL[:, :-1]
@@ -222,7 +236,7 @@ def _ends_instant(event_ts_BL: torch.Tensor) -> torch.Tensor:
 def _instant_end(is_last_BL: torch.Tensor) -> torch.Tensor:
     """Position of the last event of each event's instant: the nearest marked position at or after it."""
     L = is_last_BL.shape[1]
-    marked_BL = torch.where(is_last_BL, torch.arange(L), L)
+    marked_BL = torch.where(is_last_BL, torch.arange(L, device=is_last_BL.device), L)
     return marked_BL.flip(1).cummin(dim=1).values.flip(1)
 
 
@@ -250,7 +264,7 @@ def _size_of_future(
 def _columns_before(cut_B: torch.Tensor, valid_mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Where the positions before the cut come from once they are moved to the right end, and which of them are real."""
     L = valid_mask_BL.shape[1]
-    source_BL = torch.arange(L) - (L - cut_B)[:, None]
+    source_BL = torch.arange(L, device=cut_B.device) - (L - cut_B)[:, None]
     from_BL = source_BL.clamp(min=0)
     return from_BL, (source_BL >= 0) & valid_mask_BL.gather(1, from_BL)
 

@@ -313,7 +313,7 @@ def write_checkpoint(
         described: Every other field of ``Manifest`` (task, best_epoch, metrics, ...).
     """
     with draft_folder(out, "checkpoint") as folder:
-        weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, str(folder / _WEIGHTS))
         items = {_FREQUENCIES: frequencies_V.contiguous()}
         if is_universal_trained_V is not None:

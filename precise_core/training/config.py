@@ -10,6 +10,8 @@ from precise_core.config import Config
 from precise_core.objectives.config import NegativesConfig
 
 TargetFilter = Literal["all", "new"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class OptimizerConfig(Config):
@@ -37,8 +39,9 @@ class LoopConfig(Config):
     """What every training has: how long, how large, how often it looks at the validation slice.
 
     ``accumulate_batches``: batches whose gradients make one update (in-batch negatives stay those of one batch).
-    ``precision``: `fp32`, `bf16` (autocast), or `auto`: fp32, because training runs on the CPU, where bf16 was the
-    slower one (`python -m benchmarks.paper_speed`). ``horizon_days``: 0 = the paper, targets are of the next instant;
+    ``device``: `auto` = the GPU that torch finds, else the CPU; on several ranks the CPU. ``precision``: `fp32`, `bf16`
+    (autocast), or `auto`: bf16 on a GPU that has it, and fp32 on a CPU, where bf16 was the slower one
+    (`python -m benchmarks.paper_speed`). ``horizon_days``: 0 = the paper, targets are of the next instant;
     above, of all instants up to that many days after the newest event seen, for vectors that are written once and used
     for days. ``target_filter``: `all` = the paper; `new` = only items that the window did not hold before are targets,
     and validation ranks only those, for lists that leave out what a user had; the window is read whole in either case.
@@ -47,7 +50,8 @@ class LoopConfig(Config):
     epochs: int = Field(3, ge=0, description="Passes over the train windows, at most; 0 keeps the start weights.")
     batch_size: int = Field(128, ge=2, description="Windows per step, all ranks together.")
     accumulate_batches: int = Field(1, ge=1, description="Batches per optimizer step.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="`bf16` = autocast; `auto` = fp32 on a CPU.")
+    device: Device = Field("auto", description="Where training computes; `auto` = the GPU where there is one.")
+    precision: Precision = Field("auto", description="`bf16` = autocast; `auto` = fp32 on a CPU, bf16 on a GPU.")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Of this training.")
     horizon_days: float = Field(0.0, ge=0, description="How far ahead targets may lie; 0 = the next instant only.")
     target_filter: TargetFilter = Field("all", description="`new` = only items new to the user are targets.")
@@ -106,6 +110,12 @@ class UniversalConfig(LoopConfig):
     mask_share: float = Field(0.2, gt=0, lt=1, description="Share of masked items; `prediction: masked_item` only.")
     logit_adjustment: float = Field(0.0, ge=0, description="How much of an item's popularity the score leaves out.")
     alternate: AlternateConfig = Field(AlternateConfig(), description="The id table first, then everything (IV-E2).")
+
+    @model_validator(mode="after")
+    def _ranks_compute_on_cpus(self) -> UniversalConfig:
+        if self.ranks > 1 and self.device == "cuda":
+            raise ValueError(f"device cuda: {self.ranks} ranks compute on CPUs; set ranks 1, or device auto or cpu")
+        return self
 
     @model_validator(mode="after")
     def _popularity_is_left_out_once(self) -> UniversalConfig:

@@ -18,6 +18,7 @@ from precise_core.models.precise import Precise
 from precise_core.training import alternate
 from precise_core.training import collectives as distribution
 from precise_core.training.config import AlternateConfig, LoopConfig
+from precise_core.training.device import computing_on, seed_draws, uses_bf16
 from precise_core.training.optimizer import Optimizer, keep_freed_memory, learning_rate_at
 from precise_core.training.resume import Counters, ResumeStore
 from precise_core.training.validation import NDCG
@@ -45,7 +46,7 @@ class Training:
     """Everything one training needs.
 
     Attributes:
-        model: Trained in place; holds the best epoch's weights at the end.
+        model: Trained in place, on the device where it is; holds the best epoch's weights at the end.
         loss: The loss of one batch; None where the batch has nothing to learn from.
         validate: Figures on the validation slice; the NDCG among them decides.
         resume: Where the state of the run is kept.
@@ -84,7 +85,7 @@ def run_training(training: Training) -> TrainingResult:
     """
     keep_freed_memory()
     run = _Run(training)
-    with torch.random.fork_rng(devices=[]):
+    with computing_on(training.model.device):
         try:
             return run.run()
         finally:
@@ -96,10 +97,11 @@ class _Run:
 
     def __init__(self, training: Training) -> None:
         self.training, self.model, self.config = training, training.model, training.config
+        self.device, self.is_bf16 = self.model.device, uses_bf16(self.config.precision, self.model.device)
         self.at = Counters()  # where the training is
         self.total_steps = self.config.epochs * -(-training.feed.num_steps // self.config.accumulate_batches)
         self.optimizer = Optimizer(self.model, self.config.optimizer)
-        self.best: dict[str, torch.Tensor] = {}
+        self.best: dict[str, torch.Tensor] = {}  # on the CPU, as the ids are
         self.ids_before = torch.empty(0)
         self.last_log, self.windows_since_log = time.monotonic(), 0
         self.log = MetricsLog(None)
@@ -145,7 +147,7 @@ class _Run:
         self.model.train()
         alternate.freeze_tokens(self.model, self.at.phase == 1)
         if self.at.phase == 1 and not self.at.batch_in_epoch:
-            self.ids_before = self.model.fusion.id_table.weight.detach().clone()
+            self.ids_before = self._ids()
         self.last_log, self.windows_since_log = time.monotonic(), 0
         for batches in self._remaining_batches():
             self._step(batches)
@@ -163,16 +165,20 @@ class _Run:
         self._save()
 
     def _remaining_batches(self) -> Iterator[tuple[SequenceBatch, ...]]:
-        batches = self.training.feed.epoch(self.at.epoch, first_step=self.at.batch_in_epoch)
+        is_pinned = self.device.type == "cuda"
+        batches = self.training.feed.epoch(self.at.epoch, first_step=self.at.batch_in_epoch, pinned=is_pinned)
         while group := tuple(islice(batches, self.config.accumulate_batches)):
             yield group
+
+    def _ids(self) -> torch.Tensor:
+        """A copy of the id table."""
+        return _copied(self.model.fusion.id_table.weight)
 
     def _end_epoch(self) -> None:
         """Decide whether phase 1, or the training, is over."""
         if self.at.phase == 1 and self.training.alternate is not None:
-            ids_after = self.model.fusion.id_table.weight.detach()
             if alternate.has_converged(
-                self.training.alternate, self.ids_before, ids_after, self.at.epochs_without_gain, self.at.epoch
+                self.training.alternate, self.ids_before, self._ids(), self.at.epochs_without_gain, self.at.epoch
             ):
                 self._write({"epoch": self.at.epoch, "step": self.at.step, "phase": 2})
                 self.at.phase, self.at.epochs_without_gain = 2, 0
@@ -198,9 +204,10 @@ class _Run:
     def _notes(self) -> tuple[str, ...]:
         epochs = [line["epoch"] for line in self.at.log if _OUT_OF_TIME in line]
         limit = self.config.max_minutes
-        return tuple(
-            f"stopped after epoch {n} of {self.config.epochs}: max_minutes {limit:g} is used up" for n in epochs
-        )
+        stopped = (f"stopped after epoch {n} of {self.config.epochs}: max_minutes {limit:g} is used up" for n in epochs)
+        if self.device.type == "cpu":
+            return tuple(stopped)
+        return (*stopped, f"trained on {self.device}, {'bf16' if self.is_bf16 else 'fp32'}")
 
     def _step(self, batches: tuple[SequenceBatch, ...]) -> None:
         """One update from the gradients of one batch, or of several."""
@@ -258,10 +265,9 @@ class _Run:
         # Randomness depends on seed and place alone, so that a resumed run draws what it would have drawn. Ranks share
         # the draws of candidates, and have dropout of their own.
         place = (self.training.seed, self.at.epoch, self.at.batch_in_epoch)
-        # The generator of the CPU alone: torch.manual_seed seeds every other kind of device too.
-        torch.default_generator.manual_seed(hash((*place, distribution.rank())) % 2**63)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self.training.loss(batch, torch.Generator().manual_seed(hash(place) % 2**63))
+        seed_draws(self.device, hash((*place, distribution.rank())) % 2**63)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16):
+            return self.training.loss(batch.on(self.device), torch.Generator().manual_seed(hash(place) % 2**63))
 
     def _look(self, epoch: int) -> None:
         """Validate, and keep the weights if they are the best so far."""
@@ -269,7 +275,7 @@ class _Run:
         self._write({"epoch": epoch, "step": self.at.step, **metrics})
         if metrics[NDCG] > self.at.best_metric:
             self.at.best_metric, self.at.best_epoch, self.at.epochs_without_gain = metrics[NDCG], epoch, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {name: _copied(tensor) for name, tensor in self.model.state_dict().items()}
         else:
             self.at.epochs_without_gain += 1
         self.training.progress.advance(0, units=0, **metrics)
@@ -327,3 +333,8 @@ class _Run:
     def _metrics_of(self, epoch: int) -> dict[str, float]:
         lines = [line for line in self.at.log if line["epoch"] == epoch and NDCG in line]
         return {name: value for name, value in lines[-1].items() if name.startswith("validation_")}
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy on the CPU: the memory of a GPU is for the training."""
+    return tensor.detach().to("cpu", copy=True)

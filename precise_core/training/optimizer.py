@@ -97,7 +97,7 @@ class Optimizer:
     def _scale_gradients(self, scale: float) -> None:
         """Dense ones within the update itself, as for a GradScaler, which spares a pass over all of them."""
         dense: Any = self._parts["dense"]
-        dense.grad_scale = torch.tensor(1 / scale)
+        dense.grad_scale = torch.tensor(1 / scale, device=next(self._model.parameters()).device)
         for parameter in self._model.parameters():
             if parameter.grad is not None and parameter.grad.is_sparse:
                 parameter.grad.values().mul_(scale)

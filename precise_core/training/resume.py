@@ -68,14 +68,17 @@ class ResumeStore:
         ids_before: torch.Tensor,
         optimizer: Optimizer,
     ) -> None:
-        """Write the state of this step beside the previous one, then drop the previous one."""
+        """Write the state of this step beside the previous one, then drop the previous one.
+
+        Tensors of a GPU are copied to the CPU first: a training may go on on another device.
+        """
         tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer.tensors().items()}
         tensors["ids_before"] = ids_before
         final = self.folder / f"step-{counters.step:09d}"
         with atomic_folder(final) as draft:
-            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
             save_file(copies, str(draft / "state.safetensors"))
             (draft / "state.json").write_text(json.dumps({"identity": self._identity, **asdict(counters)}))
         for older in self.folder.iterdir():  # the previous step, and what a killed process has left

@@ -36,7 +36,7 @@ from schemas import columns as c
 
 # Tokens that the PCA of hidden states looks at: ten times the width of a large model, within a gigabyte.
 _PCA_STATES = 16_384
-_NOT_DECISIVE = ("checkpoint_every_steps", "tensorboard", "rank_timeout_seconds")
+_NOT_DECISIVE = ("device", "checkpoint_every_steps", "tensorboard", "rank_timeout_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from precise_core.feed.windows import WindowFeed, count_windows
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.config import TargetedConfig
 from precise_core.training.continuation import newest_before, require_same_text, seconds_of
+from precise_core.training.device import training_device
 from precise_core.training.loop import TrainingResult
 from precise_core.training.setup import StageRun, TrainingInputs, item_frequencies
 from precise_core.training.spaces import Origin
@@ -45,7 +46,9 @@ def train_targeted(
         NothingToLearnError: The task has no windows, no two instants in any, or no validation windows for a training
             from scratch.
         NothingNewError: ``previous`` would be continued but nothing new was learnt: it should stay in use.
+        TrainingError: ``config.device`` is `cuda` and there is no GPU.
     """
+    device = training_device("targeted", config.device)
     task, catalog = inputs.task, inputs.catalog
     require_same_text(universal, catalog, "run jobs/train_universal.py first")
     start = night_start(config, universal, newest_before(previous, inputs.as_of), catalog, inputs.as_of, inputs.seed)
@@ -70,7 +73,7 @@ def train_targeted(
         "universal": start.universal,
         "warm_up_as_of": start.warm_up_as_of,
     }
-    run = StageRun(inputs, config, model, feed, described)
+    run = StageRun(inputs, config, model.to(device), feed, described)
     result = TrainingResult(best_epoch=0, metrics={}, log=[])
     if has_validation:
         loss = targeted_loss(model, catalog, config, task_frequencies_V, frequencies_V > 0)

@@ -26,7 +26,8 @@ def targeted_loss(
     is_trained_V: torch.Tensor,
 ) -> LossFunction:
     """The configured loss over (history, next item) examples cut from a batch of windows."""
-    sampler = CandidateSampler(config.negatives, task_frequencies_V, is_trained_V)
+    on = model.device
+    sampler = CandidateSampler(config.negatives, task_frequencies_V.to(on), is_trained_V.to(on))
 
     def loss(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:
         examples = draw_cuts(
@@ -64,7 +65,7 @@ def _parts(
 ) -> list[torch.Tensor]:
     """The terms of the loss; one without any negative is left out. ``hidden``: candidates that are no negatives."""
     if config.loss == "softmax":
-        mask_E1 = torch.ones(len(columns_E), 1, dtype=torch.bool)
+        mask_E1 = torch.ones_like(columns_E[:, None], dtype=torch.bool)
         return [candidate_softmax(logits_EC, candidates, examples.targets_E[:, None], mask_E1, hidden)]
     terms: list[torch.Tensor | None] = []
     if config.loss in ("bpr_user", "both"):

@@ -22,6 +22,7 @@ from precise_core.training.continuation import (
     require_same_text,
     seconds_of,
 )
+from precise_core.training.device import training_device
 from precise_core.training.setup import (
     StageRun,
     TrainingInputs,
@@ -62,7 +63,9 @@ def train_universal(
 
     Raises:
         NothingNewError: ``parent`` learnt nothing new, because no window is new or validation never improved.
+        TrainingError: ``config.device`` is `cuda` and there is no GPU.
     """
+    device = training_device("universal", config.device)
     task, catalog = inputs.task, inputs.catalog
     since = None if parent is None else new_since(parent, model_config, catalog)
     feed, validation = _feeds(inputs, config, since, parent)
@@ -83,7 +86,7 @@ def train_universal(
     else:
         described["parent"] = described["previous"] = parent.model_version
         described["copied"] = tuple(name for name, _ in model.named_parameters())
-    run = StageRun(inputs, config, model, feed, described)
+    run = StageRun(inputs, config, model.to(device), feed, described)
     loss = universal_loss(model, catalog, config, learnt_V, frequencies_V > 0)
     # The ids of a parent have converged already, and a new token would wait frozen where it started.
     result = run.train(loss, validation, config.alternate if parent is None else None)

@@ -39,7 +39,9 @@ def universal_loss(
     """
     if not frequencies_V.any():
         raise NothingToLearnError("the train windows hold no item of the vocabulary: nothing to learn from")
-    sampler = CandidateSampler(config.negatives, frequencies_V, is_trained_V)
+    frequencies_V = frequencies_V.to(model.device)
+    is_drawable_V = None if is_trained_V is None else is_trained_V.to(model.device)
+    sampler = CandidateSampler(config.negatives, frequencies_V, is_drawable_V)
     prior_V = config.logit_adjustment * torch.log1p(frequencies_V.float()) if config.logit_adjustment else None
 
     def next_item(batch: SequenceBatch, generator: torch.Generator) -> BatchLoss | None:

@@ -62,11 +62,12 @@ def validate(
         [model.serving_item_vectors(e_ND) for e_ND in e_VD[: catalog.num_rows].split(_ITEMS_PER_CHUNK)]
     )
     ndcg, recall = [], []
-    for batch in feed.epoch(0):
+    for read in feed.epoch(0, pinned=model.device.type == "cuda"):
+        batch = read.on(model.device)
         rows_BL = batch.item_indices_BL.where(batch.item_indices_BL < len(e_VD), c.UNKNOWN_INDEX)
         times = None if asking is None else asking.of(batch.event_ts_BL)
         h_BD = model.user_embeddings(F.embedding(rows_BL, e_VD), batch.valid_mask_BL, times)
-        users_BD = model.serving_user_vectors(h_BD) * (1.0 if weights_D is None else weights_D)
+        users_BD = model.serving_user_vectors(h_BD) * (1.0 if weights_D is None else weights_D.to(h_BD.device))
         scores_BV = users_BD @ items_VD.T
         scores_BV[:, : c.FIRST_ITEM_INDEX] = float("-inf")
         truth_BM = batch.target_indices_BM
@@ -89,13 +90,13 @@ def _without_known(scores_BV: torch.Tensor, truth_BM: torch.Tensor, had_BL: torc
 
 def _embeddings(model: Precise, catalog: ItemCatalog) -> torch.Tensor:
     """e_VD of every row of the catalog and of the model, in portions: what an item is fused from is larger than e."""
-    chunks = torch.arange(max(catalog.num_rows, model.num_item_rows)).split(_ITEMS_PER_CHUNK)
+    chunks = torch.arange(max(catalog.num_rows, model.num_item_rows), device=model.device).split(_ITEMS_PER_CHUNK)
     return torch.cat([fuse_distinct(model, catalog, chunk)[0] for chunk in chunks])
 
 
 def ndcg_at_k(hits_UK: torch.Tensor, truth_counts_U: torch.Tensor, k: int) -> torch.Tensor:
     """DCG of the first k ranks divided by that of the ideal ranking."""
-    gains_K = 1.0 / torch.log2(torch.arange(k) + 2.0)
+    gains_K = 1.0 / torch.log2(torch.arange(k, device=hits_UK.device) + 2.0)
     found = hits_UK[:, :k].float() @ gains_K[: hits_UK.shape[1]]
     return found / gains_K.cumsum(0)[truth_counts_U.clamp(max=k) - 1]
 

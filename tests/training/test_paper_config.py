@@ -29,7 +29,7 @@ TECHNICAL = {
     *(
         f"{stage}.{key}"
         for stage in ("universal", "targeted")
-        for key in ("checkpoint_every_steps", "max_minutes", "tensorboard", "optimizer.sparse_above_rows")
+        for key in ("device", "checkpoint_every_steps", "max_minutes", "tensorboard", "optimizer.sparse_above_rows")
     ),
 }
 OF_THE_MODEL = ("windows", "model", "universal", "targeted")
