@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -291,7 +292,7 @@ def check_time_reading(spark: SparkSession, reading: TimeReading) -> None:
         return
     try:
         spark.range(1).select(F.date_format(F.timestamp_micros(F.col("id")), reading.format)).collect()
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise ConfigError(
             f"time_reading.format {reading.format!r}: not a Spark datetime pattern such as 'yyyy-MM-dd HH:mm:ss'"
         ) from error
