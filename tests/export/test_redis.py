@@ -18,12 +18,14 @@ import pytest
 import schemas
 from jobs.export_vectors import main
 from precise_core import consume
+from precise_core.config import load_config
 from precise_core.errors import CheckpointError, ConfigError, EnvironmentProblem, StoreError
 from precise_core.export.config import ExportConfig, RedisConfig
 from precise_core.export.published import VectorSet, published_sets
 from precise_core.export.push import Pushed, push
 from precise_core.export.redis_store import RedisStore
 from precise_core.export.stores import REDIS_PASSWORD, opened_stores
+from precise_core.settings import Settings
 from schemas import columns as c
 from tests.night import CONFIG
 from tests.redis_server import PASSWORD, RedisServer, running_redis
@@ -314,9 +316,12 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(server: RedisServer, cl
 def test_what_is_missing_or_unsafe_is_said_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"set export\.redis\.url="), opened_stores(ExportConfig()):
         pass
-    for url in ("redis://:hidden@host:6379/0", "redis://host/0?password=hidden"):
-        with pytest.raises(ValueError, match="PRECISE_REDIS_PASSWORD"):
-            RedisConfig(url=url)
+    for url in ("redis://:hidden@host:6379/0", "redis://host/0?password=hidden", "valkey://:hidden@host"):
+        with pytest.raises(ConfigError, match="PRECISE_REDIS_PASSWORD") as told:
+            load_config(CONFIG, Settings, [f"export.redis.url={url}"])
+        assert "hidden" not in str(told.value)
+    with pytest.raises(ConfigError, match="url must begin with one of redis://, rediss://, unix://"):
+        load_config(CONFIG, Settings, ["export.redis.url=valkey://host"])
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
     config = ExportConfig(redis=RedisConfig(url="redis://127.0.0.1:1/0"))
     with pytest.raises(EnvironmentProblem, match=r"redis is not installed here; pip install"), opened_stores(config):
