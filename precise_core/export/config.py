@@ -57,4 +57,8 @@ class ExportConfig(Config):
     batch_rows: int = Field(1000, ge=1, description="Vectors read and sent at a time.")
     sample: int = Field(1000, ge=1, description="Vectors of each kind and task that are read back and compared.")
     tries: int = Field(5, ge=1, description="How often a store that does not answer is tried.")
-    timeout_seconds: float = Field(10.0, gt=0, description="A store that takes longer for one answer does not answer.")
+    timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="A store that takes longer for one answer does not answer; Milvus: when it is connected.",
+    )
