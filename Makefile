@@ -29,8 +29,11 @@ $(STAMP): pyproject.toml requirements.lock precise_core/warehouse/install.py
 	$(BIN)/python -m precise_core.warehouse.install
 	@touch $(STAMP)
 
-install-lineage: install ## Fetch the OpenLineage jar, for spark.lineage (docs/operations.md)
+install-lineage: install $(VENV)/.lineage ## Fetch the OpenLineage jar, for spark.lineage (docs/operations.md)
+
+$(VENV)/.lineage: $(STAMP) precise_core/warehouse/session.py
 	$(BIN)/python -m precise_core.warehouse.install --lineage
+	@touch $@
 
 demo: install ## Run the whole night on the grocery data and print where the report is
 	$(BIN)/python jobs/run_night.py --config $(CONFIG)

@@ -1,7 +1,8 @@
 """Send the published vectors of users and items to Redis, to Milvus, or to both, and switch their readers to them.
 
 Only what differs from what is there is sent. Readers see the old version until all of the new one is there, counted,
-and a sample of it read back; a run that is killed has changed nothing for them, and the next one goes on.
+and a sample of it read back; a run that is killed before that has changed nothing for them, and the next one goes on.
+One that is killed while it switches Milvus, alias by alias, leaves its readers some old sets until the next one.
 
 Reads published_models, user_embeddings, items and the published indexes. Writes to the stores that `export` names.
 """
@@ -27,7 +28,14 @@ def main(job: Job) -> None:
                 job.pin_at(USER_EMBEDDINGS, vectors.version)
         for store in stores:
             chosen = [vectors for vectors in sets if store.takes(vectors)]
-            pushed = push(store, chosen, export, whole=arguments.whole, only_these=bool(named))
+            pushed = push(
+                store,
+                chosen,
+                export,
+                whole=arguments.whole,
+                only_these=bool(named),
+                warn=lambda text: job.say(f"warning: {text}"),
+            )
             for name, done in pushed.items():
                 job.say(f"{store.address}: {name}: {done.rows:,} vectors are there, {done.sent:,} of them sent now")
             rows += sum(done.rows for done in pushed.values())

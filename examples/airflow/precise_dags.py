@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import yaml
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.sensors.bash import BashSensor
-from airflow.sdk import DAG, chain
+from airflow.sdk import DAG, BaseOperator, chain
 from precise_jobs import jobs_of_a_night, jobs_of_an_hour
 
 HOME = Path(os.environ.get("PRECISE_HOME") or Path(__file__).resolve().parents[2])
@@ -32,8 +31,11 @@ def command(script: str, *flags: str) -> str:
     return f"{shlex.join([str(PYTHON), script, '--config', CONFIG])} {' '.join(flags)}".strip()
 
 
-def precise_dag(name: str, schedule: str, jobs: Sequence[str], doc: str, **waiting: Any) -> DAG:
-    """A sensor on new files, then the jobs one after another: one writer at a time is let into a warehouse."""
+QUESTION = f"cd {shlex.quote(str(HOME))} && {command('examples/airflow/new_files.py')}"
+
+
+def precise_dag(name: str, schedule: str, jobs: Sequence[str], doc: str, first: Callable[[], BaseOperator]) -> DAG:
+    """A question about new files, then the jobs one after another: one writer at a time is let into a warehouse."""
     with DAG(
         dag_id=name,
         description=doc,
@@ -44,20 +46,28 @@ def precise_dag(name: str, schedule: str, jobs: Sequence[str], doc: str, **waiti
         tags=["precise"],
         default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
     ) as dag:
-        files = BashSensor(
-            task_id="new_files",
-            bash_command=f"cd {shlex.quote(str(HOME))} && {command('examples/airflow/new_files.py')}",
-            retry_exit_code=NOTHING_NEW,
-            mode="reschedule",
-            poke_interval=timedelta(minutes=5),
-            **waiting,
-        )
         tasks = [
             BashOperator(task_id=job, bash_command=command(f"jobs/{job}.py", "--set", f"as_of={AS_OF}"), cwd=str(HOME))
             for job in jobs
         ]
-        chain(files, *tasks)
+        chain(first(), *tasks)
     return dag
+
+
+def wait_for_files() -> BaseOperator:
+    return BashSensor(
+        task_id="new_files",
+        bash_command=f"{QUESTION} --night",
+        retry_exit_code=NOTHING_NEW,
+        mode="reschedule",
+        poke_interval=timedelta(minutes=5),
+        timeout=timedelta(hours=4),
+    )
+
+
+def ask_for_files() -> BaseOperator:
+    """No sensor, whose `soft_fail` would show its errors as skipped too."""
+    return BashOperator(task_id="new_files", bash_command=QUESTION, skip_on_exit_code=NOTHING_NEW)
 
 
 night = precise_dag(
@@ -65,13 +75,12 @@ night = precise_dag(
     os.environ.get("PRECISE_NIGHT", "0 2 * * *"),
     jobs_of_a_night(config),
     "From new files to published lists; fails where none came in four hours",
-    timeout=timedelta(hours=4),
+    wait_for_files,
 )
 items = precise_dag(
     "precise_items",
     os.environ.get("PRECISE_ITEMS", "0 7-23 * * *"),
     jobs_of_an_hour(config),
     "New items get vectors and are found, without a training; skipped where no file came",
-    timeout=timedelta(minutes=50),
-    soft_fail=True,
+    ask_for_files,
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from pydantic import Field, model_validator
 
 from precise_core.config import Config
+from precise_core.config.addresses import require_no_secret
+
+_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class RedisConfig(Config):
     """A Redis server, or one that speaks its protocol. Its password is in `PRECISE_REDIS_PASSWORD`, if it has one."""
 
     url: str = Field(
-        pattern=r"^(redis|rediss|unix)://",
         description="Address, `redis://host:6379/0`; `rediss://` for TLS, `unix:///path` for a socket.",
     )
     user: str | None = Field(None, description="Name to sign in with; null = that of the server's default user.")
@@ -25,8 +25,10 @@ class RedisConfig(Config):
     grace_seconds: int = Field(3600, ge=1, description="How long what was replaced can still be read.")
 
     @model_validator(mode="after")
-    def _holds_no_password(self) -> RedisConfig:
-        _require_no_secret("url", self.url, "PRECISE_REDIS_PASSWORD and the name to `user`")
+    def _is_an_address_without_password(self) -> RedisConfig:
+        require_no_secret("url", self.url, "PRECISE_REDIS_PASSWORD and the name to `user`")
+        if not self.url.startswith(_SCHEMES):  # not by a pattern, which would print the password of another scheme
+            raise ValueError(f"url must begin with one of {', '.join(_SCHEMES)}")
         return self
 
 
@@ -43,7 +45,7 @@ class MilvusConfig(Config):
 
     @model_validator(mode="after")
     def _holds_no_password(self) -> MilvusConfig:
-        _require_no_secret("uri", self.uri, "PRECISE_MILVUS_TOKEN")
+        require_no_secret("uri", self.uri, "PRECISE_MILVUS_TOKEN")
         return self
 
 
@@ -55,14 +57,8 @@ class ExportConfig(Config):
     batch_rows: int = Field(1000, ge=1, description="Vectors read and sent at a time.")
     sample: int = Field(1000, ge=1, description="Vectors of each kind and task that are read back and compared.")
     tries: int = Field(5, ge=1, description="How often a store that does not answer is tried.")
-    timeout_seconds: float = Field(10.0, gt=0, description="A store that takes longer for one answer does not answer.")
-
-
-def _require_no_secret(key: str, address: str, instead: str) -> None:
-    """Refuse an address with a name or a password; configurations are kept with every run.
-
-    Checked of the whole section: of a single key the message would repeat the value.
-    """
-    parts = urlsplit(address)
-    if "@" in parts.netloc or "password" in parts.query.lower():
-        raise ValueError(f"{key} holds a name or a password; give the password in {instead}")
+    timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="A store that takes longer for one answer does not answer; Milvus: when it is connected.",
+    )

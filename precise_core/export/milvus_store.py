@@ -75,6 +75,7 @@ class MilvusStore:
         return [vector if one == own else None for (one, vector), own in zip(pairs, sample.ids, strict=True)]
 
     def switch(self, sets: Sequence[VectorSet], *, only_these: bool) -> None:
+        """One alias after another: a switch that ends half way leaves readers some old sets, until the next push."""
         led_to = self._led_to()
         self._before = set(led_to.values())
         for vectors in sets:
@@ -134,6 +135,6 @@ class MilvusStore:
                 return ask(*what, **how)
             except self._milvus.MilvusException as error:
                 if wait is None:
-                    raise StoreError(f"{self.address}: {error.message}; readers still see what they saw") from error
+                    raise StoreError(f"{self.address}: {error.message}") from error
                 time.sleep(wait)
         raise AssertionError("the last try returns or raises")

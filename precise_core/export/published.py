@@ -9,6 +9,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from precise_core.artefacts import INDEXES, read_sums
@@ -62,6 +64,10 @@ class VectorSet(ABC):
     def batches(self, rows: int) -> Iterator[Batch]:
         """Ids [B] and vectors [B, D], little-endian float32; at most ``rows`` at a time, in the same order always."""
 
+    @abstractmethod
+    def ids(self, rows: int) -> Iterator[Sequence[str]]:
+        """The ids of ``batches``, without reading vectors."""
+
 
 @dataclass(frozen=True)
 class UserSet(VectorSet):
@@ -71,18 +77,28 @@ class UserSet(VectorSet):
 
     @cached_property
     def rows(self) -> int:
-        return int(self._dataset.count_rows(filter=self._where))
+        with self._files_there():
+            return int(self._dataset.count_rows(filter=self._where))
 
     def batches(self, rows: int) -> Iterator[Batch]:
-        columns = [c.USER_ID, c.EMBEDDING]
-        scanner = self._dataset.scanner(
-            columns=columns, filter=self._where, batch_size=rows, batch_readahead=2, fragment_readahead=1
-        )
+        for batch in self._scan([c.USER_ID, c.EMBEDDING], rows):
+            yield batch[c.USER_ID].to_pylist(), fixed_lists(batch[c.EMBEDDING]).astype("<f4", copy=False)
+
+    def ids(self, rows: int) -> Iterator[Sequence[str]]:
+        for batch in self._scan([c.USER_ID], rows):
+            yield batch[c.USER_ID].to_pylist()
+
+    def _scan(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        with self._files_there():
+            scanner = self._dataset.scanner(
+                columns=columns, filter=self._where, batch_size=rows, batch_readahead=2, fragment_readahead=1
+            )
+            yield from (batch for batch in scanner.to_batches() if batch.num_rows)
+
+    @contextmanager
+    def _files_there(self) -> Iterator[None]:
         try:
-            for batch in scanner.to_batches():
-                if batch.num_rows:
-                    vectors_BD = fixed_lists(batch[c.EMBEDDING]).astype("<f4", copy=False)
-                    yield batch[c.USER_ID].to_pylist(), vectors_BD
+            yield
         except FileNotFoundError as error:
             raise HistoryGoneError(
                 f"table {USER_EMBEDDINGS.name}: files of version {self.version} are gone; run jobs/publish_models.py"
@@ -111,8 +127,14 @@ class ItemSet(VectorSet):
     def batches(self, rows: int) -> Iterator[Batch]:
         for start in range(0, self.rows, rows):
             chosen = self.kept_rows[start : start + rows]
-            ids = [self.index.item_ids[row] for row in chosen.tolist()]
-            yield ids, np.ascontiguousarray(self.index.vectors_ND[chosen], "<f4")
+            yield self._named(chosen), np.ascontiguousarray(self.index.vectors_ND[chosen], "<f4")
+
+    def ids(self, rows: int) -> Iterator[Sequence[str]]:
+        for start in range(0, self.rows, rows):
+            yield self._named(self.kept_rows[start : start + rows])
+
+    def _named(self, places: np.ndarray) -> list[str]:
+        return [self.index.item_ids[place] for place in places.tolist()]
 
 
 def published_sets(warehouse: Path, named: Sequence[str] | None = None) -> list[VectorSet]:

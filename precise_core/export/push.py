@@ -1,12 +1,14 @@
 """Send what is published to a store outside: all of it first, then counted and compared, then readers are switched.
 
 Whoever reads the store sees the old version until ``switch``; a push that ends before it has changed nothing for them,
-and the next one goes on from what is there.
+and the next one goes on from what is there. ``switch`` is one step in Redis; in Milvus it is one a set, and may end
+between two of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,17 +90,44 @@ class Pushed:
 
 
 def push(
-    store: Store, sets: Sequence[VectorSet], config: ExportConfig, *, whole: bool, only_these: bool
+    store: Store,
+    sets: Sequence[VectorSet],
+    config: ExportConfig,
+    *,
+    whole: bool,
+    only_these: bool,
+    warn: Callable[[str], None],
 ) -> dict[str, Pushed]:
     """Bring a store to what is published; by name of the set.
 
     Raises:
-        StoreError: It does not answer, or what it holds is not what was sent; readers still see the old version.
+        StoreError: It does not answer, or what it holds is not what was sent; the message says what readers see.
     """
+    with _saying("readers still see what they saw before"):
+        pushed = _send(store, sets, config, whole=whole)
+    with _saying("while readers were being switched; run the job again"):
+        store.switch(sets, only_these=only_these)
+    try:
+        store.remove_old()
+    except StoreError as error:
+        warn(f"{error}; readers see the new version, what it replaced is not removed yet: the next export does it")
+    return pushed
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(f"{error}; {what}") from error
+
+
+def _send(store: Store, sets: Sequence[VectorSet], config: ExportConfig, *, whole: bool) -> dict[str, Pushed]:
+    """All of it, counted and compared, where no reader looks yet."""
     pushed = {}
     for vectors in sets:
         if not vectors.rows:
-            raise StoreError(f"{vectors.name}: {vectors.model_version} has no vectors; nothing was switched")
+            raise StoreError(f"{vectors.name}: {vectors.model_version} has no vectors")
         sampled = Sampled(vectors, config.sample)
         batches = sampled.of(vectors.batches(config.batch_rows))
         if whole or not store.has(vectors) or store.count(vectors) != vectors.rows:
@@ -107,8 +136,6 @@ def push(
             sent = sum(0 for _ in batches)
         _verify(store, vectors, sampled)
         pushed[vectors.name] = Pushed(vectors.rows, sent)
-    store.switch(sets, only_these=only_these)
-    store.remove_old()
     return pushed
 
 
@@ -118,14 +145,14 @@ def _verify(store: Store, vectors: VectorSet, sampled: Sampled) -> None:
     if there != vectors.rows:
         raise StoreError(
             f"{store.address}: {there:,} of {vectors.rows:,} vectors of {vectors.name} are there after all were sent; "
-            "nothing was switched; does the store evict or drop what is new?"
+            "does the store evict or drop what is new?"
         )
     found = store.read(vectors, sampled)
     wrong = sum(one != expected for one, expected in zip(found, sampled.expected, strict=True))
     if wrong:
         raise StoreError(
             f"{store.address}: {wrong:,} of {len(found):,} vectors of {vectors.name} that were read back are not those "
-            "that were sent; nothing was switched; run the job again with --whole"
+            "that were sent; run the job again with --whole"
         )
 
 

@@ -97,7 +97,7 @@ class RedisStore:
 
     def count(self, vectors: VectorSet) -> int:
         prefix, there = self._prefix(vectors), 0
-        for ids, _ in vectors.batches(self._rows):
+        for ids in vectors.ids(self._rows):
             with self._answering():
                 there += self._client.exists(*(prefix + one.encode() for one in ids))
         return there
@@ -160,4 +160,4 @@ class RedisStore:
         try:
             yield
         except self._error as error:
-            raise StoreError(f"{self.address}: {error}; readers still see what they saw before") from error
+            raise StoreError(f"{self.address}: {error}") from error

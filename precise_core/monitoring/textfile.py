@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 import pyarrow.dataset as ds
-from deltalake.exceptions import DeltaError
-from pyarrow import ArrowException
 
 from precise_core.artefacts import replace_file
 from precise_core.consume.ages import freshness
-from precise_core.errors import PreciseError
 from precise_core.evaluation.names import NDCG_GAIN, RECOMMENDATIONS
 from precise_core.warehouse.reader import TableReader
 from schemas import EVALUATION_METRICS, PUBLISHED_MODELS, RUNS
@@ -86,8 +83,9 @@ def write_textfile(settings: Settings) -> str | None:
         replace_file(Path(file), exposition(settings.warehouse, settings.name))
     except OSError as error:
         return f"monitoring.prometheus_file {file}: not written, {error.strerror or error}"
-    except (PreciseError, DeltaError, ArrowException) as error:
-        return f"monitoring.prometheus_file {file}: not written, a table cannot be read: {error}"
+    except Exception as error:  # a table that cannot be read, a row of `runs` that an older state wrote
+        reason = (str(error).splitlines() or [""])[0]
+        return f"monitoring.prometheus_file {file}: not written, {type(error).__name__}: {reason}"
     return None
 
 

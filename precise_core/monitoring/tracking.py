@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ def log_training(config: MonitoringConfig, environment: str, training: Training)
     """Log a training where the configuration says so.
 
     Returns:
-        A warning where it could not be logged, without the address, which may hold a password: the checkpoint is there,
+        A warning where it could not be logged, without the address, which may hold a token: the checkpoint is there,
         and no server that is down may cost it.
     """
     if config.mlflow_uri is None:
@@ -67,11 +68,21 @@ def log_training(config: MonitoringConfig, environment: str, training: Training)
 
 
 def _log(client: Any, experiment: str, training: Training) -> None:
-    from mlflow.entities import Metric, Param, RunTag
-
     found = client.get_experiment_by_name(experiment)
     number = found.experiment_id if found else client.create_experiment(experiment)
     run = client.create_run(number, run_name=training.name).info.run_id
+    try:
+        _fill(client, run, training)
+    except Exception:
+        with suppress(Exception):  # of the server that has just failed
+            client.set_terminated(run, "FAILED")
+        raise
+    client.set_terminated(run)
+
+
+def _fill(client: Any, run: str, training: Training) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
     now = int(time.time() * 1000)
     tags = [RunTag(name, value) for name, value in {**training.tags, "checkpoint": training.name}.items()]
     client.log_batch(run, tags=tags)
@@ -80,7 +91,6 @@ def _log(client: Any, experiment: str, training: Training) -> None:
     metrics = [Metric(_key(name), value, now, step) for name, value, step in _points(training)]
     for part in _parts(metrics, _METRICS):
         client.log_batch(run, metrics=part)
-    client.set_terminated(run)
 
 
 def _points(training: Training) -> Iterator[tuple[str, float, int]]:

@@ -41,7 +41,12 @@ def store_of(config: ExportConfig, kind: type[MilvusStore] = MilvusStore) -> clo
 
 def export(world: World, store: MilvusStore, tasks: list[str] | None = None, **how: Any) -> dict[str, Pushed]:
     config = store._export
-    return push(store, published_sets(world.root, tasks), config, **{"whole": False, "only_these": bool(tasks)} | how)
+    return push(
+        store,
+        published_sets(world.root, tasks),
+        config,
+        **{"whole": False, "only_these": bool(tasks), "warn": pytest.fail} | how,
+    )
 
 
 def living(world: World) -> list[str]:

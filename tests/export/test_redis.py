@@ -18,7 +18,7 @@ import pytest
 import schemas
 from jobs.export_vectors import main
 from precise_core import consume
-from precise_core.errors import CheckpointError, ConfigError, EnvironmentProblem, StoreError
+from precise_core.errors import CheckpointError, StoreError
 from precise_core.export.config import ExportConfig, RedisConfig
 from precise_core.export.published import VectorSet, published_sets
 from precise_core.export.push import Pushed, push
@@ -62,7 +62,7 @@ def export(
     assert config.redis is not None
     with closing(RedisStore(config.redis, config, PASSWORD)) as store:
         sets = published_sets(world.root, tasks)
-        return push(store, sets, config, whole=whole, only_these=tasks is not None)
+        return push(store, sets, config, whole=whole, only_these=tasks is not None, warn=pytest.fail)
 
 
 def wait_until(is_time: Callable[[], bool]) -> None:
@@ -228,7 +228,7 @@ def _until_killed(batches: Any, rows: int) -> Iterator[Any]:
 def _export_until_killed(root: Path, config: ExportConfig) -> None:
     assert config.redis is not None
     store = _Dying(config.redis, config, PASSWORD)
-    push(store, published_sets(root), config, whole=False, only_these=False)
+    push(store, published_sets(root), config, whole=False, only_these=False, warn=print)
 
 
 def test_a_killed_run_changes_nothing_and_the_next_one_goes_on(server: RedisServer, client: Any, world: World) -> None:
@@ -263,7 +263,7 @@ def test_a_store_that_loses_or_changes_vectors_is_found_out(server: RedisServer,
     with closing(Losing(config.redis, config, PASSWORD)) as store:
         for tasks, said in ((["all"], "14 of 15 vectors of all:users are there"), (["share"], "1 of 15 vectors")):
             with pytest.raises(StoreError, match=said):
-                push(store, published_sets(world.root, tasks), config, whole=False, only_these=True)
+                push(store, published_sets(world.root, tasks), config, whole=False, only_these=True, warn=pytest.fail)
     assert client.hgetall(CURRENT) == before
     client.delete(before[b"all:users"] + USERS[0].encode())  # lost later: the next run puts it back
     world.publish(0)
@@ -300,6 +300,45 @@ def test_a_full_store_and_one_that_is_down_are_told_in_one_line(
     require_published(client, world, 1)
 
 
+def test_what_goes_wrong_after_the_vectors_are_there_is_told_as_it_is(
+    server: RedisServer, client: Any, world: World
+) -> None:
+    class Breaking(RedisStore):
+        """Its server refuses writes from the switch on, or from what comes after it."""
+
+        breaks_at = "switch"
+
+        def switch(self, sets: Any, *, only_these: bool) -> None:
+            self._break("switch")
+            super().switch(sets, only_these=only_these)
+
+        def remove_old(self) -> int:
+            self._break("remove_old")
+            return super().remove_old()
+
+        def _break(self, step: str) -> None:
+            if step == self.breaks_at:
+                client.config_set("min-replicas-to-write", "1")
+
+    config, warnings = config_of(server), list[str]()
+    export(world, config)
+    world.publish(1)
+    assert config.redis is not None
+    with closing(Breaking(config.redis, config, PASSWORD)) as store:
+        how: dict[str, Any] = {"whole": False, "only_these": False, "warn": warnings.append}
+        try:
+            with pytest.raises(StoreError, match="; while readers were being switched; run the job again") as told:
+                push(store, published_sets(world.root), config, **how)
+            assert "still see" not in str(told.value) and warnings == []
+            client.config_set("min-replicas-to-write", "0")
+            store.breaks_at = "remove_old"
+            push(store, published_sets(world.root), config, **how)
+        finally:
+            client.config_set("min-replicas-to-write", "0")
+    require_published(client, world, 1)
+    assert len(warnings) == 1 and "readers see the new version, what it replaced is not removed yet" in warnings[0]
+
+
 def test_a_store_that_is_away_for_a_moment_is_waited_for(server: RedisServer, client: Any, world: World) -> None:
     server.stop()
     later = threading.Timer(0.5, server.start)
@@ -309,18 +348,6 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(server: RedisServer, cl
     finally:
         later.join()
     require_published(client, world, 0)
-
-
-def test_what_is_missing_or_unsafe_is_said_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"set export\.redis\.url="), opened_stores(ExportConfig()):
-        pass
-    for url in ("redis://:hidden@host:6379/0", "redis://host/0?password=hidden"):
-        with pytest.raises(ValueError, match="PRECISE_REDIS_PASSWORD"):
-            RedisConfig(url=url)
-    monkeypatch.setitem(__import__("sys").modules, "redis", None)
-    config = ExportConfig(redis=RedisConfig(url="redis://127.0.0.1:1/0"))
-    with pytest.raises(EnvironmentProblem, match=r"redis is not installed here; pip install"), opened_stores(config):
-        pass
 
 
 def test_the_job_says_what_it_sent_and_writes_it_down(

