@@ -14,7 +14,6 @@ import importlib
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -55,10 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows, reached = compared(job), ceiling(job)
     print("\n".join([*table(HEADS, rows, names=2), "", reached]))
     if arguments.results:
-        command = shlex.join(["python", "-m", "benchmarks.lists", *(sys.argv[1:] if argv is None else argv)])
+        sets = [key for key in overrides_of(arguments) if not key.startswith("warehouse=")]  # a place of this machine
+        flags = ["--config", str(arguments.config), *(part for key in sets for part in ("--set", key))]
+        command = shlex.join(["python", "-m", "benchmarks.lists", *flags])
         kept = {
             "name": written.name,
-            "command": command.split(" --results")[0],
+            "command": command,
             "date": datetime.now(UTC).date().isoformat(),
             "machine": machine(),
             "load": os.getloadavg()[0],
