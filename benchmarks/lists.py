@@ -13,6 +13,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows, reached = compared(job), ceiling(job)
     print("\n".join([*table(HEADS, rows, names=2), "", reached]))
     if arguments.results:
-        sets = [key for key in overrides_of(arguments) if not key.startswith("warehouse=")]  # a place of this machine
+        # Places of this machine are of no use to others.
+        sets = [re.sub("=/.*", "=FOLDER", key) for key in overrides_of(arguments) if not key.startswith("warehouse=")]
         flags = ["--config", str(arguments.config), *(part for key in sets for part in ("--set", key))]
         command = shlex.join(["python", "-m", "benchmarks.lists", *flags])
         kept = {
