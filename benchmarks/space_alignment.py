@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.markdown import table
+from benchmarks.table_ix import probabilities
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
 from precise_core.artefacts import checkpoint_pointer
 from precise_core.config import load_config, over
@@ -37,7 +38,6 @@ from precise_core.feed.catalog import load_item_catalog
 from precise_core.intake.chosen_sizes import sized
 from precise_core.models.catalog import ItemCatalog
 from precise_core.ranking.data import RankingData
-from precise_core.ranking.train import score, train_ranker
 from precise_core.ranking.variants import Variant
 from precise_core.run.job import Job
 from precise_core.settings import Settings
@@ -198,18 +198,8 @@ def _rankers(
 def _of_seed(
     settings: Settings, seed: int, variant: Variant, train: RankingData, test: RankingData, task: ImpressionTask
 ) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        ranker = train_ranker(
-            train.split("train"),
-            train.split("validation"),
-            dcn=variant.dcn(settings.dcn),
-            config=settings.ranker,
-            use_vectors=variant.use_vectors,
-            seed=seed,
-            out=folder,
-            parent={"task": ALL_TASK},
-        )
-        rows = evaluate_impressions({variant.system: score(ranker, test)}, task)
+    found = probabilities(settings, seed, variant, train, test, ALL_TASK)
+    rows = evaluate_impressions({variant.system: found}, task)
     return {row["metric"]: row["value"] for row in rows}
 
 

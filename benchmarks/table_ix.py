@@ -110,7 +110,8 @@ def _question(
     own = settings.model_copy(update={"ranker": settings.ranker.model_copy(update={"leave_out": tuple(leave_out)})})
     systems = {}
     for variant in variants_of(list(data), ablations=True):
-        of_seeds = [_probabilities(own, seed, variant, data[variant.task], test[variant.task]) for seed in seeds]
+        task = variant.task
+        of_seeds = [probabilities(own, seed, variant, data[task], test[task], task) for seed in seeds]
         systems[variant.system] = np.stack(of_seeds)
         print(f"{variant.system}: trained {len(seeds)} times", flush=True)
     return {
@@ -119,7 +120,10 @@ def _question(
     }
 
 
-def _probabilities(settings: Settings, seed: int, variant: Variant, data: RankingData, test: RankingData) -> np.ndarray:
+def probabilities(
+    settings: Settings, seed: int, variant: Variant, data: RankingData, test: RankingData, task: str
+) -> np.ndarray:
+    """Of the impressions of ``test`` [B], by a model trained on the other splits of ``data``."""
     with tempfile.TemporaryDirectory() as folder:
         ranker = train_ranker(
             data.split("train"),
@@ -129,7 +133,7 @@ def _probabilities(settings: Settings, seed: int, variant: Variant, data: Rankin
             use_vectors=variant.use_vectors,
             seed=seed,
             out=folder,
-            parent={"task": variant.task},
+            parent={"task": task},
         )
         return score(ranker, test)
 

@@ -98,20 +98,19 @@ def learned_orders(
     seed: int,
     say: _Say,
     draw: _Draw,
-    finished: FinishedOrders | None = None,
+    finished: FinishedOrders,
 ) -> dict[str, ListRanker]:
     """By name; NothingToLearnError as ``learn``. Orders that ``finished`` has are not learned again."""
 
     def fit(
         name: str, loss: str, on: CandidateLists = train, by: CandidateLists = held_out, **what: bool
     ) -> ListRanker:
-        if finished and (before := finished.get(name)):
+        if before := finished.get(name):
             say(f"{name}: learned before this training was interrupted")
             return before
         progress = partial(_log_epoch, say, draw, name)
         ranker = train_list_ranker(on, by, config.ranker, loss, k=config.k, seed=seed, progress=progress, **what)
-        if finished:
-            finished.put(name, ranker)
+        finished.put(name, ranker)
         return ranker
 
     losses, tasks = config.ranker.losses, sorted(set(train.tasks))

@@ -88,18 +88,15 @@ class Job:
     @cached_property
     def spark(self) -> SparkSession:
         """The session, started on first use: jobs that only train need none."""
-        config = self.settings.spark
-        session = get_session(f"precise-{self.name}", config, is_light=self._is_light(), environment=self.settings.name)
-        plan_for(session, config, self._bytes())
+        config, data_bytes = self.settings.spark, self._bytes()
+        is_light = config.java == "light" or (config.java == "auto" and data_bytes < _LIGHT_BYTES)
+        session = get_session(f"precise-{self.name}", config, is_light=is_light, environment=self.settings.name)
+        plan_for(session, config, data_bytes)
         self._jobs_before = jobs_so_far(session)
         require_names(session, [self.warehouse.root])
         if self.log_file:
             send_spark_log_to(session, self.log_file)
         return session
-
-    def _is_light(self) -> bool:
-        java = self.settings.spark.java
-        return self._bytes() < _LIGHT_BYTES if java == "auto" else java == "light"
 
     def _bytes(self) -> int:
         """Of the source, where the job knows it, and of all tables."""

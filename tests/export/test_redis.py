@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +26,7 @@ from precise_core.export.stores import REDIS_PASSWORD, opened_stores
 from schemas import columns as c
 from tests.night import CONFIG
 from tests.redis_server import PASSWORD, RedisServer, running_redis
-from tests.serving.world import DELETED, USERS, World
+from tests.serving.world import DELETED, USERS, World, wait_until
 
 CURRENT = "precise:current"
 
@@ -63,14 +62,6 @@ def export(
     with closing(RedisStore(config.redis, config, PASSWORD)) as store:
         sets = published_sets(world.root, tasks)
         return push(store, sets, config, whole=whole, only_these=tasks is not None, warn=pytest.fail)
-
-
-def wait_until(is_time: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if is_time():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never was")
 
 
 def looked_up(client: Any, name: str, key: str) -> np.ndarray | None:

@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,7 +24,7 @@ from precise_core.serving.plan import Plan, plan
 from precise_core.serving.prepare import prepare, prepared_elsewhere
 from precise_core.serving.release import Release
 from schemas import columns as c
-from tests.serving.world import DELETED, MONDAY, USERS, World, client_of, wait_for
+from tests.serving.world import DELETED, MONDAY, USERS, World, client_of, wait_for, wait_until
 
 
 @pytest.fixture
@@ -37,14 +36,6 @@ def world(tmp_path: Path) -> World:
 
 def serves(client: TestClient) -> str:
     return str(client.get("/user_vector", params={"user_id": USERS[0]}).json().get(c.MODEL_VERSION))
-
-
-def wait_until(is_time: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if is_time():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never was")
 
 
 @contextmanager

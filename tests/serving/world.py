@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -150,6 +151,15 @@ def client_of(
     app = create_app(served, token, Keeper(served, prepare))
     with TestClient(app, base_url="http://127.0.0.1") as client:
         yield client
+
+
+def wait_until(is_time: Callable[[], bool]) -> None:
+    """Look again and again, for a minute at most."""
+    for _ in range(6000):
+        if is_time():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never was")
 
 
 def wait_for(client: TestClient, path: str, key: str, value: Any) -> None:
