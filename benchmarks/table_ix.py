@@ -110,8 +110,8 @@ def _question(
     own = settings.model_copy(update={"ranker": settings.ranker.model_copy(update={"leave_out": tuple(leave_out)})})
     systems = {}
     for variant in variants_of(list(data), ablations=True):
-        task = variant.task
-        of_seeds = [probabilities(own, seed, variant, data[task], test[task], task) for seed in seeds]
+        name = variant.task
+        of_seeds = [probabilities(own, seed, variant, data[name], test[name], name) for seed in seeds]
         systems[variant.system] = np.stack(of_seeds)
         print(f"{variant.system}: trained {len(seeds)} times", flush=True)
     return {
