@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.list_ceiling import ceiling
 from benchmarks.lists_page import HEADS
@@ -55,23 +56,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows, reached = compared(job), ceiling(job)
     print("\n".join([*table(HEADS, rows, names=2), "", reached]))
     if arguments.results:
-        # Places of this machine are of no use to others.
-        sets = [re.sub("=/.*", "=FOLDER", key) for key in overrides_of(arguments) if not key.startswith("warehouse=")]
-        flags = ["--config", str(arguments.config), *(part for key in sets for part in ("--set", key))]
-        command = shlex.join(["python", "-m", "benchmarks.lists", *flags])
-        kept = {
-            "name": written.name,
-            "command": command,
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": machine(),
-            "load": os.getloadavg()[0],
-            "seed": written.seed,
-            "code_version": code_version(),
-            "seconds": seconds,
-            "compared": rows,
-            "ceiling": reached.splitlines(),
-        }
+        found = {"seconds": seconds, "compared": rows, "ceiling": reached.splitlines()}
+        kept = about_run("benchmarks.lists", arguments) | found
         arguments.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def about_run(module: str, arguments: argparse.Namespace, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """What was run, when, where and on what: of every file of results of lists. ``flags``: those of the module."""
+    settings = load_config(arguments.config, Settings, overrides_of(arguments))
+    # Places of this machine are of no use to others.
+    sets = [re.sub("=/.*", "=FOLDER", key) for key in overrides_of(arguments) if not key.startswith("warehouse=")]
+    said = ["--config", str(arguments.config), *flags, *(part for key in sets for part in ("--set", key))]
+    return {
+        "name": settings.name,
+        "command": shlex.join(["python", "-m", module, *said]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "load": os.getloadavg()[0],
+        "seed": settings.seed,
+        "code_version": code_version(),
+    }
 
 
 def compared(job: Job) -> list[list[str]]:

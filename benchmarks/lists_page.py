@@ -1,4 +1,7 @@
-"""`docs/results/lists.md` from benchmarks/results/lists/*.json, which `benchmarks.lists --results` writes."""
+"""`docs/results/lists.md` from benchmarks/results/lists/*.json.
+
+`benchmarks.lists --results` writes them, and `benchmarks.precise_worth --results` those with `worth`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from benchmarks.markdown import table
 FOLDER = Path(__file__).parent / "results" / "lists"
 PATH = "results/lists.md"
 HEADS = ("task", "filter", "lists", "best reference", "difference", "p", "users")
+WORTH_HEADS = ("seed", "task", "list", "without PRECISE", "PRECISE adds", "p", "held-out lists")
 _REACHED = "Of held-out users of the period before: what could be reached with these candidates, and who finds it."
 _HEADER = """# Lists beside counting
 
@@ -27,20 +31,32 @@ def read_runs(folder: Path = FOLDER) -> list[Run]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
 
 
-def page(runs: Sequence[Run]) -> str:
-    """Lists of all logs at a glance, then each log."""
+_WORTH = """## What PRECISE adds
+
+NDCG@50 on held-out users of the past period, of the learned order with PRECISE's scores and candidates, beside the same
+model and loss without either; a model of sequences and one of lists were trained per seed."""
+
+
+def page(found: Sequence[Run]) -> str:
+    """Lists of all logs at a glance, what PRECISE adds to them, then each log."""
+    runs, worth = ([run for run in found if ("worth" in run) == is_worth] for is_worth in (False, True))
     glance = [[run["name"], *row[1:]] for run in runs for row in run["compared"] if row[0] == "all"]
     lines = [_HEADER, *table(("log", *HEADS[1:]), glance, names=2)]
+    if worth:
+        lines += ["", *_WORTH.splitlines()]
+    for run in worth:
+        lines += [*_head(run, "###"), *table(WORTH_HEADS, run["worth"], names=3)]
     for run in runs:
-        measured = f"load {run['load']:.1f} at the end, seed {run['seed']}, code {run['code_version']}"
-        seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in run["seconds"].items())
-        lines += [
-            *("", f"## {run['name']}", "", f"- command: `{run['command']}`"),
-            f"- {run['date']}, {run['machine']}, {measured}",
-            *([f"- {run['note']}"] if "note" in run else []),
-            *(f"- {seconds}", ""),
-            *table(HEADS, run["compared"], names=2),
-            *("", _REACHED, ""),
-            *run["ceiling"],
-        ]
+        lines += [*_head(run, "##"), *table(HEADS, run["compared"], names=2), "", _REACHED, "", *run["ceiling"]]
     return "\n".join(lines) + "\n"
+
+
+def _head(run: Run, level: str) -> list[str]:
+    measured = f"load {run['load']:.1f} at the end, seed {run['seed']}, code {run['code_version']}"
+    seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in run["seconds"].items())
+    return [
+        *("", f"{level} {run['name']}", "", f"- command: `{run['command']}`"),
+        f"- {run['date']}, {run['machine']}, {measured}",
+        *([f"- {run['note']}"] if "note" in run else []),
+        *(f"- {seconds}", ""),
+    ]
