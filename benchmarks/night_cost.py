@@ -192,6 +192,11 @@ def _record(runs: Sequence[Run], arguments: argparse.Namespace) -> None:
         goal, meets = (None, None) if limit is None else (f"at most {limit} {unit}".strip(), bool(value <= limit))
         named = f"{arguments.job}, {what}{name}"
         record(arguments.results, named, round(float(value), 1), unit, goal, meets, **shared)
+    if arguments.job == _NIGHT:  # of the last run
+        for name, (seconds, jobs) in runs[-1].by_job.items():
+            if name != _NIGHT:
+                of_job = shared | {"data": f"{shared['data']}, {jobs} Spark jobs"}
+                record(arguments.results, f"{_NIGHT}, {what}: {name}", round(seconds, 1), "s", None, None, **of_job)
 
 
 if __name__ == "__main__":
