@@ -102,7 +102,7 @@ def _copied(histories: DataFrame, copies: int) -> DataFrame:
 def _loop(file: str, known: str, ranker: Path, sent: Shipped) -> int:
     """One process: everything that a Spark worker does to its users, but Spark."""
     maker = CandidateMaker(PointInTime.open(Path(known)), sent.config, sent.bits)
-    precise = PreciseScores({}, sent.recall, {}, {})
+    precise = PreciseScores({}, sent.recall, {}, {}, has_history=True)
     batches = pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS)
     return sum(rows.num_rows for rows in lists_of(batches, maker, precise, PublishedRanker.open(ranker), sent))
 

@@ -16,6 +16,7 @@ from precise_core.recommendations.night import (
     change_facts,
     current_ranker,
     gather,
+    require_past,
     require_space,
     say_unlearned,
     shipped_with_models,
@@ -37,6 +38,7 @@ def main(job: Job) -> None:
     log, ranker = gather(job), current_ranker(job)
     say_unlearned(job, ranker, log)
     require_space(job, ranker)
+    require_past(job, ranker)
     with worker_errors():
         histories, catalog = log.histories().persist(), catalog_of(log)
         near = stored_neighbours(job, len(catalog))

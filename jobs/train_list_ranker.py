@@ -1,7 +1,7 @@
 """Train the DCN that ranks lists on candidates of the period before `as_of`, and choose what is published.
 
-A learned order is published of a list only where it is above every simple order on enough held-out users; otherwise
-the best of those is, and it is said.
+A learned order is published of a list only where it is above every simple order on held-out users, by more than two
+standard errors; otherwise the best of those is, and it is said. A task with too few of them is ordered as `all` is.
 
 Reads candidate_features; published_models, user_embeddings and item_embeddings, for the vectors that its scores are of.
 Writes a folder under <warehouse>/list_rankers.
@@ -16,6 +16,7 @@ from precise_core.monitoring.night import track_model
 from precise_core.recommendations.learning import learn, split_lists
 from precise_core.recommendations.names import ALL_LISTS
 from precise_core.recommendations.night import (
+    is_later,
     is_of_space,
     ranker_folder,
     universal_vectors_then,
@@ -36,7 +37,10 @@ def main(job: Job) -> None:
     del rows  # as large as the lists
     previous, config = yesterdays_ranker(job), job.settings.recommendations
     as_of = f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"
-    about = {"candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space}
+    held_out_by = [job.settings.seed, config.ranker.validation_share, config.ranker.validation_users]
+    about = {
+        "candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space, "held_out_by": held_out_by,
+    }  # fmt: skip
     curves: list[dict[str, float]] = []
 
     def draw(order: str, figures: Mapping[str, float]) -> None:  # the epochs of all orders in a row
@@ -45,7 +49,7 @@ def main(job: Job) -> None:
     try:
         ranker = learn(train, held_out, config, previous, job.settings.seed, ranker_folder(job), about, job.say, draw)
     except NothingToLearnError as error:
-        if previous is not None and not is_of_space(job, previous):
+        if previous is not None and (not is_of_space(job, previous) or is_later(job, previous)):
             previous = None
         job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else UNLEARNED} is in use")
         if previous is None and rankers_in_use(job.folder, LIST_RANKERS):  # it would stop `recommend`

@@ -118,7 +118,7 @@ class CandidateMaker:
 
     def __init__(self, known: PointInTime, config: RecommendationsConfig, bits: Mapping[str, int]) -> None:
         self.known, self._config, self._bits = known, config, bits
-        self._facts = {task: FeatureFacts(known, task) for task in bits}
+        self._facts = FeatureFacts(known, bits)
 
     def make(
         self, block: UserBlock, recalled: Mapping[str, Mapping[str, Ranked]] | None = None
@@ -132,7 +132,8 @@ class CandidateMaker:
             own = None if task == ALL_TASK else history
             found = (recalled or {}).get(task)
             candidates = gather_candidates(scores, facts[task], block.events.users, self._config, own, found)
-            features_CG = candidate_features(candidates, users, history, self.known, self._facts[task])
+            of_items = self._facts.at(task, candidates.item_rows_C)
+            features_CG = candidate_features(candidates, users, history, self.known, of_items)
             had = users.items.positions(candidates.user_rows_C, candidates.item_rows_C) < len(users.items.keys_P)
             yield TaskCandidates(task, candidates, features_CG, had)
 

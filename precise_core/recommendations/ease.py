@@ -15,11 +15,18 @@ from precise_core.recommendations.neighbours import largest, placed
 _BLOCK_ROWS = 512  # of the Gram matrix at a time
 
 
-def ease_neighbours(had_UN: sparse.csr_matrix, items: int, penalty: float, neighbours: int) -> sparse.csr_matrix:
-    """Of each of the ``items`` most frequent items the ``neighbours`` largest positive weights, float32 [N, N]."""
+def ease_neighbours(
+    had_UN: sparse.csr_matrix, items: int, penalty: float, neighbours: int, allowed_N: np.ndarray | None = None
+) -> sparse.csr_matrix:
+    """Of each of the ``items`` most frequent items the ``neighbours`` largest positive weights, float32 [N, N].
+
+    ``allowed_N`` is the mask of the items that may be neighbours; all by default.
+    """
     width = had_UN.shape[1]
     rows_M = frequent_items(np.bincount(had_UN.indices, minlength=width), items)
     weights_MM = ease_weights(had_UN[:, rows_M].astype(np.float32), penalty)
+    if allowed_N is not None:
+        weights_MM[:, ~allowed_N[rows_M]] = 0
     kept = largest(sparse.csr_matrix(np.maximum(weights_MM, 0)), neighbours)
     return placed(sparse.csr_matrix((kept.data, rows_M[kept.indices], kept.indptr), shape=(len(rows_M), width)), rows_M)
 

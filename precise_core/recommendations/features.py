@@ -5,6 +5,7 @@ The same function makes them for a day in the past and for tonight. Shapes: C ca
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +42,13 @@ def _of_kinds(events: UserEvents, kinds_E: np.ndarray) -> Tally:
 
 
 def candidate_features(
-    candidates: Candidates, users: UserTallies, of_task: Tally, known: PointInTime, facts: FeatureFacts
+    candidates: Candidates, users: UserTallies, of_task: Tally, known: PointInTime, facts: Mapping[str, np.ndarray]
 ) -> np.ndarray:
     """float32 [C, G], columns as ``FEATURE_NAMES``.
 
     Args:
         of_task: Events of the task by item.
-        facts: Of the task.
+        facts: Of the task and the candidates' items (``FeatureFacts.at``).
     """
     rows_C, items_C = candidates.user_rows_C, candidates.item_rows_C
     found = _of_pair("item", users.items, rows_C, items_C)
@@ -55,7 +56,7 @@ def candidate_features(
     found |= _of_pair("category", users.categories, rows_C, known.categories_N[items_C])
     found |= _of_pair("text", users.texts, rows_C, known.texts_N[items_C])
     found |= _of_user(users, rows_C, np.expm1(found["item_events"]))
-    found |= facts.at(items_C)
+    found |= facts
     for source, ranks_C in candidates.ranks.items():
         found[f"rank_{source}"] = 1 / np.sqrt(ranks_C)
     for source, scores_C in candidates.scores.items():
@@ -111,19 +112,19 @@ def _of_user(users: UserTallies, rows_C: np.ndarray, events_on_item_C: np.ndarra
 
 
 class FeatureFacts:
-    """The features that depend on the item alone, of one task, made once for all users.
+    """The features that depend on the item alone, of every task, made once for all users.
 
     Args:
-        known: Has the facts of `all` and of ``task``.
+        known: Has the facts of `all` and of each of ``tasks``.
     """
 
-    def __init__(self, known: PointInTime, task: str) -> None:
+    def __init__(self, known: PointInTime, tasks: Iterable[str]) -> None:
         self._all = _of_items("all", known.facts[ALL_TASK], known)
-        self._task = _of_items("task", known.facts[task], known)
+        self._tasks = {task: _of_items("task", known.facts[task], known) for task in tasks}
 
-    def at(self, items_C: np.ndarray) -> dict[str, np.ndarray]:
-        """By name, float64 [C]."""
-        return {name: values_N[items_C] for name, values_N in (self._all | self._task).items()}
+    def at(self, task: str, items_C: np.ndarray) -> dict[str, np.ndarray]:
+        """By name, float32 [C]."""
+        return {name: values_N[items_C] for name, values_N in (self._all | self._tasks[task]).items()}
 
 
 def _of_items(name: str, of: ItemFacts, known: PointInTime) -> dict[str, np.ndarray]:
@@ -136,4 +137,4 @@ def _of_items(name: str, of: ItemFacts, known: PointInTime) -> dict[str, np.ndar
     found["category_share"] = share_within(of.recent[28], known.categories_N)
     found["text_share"] = share_within(of.recent[28], known.texts_N)
     wanted = {f"{name}_{what}": values_N for what, values_N in found.items()}
-    return {key: values_N for key, values_N in wanted.items() if key in FEATURE_NAMES}
+    return {key: values_N.astype(np.float32) for key, values_N in wanted.items() if key in FEATURE_NAMES}

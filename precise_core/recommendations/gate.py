@@ -1,4 +1,4 @@
-"""Which order is published of each list: a learned one only where it is above every simple one on enough lists.
+"""Which order is published of each list: a learned one only where it is above every simple one by more than chance.
 
 All orders rank the same candidates of held-out users of the past period. L lists, C candidates.
 """
@@ -18,7 +18,8 @@ from precise_core.recommendations.config import ListConfig
 from precise_core.recommendations.lists import REPEATS, CandidateLists
 from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 
-PREVIOUS = "previous"
+_ERRORS = 2  # standard errors that a learned order has to gain: of six that differ by chance alone, one in eight does
+PREVIOUS = "previous"  # and the name of yesterday's order
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Verdict:
 
     Attributes:
         figures: NDCG by task, list and order, of lists that something held out was taken of.
+        errors: Standard error of what the best learned order gains over the best simple one, by task and list.
         lists: How many these are, by task and list.
         least_lists: With fewer no order is chosen by them.
     """
 
     chosen: dict[str, dict[str, str]]
     figures: dict[str, dict[str, dict[str, float]]]
+    errors: dict[str, dict[str, float]]
     lists: dict[str, dict[str, int]]
     least_lists: int
 
@@ -45,36 +48,53 @@ def choose_orders(
     k: int,
     least_lists: int,
 ) -> Verdict:
-    """The order with the highest NDCG@k of each task and list; of equal ones a simple one.
+    """The best order of each task and list by NDCG@k: a learned one, or the best simple one.
+
+    Of several learned orders the best is partly the luckiest: it has to gain more than two standard errors of its gain.
 
     Where fewer than ``least_lists`` held-out lists have something taken, the best of several orders is a draw: then
     that is in use which is best for the same list of `all`, of the orders that know the task; else ``UNLEARNED``.
 
     Args:
-        learned: Scores [C] of each learned order, yesterday's (``PREVIOUS``) among them.
+        learned: Scores [C] of each learned order, yesterday's (named ``PREVIOUS`` first) among them.
         known_tasks: The tasks that each of them has learned of; it stands for choice there alone. All that were learned
             of today get an order.
     """
     scores = {name: order_scores(name, held_out.features_CG) for name in ORDERS} | dict(learned)
-    verdict = Verdict({}, {}, {}, least_lists)
-    of_today = [tasks for name, tasks in known_tasks.items() if name != PREVIOUS]
+    verdict, of_all = Verdict({}, {}, {}, {}, least_lists), {}
+    of_today = [tasks for name, tasks in known_tasks.items() if not name.startswith(PREVIOUS)]
     others = {str(task) for task in held_out.tasks}.union(*of_today) - {ALL_TASK}
     for task in (ALL_TASK, *sorted(others)):
         of_task = held_out.tasks == task
         lists, rows_C = held_out.where(of_task), of_task[held_out.list_rows_C]
-        verdict.chosen[task], verdict.figures[task], verdict.lists[task] = {}, {}, {}
+        verdict.chosen[task], verdict.figures[task], verdict.errors[task], verdict.lists[task] = {}, {}, {}, {}
         for name, policy in policies.items():
             repeat = REPEATS[policy.repeat]
             number = int(lists.has_positive(repeat).sum())
             known = {order: found[rows_C] for order, found in scores.items() if _knows(order, task, known_tasks)}
             values = {order: lists.ndcg(found, k, repeat) for order, found in known.items() if number}
-            figures = {order: float(found.mean()) for order, found in values.items()}
-            verdict.lists[task][name], verdict.figures[task][name] = number, figures
+            verdict.figures[task][name] = {order: float(found.mean()) for order, found in values.items()}
+            verdict.lists[task][name] = number
+            if task == ALL_TASK:
+                of_all[name] = values if number >= least_lists else {}
             if number < least_lists:
-                figures = verdict.figures[ALL_TASK][name] if verdict.lists[ALL_TASK][name] >= least_lists else {}
-                figures = {order: value for order, value in figures.items() if _knows(order, task, known_tasks)}
-            verdict.chosen[task][name] = max(figures, key=lambda order: figures[order], default=UNLEARNED)
+                values = {order: of for order, of in of_all[name].items() if _knows(order, task, known_tasks)}
+            verdict.chosen[task][name], verdict.errors[task][name] = _best(values)
     return verdict
+
+
+def _best(values: Mapping[str, np.ndarray]) -> tuple[str, float]:
+    """The order in use by NDCG of each list, and the standard error of the best learned one's gain (0 without any)."""
+    if not values:
+        return UNLEARNED, 0.0
+    means = {order: of.mean() for order, of in values.items()}
+    simple = max((order for order in means if order in ORDERS), key=lambda order: means[order])
+    learned = max((order for order in means if order not in ORDERS), key=lambda order: means[order], default=None)
+    if learned is None:
+        return simple, 0.0
+    gains = values[learned] - values[simple]
+    error = float(gains.std() / np.sqrt(len(gains)))
+    return (learned if gains.mean() > _ERRORS * error else simple), error
 
 
 def _knows(order: str, task: str, known_tasks: Mapping[str, Collection[str]]) -> bool:
@@ -119,9 +139,9 @@ def _why(verdict: Verdict, task: str, name: str) -> str:
     simple = max((order for order in figures if order in ORDERS), key=lambda order: figures[order])
     learned = [order for order in figures if order not in ORDERS]
     best = max(learned, key=lambda order: figures[order], default=None)
-    shown = f"; best learned {best} {figures[best]:.4f}" if best else ""
+    shown = f"; best learned {best} {figures[best]:.4f} ± {verdict.errors[task][name]:.4f}" if best else ""
     return f"{number:,} held-out lists{shown}, best simple order {simple} {figures[simple]:.4f}"
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
-    return {"ndcg": verdict.figures, "lists": verdict.lists}
+    return {"ndcg": verdict.figures, "errors": verdict.errors, "lists": verdict.lists}

@@ -168,9 +168,10 @@ def similar_items(
     newest = events.newest(config.pair_events)
     for source, had in ((NEIGHBOURS, _had), (BASKETS, baskets)):
         if config.k_of(source):
-            found[source] = cooccurrence(spark, had(newest), config.shrinkage, config.neighbours)
+            found[source] = cooccurrence(spark, had(newest), config.shrinkage, config.neighbours, ~catalog.deleted_N)
     if config.k_of(EASE):
-        found[EASE] = ease_neighbours(_had(events), config.ease_items, config.ease_penalty, config.neighbours)
+        sizes = (config.ease_items, config.ease_penalty, config.neighbours)
+        found[EASE] = ease_neighbours(_had(events), *sizes, ~catalog.deleted_N)
     for source, matrix in found.items():
         say(f"{source}: {matrix.nnz:,} pairs from {len(sample.user_ids):,} users")
     if log.tokens is not None:
@@ -217,7 +218,7 @@ def _had(events: UserEvents) -> sparse.csr_matrix:
 
 
 def cooccurrence(
-    spark: SparkSession, had_RN: sparse.csr_matrix, shrinkage: float, neighbours: int
+    spark: SparkSession, had_RN: sparse.csr_matrix, shrinkage: float, neighbours: int, allowed_N: np.ndarray
 ) -> sparse.csr_matrix:
     """``neighbours.Cooccurrence`` of every item, float32 [N, N]; tasks share the seed items."""
     seeds = np.flatnonzero(np.bincount(had_RN.indices, minlength=had_RN.shape[1]))
@@ -229,7 +230,7 @@ def cooccurrence(
         folder.mkdir()
         np.save(folder / "indices.npy", had_RN.indices)
         np.save(folder / "indptr.npy", had_RN.indptr)
-        np.save(folder / "width.npy", had_RN.shape[1])
+        np.save(folder / "allowed.npy", allowed_N)
         name = ship(spark, folder)
     numbers = spark.range(0, blocks, numPartitions=blocks)
     rows = numbers.mapInArrow(_near_rows(name, shrinkage, neighbours), _NEAR).toArrow().combine_chunks()
@@ -260,9 +261,9 @@ def _near_rows(name: str, shrinkage: float, neighbours: int) -> Callable[[_Batch
 @lru_cache(maxsize=2)
 def _open_pairs(name: str, shrinkage: float, neighbours: int) -> Cooccurrence:
     folder = shipped(name)
-    indices, indptr = np.load(folder / "indices.npy"), np.load(folder / "indptr.npy")
-    shape = (len(indptr) - 1, int(np.load(folder / "width.npy")))
-    return Cooccurrence(sparse.csr_matrix((np.ones(len(indices), bool), indices, indptr), shape), shrinkage, neighbours)
+    indices, indptr, allowed_N = (np.load(folder / f"{name}.npy") for name in ("indices", "indptr", "allowed"))
+    had_RN = sparse.csr_matrix((np.ones(len(indices), bool), indices, indptr), (len(indptr) - 1, len(allowed_N)))
+    return Cooccurrence(had_RN, shrinkage, neighbours, allowed_N=allowed_N)
 
 
 def _facts(histories: DataFrame, log: Log, catalog: Catalog, instant: int) -> dict[str, ItemFacts]:

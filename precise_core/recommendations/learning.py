@@ -66,9 +66,9 @@ def learn(
         figures["precise"] = gains
         for line in ablation.in_words(gains):
             say(line)
-    rankers |= _yesterday(previous, about)
-    if PREVIOUS in rankers:
-        scores[PREVIOUS] = rankers[PREVIOUS].scores_of(held_out)
+    rivals = {} if previous is None else _yesterday(previous, about, say)
+    scores |= {name: ranker.scores_of(held_out) for name, ranker in rivals.items()}
+    rankers |= rivals
     known_tasks = {name: rankers[name].inputs.tasks for name in scores}
     verdict = choose_orders(held_out, scores, known_tasks, config.lists, config.k, config.ranker.least_lists)
     for line in in_words(verdict):
@@ -139,21 +139,21 @@ def _log_epoch(say: _Say, draw: _Draw, name: str, figures: Mapping[str, float]) 
     say(f"{name}: " + ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items()))
 
 
-def _yesterday(previous: PublishedRanker | None, about: Mapping[str, Any]) -> dict[str, ListRanker]:
-    """The learned order of all tasks that was published of most lists, as a rival.
+def _yesterday(previous: PublishedRanker, about: Mapping[str, Any], say: _Say) -> dict[str, ListRanker]:
+    """The learned orders of the model in use, as rivals.
 
-    One that reads vectors is left out where today's are of another space.
+    None of a later night, or that may have learned from today's held-out users; those that read vectors are left out
+    where today's are of another space.
     """
-    if previous is None:
+    if previous.about.get("as_of", "") > about.get("as_of", ""):
+        say(f"{previous.ranker_version} is of a later night and no rival")
+        return {}
+    if previous.about.get("held_out_by") != about.get("held_out_by"):
+        say(f"{previous.ranker_version} had other held-out users and is no rival")
         return {}
     is_alike = previous.about.get("space") == about.get("space")
-    rivals = {
-        name: ranker
+    return {
+        f"{PREVIOUS}.{name.removeprefix(f'{PREVIOUS}.')}": ranker
         for name, ranker in previous.rankers.items()
-        if not name.startswith(PER_TASK) and (is_alike or not ranker.inputs.vector_width)
+        if is_alike or not ranker.inputs.vector_width
     }
-    if not rivals:
-        return {}
-    orders = [order for by_list in previous.chosen.values() for order in by_list.values() if order in rivals]
-    names, counts = np.unique(orders or list(rivals), return_counts=True)
-    return {PREVIOUS: rivals[str(names[counts.argmax()])]}

@@ -30,13 +30,21 @@ def pair_matrix(rows: np.ndarray, columns: np.ndarray, height: int, width: int) 
 class Cooccurrence:
     """s(i, j) = |R_i and R_j| / (sqrt(|R_i| |R_j|) + shrinkage), R_i = rows of ``had_RN`` with item i.
 
-    ``with_itself``: an item is among its own neighbours.
+    Args:
+        with_itself: An item is among its own neighbours.
+        allowed_N: Mask of the items that may be neighbours; all by default.
     """
 
     def __init__(
-        self, had_RN: sparse.csr_matrix, shrinkage: float, neighbours: int, *, with_itself: bool = False
+        self,
+        had_RN: sparse.csr_matrix,
+        shrinkage: float,
+        neighbours: int,
+        *,
+        with_itself: bool = False,
+        allowed_N: np.ndarray | None = None,
     ) -> None:
-        self._with_itself = with_itself
+        self._with_itself, self._allowed_N = with_itself, allowed_N
         self._had, self._neighbours, self._shrinkage = had_RN.astype(np.float32), neighbours, np.float32(shrinkage)
         self._by_item = self._had.T.tocsr()
         self._root_N = np.sqrt(np.diff(self._by_item.indptr)).astype(np.float32)
@@ -62,6 +70,8 @@ class Cooccurrence:
         seed_of = seeds[entry_rows(common)]
         common.data /= self._root_N[seed_of] * self._root_N[common.indices] + self._shrinkage
         others = common if self._with_itself else entries(common, seed_of != common.indices)
+        if self._allowed_N is not None:
+            others = entries(others, self._allowed_N[others.indices])
         return largest(others, self._neighbours)
 
 

@@ -20,7 +20,7 @@ from precise_core import artefacts
 from precise_core.config.tasks import ALL_TASK
 from precise_core.consume.join_spark import readable_publications
 from precise_core.consume.publications import Publication, publication_history, published_now, vector_space
-from precise_core.errors import CheckpointError, HistoryGoneError
+from precise_core.errors import CheckpointError, DataError, HistoryGoneError
 from precise_core.index.index import build_index
 from precise_core.publication.night import published_checkpoint, published_index, published_tasks, published_vectors
 from precise_core.recommendations.batches import MICROS_PER_DAY
@@ -77,7 +77,7 @@ def past_instant(job: Job) -> datetime:
     else:
         events = events_before(job.read(EVENTS), end)
         first = events.agg(F.unix_micros(F.min(c.EVENT_TS)).alias("first")).collect()[0]["first"]
-        span = (micros(end) - (first or micros(end))) / MICROS_PER_DAY
+        span = 0.0 if first is None else (micros(end) - first) / MICROS_PER_DAY
         days, why = float(job.settings.evaluation.test_days), "evaluation.test_days"
         if days > span / _THIRDS:
             days, why = span / _THIRDS, f"a third of the log, which has {span:.1f} days"
@@ -87,8 +87,12 @@ def past_instant(job: Job) -> datetime:
 
 
 def learners(histories: DataFrame, job: Job, log: Log, when: datetime) -> DataFrame:
-    """A fixed sample of users, which of them are held out, and what they were shown since the instant."""
+    """A fixed sample of users, which of them are held out, and what they were shown since the instant.
+
+    Of those with an event before it: whoever has none gets what is popular, in no learned order.
+    """
     config = job.settings.recommendations
+    histories = histories.where(F.element_at(c.EVENT_TS, 1) < micros(when))
     users = max(histories.count(), 1)
     share, most = config.training_users / users, config.ranker.validation_users
     of_learners = min(config.ranker.validation_share, most / min(config.training_users, users))
@@ -222,6 +226,20 @@ def require_space(job: Job, ranker: PublishedRanker | None) -> None:
         )
 
 
+def is_later(job: Job, ranker: PublishedRanker) -> bool:
+    """Whether it has learned from events that tonight does not know."""
+    return str(ranker.about.get("as_of", "")) > f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def require_past(job: Job, ranker: PublishedRanker | None) -> None:
+    """CheckpointError where the orders in use have learned from events after `as_of`."""
+    if ranker is not None and is_later(job, ranker):
+        raise CheckpointError(
+            f"{ranker.ranker_version} has learned from events up to {ranker.about['as_of']}, as_of is "
+            f"{job.settings.as_of:%Y-%m-%d %H:%M}; run jobs/build_candidate_features.py and jobs/train_list_ranker.py"
+        )
+
+
 def is_of_space(job: Job, ranker: PublishedRanker) -> bool:
     """Whether every order in use can read the published vectors, where it reads any."""
     return not ranker.reads_vectors or ranker.about.get("space") == published_space(job)
@@ -257,9 +275,18 @@ def catalog_of(log: Log) -> Catalog:
 
 
 def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
-    """`item_neighbours` by source, float32 [N, N]."""
-    names = [c.SOURCE, c.ITEM_INDEX, c.NEIGHBOUR_INDEX, c.SCORE]
+    """`item_neighbours` by source, float32 [N, N].
+
+    Raises:
+        DataError: They are of a later night.
+    """
+    names = [c.SOURCE, c.ITEM_INDEX, c.NEIGHBOUR_INDEX, c.SCORE, c.AS_OF]
     rows = job.warehouse.read_arrow(ITEM_NEIGHBOURS, job.pin(ITEM_NEIGHBOURS), names)
+    if rows.num_rows and rows[c.AS_OF][0].as_py() > job.settings.as_of:
+        raise DataError(
+            f"item_neighbours is of {rows[c.AS_OF][0].as_py():%Y-%m-%d %H:%M}, as_of is "
+            f"{job.settings.as_of:%Y-%m-%d %H:%M}; run jobs/build_neighbours.py first"
+        )
     found = {}
     for source in sorted(set(rows[c.SOURCE].unique().to_pylist())):
         mine = rows.filter(pc.equal(rows[c.SOURCE], source))

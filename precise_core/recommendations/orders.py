@@ -20,7 +20,7 @@ def _own_decayed(of: _Features) -> np.ndarray:
 
 
 def _personal_frequency(of: _Features) -> np.ndarray:
-    return of("task_item_events") - _BEHIND * of("task_item_last_age") + _BEHIND**2 * of("all_popular")
+    return of("task_item_events") - _BEHIND**2 * of("task_item_last_age") + _BEHIND**3 * of("all_popular")
 
 
 def _own_and_similar_users(of: _Features) -> np.ndarray:

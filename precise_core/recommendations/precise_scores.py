@@ -16,6 +16,7 @@ from precise_core.index.index import VectorIndex
 from precise_core.recall.config import RecallConfig
 from precise_core.recall.recall import RecalledItems, recall_u2i, recall_u2i2i
 from precise_core.recommendations.batches import UserBlock
+from precise_core.recommendations.history import UserEvents
 from precise_core.recommendations.names import U2I, U2I2I
 from precise_core.recommendations.pair_vectors import PairVectors
 from precise_core.recommendations.sources import Candidates, Ranked
@@ -57,8 +58,10 @@ class PreciseScores:
         config: RecallConfig,
         k: Mapping[str, int],
         allowed: Mapping[str, np.ndarray],
+        *,
+        has_history: bool,
     ) -> None:
-        self._indexes, self._config, self._k = indexes, config, k
+        self._indexes, self._config, self._k, self._has_history = indexes, config, k, has_history
         self._allowed = {task: _of_index(of.index, allowed[task]) for task, of in indexes.items()}
 
     def of_users(self, block: UserBlock) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -77,17 +80,21 @@ class PreciseScores:
             if not len(known):
                 continue
             found[task] = {}
+            had, allowed_N = self._had(block, of, known), self._allowed[task]
             if self._k[U2I]:
-                best = recall_u2i(of.index, vectors_BD[known], self._k[U2I], allowed_rows_N=self._allowed[task])
+                best = recall_u2i(of.index, vectors_BD[known], self._k[U2I], excluded=had, allowed_rows_N=allowed_N)
                 found[task][U2I] = _ranked(best, of, known)
             if self._k[U2I2I]:
-                events = block.of_task(bits[task])
-                starts = np.searchsorted(events.user_rows_E, np.arange(events.users + 1))
-                rows_E = of.row_of_N[events.item_rows_E]
-                newest = [rows_E[starts[row] : starts[row + 1]][::-1] for row in known]
-                best = recall_u2i2i(of.index, newest, self._k[U2I2I], self._config, allowed_rows_N=self._allowed[task])
+                newest = [rows[::-1] for rows in _rows_of_users(block.of_task(bits[task]), of, known)]
+                sizes = (self._k[U2I2I], self._config)
+                best = recall_u2i2i(of.index, newest, *sizes, excluded=had, allowed_rows_N=allowed_N)
                 found[task][U2I2I] = _ranked(best, of, known)
         return found
+
+    def _had(self, block: UserBlock, of: TaskIndex, users: np.ndarray) -> list[np.ndarray] | None:
+        """Rows of the index that may not be found for each user: what he had, where the source `history` brings it."""
+        rows = _rows_of_users(block.events, of, users) if self._has_history else None
+        return rows and [np.unique(of_user) for of_user in rows]
 
     def scores(
         self, task: str, candidates: Candidates, vectors: Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -125,6 +132,13 @@ def _of_index(index: VectorIndex, allowed_N: np.ndarray) -> np.ndarray:
 def _ranked(found: RecalledItems, of: TaskIndex, users: np.ndarray) -> Ranked:
     items = of.index.item_indices_N[found.item_rows_C].astype(np.int64)
     return Ranked(users[found.user_rows_C], items, found.ranks_C.astype(np.int64))
+
+
+def _rows_of_users(events: UserEvents, of: TaskIndex, users: np.ndarray) -> list[np.ndarray]:
+    """Rows of the index of what each of the users had, oldest first; -1 = not in it."""
+    starts = np.searchsorted(events.user_rows_E, np.arange(events.users + 1))
+    rows_E = of.row_of_N[events.item_rows_E]
+    return [rows_E[starts[row] : starts[row + 1]] for row in users]
 
 
 def _vectors(maps: pa.MapArray, task: str, width: int) -> tuple[np.ndarray, np.ndarray]:

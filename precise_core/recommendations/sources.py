@@ -177,11 +177,10 @@ def gather_candidates(
     if task_history is not None and config.k_of(TASK_HISTORY):
         of_task = profiles(task_history, users, len(facts.allowed_N))
         histories[TASK_HISTORY] = _best(of_task, facts.allowed_N, config.k_of(TASK_HISTORY))
-    for name, rows in trending(facts, config.k_of(TRENDING)).items():
-        everybody = np.repeat(np.arange(users), len(rows))
-        lists[name] = Ranked(everybody, np.tile(rows, users), np.tile(np.arange(1, len(rows) + 1), users))
-    lists |= recalled or {}
-    keys_C = _fused(histories, lists, config.candidates)
+    recalled, rows_of = dict(recalled or {}), trending(facts, config.k_of(TRENDING))
+    votes = [*lists.values(), _for_all(users, *_best_ranks(rows_of)), *recalled.values()]
+    keys_C = _fused(histories, votes, config.candidates)
+    lists |= {name: _for_all(users, rows, np.arange(1, len(rows) + 1)) for name, rows in rows_of.items()} | recalled
     user_rows_C, item_rows_C = split_keys(keys_C)
     return Candidates(
         user_rows_C,
@@ -200,12 +199,25 @@ def _best(scores_BN: sparse.csr_matrix, allowed_N: np.ndarray, k: int) -> Ranked
     return Ranked(user_rows, top.indices[order].astype(np.int64), numbered(user_rows))
 
 
-def _fused(histories: Mapping[str, Ranked], lists: Mapping[str, Ranked], cap: int) -> np.ndarray:
+def _for_all(users: int, rows: np.ndarray, ranks: np.ndarray) -> Ranked:
+    return Ranked(np.repeat(np.arange(users), len(rows)), np.tile(rows, users), np.tile(ranks, users))
+
+
+def _best_ranks(lists: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of all lists, ascending, and the best rank of each: lists that are much alike have one vote together."""
+    rows = np.concatenate([np.empty(0, np.int64), *lists.values()])
+    ranks = np.concatenate([np.empty(0, np.int64), *(np.arange(1, len(of) + 1) for of in lists.values())])
+    order = np.lexsort((ranks, rows))
+    distinct, first = np.unique(rows[order], return_index=True)
+    return distinct, ranks[order][first]
+
+
+def _fused(histories: Mapping[str, Ranked], lists: Sequence[Ranked], cap: int) -> np.ndarray:
     """Keys of the pairs in any list, ascending; of a user with more than ``cap`` those that most lists agree on.
 
     Reciprocal rank fusion (Cormack et al. 2009): the largest sums of 1 / (60 + rank). Histories come first.
     """
-    found = [*histories.values(), *lists.values()]
+    found = [*histories.values(), *lists]
     keys, ranks = (np.concatenate([getattr(of, name) for of in found]) for name in ("keys", "ranks"))
     keys_C, place = np.unique(keys, return_inverse=True)
     sums_C = np.bincount(place, 1 / (_FUSION + ranks), len(keys_C))

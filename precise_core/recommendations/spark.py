@@ -22,7 +22,7 @@ from precise_core.recommendations.batches import CandidateMaker, TaskCandidates,
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.history import pair_keys
 from precise_core.recommendations.lists import PRECISE_SCORES
-from precise_core.recommendations.names import OF_POPULAR, POPULAR_SOURCE, U2I, U2I2I
+from precise_core.recommendations.names import HISTORY, OF_POPULAR, POPULAR_SOURCE, U2I, U2I2I
 from precise_core.recommendations.pair_vectors import PairVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.policy import listed
@@ -72,7 +72,7 @@ class Shipped:
         is_there_N = known.facts[ALL_TASK].users_N > 0 if self.of_past else True
         allowed = {task: known.facts[task].allowed_N & is_there_N for task in opened}
         k = {source: self.config.k_of(source) for source in (U2I, U2I2I)}
-        return PreciseScores(opened, self.recall, k, allowed)
+        return PreciseScores(opened, self.recall, k, allowed, has_history=self.config.k_of(HISTORY) > 0)
 
 
 def ship_known(spark: SparkSession, known: PointInTime) -> str:
@@ -152,7 +152,7 @@ def _kept(
     users_C = made.candidates.user_rows_C
     is_shown_C = labels(made, shown)
     has_positive_B = np.bincount(users_C, taken_C, len(user_ids)) > 0
-    keep_C = held_out_B[users_C] | (has_positive_B[users_C] & taken_C)
+    keep_C = held_out_B[users_C] | taken_C
     starts = np.searchsorted(users_C, np.arange(len(user_ids) + 1))
     for user in np.flatnonzero(has_positive_B & ~held_out_B):
         others = starts[user] + np.flatnonzero(~taken_C[starts[user] : starts[user + 1]])

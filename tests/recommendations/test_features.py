@@ -50,7 +50,7 @@ def test_ranks_of_the_indexes_are_features_too() -> None:
     made = MADE["buy"].candidates
     found = replace(made, ranks=made.ranks | {name: np.full(len(made), 4.0) for name in ("u2i", "u2i2i")})
     users = UserTallies.of(block(HISTORIES).events, KNOWN)
-    facts, of_task = FeatureFacts(KNOWN, "buy"), block(HISTORIES).of_task(1)
+    facts, of_task = FeatureFacts(KNOWN, ["buy"]).at("buy", found.item_rows_C), block(HISTORIES).of_task(1)
     features = candidate_features(found, users, tally(of_task, of_task.item_rows_E), KNOWN, facts)
     for name in ("u2i", "u2i2i"):
         assert (features[:, FEATURE_NAMES.index(f"rank_{name}")] == 0.5).all()

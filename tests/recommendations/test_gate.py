@@ -51,10 +51,24 @@ def test_each_task_and_list_has_its_own_best_order() -> None:
 
 def test_yesterdays_order_is_kept_while_it_is_better() -> None:
     noise = np.random.default_rng(0).random(len(PERFECT))
-    kept = judged({"list": PERFECT + 2 * noise, PREVIOUS: PERFECT})
-    assert set(kept.chosen["all"].values()) == {PREVIOUS}
-    replaced = judged({"list": PERFECT, PREVIOUS: PERFECT + 2 * noise})
+    yesterdays = f"{PREVIOUS}.list"
+    kept = judged({"list": PERFECT + 2 * noise, yesterdays: PERFECT})
+    assert set(kept.chosen["all"].values()) == {yesterdays}
+    replaced = judged({"list": PERFECT, yesterdays: PERFECT + 2 * noise})
     assert set(replaced.chosen["all"].values()) == {"list"}
+
+
+def test_the_luckiest_of_many_orders_is_not_published() -> None:
+    """Orders that differ from the best simple one by chance alone: one of them is always above it."""
+    simple = order_scores(judged({}).chosen["all"]["all"], HELD_OUT.features_CG)
+    random, published, above = np.random.default_rng(3), 0, 0
+    for _ in range(20):
+        lucky = {str(draw): simple + random.normal(0, 0.05 * simple.std(), len(simple)) for draw in range(6)}
+        verdict = judged(lucky)
+        figures = verdict.figures["all"]["all"]
+        above += max(figures[name] for name in lucky) > max(figures[name] for name in ORDERS)
+        published += verdict.chosen["all"]["all"] in lucky
+    assert above > 10 and published < above / 3
 
 
 @pytest.mark.parametrize("name", list(ORDERS))

@@ -36,6 +36,23 @@ def test_cosine_with_shrinkage_is_the_plain_loop(had: np.ndarray, shrinkage: flo
             assert near[seed, other] == pytest.approx(scores[other], rel=1e-5)
 
 
+def test_what_may_not_be_recommended_is_nobodys_neighbour_and_takes_no_place() -> None:
+    random = np.random.default_rng(4)
+    had, allowed = sparse.csr_matrix(random.random((60, 8)) < 0.5), np.arange(8) % 3 != 1
+
+    def of(kind: str, count: int, mask: np.ndarray | None) -> np.ndarray:
+        if kind == "ease":
+            return ease_neighbours(had, 8, 1.0, count, mask).toarray()
+        return Cooccurrence(had, 1.0, count, allowed_N=mask).near(np.arange(8)).toarray()
+
+    for kind in ("ease", "cosine"):
+        found, whole = of(kind, 2, allowed), of(kind, 8, None) * allowed
+        assert found[~allowed].any(), "a withdrawn item is still looked up"
+        for row in range(8):
+            best = np.sort(whole[row])[::-1][:2]
+            np.testing.assert_allclose(np.sort(found[row])[::-1][:2], best, rtol=1e-6)
+
+
 def test_seeds_in_blocks_are_the_seeds_at_once() -> None:
     had = sparse.random(60, 1200, 0.05, "csr", random_state=1).astype(bool)
     together = Cooccurrence(had, 1.0, 5)

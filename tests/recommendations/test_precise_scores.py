@@ -51,10 +51,18 @@ def index_of(task: str, items: int = ITEMS) -> TaskIndex:
     return TaskIndex.of(build_index(ids, rows, vectors, seed_queries_ND=vectors, **described), items)  # type: ignore[arg-type]
 
 
-def precise(k: Mapping[str, int] | None = None, allowed: np.ndarray | None = None, items: int = ITEMS) -> PreciseScores:
+def precise(
+    k: Mapping[str, int] | None = None,
+    allowed: np.ndarray | None = None,
+    items: int = ITEMS,
+    *,
+    has_history: bool = False,
+) -> PreciseScores:
     may = real_items(items) if allowed is None else allowed
     indexes = {task: index_of(task, items) for task in ROWS}
-    return PreciseScores(indexes, RecallConfig(), k or {U2I: 3, U2I2I: 3}, dict.fromkeys(ROWS, may))
+    return PreciseScores(
+        indexes, RecallConfig(), k or {U2I: 3, U2I2I: 3}, dict.fromkeys(ROWS, may), has_history=has_history
+    )
 
 
 def every_pair(users: int, items: int = ITEMS) -> Candidates:
@@ -130,6 +138,26 @@ def test_u2i2i_finds_what_follows_recent_items_of_the_task_before_the_instant() 
             assert ranked.item_rows[ranked.user_rows == row].tolist() == expected
 
 
+def test_where_histories_are_a_source_the_index_brings_what_is_new() -> None:
+    users, sizes = with_vectors(HISTORIES), {U2I: 3, U2I2I: 3}
+    whole, new = precise({name: ITEMS for name in sizes}), precise(sizes, has_history=True)
+    events = users.events
+    had = set(zip(events.user_rows_E.tolist(), events.item_rows_E.tolist(), strict=True))
+    expected = whole.recalled(users, BITS, whole.of_users(users))
+    left_out = 0
+    for task, by_source in new.recalled(users, BITS, new.of_users(users)).items():
+        for source, ranked in by_source.items():
+            of = expected[task][source]
+            pairs = list(zip(of.user_rows.tolist(), of.item_rows.tolist(), strict=True))
+            left_out += len(had & set(pairs))
+            best: list[tuple[int, int]] = []
+            for pair in pairs:
+                if pair not in had and [row for row, _ in best].count(pair[0]) < 3:
+                    best.append(pair)
+            assert list(zip(ranked.user_rows.tolist(), ranked.item_rows.tolist(), strict=True)) == best
+    assert left_out
+
+
 @pytest.mark.parametrize("source", [U2I, U2I2I])
 def test_an_index_that_is_off_is_not_searched(source: str) -> None:
     of, users = precise(k={U2I: 3, U2I2I: 3, source: 0}), with_vectors(HISTORIES)
@@ -140,7 +168,7 @@ def test_an_index_that_is_off_is_not_searched(source: str) -> None:
 def test_without_vectors_and_without_models_nothing_is_found() -> None:
     of, users = precise(), with_vectors({"no vector": HISTORIES["no vector"]})
     assert of.recalled(users, BITS, of.of_users(users)) == {}
-    assert np.isnan(PreciseScores({}, RecallConfig(), {}, {}).scores("buy", every_pair(1), {})).all()
+    assert np.isnan(PreciseScores({}, RecallConfig(), {}, {}, has_history=False).scores("buy", every_pair(1), {})).all()
 
 
 def test_an_item_that_the_catalog_of_then_did_not_have_is_not_found() -> None:

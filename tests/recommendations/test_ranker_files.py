@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from schemas import columns as c
 from tests.recommendations.ranked_lists import candidate_lists, rows, small
 
 TRAIN, HELD_OUT, TEST = candidate_lists(1, lists=200), candidate_lists(2, lists=30), candidate_lists(3, lists=30)
+ABOUT = {"as_of": "2024-03-01T00:00:00Z", "held_out_by": [17, 0.2, 2000]}
 LISTS = {"all": ListConfig(), "new": ListConfig(repeat="exclude")}
 
 
@@ -29,10 +30,11 @@ def learned(
     train: CandidateLists = TRAIN,
     previous: PublishedRanker | None = None,
     said: list[str] | None = None,
+    about: Mapping[str, object] | None = None,
     **ranker: object,
 ) -> PublishedRanker:
-    settings = RecommendationsConfig(k=5, lists=LISTS, ranker=small(**ranker))
-    return learn(train, HELD_OUT, settings, previous, 0, out, {"trained_at": "2024-03-01"}, (said or []).append)
+    settings, tell = RecommendationsConfig(k=5, lists=LISTS, ranker=small(**ranker)), [] if said is None else said
+    return learn(train, HELD_OUT, settings, previous, 0, out, ABOUT | dict(about or {}), tell.append)
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +46,10 @@ def scores(ranker: PublishedRanker, task: str = "buy", name: str = "all") -> np.
     return ranker.scores(task, name, TEST.features_CG, TEST.precise_C2)
 
 
-def of_most_lists(ranker: PublishedRanker) -> np.ndarray:
-    """Scores by the learned order that most lists have."""
-    orders = sorted(order for by_list in ranker.chosen.values() for order in by_list.values())
-    name = max(ranker.rankers, key=orders.count)
-    return ranker.rankers[name].scores(TEST.features_CG, TEST.precise_C2, "buy")
+def of_yesterday(ranker: PublishedRanker, published: PublishedRanker) -> np.ndarray:
+    """Scores by the order that the ranker has from the one that was published before."""
+    name = ranker.chosen["buy"]["all"].removeprefix("previous.")
+    return published.rankers[name].scores(TEST.features_CG, TEST.precise_C2, "buy")
 
 
 def test_a_ranker_that_was_written_and_opened_gives_the_same_scores_to_the_bit(published: PublishedRanker) -> None:
@@ -61,7 +62,7 @@ def test_a_ranker_that_was_written_and_opened_gives_the_same_scores_to_the_bit(p
     assert probabilities is not None and ((probabilities > 0) & (probabilities < 1)).all()
     assert (np.argsort(probabilities, kind="stable") == np.argsort(found, kind="stable")).all()
     assert opened.label("buy", "all").startswith(f"{published.folder.name}/")
-    assert opened.about == {"trained_at": "2024-03-01"}
+    assert opened.about == ABOUT
 
 
 def test_the_same_training_has_the_same_version_and_may_be_written_again(tmp_path: Path) -> None:
@@ -149,25 +150,42 @@ def test_a_learned_order_that_is_worse_is_not_published(tmp_path: Path) -> None:
 
 def test_yesterdays_better_order_is_kept_for_days(published: PublishedRanker, tmp_path: Path) -> None:
     noise = CandidateLists(**{**vars(TRAIN), "labels_C": np.random.default_rng(0).permutation(TRAIN.labels_C)})
-    expected, ranker = of_most_lists(published), published
+    ranker = published
     for day in range(2):
         ranker = learned(tmp_path / str(day), train=noise, previous=ranker, epochs=1, models=2)
-        assert set(ranker.chosen["buy"].values()) == {"previous"}
-        np.testing.assert_array_equal(scores(ranker), expected)
+        assert set(ranker.chosen["buy"].values()) <= {f"previous.{name}" for name in published.rankers}
+        np.testing.assert_array_equal(scores(ranker), of_yesterday(ranker, published))
 
 
 def test_yesterdays_order_is_kept_though_the_sizes_in_the_configuration_changed(
     published: PublishedRanker, tmp_path: Path
 ) -> None:
     ranker = learned(tmp_path, candidate_lists(8, lists=8), published, epochs=1, deep_widths=(4, 3), cross_layers=1)
-    assert ranker.chosen["buy"]["all"] == "previous"
-    np.testing.assert_array_equal(scores(ranker), of_most_lists(published))
+    assert ranker.chosen["buy"]["all"].startswith("previous.")
+    np.testing.assert_array_equal(scores(ranker), of_yesterday(ranker, published))
 
 
 def test_a_worse_order_of_yesterday_is_replaced(tmp_path: Path) -> None:
     bad = learned(tmp_path, train=candidate_lists(7, lists=4), epochs=1)
     good = learned(tmp_path, previous=bad, epochs=6)
-    assert not set(good.chosen["buy"].values()) & {"previous", *ORDERS}
+    assert not any(name.startswith("previous") or name in ORDERS for name in good.chosen["buy"].values())
+
+
+@pytest.mark.parametrize(
+    ("tonight", "why"),
+    [
+        ({"as_of": "2024-02-28T00:00:00Z"}, "is of a later night and no rival"),
+        ({"held_out_by": [18, 0.2, 2000]}, "had other held-out users and is no rival"),
+    ],
+)
+def test_what_may_have_learned_from_todays_held_out_users_is_no_rival(
+    published: PublishedRanker, tmp_path: Path, tonight: dict[str, object], why: str
+) -> None:
+    said: list[str] = []
+    noise = CandidateLists(**{**vars(TRAIN), "labels_C": np.random.default_rng(0).permutation(TRAIN.labels_C)})
+    ranker = learned(tmp_path, noise, published, said, tonight, epochs=1)
+    assert f"{published.ranker_version} {why}" in said
+    assert not any(name.startswith("previous") for name in ranker.rankers)
 
 
 def test_an_interrupted_training_goes_on_after_the_last_finished_order(tmp_path: Path) -> None:
