@@ -13,7 +13,7 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from precise_core import consume
-from precise_core.artefacts import LIST_RANKERS, rankers_in_use
+from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use, rankers_in_use
 from precise_core.errors import DataError
 from schemas import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
 from schemas import columns as c
@@ -106,6 +106,8 @@ def test_labels_are_what_was_taken_since_the_instant(night: Path) -> None:
     of_all = features[features[c.TASK] == "all"]
     pairs = of_all[[c.USER_ID, c.ITEM_ID]].itertuples(index=False, name=None)
     assert [pair in taken for pair in pairs] == (of_all[c.LABEL] == 1).tolist()
+    before = set(events[events[c.EVENT_TS] < instant][c.USER_ID])
+    assert set(features[c.USER_ID]) <= before, "whoever has no history gets what is popular, in no learned order"
 
 
 def test_a_deleted_item_is_on_no_list_and_a_newcomer_gets_what_is_popular(after: tuple[Path, str]) -> None:
@@ -116,6 +118,12 @@ def test_a_deleted_item_is_on_no_list_and_a_newcomer_gets_what_is_popular(after:
     assert newcomer[c.ITEM_ID].tolist() == anybody[c.ITEM_ID].tolist()
     assert {tuple(sources) for sources in newcomer[c.SOURCES]} == {("popular",)}
     assert "later" not in set(table(warehouse, "recommendations")[c.USER_ID])
+
+
+def test_a_deleted_item_is_nobodys_neighbour_and_is_still_looked_up(after: tuple[Path, str]) -> None:
+    warehouse, gone = after
+    near = table(warehouse, "item_neighbours")
+    assert gone not in set(near[c.NEIGHBOUR_ID]) and gone in set(near[c.ITEM_ID])
 
 
 def test_popular_items_are_counted_as_pandas_counts_them(after: tuple[Path, str]) -> None:
@@ -149,6 +157,19 @@ def test_readers_get_a_list_for_everybody(night: Path) -> None:
     assert consume.recommendations(night, ["nobody"], name="repeat").num_rows == 0
     with pytest.raises(DataError, match=r"no list 'front' of task 'all'; there are \['all / all'"):
         consume.recommendations(night, [user], name="front")
+
+
+def test_lists_of_a_past_night_are_not_made_with_what_came_later(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    earlier = ("--set", "as_of=2024-02-10T00:00:00Z")
+    assert run("recommend", warehouse, *earlier) == 2
+    assert "has learned from events up to 2024-02-20T00:00:00Z, as_of is 2024-02-10 00:00" in capsys.readouterr().err
+    put_rankers_in_use(warehouse, {}, LIST_RANKERS)
+    assert run("recommend", warehouse, *earlier) == 2
+    found = capsys.readouterr().err
+    assert "item_neighbours is of 2024-02-20 00:00, as_of is 2024-02-10 00:00; run jobs/build_neighbours.py" in found
 
 
 @pytest.fixture(scope="module")
