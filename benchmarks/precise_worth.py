@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _of_seed(arguments: argparse.Namespace, seed: int) -> list[list[str]]:
-    warehouse = arguments.work / f"{arguments.config.stem}-{seed}"
+    warehouse = arguments.work / f"{Path(arguments.config).stem}-{seed}"
     overrides = over(overrides_of(arguments), [f"seed={seed}", f"warehouse={warehouse}"])
     settings = load_config(arguments.config, Settings, overrides)
     _run(arguments, overrides, ["ingest"])
