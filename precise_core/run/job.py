@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from precise_core.settings import Settings
 
 
-_LIGHT_BYTES = 256 << 20
+_LIGHT_BYTES = 32 << 20
 
 
 class GateOutcome(Protocol):

@@ -27,8 +27,8 @@ class SparkConfig(Config):
     java: Literal["auto", "light", "full"] = Field(
         "auto",
         description="`light`: Java compiles once and cleans up in one thread, half the CPU time of a night of little "
-        "data; `full`: Java's own choice, for rows by the ten million; `auto`: `light` while source and tables are "
-        "below 256 MiB. Under spark-submit: `--driver-java-options`.",
+        "data; `full`: Java's own choice, for rows by the million; `auto`: `light` while source and tables are "
+        "below 32 MiB. Under spark-submit: `--driver-java-options`.",
     )
     lineage: str | None = Field(
         None,
