@@ -26,7 +26,7 @@ from precise_core.publication.night import published_checkpoint, published_index
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
 from precise_core.recommendations.list_changes import list_changes, served_share
-from precise_core.recommendations.names import ALL_LISTS, TEXT
+from precise_core.recommendations.names import ALL_LISTS, TEXT, UNLEARNED_IN_USE
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
@@ -333,10 +333,9 @@ def yesterdays_ranker(job: Job) -> PublishedRanker | None:
 
 def say_unlearned(job: Job, ranker: PublishedRanker | None, log: Log) -> None:
     """Of what no order was chosen, and what is in use instead."""
-    instead = "own history and similar users are in use, popular items behind them"
     if ranker is None:
-        job.say(f"nothing has been learned yet: {instead}")
+        job.say(f"nothing has been learned yet: {UNLEARNED_IN_USE}")
         return
     for task in log.bits:
         if task not in ranker.chosen:
-            job.say(f"{task}: nothing of it was taken in the period that was learned from: {instead}")
+            job.say(f"{task}: nothing of it was taken in the period that was learned from: {UNLEARNED_IN_USE}")

@@ -181,7 +181,8 @@ def test_a_model_that_cannot_be_opened_stops_the_lists_and_not_the_learning(
     assert version(warehouse) == before
     assert run("train_list_ranker", warehouse) == 0
     out = said(capsys)
-    assert "warning: yesterday's order is left out of the comparison: " in out and "own history is in use" in out
+    assert "warning: yesterday's order is left out of the comparison: " in out
+    assert "nothing was learned, " in out and "; own history and similar users are in use, popular items" in out
     assert rankers_in_use(warehouse, LIST_RANKERS) == {}
     assert run("recommend", warehouse) == 0
 
