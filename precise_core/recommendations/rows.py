@@ -17,7 +17,7 @@ from precise_core.recommendations.knowledge import Catalog, Log
 from precise_core.recommendations.names import POPULAR_SOURCE
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.policy import listed
-from precise_core.recommendations.reasons import SEED, times_in_words
+from precise_core.recommendations.reasons import SEED, popularity
 from precise_core.recommendations.sources import popular
 from precise_core.recommendations.spark import SEED_INDEX, WORDS
 from precise_core.warehouse.instants import instant
@@ -106,5 +106,5 @@ def popular_places(
         for name, policy in config.lists.items():
             rows, ranks = listed(nobody, items, -np.arange(len(items)), had, *kinds, policy, config.k)
             for rank, item, count in zip(ranks.tolist(), items[rows].tolist(), counts[rows].tolist(), strict=True):
-                places.append((task, name, rank, count, item, f"popular: taken {times_in_words(count)}{of_days}", order))
+                places.append((task, name, rank, count, item, popularity(count, of_days), order))
     return places
