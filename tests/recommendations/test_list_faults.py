@@ -127,6 +127,21 @@ def test_what_was_popular_of_all_time_stands_in_where_nothing_was_taken_in_28_da
     assert all(words.endswith(" in 28 days") for _, words, _ in lately)
 
 
+def test_where_all_users_are_new_they_get_lists_and_the_night_says_that_nothing_was_learned(
+    one_day: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody did anything before the period that is learned from."""
+    warehouse = copy_of(one_day, tmp_path / "warehouse")
+    capsys.readouterr()
+    run_all(warehouse, "--set", "recommendations.horizon_days=10")
+    out = said(capsys)
+    assert "nothing was learned, " in out and "nothing has been learned yet: own history and similar users" in out
+    assert f"users: {USERS} in = 0 out + {USERS} rejected or left out" in out  # of candidate_features
+    assert arrow_table(warehouse, "candidate_features").num_rows == 0
+    for user in ("u1", NEWCOMER):
+        assert reasons(warehouse, user)
+
+
 def only_three_users(warehouse: Path) -> None:
     events = arrow_table(warehouse, "events")
     kept = [user in ("u0", "u1", "u2") for user in events[c.USER_ID].to_pylist()]
