@@ -22,6 +22,7 @@ from precise_core.errors import DataError
 from precise_core.warehouse.tables import Warehouse
 from schemas import (
     CANDIDATE_FEATURES,
+    EVALUATION_METRICS,
     EVENTS,
     IMPRESSIONS,
     ITEM_VOCABULARY,
@@ -140,6 +141,21 @@ def test_where_all_users_are_new_they_get_lists_and_the_night_says_that_nothing_
     assert arrow_table(warehouse, "candidate_features").num_rows == 0
     for user in ("u1", NEWCOMER):
         assert reasons(warehouse, user)
+
+
+def test_lists_without_a_published_model_are_measured(
+    one_day: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(one_day, tmp_path / "warehouse")
+    put(warehouse, EVENTS, [event(1000 + user, user, user % NUM_ITEMS, timedelta(hours=-1)) for user in range(USERS)])
+    capsys.readouterr()
+    assert run("evaluate", warehouse) == 0
+    assert "no model is published: PRECISE's systems are left out" in said(capsys)
+    found = arrow_table(warehouse, EVALUATION_METRICS.name).to_pandas()
+    assert set(found["question"]) == {"retrieval", "recommendations"}
+    assert {"recommendations", "personal_frequency"} <= set(found["system"])
+    assert not found["system"].str.contains("PRECISE").any()
+    assert run("build_report", warehouse, "--out", str(tmp_path / "report.html")) == 0
 
 
 def only_three_users(warehouse: Path) -> None:
