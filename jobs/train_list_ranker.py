@@ -14,7 +14,7 @@ from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.monitoring.night import track_model
 from precise_core.recommendations.learning import learn, split_lists
-from precise_core.recommendations.names import ALL_LISTS
+from precise_core.recommendations.names import ALL_LISTS, UNLEARNED_IN_USE
 from precise_core.recommendations.night import (
     is_later,
     is_of_space,
@@ -22,7 +22,6 @@ from precise_core.recommendations.night import (
     universal_vectors_then,
     yesterdays_ranker,
 )
-from precise_core.recommendations.orders import UNLEARNED
 from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.run.job import Job
 from schemas import CANDIDATE_FEATURES
@@ -51,7 +50,8 @@ def main(job: Job) -> None:
     except NothingToLearnError as error:
         if previous is not None and (not is_of_space(job, previous) or is_later(job, previous)):
             previous = None
-        job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else UNLEARNED} is in use")
+        in_use = f"{previous.ranker_version} is in use" if previous else UNLEARNED_IN_USE
+        job.say(f"nothing was learned, {error}; {in_use}")
         if previous is None and rankers_in_use(job.folder, LIST_RANKERS):  # it would stop `recommend`
             put_rankers_in_use(job.folder, {}, LIST_RANKERS)
     else:

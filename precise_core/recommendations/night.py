@@ -26,7 +26,7 @@ from precise_core.publication.night import published_checkpoint, published_index
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
 from precise_core.recommendations.list_changes import list_changes, served_share
-from precise_core.recommendations.names import ALL_LISTS, TEXT
+from precise_core.recommendations.names import ALL_LISTS, ITEM_TO_ITEM, TEXT, UNLEARNED_IN_USE
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
@@ -275,7 +275,7 @@ def catalog_of(log: Log) -> Catalog:
 
 
 def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
-    """`item_neighbours` by source, float32 [N, N].
+    """`item_neighbours` by source, float32 [N, N]; of which sources there are none is said.
 
     Raises:
         DataError: They are of a later night.
@@ -294,6 +294,12 @@ def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
         matrix = sparse.csr_matrix((mine[c.SCORE].to_numpy(), places), shape=(items, items))
         matrix.sort_indices()
         found[source] = matrix
+    config = job.settings.recommendations
+    if missing := [source for source in ITEM_TO_ITEM if config.k_of(source) and source not in found]:
+        job.say(
+            f"item_neighbours has none of {missing}: nothing was found, or they were switched on since; then run "
+            f"jobs/{ITEM_NEIGHBOURS.written_by}.py"
+        )
     return found
 
 
@@ -360,10 +366,11 @@ def yesterdays_ranker(job: Job) -> PublishedRanker | None:
 
 def say_unlearned(job: Job, ranker: PublishedRanker | None, log: Log) -> None:
     """Of what no order was chosen, and what is in use instead."""
-    instead = "own history and similar users are in use, popular items behind them"
     if ranker is None:
-        job.say(f"nothing has been learned yet: {instead}")
+        job.say(f"nothing has been learned yet: {UNLEARNED_IN_USE}")
         return
     for task in log.bits:
         if task not in ranker.chosen:
-            job.say(f"{task}: nothing of it was taken in the period that was learned from: {instead}")
+            job.say(f"{task}: nothing of it was taken in the period that was learned from: {UNLEARNED_IN_USE}")
+        elif added := [name for name in log.config.lists if name not in ranker.chosen[task]]:
+            job.say(f"{task}, lists {added}: added since {ranker.ranker_version} was trained: {UNLEARNED_IN_USE}")

@@ -177,8 +177,8 @@ def _add_searches(app: FastAPI, served: Served, keeper: Keeper, searches: Thread
         """What to show a user: a published list, or U2I or U2I2I candidates searched for now.
 
         `list` is which of the published lists; `filter_seen` leaves out of the candidates what the user had,
-        recall.filter_seen where it is not given. Without a list of his own a user gets that of `(anybody)`, without a
-        vector what is popular.
+        recall.filter_seen where it is not given. A user without any list of the task gets that of `(anybody)`, one
+        without a vector what is popular.
         """
         _require_k(k, most, "query.k")
         release = _release(keeper)

@@ -100,8 +100,9 @@ class Lists:
         self.as_of = datetime.fromisoformat(about["as_of"])
 
     def of(self, user_id: str, name: str, k: int) -> tuple[str | None, list[dict[str, Any]]]:
-        """What ranked one of ``names``, and its first k places: of a user who has it, else of anybody; may be empty."""
-        found = self._slice(user_id, name) or self._slice(c.ANYBODY, name)
+        """What ranked one of ``names``, and its first k places: of a user who has any of them, else of anybody; may be
+        empty."""
+        found = self._slice(user_id if self.keys.row(user_id) >= 0 else c.ANYBODY, name)
         if found is None:
             return None, []
         start, places = found

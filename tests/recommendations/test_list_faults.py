@@ -22,6 +22,7 @@ from precise_core.errors import DataError
 from precise_core.warehouse.tables import Warehouse
 from schemas import (
     CANDIDATE_FEATURES,
+    EVALUATION_METRICS,
     EVENTS,
     IMPRESSIONS,
     ITEM_VOCABULARY,
@@ -121,9 +122,40 @@ def test_what_was_popular_of_all_time_stands_in_where_nothing_was_taken_in_28_da
             assert [item for item, *_ in found] == [item for item, *_ in lately] and len(found) == len(counts)
             for item, words, order in found:
                 taken = "once" if counts[item] == 1 else f"{counts[item]:,} times"
-                assert (words, order) == (f"popular: taken {taken}", "popular")
+                called = "popular: taken" if counts[item] >= 5 else "taken by others"
+                assert (words, order) == (f"{called} {taken}", "popular")
     assert {order for *_, order in lately} == {"popular_28d"}
     assert all(words.endswith(" in 28 days") for _, words, _ in lately)
+
+
+def test_where_all_users_are_new_they_get_lists_and_the_night_says_that_nothing_was_learned(
+    one_day: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody did anything before the period that is learned from."""
+    warehouse = copy_of(one_day, tmp_path / "warehouse")
+    capsys.readouterr()
+    run_all(warehouse, "--set", "recommendations.horizon_days=10")
+    out = said(capsys)
+    assert "nothing was learned, " in out and "nothing has been learned yet: own history and similar users" in out
+    assert f"users: {USERS} in = 0 out + {USERS} rejected or left out" in out  # of candidate_features
+    assert arrow_table(warehouse, "candidate_features").num_rows == 0
+    for user in ("u1", NEWCOMER):
+        assert reasons(warehouse, user)
+
+
+def test_lists_without_a_published_model_are_measured(
+    one_day: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(one_day, tmp_path / "warehouse")
+    put(warehouse, EVENTS, [event(1000 + user, user, user % NUM_ITEMS, timedelta(hours=-1)) for user in range(USERS)])
+    capsys.readouterr()
+    assert run("evaluate", warehouse) == 0
+    assert "no model is published: PRECISE's systems are left out" in said(capsys)
+    found = arrow_table(warehouse, EVALUATION_METRICS.name).to_pandas()
+    assert set(found["question"]) == {"retrieval", "recommendations"}
+    assert {"recommendations", "personal_frequency"} <= set(found["system"])
+    assert not found["system"].str.contains("PRECISE").any()
+    assert run("build_report", warehouse, "--out", str(tmp_path / "report.html")) == 0
 
 
 def only_three_users(warehouse: Path) -> None:
@@ -181,7 +213,8 @@ def test_a_model_that_cannot_be_opened_stops_the_lists_and_not_the_learning(
     assert version(warehouse) == before
     assert run("train_list_ranker", warehouse) == 0
     out = said(capsys)
-    assert "warning: yesterday's order is left out of the comparison: " in out and "own history is in use" in out
+    assert "warning: yesterday's order is left out of the comparison: " in out
+    assert "nothing was learned, " in out and "; own history and similar users are in use, popular items" in out
     assert rankers_in_use(warehouse, LIST_RANKERS) == {}
     assert run("recommend", warehouse) == 0
 

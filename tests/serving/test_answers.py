@@ -12,7 +12,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from precise_core import consume
+from precise_core.serving.user_parts import Lists, write_lists
+from precise_core.warehouse.reader import TableReader
+from schemas import RECOMMENDATIONS
 from schemas import columns as c
+from tests.fake_warehouse import put
 from tests.night import ROOT
 from tests.serving.world import DELETED, MONDAY, NEWCOMER, USERS, WIDTH, World, client_of, wait_for
 
@@ -82,6 +86,23 @@ def test_a_list_is_what_consume_reads_and_a_stranger_gets_that_of_anybody(world:
             assert [[row[n] for n in columns] for row in found["items"]] == [[row[n] for n in columns] for row in rows]
             assert found[c.AS_OF] == MONDAY.isoformat()
             assert {found[c.MODEL_VERSION]} == ({f"lists-0/{name}"} if rows else {None})
+
+
+def test_who_has_nothing_on_a_list_but_others_of_the_task_does_not_get_that_of_anybody(tmp_path: Path) -> None:
+    """`u` has had every item: what is popular is nothing new to `u`."""
+    of_anybody = [(c.ANYBODY, name, f"i{rank}") for name in ("all", "new") for rank in (1, 2)]
+    listed = [("u", "all", "i1"), ("u", "repeat", "i1"), *of_anybody]
+    rows = [{c.USER_ID: user, c.TASK: "all", c.LIST: name, c.ITEM_ID: item} for user, name, item in listed]
+    put(tmp_path, RECOMMENDATIONS, [row | {c.RANK: int(row[c.ITEM_ID][1:]), c.SCORE: 0.5} for row in rows])
+    (folder := tmp_path / "lists").mkdir()
+    write_lists(TableReader(tmp_path), {c.TASK: "all", "versions": {RECOMMENDATIONS.name: 0}}, folder)
+    served = Lists(folder)
+    for user, name, expected in (
+        ("u", "new", []), ("u", "all", ["i1"]), ("v", "new", ["i1", "i2"]), ("v", "repeat", []),
+    ):  # fmt: skip
+        read = consume.recommendations(tmp_path, [user], name=name)
+        assert read[c.ITEM_ID].to_pylist() == expected and set(read[c.USER_ID].to_pylist()) <= {user}
+        assert [row[c.ITEM_ID] for row in served.of(user, name, 9)[1]] == expected
 
 
 def test_seen_items_are_left_out_on_request_and_deleted_ones_always(world: World, client: TestClient) -> None:
