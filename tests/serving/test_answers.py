@@ -81,6 +81,7 @@ def test_a_list_is_what_consume_reads_and_a_stranger_gets_that_of_anybody(world:
             columns = (c.RANK, c.ITEM_ID, c.SCORE, c.PROBABILITY, c.SOURCES, c.REASON, c.SEED_ITEM_ID)
             assert [[row[n] for n in columns] for row in found["items"]] == [[row[n] for n in columns] for row in rows]
             assert found[c.AS_OF] == MONDAY.isoformat()
+            assert found["is_own"] == (bool(rows) and user != "stranger")
             assert {found[c.MODEL_VERSION]} == ({f"lists-0/{name}"} if rows else {None})
 
 
