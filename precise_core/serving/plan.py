@@ -28,7 +28,7 @@ from schemas import ITEM_VOCABULARY, ITEMS, PUBLISHED_MODELS, RECOMMENDATIONS, U
 from schemas import columns as c
 
 _READ = (PUBLISHED_MODELS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, ITEM_VOCABULARY, ITEMS)
-_FORMAT = 1  # of the files of a part; another one is made anew
+_FORMAT = 2  # of the files of a part; another one is made anew
 
 
 class Served(Config):

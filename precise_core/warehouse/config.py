@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
+from precise_core.config.addresses import require_no_secret
 
 _OWN_KEYS = {
     "spark.master": "master",
@@ -48,6 +49,13 @@ class SparkConfig(Config):
             if key in value:
                 raise ValueError(f"{key} is set by the key spark.{own}, which would win; set that one")
         return value
+
+    @model_validator(mode="after")
+    def _lineage_holds_no_password(self) -> SparkConfig:
+        if self.lineage is not None:
+            instead = "Spark's own spark-defaults.conf (spark.openlineage.transport.auth.*)"
+            require_no_secret("lineage", self.lineage, instead)
+        return self
 
 
 class TablesConfig(Config):

@@ -50,17 +50,22 @@ def test_a_users_vector_is_the_published_one_as_json_and_as_bytes(world: World, 
 def test_an_items_vector_is_the_published_one_and_one_without_is_not_found(world: World, client: TestClient) -> None:
     found = answer(client, "/item_vector", item_id="item-7")
     np.testing.assert_array_equal(np.float32(found["vector"]), np.float32(world.vector("all-0", "item-7")))
-    for path, field in (("/item_vector?item_id=item-1", "query.item_id"), ("/user_vector?user_id=x", "query.user_id")):
+    for path, field in (
+        ("/item_vector?item_id=item-1", "query.item_id"),
+        (f"/item_vector?item_id={DELETED}", "query.item_id"),
+        (f"/similar?item_id={DELETED}", "query.item_id"),
+        ("/user_vector?user_id=x", "query.user_id"),
+    ):
         missing = client.get(path)
         assert missing.status_code == 404
         assert missing.json()["errors"][0]["field"] == field
 
 
 def test_scores_are_dot_products_in_the_order_of_the_pairs(world: World, client: TestClient) -> None:
-    pairs = [(USERS[1], "item-4"), ("x", "item-4"), (USERS[2], "item-1"), (USERS[0], "item-9")]
+    pairs = [(USERS[1], "item-4"), ("x", "item-4"), (USERS[2], DELETED), (USERS[0], "item-9"), (USERS[2], "item-1")]
     found = client.post("/scores", json={"pairs": pairs}).json()
     first, second = (np.dot(world.vector("all-0", pairs[n][0]), world.vector("all-0", pairs[n][1])) for n in (0, 3))
-    assert found["scores"] == [pytest.approx(first, abs=1e-6), None, None, pytest.approx(second, abs=1e-6)]
+    assert found["scores"] == [pytest.approx(first, abs=1e-6), None, None, pytest.approx(second, abs=1e-6), None]
     assert client.post("/scores", json={"pairs": []}).json()["scores"] == []
 
 
@@ -85,6 +90,7 @@ def test_a_list_is_what_consume_reads_and_a_stranger_gets_that_of_anybody(world:
             columns = (c.RANK, c.ITEM_ID, c.SCORE, c.PROBABILITY, c.SOURCES, c.REASON, c.SEED_ITEM_ID)
             assert [[row[n] for n in columns] for row in found["items"]] == [[row[n] for n in columns] for row in rows]
             assert found[c.AS_OF] == MONDAY.isoformat()
+            assert found["is_own"] == (bool(rows) and user != "stranger")
             assert {found[c.MODEL_VERSION]} == ({f"lists-0/{name}"} if rows else {None})
 
 
