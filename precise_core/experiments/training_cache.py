@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingToLearnError
 from precise_core.run.job import Job
+from precise_core.store.local import replace_file
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.night import targeted_inputs, universal_night
 from precise_core.training.targeted import train_targeted

@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from precise_core.artefacts import INDEXES, read_sums
+from precise_core.artefacts import INDEXES
 from precise_core.consume.publications import published_now
 from precise_core.errors import CheckpointError, HistoryGoneError
 from precise_core.index.index import VectorIndex
+from precise_core.store.sums import read_sums
 from precise_core.warehouse.arrow_lists import fixed_lists
 from precise_core.warehouse.reader import TableReader
 from schemas import ITEMS, USER_EMBEDDINGS

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError, ModelError, VersionMixError
 from precise_core.index.config import IndexConfig
 from precise_core.index.engine import (
@@ -32,6 +31,8 @@ from precise_core.index.engine import (
     search_more_lists,
     search_parameters,
 )
+from precise_core.store.local import atomic_folder
+from precise_core.store.sums import verify_sums, write_sums
 from schemas import columns as c
 
 CHECK_K = 100  # recall is measured over as many results as recall jobs usually return

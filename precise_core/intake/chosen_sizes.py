@@ -15,10 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from precise_core.artefacts import SIZES, replace_file
+from precise_core.artefacts import SIZES
 from precise_core.config import Config, Instant, validated
 from precise_core.errors import ConfigError
 from precise_core.intake.sizes import LogProfile, SizeGroup, Value, choose_sizes
+from precise_core.store.local import replace_file
 
 if TYPE_CHECKING:
     from precise_core.settings import Settings

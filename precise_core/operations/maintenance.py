@@ -11,18 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from precise_core.artefacts import (
-    CATALOGS,
-    CHECKPOINTS,
-    FOLDERS,
-    LEFTOVERS,
-    SUMS_FILE,
-    artefacts_in_use,
-    checkpoint_manifest,
-)
+from precise_core.artefacts import CATALOGS, CHECKPOINTS, FOLDERS, artefacts_in_use, checkpoint_manifest
 from precise_core.consume.publications import Publication, publication_history, published_now
 from precise_core.errors import ConfigError, ReaderError
 from precise_core.run.job import Job
+from precise_core.store.local import LEFTOVERS
+from precise_core.store.sums import SUMS_FILE
 from precise_core.warehouse.care import (
     MIB,
     SmallFiles,

@@ -21,12 +21,12 @@ from precise_core.artefacts import (
     artefacts_in_use,
     put_rankers_in_use,
     ranker_pointer,
-    replace_file,
-    verify_sums,
 )
 from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
 from precise_core.run.job import Job
+from precise_core.store.local import replace_file
+from precise_core.store.sums import verify_sums
 from precise_core.training.checkpoint import Checkpoint, put_in_use, take_out_of_use
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.erasure_list import ErasureList

@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from precise_core.artefacts import verify_sums, write_model
+from precise_core.artefacts import write_model
 from precise_core.errors import CheckpointError, NothingToLearnError, TrainingError, VersionMixError
 from precise_core.ranking.config import DCNConfig, RankerConfig
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.dcn import DCN
 from precise_core.ranking.inputs import RankingInputs
+from precise_core.store.sums import verify_sums
 
 RankerProgress = Callable[[dict[str, float]], None]
 

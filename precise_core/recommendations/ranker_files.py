@@ -15,13 +15,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from precise_core.artefacts import file_sum, replace_file, verify_sums, write_model
+from precise_core.artefacts import write_model
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
 from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
 from precise_core.recommendations.names import LIST_RANKER_FILE
 from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 from precise_core.recommendations.pair_vectors import PairVectors
+from precise_core.store.local import replace_file
+from precise_core.store.sums import file_sum, verify_sums
 from schemas.recommendations import FEATURE_NAMES
 
 

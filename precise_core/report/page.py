@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import PreciseError, stored_text
 from precise_core.report import data_sections, formats, list_sections, lists, model_sections
@@ -21,6 +20,7 @@ from precise_core.report.blocks import Block, Cell, Grid, Section, Skip, Text, V
 from precise_core.report.data import SOURCES, Night
 from precise_core.report.verdicts import Verdict, judge
 from precise_core.settings import Settings
+from precise_core.store.local import replace_file
 from schemas import EVALUATION_METRICS, EVENTS, ITEMS, RUNS, USER_SEQUENCES, VALIDATION_RESULTS
 
 log = logging.getLogger(__name__)

@@ -27,24 +27,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from precise_core.artefacts import (
-    MANIFEST_FILE,
-    SUMS_FILE,
-    checkpoint_manifest,
-    checkpoint_pointer,
-    draft_folder,
-    file_sum,
-    move_into_place,
-    read_sums,
-    replace_file,
-    write_sums,
-)
+from precise_core.artefacts import MANIFEST_FILE, checkpoint_manifest, checkpoint_pointer
 from precise_core.config import Config
 from precise_core.errors import CheckpointError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.models.text_layers import LayerSizes
+from precise_core.store.local import draft_folder, move_into_place, replace_file
+from precise_core.store.sums import SUMS_FILE, file_sum, read_sums, write_sums
 
 FORMAT_VERSION: Literal[3] = 3
 UNTRAINED = "untrained"

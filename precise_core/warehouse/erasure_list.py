@@ -25,7 +25,8 @@ from pathlib import Path
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from precise_core.artefacts import ERASURES, replace_file
+from precise_core.artefacts import ERASURES
+from precise_core.store.local import replace_file
 
 # What is between the values of a row; spelt out, because Java, Python and RE2 differ about `\s`.
 BETWEEN = r"""[\t\n\x0b\f\r "',:;|{}\[\]\\]"""

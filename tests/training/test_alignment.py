@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precise_core.artefacts import CHECKPOINTS, write_sums
+from precise_core.artefacts import CHECKPOINTS
 from precise_core.consume.publications import vector_space
 from precise_core.errors import CheckpointError, ModelError
+from precise_core.store.sums import write_sums
 from precise_core.training.alignment import fit_alignment, orthogonal_map, refusal
 from precise_core.training.checkpoint import Alignment, Checkpoint
 from precise_core.training.config import AlignmentConfig
