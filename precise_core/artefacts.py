@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from precise_core.errors import CheckpointError
-from precise_core.store.local import atomic_folder, replace_file
+from precise_core.store import store_at
+from precise_core.store.local import atomic_folder
 from precise_core.store.sums import write_sums
 
 CHECKPOINTS, INDEXES, RANKERS, CATALOGS = "checkpoints", "indexes", "rankers", "catalogs"
@@ -51,46 +52,58 @@ def artefact_folder(warehouse: str | Path, key: str, version: str) -> Path:
 def artefacts_in_use(warehouse: str | Path) -> dict[str, str]:
     """`checkpoint:<key>`, `ranker:<system>` and `list_ranker:lists` -> version, of all that a pointer names."""
     in_use = {
-        "checkpoint": checkpoints_in_use(Path(warehouse) / CHECKPOINTS),
+        "checkpoint": checkpoints_in_use(f"{warehouse}/{CHECKPOINTS}"),
         "ranker": rankers_in_use(warehouse),
         "list_ranker": rankers_in_use(warehouse, LIST_RANKERS),
     }
     return {f"{kind}:{key}": version for kind, versions in in_use.items() for key, version in versions.items()}
 
 
-def checkpoint_pointer(checkpoints: str | Path, key: str) -> Path:
-    """The file that names the checkpoint in use for ``key``: a task, or ``untrained``."""
+def checkpoint_pointer(key: str) -> str:
+    """The object that names the checkpoint in use for ``key``, a task or ``untrained``, among the checkpoints."""
     if not key.replace("_", "").isalnum():
         raise CheckpointError(f"task {key!r}: letters, digits and _ only")
-    return Path(checkpoints) / f"latest-{key}.json"
+    return f"latest-{key}.json"
+
+
+def has_checkpoint(checkpoints: str | Path, key: str) -> bool:
+    """Whether a checkpoint is in use for ``key``."""
+    return store_at(checkpoints).get(checkpoint_pointer(key)) is not None
 
 
 def checkpoints_in_use(checkpoints: str | Path) -> dict[str, str]:
     """model_version by key, sorted by key."""
-    files = {file.stem.removeprefix("latest-"): file for file in sorted(Path(checkpoints).glob("latest-*.json"))}
-    return {key: str(json.loads(file.read_text(encoding="utf-8"))["model_version"]) for key, file in files.items()}
+    store, in_use = store_at(checkpoints), {}
+    for name in store.names():
+        if name.startswith("latest-") and name.endswith(".json") and (pointer := store.get(name)):
+            in_use[name.removeprefix("latest-").removesuffix(".json")] = str(json.loads(pointer.text)["model_version"])
+    return in_use
 
 
 def checkpoint_manifest(checkpoints: str | Path, model_version: str) -> dict[str, Any]:
     """The manifest of a checkpoint, unverified; empty where its folder was removed."""
-    file = Path(checkpoints) / model_version / MANIFEST_FILE
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-
-
-def ranker_pointer(warehouse: str | Path, folder: str = RANKERS) -> Path:
-    """The file that names the ranking models in use: of impressions, or with ``LIST_RANKERS`` of lists."""
-    return Path(warehouse) / folder / "latest.json"
+    found = store_at(checkpoints).get(f"{model_version}/{MANIFEST_FILE}")
+    return dict(json.loads(found.text)) if found else {}
 
 
 def rankers_in_use(warehouse: str | Path, folder: str = RANKERS) -> dict[str, str]:
     """ranker_version by system, of lists under `lists`; empty where no training has had anything to learn from yet."""
-    pointer = ranker_pointer(warehouse, folder)
-    return dict(json.loads(pointer.read_text(encoding="utf-8"))) if pointer.is_file() else {}
+    pointer = store_at(warehouse).get(_ranker_pointer(folder))
+    return dict(json.loads(pointer.text)) if pointer else {}
+
+
+def has_rankers(warehouse: str | Path, folder: str = RANKERS) -> bool:
+    """Whether a training has ever said which ranking models are in use, be it none."""
+    return store_at(warehouse).get(_ranker_pointer(folder)) is not None
 
 
 def put_rankers_in_use(warehouse: str | Path, versions: Mapping[str, str], folder: str = RANKERS) -> None:
     """Make these ranker_versions, by system, the ones in use, in one step."""
-    replace_file(ranker_pointer(warehouse, folder), json.dumps(dict(versions), indent=2))
+    store_at(warehouse).put(_ranker_pointer(folder), json.dumps(dict(versions), indent=2))
+
+
+def _ranker_pointer(folder: str) -> str:
+    return f"{folder}/latest.json"
 
 
 def write_model(

@@ -120,4 +120,4 @@ def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
 
 def vector_space(warehouse: str | Path, model_version: str) -> str:
     """The space of a checkpoint's vectors, from its manifest; a checkpoint whose folder was removed has its own."""
-    return str(checkpoint_manifest(Path(warehouse) / CHECKPOINTS, model_version).get("space") or model_version)
+    return str(checkpoint_manifest(f"{warehouse}/{CHECKPOINTS}", model_version).get("space") or model_version)

@@ -21,6 +21,7 @@ from precise_core.operations.traces import MESSAGE, WINDOW_USER, Traces, find_tr
 from precise_core.run.job import Job
 from precise_core.run.run_log import remove_logs
 from precise_core.serving.prepare import remove_parts
+from precise_core.store import store_at
 from precise_core.warehouse.care import forget_history
 from precise_core.warehouse.erasure_list import ErasureList, message_pattern, phrase_of, phrases, words_of
 from precise_core.warehouse.reader import DeltaSnapshot
@@ -171,7 +172,7 @@ def remove_stacks(job: Job) -> None:
 def write_report(
     job: Job, erased: ErasureList, user_ids: Sequence[str], done: dict[str, Erased], traces: dict[str, Traces],
     trained: dict[str, str], *, is_purged: bool,
-) -> Path:  # fmt: skip
+) -> str:  # fmt: skip
     """Keep the proof beside the list; it names users by their salted hash only."""
     report = {
         "run_id": job.run_id,
@@ -183,9 +184,9 @@ def write_report(
         "trained_with_them": trained,
         "values_left": sum(found.left for found in traces.values()),
     }
-    file = job.folder / ERASURES / f"{job.run_id}.json"
-    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return file
+    store, name = store_at(job.folder), f"{ERASURES}/{job.run_id}.json"
+    store.put(name, json.dumps(report, indent=2) + "\n")
+    return store.place(name)
 
 
 def may_hold_users(table: Table) -> bool:

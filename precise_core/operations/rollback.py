@@ -19,13 +19,13 @@ from precise_core.artefacts import (
     ROLLBACK_JOURNAL,
     artefact_folder,
     artefacts_in_use,
+    has_rankers,
     put_rankers_in_use,
-    ranker_pointer,
 )
 from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
 from precise_core.run.job import Job
-from precise_core.store.local import replace_file
+from precise_core.store import store_at
 from precise_core.store.sums import verify_sums
 from precise_core.training.checkpoint import Checkpoint, put_in_use, take_out_of_use
 from precise_core.warehouse.care import live_files
@@ -166,15 +166,15 @@ def _verify_table(path: str, name: str, version: int) -> int:
 
 def begin(job: Job, state: State) -> None:
     """Write the journal: no other job works on the warehouse until the rollback is finished."""
-    replace_file(job.folder / ROLLBACK_JOURNAL, json.dumps(asdict(state), indent=2))
+    store_at(job.folder).put_if_absent(ROLLBACK_JOURNAL, json.dumps(asdict(state), indent=2))
 
 
 def interrupted(job: Job) -> State | None:
     """The target of an interrupted rollback, which must be finished before another one begins."""
-    journal = job.folder / ROLLBACK_JOURNAL
-    if not journal.is_file():
+    journal = store_at(job.folder).get(ROLLBACK_JOURNAL)
+    if journal is None:
         return None
-    state = State(**json.loads(journal.read_text(encoding="utf-8")))
+    state = State(**json.loads(journal.text))
     if state.to_run != job.arguments.to_run:
         raise InterruptedRollbackError(
             f"--to-run {job.arguments.to_run}: a rollback to {state.to_run} was interrupted; finish that one first"
@@ -196,7 +196,7 @@ def restore_pointers(job: Job, state: State) -> None:
             job.say(f"{key}: {version}")
     for kind in ("ranker", "list_ranker"):
         versions = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith(f"{kind}:")}
-        if versions or ranker_pointer(job.folder, FOLDERS[kind]).is_file():
+        if versions or has_rankers(job.folder, FOLDERS[kind]):
             put_rankers_in_use(job.folder, versions, FOLDERS[kind])
 
 
@@ -238,7 +238,7 @@ def _empty(path: str) -> None:
 
 def end(job: Job) -> None:
     """The rollback is complete: other jobs may work again."""
-    (job.folder / ROLLBACK_JOURNAL).unlink()
+    store_at(job.folder).delete(ROLLBACK_JOURNAL)
 
 
 def _tables(job: Job) -> list[Table]:

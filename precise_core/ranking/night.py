@@ -89,6 +89,6 @@ def ranker_folder(job: Job) -> Path:
 
 def current_rankers(job: Job) -> dict[str, str]:
     """As ``artefacts.rankers_in_use``; CheckpointError where no ranking model was trained yet."""
-    if not artefacts.ranker_pointer(job.folder).is_file():
+    if not artefacts.has_rankers(job.folder):
         raise CheckpointError(f"no ranking model in {ranker_folder(job)}; run jobs/train_ranker.py first")
     return artefacts.rankers_in_use(job.folder)

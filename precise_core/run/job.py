@@ -23,6 +23,7 @@ from precise_core.errors import InterruptedRollbackError, RowCountError
 from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
+from precise_core.store import store_at
 from precise_core.warehouse.locks import Lease
 from precise_core.warehouse.session import get_session, jobs_so_far, plan_for, require_names
 from precise_core.warehouse.tables import Warehouse, WriteResult
@@ -283,9 +284,9 @@ def _state(version: int, changed: bool) -> str:
 
 def require_no_rollback(warehouse: str | Path) -> None:
     """Refuse to work on tables that an interrupted rollback has left between two states; it alone may go on."""
-    journal = Path(warehouse) / ROLLBACK_JOURNAL
-    if journal.is_file():
+    journal = store_at(warehouse).get(ROLLBACK_JOURNAL)
+    if journal is not None:
         raise InterruptedRollbackError(
-            f"warehouse {warehouse}: a rollback to {json.loads(journal.read_text())['to_run']} was interrupted; "
+            f"warehouse {warehouse}: a rollback to {json.loads(journal.text)['to_run']} was interrupted; "
             "run jobs/rollback.py with the same --to-run to finish it first"
         )

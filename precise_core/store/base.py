@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,13 +79,13 @@ class Store(ABC):
         """
         return self._put(require_name(name), _bytes(content), is_private)
 
-    def put_if_absent(self, name: str, content: str | bytes) -> str:
+    def put_if_absent(self, name: str, content: str | bytes, *, is_private: bool = False) -> str:
         """Write the object unless there is one; returns its tag.
 
         Raises:
             ConflictError: There is one, of other content.
         """
-        return self._unless_same(name, _bytes(content), None)
+        return self._unless_same(name, _bytes(content), lambda sent: self._put_absent(name, sent, is_private))
 
     def put_if_match(self, name: str, content: str | bytes, tag: str) -> str:
         """Replace the content that has ``tag``; returns the new tag.
@@ -92,12 +93,12 @@ class Store(ABC):
         Raises:
             ConflictError: The object has changed since, or is gone.
         """
-        return self._unless_same(name, _bytes(content), tag)
+        return self._unless_same(name, _bytes(content), lambda sent: self._put_match(name, sent, tag))
 
-    def _unless_same(self, name: str, content: bytes, tag: str | None) -> str:
+    def _unless_same(self, name: str, content: bytes, put: Callable[[bytes], str]) -> str:
         require_name(name)
         try:
-            return self._put_absent(name, content) if tag is None else self._put_match(name, content, tag)
+            return put(content)
         except ConflictError:
             found = self.get(name)
             if found is None or found.content != content:
@@ -107,6 +108,10 @@ class Store(ABC):
     @abstractmethod
     def list(self, folder: str = "") -> list[Entry]:
         """Every object below ``folder``, at any depth, sorted by name; nothing half-written."""
+
+    @abstractmethod
+    def names(self, folder: str = "") -> Sequence[str]:
+        """Names of the objects and folders directly below ``folder``, without it, sorted; nothing half-written."""
 
     @abstractmethod
     def delete(self, name: str) -> bool:
@@ -143,7 +148,7 @@ class Store(ABC):
     def _put(self, name: str, content: bytes, is_private: bool) -> str: ...
 
     @abstractmethod
-    def _put_absent(self, name: str, content: bytes) -> str: ...
+    def _put_absent(self, name: str, content: bytes, is_private: bool) -> str: ...
 
     @abstractmethod
     def _put_match(self, name: str, content: bytes, tag: str) -> str: ...

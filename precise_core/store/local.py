@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -55,6 +55,10 @@ class LocalStore(Store):
                 found.append(Entry(name, status.st_size, _instant(status.st_mtime)))
         return sorted(found, key=lambda entry: entry.name)
 
+    def names(self, folder: str = "") -> Sequence[str]:
+        top = self.folder / require_name(folder) if folder else self.folder
+        return sorted(path.name for path in top.iterdir() if not _is_hidden(path.name)) if top.is_dir() else []
+
     def delete(self, name: str) -> bool:
         try:
             (self.folder / require_name(name)).unlink()
@@ -85,12 +89,12 @@ class LocalStore(Store):
 
     def _put(self, name: str, content: bytes, is_private: bool) -> str:
         with self._alone(name) as file:
-            replace_file(file, content, mode=0o600 if is_private else 0o666)
+            replace_file(file, content, mode=_mode(is_private))
         return _tag(content)
 
-    def _put_absent(self, name: str, content: bytes) -> str:
+    def _put_absent(self, name: str, content: bytes, is_private: bool) -> str:
         with self._alone(name) as file:
-            draft = _written_draft(file, content, 0o666)
+            draft = _written_draft(file, content, _mode(is_private))
             try:
                 file.hardlink_to(draft)
             except FileExistsError as error:
@@ -196,6 +200,10 @@ def move_into_place(draft: Path, final: Path) -> None:
         aside.rename(final)
         raise
     shutil.rmtree(aside)
+
+
+def _mode(is_private: bool) -> int:
+    return 0o600 if is_private else 0o666
 
 
 def _is_hidden(name: str) -> bool:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,12 @@ class RemoteStore(Store):
             found = [entry for page in obstore.list(self._objects, prefix) for entry in page]
         entries = [Entry(entry["path"], entry["size"], entry["last_modified"]) for entry in found]
         return sorted(entries, key=lambda entry: entry.name)
+
+    def names(self, folder: str = "") -> Sequence[str]:
+        with self._told(folder, "listed"):
+            found = obstore.list_with_delimiter(self._objects, require_name(folder) if folder else None)
+        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
     def delete(self, name: str) -> bool:
         try:
@@ -110,7 +116,7 @@ class RemoteStore(Store):
     def _put(self, name: str, content: bytes, _is_private: bool) -> str:
         return self._sent(name, content, "overwrite")
 
-    def _put_absent(self, name: str, content: bytes) -> str:
+    def _put_absent(self, name: str, content: bytes, _is_private: bool) -> str:
         return self._sent(name, content, "create")
 
     def _put_match(self, name: str, content: bytes, tag: str) -> str:

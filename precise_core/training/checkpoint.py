@@ -34,7 +34,8 @@ from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.models.text_layers import LayerSizes
-from precise_core.store.local import draft_folder, move_into_place, replace_file
+from precise_core.store import store_at
+from precise_core.store.local import draft_folder, move_into_place
 from precise_core.store.sums import SUMS_FILE, file_sum, read_sums, write_sums
 
 FORMAT_VERSION: Literal[3] = 3
@@ -337,12 +338,12 @@ def write_checkpoint(
 
 def put_in_use(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
     """Make ``checkpoint`` the one in use for ``task_key`` (a task, or ``untrained``), in one step."""
-    replace_file(checkpoint_pointer(out, task_key), json.dumps({"model_version": checkpoint.model_version}))
+    store_at(out).put(checkpoint_pointer(task_key), json.dumps({"model_version": checkpoint.model_version}))
 
 
 def take_out_of_use(out: str | Path, task_key: str) -> None:
     """From now on no checkpoint is in use for ``task_key``; the folders stay."""
-    checkpoint_pointer(out, task_key).unlink(missing_ok=True)
+    store_at(out).delete(checkpoint_pointer(task_key))
 
 
 def latest(out: str | Path, task_key: str) -> Checkpoint:
@@ -351,16 +352,17 @@ def latest(out: str | Path, task_key: str) -> Checkpoint:
     Raises:
         CheckpointError: None was published, or it is missing or changed on disk.
     """
-    pointer = checkpoint_pointer(out, task_key)
+    store, name = store_at(out), checkpoint_pointer(task_key)
+    pointer = store.get(name)
     job = "train_universal" if task_key in ("all", UNTRAINED) else "train_targeted"
-    if not pointer.is_file():
+    if pointer is None:
         raise CheckpointError(f"no checkpoint for {task_key!r} in {out}; run jobs/{job}.py first")
     try:
-        version = json.loads(pointer.read_text(encoding="utf-8"))["model_version"]
+        version = json.loads(pointer.text)["model_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{pointer}: not a pointer to a checkpoint; run jobs/{job}.py again") from error
+        raise CheckpointError(f"{store.place(name)}: not a pointer to a checkpoint; run jobs/{job}.py again") from error
     if Path(version).name != version:
-        raise CheckpointError(f"{pointer}: model_version {version!r} must be the name of a folder beside it")
+        raise CheckpointError(f"{store.place(name)}: model_version {version!r} must be the name of a folder beside it")
     return Checkpoint.open(Path(out) / version)
 
 

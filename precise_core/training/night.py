@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pyspark.sql import functions as F
 
-from precise_core.artefacts import CATALOGS, checkpoint_pointer
+from precise_core.artefacts import CATALOGS, has_checkpoint
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError, ConfigError, HistoryGoneError, NothingNewError, NothingToLearnError
 from precise_core.feed.catalog import load_item_catalog, load_layers_init, load_token_init, require_language_model
@@ -292,7 +292,7 @@ def latest_checkpoint(job: Job, task: str) -> Checkpoint:
 
 def checkpoint_in_use(job: Job, task: str) -> Checkpoint | None:
     """The checkpoint in use for a task, verified, or None where there is none; not recorded as an input."""
-    return latest(job.checkpoints, task) if checkpoint_pointer(job.checkpoints, task).is_file() else None
+    return latest(job.checkpoints, task) if has_checkpoint(job.checkpoints, task) else None
 
 
 def select_tasks(job: Job, named: Sequence[str] | None, among: Sequence[str] | None = None) -> list[str]:

@@ -79,6 +79,8 @@ def test_what_is_put_is_read_listed_and_removed(store: Store, root: str) -> None
         ("sizes.json", 2),
     ]
     assert [entry.name for entry in store.list("rankers")] == ["rankers/latest.json"]
+    assert store.names() == ["rankers", "rankers2", "sizes.json"] and store.names("rankers") == ["latest.json"]
+    assert store.names("nothing") == [] and store.list("nothing") == []
     assert store.delete("rankers/latest.json") and store.get("rankers/latest.json") is None
 
 
