@@ -25,7 +25,8 @@ from precise_core.run.job import Job, require_no_rollback
 from precise_core.run.progress import console
 from precise_core.run.run_log import keep_stack, log_file, true_cause
 from precise_core.settings import Settings
-from precise_core.warehouse.locks import Holder, reader_lease, warehouse_lock
+from precise_core.warehouse.holders import Holder
+from precise_core.warehouse.locks import reader_lease, warehouse_lock
 from precise_core.warehouse.spark_errors import unreadable_files
 
 EXIT_FAULT = 1

@@ -106,6 +106,7 @@ def _adopt_layout(job: Job) -> None:
         if job.warehouse.exists(table) and not has_declared_layout(path, table):
             job.say(f"{table.name}: an earlier version laid it out in folders; all its rows are written anew, once")
             with job.watching(f"laying out {table.name}"):
+                job.require_held()
                 done = lay_out_anew(job.spark, path, table, run_id=job.run_id)
             files = f"{done.files:,} files instead of {done.files_before:,}"
             job.say(f"{table.name}: {done.rows:,} rows in {files}, version {done.version}; no row has changed")
@@ -214,6 +215,7 @@ def _store(job: Job, inputs: Inputs, part: Part, plan: UpsertPlan | None) -> tup
     if plan is None:
         accepted_rows = job.write(part.table, part.cleaned.accepted)
         return part.rows, accepted_rows, job.write(quarantine, rejected)
+    job.require_held()
     with job.watching(f"adding to {part.table.name}"):
         result = plan.commit(job.run_id)
     job.added(part.table, result)
@@ -298,6 +300,7 @@ def move(job: Job, quarantine: Quarantine, cleaned: Cleaned) -> tuple[int, int, 
     """
     table, rows_in = quarantine.table, quarantine.rejected.count()
     newest_by = NEWEST_BY.get(table.name)
+    job.require_held()
     result = upsert(job.warehouse, job.spark, table, cleaned.accepted, run_id=job.run_id, newest_by=newest_by)
     job.added(table, result)
     still = _stamped(cleaned.rejected, job, quarantine.not_after).unionByName(quarantine.final)

@@ -77,6 +77,7 @@ def erase_from_tables(job: Job, user_ids: Sequence[str]) -> dict[str, Erased]:
     impressions = impressions_of(job.warehouse, users)
     done = {}
     for table in tables_with_users(job):
+        job.require_held()
         done[table.name] = erase(job.warehouse, table, users, impressions)
         job.output_versions[table.name] = job.warehouse.version(table)
     return done
@@ -86,6 +87,7 @@ def purge_history(job: Job) -> None:
     """Remove every older version of the tables that held users, unless a reader may need one."""
     require_no_reader(job, 0)
     for table in tables_with_users(job):
+        job.require_held()
         removed = forget_history(job.warehouse.path(table))
         job.output_versions[table.name] = job.warehouse.version(table)
         job.say(f"{table.name}: history removed, {len(removed)} older files; older versions can no longer be read")

@@ -15,6 +15,7 @@ from precise_core.artefacts import CATALOGS, CHECKPOINTS, FOLDERS, artefacts_in_
 from precise_core.consume.publications import Publication, publication_history, published_now
 from precise_core.errors import ConfigError, ReaderError
 from precise_core.run.job import Job
+from precise_core.store import store_at
 from precise_core.store.local import LEFTOVERS
 from precise_core.store.sums import SUMS_FILE
 from precise_core.warehouse.care import (
@@ -57,8 +58,8 @@ def require_no_reader(job: Job, hours: int) -> None:
     living, stale = leases(job.folder)
     for lease in stale:
         job.say(f"reader {lease} ended without a word; its lease is void")
-        if lease.file and not getattr(job.arguments, "dry_run", False):
-            lease.file.unlink(missing_ok=True)
+        if not getattr(job.arguments, "dry_run", False):
+            store_at(job.folder).delete(lease.place)
     for lease in living:
         age = (datetime.now(UTC) - needed_since(lease, job.folder)).total_seconds() / 3600
         if age > hours:
@@ -70,6 +71,7 @@ def require_no_reader(job: Job, hours: int) -> None:
 
 def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
     """Compact, vacuum and trim the log of one table; returns whether there was anything to do."""
+    job.require_held()
     path, config = job.warehouse.path(table), job.settings.tables
     would = "would " if dry_run else ""
     done = []

@@ -184,6 +184,7 @@ def interrupted(job: Job) -> State | None:
 
 def restore_pointers(job: Job, state: State) -> None:
     """Put checkpoints and ranking models back in use; first, since the vectors they made are still in the tables."""
+    job.require_held()
     checkpoints = job.folder / CHECKPOINTS
     needed = {key: version for key, version in state.artefacts.items() if not key.startswith("index:")}
     for key in sorted(artefacts_in_use(job.folder).keys() - needed.keys()):
@@ -209,6 +210,7 @@ def restore_tables(job: Job, state: State) -> Sequence[str]:
     changed, is_first = [], _may_move_first(job, state)
     for table in sorted(_tables(job), key=lambda table: (table == PUBLISHED_MODELS) != is_first):
         path, version = job.warehouse.path(table), state.tables.get(table.name)
+        job.require_held()
         if version is None:
             _empty(path)
         elif live_files(path) != live_files(path, version):

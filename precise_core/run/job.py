@@ -24,7 +24,8 @@ from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
 from precise_core.store import store_at
-from precise_core.warehouse.locks import Lease
+from precise_core.warehouse.holders import Lease
+from precise_core.warehouse.locks import require_held
 from precise_core.warehouse.session import get_session, jobs_so_far, plan_for, require_names
 from precise_core.warehouse.tables import Warehouse, WriteResult
 from precise_core.warehouse.upsert import UpsertResult
@@ -109,6 +110,10 @@ class Job:
         """The warehouse root; checkpoints and indexes lie beside the tables."""
         return Path(self.settings.warehouse)
 
+    def require_held(self) -> None:
+        """To be called before whatever makes others see a change: refuse it where the warehouse is no longer ours."""
+        require_held(self.settings.warehouse)
+
     def say(self, message: str) -> None:
         console.print(f"  {message}", markup=False)
 
@@ -148,6 +153,7 @@ class Job:
         """Record what a validation gate found and what it cost; stop where it failed."""
         outcome = outcome.with_levels(self.settings.gates.levels)
         self.metrics["gate_seconds"] = self.metrics.get("gate_seconds", 0.0) + outcome.seconds
+        self.require_held()
         self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
         for warning in outcome.warnings:
             self.say(f"warning: {warning}")
@@ -167,7 +173,13 @@ class Job:
         ``check`` is given the computed rows before the commit; where it raises, nothing is written.
         """
         to_table = partial(self.warehouse.write, self.spark, table, frame, run_id=self.run_id)
-        write = partial(to_table, replace=replace, note=note, check=check)
+
+        def check_and_ask(rows: DataFrame) -> None:
+            if check:
+                check(rows)
+            self.require_held()  # minutes after the job has begun to compute
+
+        write = partial(to_table, replace=replace, note=note, check=check_and_ask)
         return self._commit("writing", table, write, replace)
 
     def replace_partitions(
@@ -201,6 +213,7 @@ class Job:
 
     def write_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> None:
         """Make a few rows the content of a small table, without Spark."""
+        self.require_held()
         self.output_versions[table.name] = self.warehouse.replace_records(table, records)
         self.say(f"{table.name}: {len(records):,} rows, version {self.output_versions[table.name]}")
 
@@ -267,6 +280,7 @@ class Job:
     def _commit(
         self, doing: str, table: Table, write: Callable[[], WriteResult], replace: Mapping[str, str] | None = None
     ) -> int:
+        self.require_held()
         started = time.monotonic()
         with spark_progress(self.spark, f"{doing} {table.name}"):
             result = write()

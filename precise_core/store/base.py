@@ -118,6 +118,10 @@ class Store(ABC):
         """Remove the object; False where there was none."""
 
     @abstractmethod
+    def now(self) -> datetime:
+        """The time by the clock that sets ``modified``."""
+
+    @abstractmethod
     def fetch(self, folder: str) -> Path:
         """A local folder with every file of ``folder``, each as its list of sums says.
 

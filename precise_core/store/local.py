@@ -66,6 +66,9 @@ class LocalStore(Store):
             return False
         return True
 
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
     def fetch(self, folder: str) -> Path:
         verify_sums(self.folder / require_name(folder))
         return self.folder / folder

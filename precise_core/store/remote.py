@@ -12,10 +12,12 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from precise_core.errors import CheckpointError, ConfigError, ConflictError, StoreError
 from precise_core.store.base import Entry, Store, Stored, require_name
@@ -33,6 +35,7 @@ except ImportError as missing:
 
 CACHE = "PRECISE_CACHE"  # the variable that names the folder of local copies
 _CHUNK_BYTES = 8 << 20
+_CLOCK = ".clock"  # an object that says what time it is
 _ANSWER = re.compile("<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
 _OF_AZURE = ".dfs.core.windows.net"
 
@@ -74,6 +77,11 @@ class RemoteStore(Store):
         except FileNotFoundError:
             return False
         return True
+
+    def now(self) -> datetime:
+        self.put(_CLOCK, uuid.uuid4().hex)
+        with self._told(_CLOCK, "read"):
+            return cast(datetime, obstore.head(self._objects, _CLOCK)["last_modified"])
 
     def fetch(self, folder: str) -> Path:
         listed = self.get(f"{require_name(folder)}/{SUMS_FILE}")

@@ -233,7 +233,7 @@ def test_a_user_leaves_every_table_and_history_and_does_not_come_back(
 
 def test_history_is_not_purged_under_a_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with reader_lease(tmp_path, "export") as lease:
-        text = lease.file.read_text().replace(lease.host, "elsewhere")  # type: ignore[union-attr]
+        text = (tmp_path / lease.place).read_text().replace(lease.host, "elsewhere")
     (tmp_path / "readers" / "other.json").write_text(text)
     assert run("erase_user", tmp_path, "--user-id", "x", "--purge-history") == 2
     assert "retention of 0 h would remove files that a reader needs" in said(capsys)
