@@ -49,11 +49,11 @@ def main(job: Job) -> None:
         if previous is not None and not is_of_space(job, previous):
             previous = None
         job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else UNLEARNED} is in use")
-        if previous is None and rankers_in_use(job.folder, LIST_RANKERS):  # it would stop `recommend`
-            put_rankers_in_use(job.folder, {}, LIST_RANKERS)
+        if previous is None and rankers_in_use(job.root, LIST_RANKERS):  # it would stop `recommend`
+            put_rankers_in_use(job.root, {}, LIST_RANKERS)
     else:
         job.require_held()
-        put_rankers_in_use(job.folder, {ALL_LISTS: ranker.ranker_version}, LIST_RANKERS)
+        put_rankers_in_use(job.root, {ALL_LISTS: ranker.ranker_version}, LIST_RANKERS)
         job.artefacts[f"list_ranker:{ALL_LISTS}"] = ranker.ranker_version
         track_model(job, ranker.ranker_version, _parameters(job, about), curves, _figures(ranker))
     job.balance("candidates", rows_in=rows_in, rows_out=len(train.labels_C) + len(held_out.labels_C))

@@ -23,12 +23,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from precise_core.errors import CheckpointError
-from precise_core.store import store_at
-from precise_core.store.local import atomic_folder
+from precise_core.store import Place, below, new_folder, store_at
 from precise_core.store.sums import write_sums
 
 CHECKPOINTS, INDEXES, RANKERS, CATALOGS = "checkpoints", "indexes", "rankers", "catalogs"
@@ -44,15 +42,15 @@ FOLDERS = {"checkpoint": CHECKPOINTS, "index": INDEXES, "ranker": RANKERS, "list
 MANIFEST_FILE = "manifest.json"
 
 
-def artefact_folder(warehouse: str | Path, key: str, version: str) -> Path:
+def artefact_folder(warehouse: Place, key: str, version: str) -> Place:
     """The folder of something that a run calls ``key`` (`checkpoint:<task>`, `index:<task>`, `ranker:<system>`)."""
-    return Path(warehouse) / FOLDERS[key.partition(":")[0]] / version
+    return below(warehouse, FOLDERS[key.partition(":")[0]], version)
 
 
-def artefacts_in_use(warehouse: str | Path) -> dict[str, str]:
+def artefacts_in_use(warehouse: Place) -> dict[str, str]:
     """`checkpoint:<key>`, `ranker:<system>` and `list_ranker:lists` -> version, of all that a pointer names."""
     in_use = {
-        "checkpoint": checkpoints_in_use(f"{warehouse}/{CHECKPOINTS}"),
+        "checkpoint": checkpoints_in_use(below(warehouse, CHECKPOINTS)),
         "ranker": rankers_in_use(warehouse),
         "list_ranker": rankers_in_use(warehouse, LIST_RANKERS),
     }
@@ -66,12 +64,12 @@ def checkpoint_pointer(key: str) -> str:
     return f"latest-{key}.json"
 
 
-def has_checkpoint(checkpoints: str | Path, key: str) -> bool:
+def has_checkpoint(checkpoints: Place, key: str) -> bool:
     """Whether a checkpoint is in use for ``key``."""
     return store_at(checkpoints).get(checkpoint_pointer(key)) is not None
 
 
-def checkpoints_in_use(checkpoints: str | Path) -> dict[str, str]:
+def checkpoints_in_use(checkpoints: Place) -> dict[str, str]:
     """model_version by key, sorted by key."""
     store, in_use = store_at(checkpoints), {}
     for name in store.names():
@@ -80,24 +78,24 @@ def checkpoints_in_use(checkpoints: str | Path) -> dict[str, str]:
     return in_use
 
 
-def checkpoint_manifest(checkpoints: str | Path, model_version: str) -> dict[str, Any]:
+def checkpoint_manifest(checkpoints: Place, model_version: str) -> dict[str, Any]:
     """The manifest of a checkpoint, unverified; empty where its folder was removed."""
     found = store_at(checkpoints).get(f"{model_version}/{MANIFEST_FILE}")
     return dict(json.loads(found.text)) if found else {}
 
 
-def rankers_in_use(warehouse: str | Path, folder: str = RANKERS) -> dict[str, str]:
+def rankers_in_use(warehouse: Place, folder: str = RANKERS) -> dict[str, str]:
     """ranker_version by system, of lists under `lists`; empty where no training has had anything to learn from yet."""
     pointer = store_at(warehouse).get(_ranker_pointer(folder))
     return dict(json.loads(pointer.text)) if pointer else {}
 
 
-def has_rankers(warehouse: str | Path, folder: str = RANKERS) -> bool:
+def has_rankers(warehouse: Place, folder: str = RANKERS) -> bool:
     """Whether a training has ever said which ranking models are in use, be it none."""
     return store_at(warehouse).get(_ranker_pointer(folder)) is not None
 
 
-def put_rankers_in_use(warehouse: str | Path, versions: Mapping[str, str], folder: str = RANKERS) -> None:
+def put_rankers_in_use(warehouse: Place, versions: Mapping[str, str], folder: str = RANKERS) -> None:
     """Make these ranker_versions, by system, the ones in use, in one step."""
     store_at(warehouse).put(_ranker_pointer(folder), json.dumps(dict(versions), indent=2))
 
@@ -107,18 +105,18 @@ def _ranker_pointer(folder: str) -> str:
 
 
 def write_model(
-    out: Path, name: str, files: Mapping[str, bytes], about: Mapping[str, Any], about_file: str, version_key: str
-) -> Path:
+    out: Place, name: str, files: Mapping[str, bytes], about: Mapping[str, Any], about_file: str, version_key: str
+) -> Place:
     """A folder `<name>-<hash of its content>` below ``out`` with the files and, as JSON, what is said about them.
 
     The version stands in ``about_file`` under ``version_key``; nothing is left behind where it fails.
     """
     content = b"".join(files[file] for file in sorted(files)) + json.dumps(about, sort_keys=True).encode()
     version = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
-    with atomic_folder(out / version) as target:
+    with new_folder(below(out, version)) as target:
         for file, data in files.items():
             (target / file).write_bytes(data)
         text = json.dumps({version_key: version, **about}, indent=2, sort_keys=True)
         (target / about_file).write_text(text + "\n", encoding="utf-8")
         write_sums(target)
-    return out / version
+    return below(out, version)

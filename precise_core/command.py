@@ -84,7 +84,7 @@ class Command(CommandLine):
             settings = sized(written)
             job = Job(self.name, settings, arguments)
             if self.name != "rollback":
-                require_no_rollback(job.folder)
+                require_no_rollback(job.root)
             with reader_lease(settings.warehouse, self.name) as job.lease:
                 code = _run(job, self.body)
             job.end_application()
@@ -126,7 +126,7 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
     started_at, started = datetime.now(UTC), time.monotonic()
     is_verbose = job.arguments.verbose
-    file = log_file(job.folder, job.run_id)
+    file = log_file(job.scratch, job.run_id)
     job.log_file = None if is_verbose else file
     try:
         with unreadable_files("docs/operations.md says how to get a table's file back"):

@@ -92,7 +92,7 @@ def gather(job: Job, now: datetime, policy: Policy) -> Inputs:
         policy=policy,
         records=records,
         intake=intake,
-        raw=hide_erased(read, ErasureList.of(job.folder)),
+        raw=hide_erased(read, ErasureList.of(job.root)),
         is_increment=is_increment,
         items=job.read_optional(ITEMS) if is_increment else None,
         events=job.read_optional(EVENTS) if is_increment and read.events is not None else None,
@@ -258,7 +258,7 @@ def settle_sizes(job: Job, now: datetime) -> None:
     settings = job.settings
     if settings.sizes != BY_LOG or EVENTS.name not in job.output_versions:
         return
-    if sizes := read_sizes(job.folder):
+    if sizes := read_sizes(job.root):
         rows = DeltaSnapshot(job.warehouse.path(EVENTS), job.output_versions[EVENTS.name]).row_count()
         job.say(kept_line(settings, sizes, rows))
         return
@@ -267,7 +267,7 @@ def settle_sizes(job: Job, now: datetime) -> None:
     if profile is None:
         job.say("sizes: no event before as_of to choose them by; the defaults hold until there is one")
         return
-    sizes = write_sizes(job.folder, profile, now)
+    sizes = write_sizes(job.root, profile, now)
     job.settings = with_sizes(settings, sizes)
     for line in size_lines(settings, sizes):
         job.say(line)
@@ -288,7 +288,7 @@ def gather_quarantine(job: Job, table: Table, spec: TableInput, now: datetime) -
         stored=job.read_optional(table),
         items=items,
         sequences={record[c.PATH]: record["sequence"] for record in records if record["size_bytes"]},
-        erased=ErasureList.of(job.folder),
+        erased=ErasureList.of(job.root),
         not_after=now,
     )
 

@@ -23,7 +23,7 @@ from precise_core.errors import InterruptedRollbackError, RowCountError
 from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
-from precise_core.store import store_at
+from precise_core.store import Place, below, store_at
 from precise_core.warehouse.holders import Lease
 from precise_core.warehouse.locks import require_held
 from precise_core.warehouse.session import get_session, jobs_so_far, plan_for, require_names
@@ -69,10 +69,11 @@ class Job:
     """One run of one job: all that it reads and writes goes through here and is recorded."""
 
     def __init__(
-        self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Path | None = None
+        self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Place | None = None
     ) -> None:
         self.name = name
-        self.checkpoints = checkpoints or Path(settings.warehouse) / CHECKPOINTS
+        self.root = below(settings.warehouse)
+        self.checkpoints = checkpoints or below(self.root, CHECKPOINTS)
         self.settings = settings
         self.arguments = arguments
         self.warehouse = Warehouse(settings.warehouse)
@@ -102,13 +103,13 @@ class Job:
 
     def _bytes(self) -> int:
         """Of the source, where the job knows it, and of all tables."""
-        stored = (file.stat().st_size for file in (self.folder / TABLES_FOLDER).rglob("*.parquet"))
-        return self.input_bytes + sum(stored)
+        stored = store_at(self.root).list(TABLES_FOLDER)
+        return self.input_bytes + sum(entry.size_bytes for entry in stored if entry.name.endswith(".parquet"))
 
     @property
-    def folder(self) -> Path:
-        """The warehouse root; checkpoints and indexes lie beside the tables."""
-        return Path(self.settings.warehouse)
+    def scratch(self) -> Path:
+        """Where this machine keeps what is of it alone: logs, what is half-done. A local warehouse has it inside."""
+        return store_at(self.root).scratch
 
     def require_held(self) -> None:
         """To be called before whatever makes others see a change: refuse it where the warehouse is no longer ours."""

@@ -50,10 +50,11 @@ class Store(ABC):
     Attributes:
         root: As it was given; every message names it.
         local: The folder in which every object is an ordinary file; None in an object store.
+        scratch: A local folder for what is not finished: on a local folder itself, else on this machine alone.
     """
 
-    def __init__(self, root: str, local: Path | None = None) -> None:
-        self.root, self.local = root, local
+    def __init__(self, root: str, scratch: Path, local: Path | None = None) -> None:
+        self.root, self.scratch, self.local = root, scratch, local
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.root!r})"

@@ -28,7 +28,7 @@ class LocalStore(Store):
 
     def __init__(self, root: str | Path) -> None:
         self.folder = Path(root)
-        super().__init__(str(root), self.folder)
+        super().__init__(str(root), self.folder, self.folder)
 
     def get(self, name: str) -> Stored | None:
         file = self.folder / require_name(name)

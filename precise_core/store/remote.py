@@ -44,9 +44,9 @@ class RemoteStore(Store):
     """The objects of a bucket whose keys begin with the path of the URI ``root``, taken literally."""
 
     def __init__(self, root: str) -> None:
-        super().__init__(root)
-        self._objects = _opened(root)
         self._cache = cache_folder() / hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:16]
+        super().__init__(root, self._cache)
+        self._objects = _opened(root)
 
     def get(self, name: str) -> Stored | None:
         try:

@@ -233,8 +233,8 @@ def test_what_goes_on_keeps_the_map(nights: TrainingInputs) -> None:
     config = tiny_universal(epochs=1)
     first = train_universal(nights, MODEL, config)
     second = train_universal(night(nights, 1), MODEL, config, earlier=first)
-    since_forever = Checkpoint(
-        second.folder, second.manifest.model_copy(update={"as_of": datetime(1970, 1, 1, tzinfo=UTC)})
+    since_forever = replace(
+        second, manifest=second.manifest.model_copy(update={"as_of": datetime(1970, 1, 1, tzinfo=UTC)})
     )
     went_on = train_universal(night(nights, 2), MODEL, tiny_universal(epochs=3), parent=since_forever)
     assert went_on.manifest.basis_version == second.model_version
