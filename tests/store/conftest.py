@@ -22,6 +22,13 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield "s3a://lake"
 
 
+@pytest.fixture(autouse=True)
+def _is_no_local_folder() -> Iterator[None]:
+    """No test leaves a folder `s3a:` where it runs, as a ``Path`` of a URI would."""
+    yield
+    assert not Path("s3a:").exists()
+
+
 @pytest.fixture(params=["folder", "bucket"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where nothing is yet; a blank, and what other software would read as an escape, belong to its name."""
