@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -190,7 +191,9 @@ def _cause(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
+@lru_cache(maxsize=64)
 def _opened(root: str) -> Any:
+    """The client for a root, with its connections; kept, since a store is made anew wherever one is needed."""
     scheme, _, rest = root.partition("://")
     bucket, _, path = rest.partition("/")
     prefix = require_name(path.rstrip("/")) if path.strip("/") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from precise_core.artefacts import artefact_folder, put_rankers_in_use, write_model
-from precise_core.errors import CheckpointError
+from precise_core.artefacts import artefact_folder, artefacts_in_use, put_rankers_in_use, write_model
+from precise_core.errors import CheckpointError, ConflictError, InterruptedRollbackError
 from precise_core.index.config import IndexConfig
 from precise_core.index.index import VectorIndex, build_index
 from precise_core.operations.maintenance import unused_artefacts
+from precise_core.operations.rollback import State, begin, end, interrupted, removed_indexes, restore_pointers
+from precise_core.run.job import Job, require_no_rollback
 from precise_core.store import Store, above, below, fetched, is_there, name_of, new_folder, store_at
 from precise_core.store.sums import write_sums
 from precise_core.training.checkpoint import Checkpoint, latest, put_in_use
 from precise_core.training.continuation import newest_before
+from tests.fake_warehouse import settings_of
 from tests.training.test_checkpoints import write
 
 NIGHTS = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2)]
@@ -96,6 +100,28 @@ def test_what_nothing_refers_to_is_found_and_removed(store: Store, root: str) ->
     assert unused_artefacts(below(root), [], keep=1) == [below(root, "rankers", unused)]
     store.delete_folder(f"rankers/{unused}")
     assert unused_artefacts(below(root), [], keep=1) == [] and store.names("rankers") == ["latest.json", used]
+
+
+def test_a_rollback_holds_others_up_and_restores_what_was_in_use(root: str, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path).model_copy(update={"warehouse": root})
+    job = Job("rollback", settings, Namespace(to_run="then"))
+    first, second = write(job.checkpoints), write(job.checkpoints, task="click")
+    then = State("then", artefacts={"checkpoint:all": first.model_version, "ranker:dcn": "dcn-1", "index:all": "v1"})
+    put_in_use(job.checkpoints, "all", second)
+    put_in_use(job.checkpoints, "click", second)
+    put_rankers_in_use(root, {"dcn": "dcn-2"})
+    assert interrupted(job) is None
+    begin(job, then)
+    with pytest.raises(ConflictError, match=r"rollback\.json"):
+        begin(job, State("another"))
+    with pytest.raises(InterruptedRollbackError, match="a rollback to then was interrupted; finish that one first"):
+        interrupted(Job("rollback", settings, Namespace(to_run="another")))
+    assert interrupted(job) == then and removed_indexes(job, then) == ["all"]
+    restore_pointers(job, then)
+    end(job)
+    require_no_rollback(root)
+    assert artefacts_in_use(root) == {"checkpoint:all": first.model_version, "ranker:dcn": "dcn-1"}
+    assert second.place == below(root, "checkpoints", second.model_version) and is_there(second.place)
 
 
 def test_what_fails_half_way_leaves_nothing(store: Store, root: str) -> None:
