@@ -155,9 +155,8 @@ class FinishedOrders:
 
     def __init__(self, out: Place, training: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
-        self._folder = (
-            store_at(out).scratch / f".training-{digest[:12]}.tmp"
-        )  # removed with other leftovers where nobody goes on
+        # Removed with other leftovers where nobody goes on.
+        self._folder = store_at(out).scratch / f".training-{digest[:12]}.tmp"
 
     def get(self, name: str) -> ListRanker | None:
         """None where it is not there, or not whole."""

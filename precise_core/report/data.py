@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from precise_core.artefacts import CHECKPOINTS, LIST_RANKERS, checkpoint_manifest, checkpoints_in_use, rankers_in_use
 from precise_core.config.tasks import ALL_TASK
+from precise_core.errors import StoreError
 from precise_core.recommendations.names import ALL_LISTS, LIST_RANKER_FILE
 from precise_core.settings import Settings
 from precise_core.store import Place, below, store_at
@@ -150,7 +151,7 @@ class Night:
             version = rankers_in_use(self._warehouse, LIST_RANKERS)[ALL_LISTS]
             found = store_at(self._warehouse).get(f"{LIST_RANKERS}/{version}/{LIST_RANKER_FILE}")
             about = json.loads(found.text if found else "")
-        except (KeyError, ValueError):  # nothing was learned, or its folder was removed
+        except (KeyError, StoreError, ValueError):  # nothing was learned, or its folder was removed
             return {}
         return dict(about["figures"].get("precise", {}))
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from precise_core.errors import WarehouseBusyError
+from precise_core.run.job import Job
 from precise_core.store import store_at
 from precise_core.warehouse import heartbeats
 from precise_core.warehouse.heartbeats import remote_lock
 from precise_core.warehouse.holders import LOCK_FILE, Holder
 from precise_core.warehouse.locks import leases, reader_lease, require_held, warehouse_lock
+from schemas import ITEM_VOCABULARY
+from tests.fake_warehouse import settings_of
 
 LIFE_SECONDS = 2.0  # the clock of the store counts whole seconds
 
@@ -139,6 +145,19 @@ def test_a_sign_whose_answer_was_lost_does_not_lose_the_lock(root: str) -> None:
         assert found is not None
         store.put_if_match(LOCK_FILE, found.text.replace('"sign": ', '"sign": 9'), found.tag)
         require_held(root)
+
+
+def test_a_job_that_has_lost_the_warehouse_commits_nothing(root: str, tmp_path: Path) -> None:
+    store, other = store_at(root), json.dumps(vars(Holder(pid=1, host="elsewhere", command="run_night.py")))
+    job = Job("embed_items", settings_of(tmp_path).model_copy(update={"warehouse": root}), Namespace())
+    with warehouse_lock(root):
+        store.put(LOCK_FILE, other)
+        with pytest.raises(
+            WarehouseBusyError, match=r"no longer held .* but by process 1 on elsewhere \(run_night\.py\)"
+        ):
+            job.write_records(ITEM_VOCABULARY, [])
+    found = store.get(LOCK_FILE)
+    assert store.list("tables") == [] and found is not None and found.text == other
 
 
 def test_a_lease_follows_what_is_pinned_and_goes_with_its_reader(root: str) -> None:
