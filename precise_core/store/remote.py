@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -89,9 +88,7 @@ class RemoteStore(Store):
         if listed is None:
             raise incomplete(self.place(folder))
         sums = sums_in(listed.text, self.place(f"{folder}/{SUMS_FILE}"))
-        copy = self._cache / folder
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with locked(copy.parent / f".{copy.name}.lock"):
+        with self._copy(folder) as copy:
             if not _is_copy(copy, listed.content):
                 with draft_folder(copy.parent, copy.name) as draft:
                     for name, digest in sums.items():
@@ -102,9 +99,9 @@ class RemoteStore(Store):
 
     @contextmanager
     def draft(self, folder: str) -> Iterator[Path]:
-        require_name(folder)
-        with tempfile.TemporaryDirectory(prefix="precise-draft-") as draft:
-            yield Path(draft)
+        final = self._cache / require_name(folder)
+        with draft_folder(final.parent, final.name) as draft:
+            yield draft
 
     def put_folder(self, draft: Path, folder: str) -> None:
         require_listed(draft)
@@ -113,6 +110,8 @@ class RemoteStore(Store):
             with self._told(f"{folder}/{name}", "written"):
                 obstore.put(self._objects, require_name(f"{folder}/{name}"), draft / name)
         self.put_if_absent(f"{folder}/{SUMS_FILE}", (draft / SUMS_FILE).read_bytes())
+        with self._copy(folder) as copy:  # whoever has written it opens it next
+            move_into_place(draft, copy)
 
     def delete_folder(self, folder: str) -> None:
         self.delete(f"{folder}/{SUMS_FILE}")
@@ -121,6 +120,14 @@ class RemoteStore(Store):
             with self._told(folder, "removed"):
                 obstore.delete(self._objects, names)
         shutil.rmtree(self._cache / folder, ignore_errors=True)
+
+    @contextmanager
+    def _copy(self, folder: str) -> Iterator[Path]:
+        """The local copy of a folder, while no other process of this machine touches it."""
+        copy = self._cache / folder
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with locked(copy.parent / f".{copy.name}.lock"):
+            yield copy
 
     def _put(self, name: str, content: bytes, _is_private: bool) -> str:
         return self._sent(name, content, "overwrite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,8 +193,12 @@ def test_a_folder_is_fetched_whole_and_replaced_whole(store: Store) -> None:
         store.put_folder(draft, FOLDER)
 
 
-def test_a_folder_that_differs_from_its_sums_is_refused_by_name(store: Store) -> None:
+def test_a_folder_that_differs_from_its_sums_is_refused_by_name(
+    store: Store, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     upload(store, {"a": "one", "b": "two"})
+    monkeypatch.setenv("PRECISE_CACHE", str(tmp_path / "of another machine"))
+    store = store_at(root)
     store.put(f"{FOLDER}/b", "tow")
     with pytest.raises(CheckpointError, match=r"things/v1.*changed.*|things/v1/b: changed") as refused:
         store.fetch(FOLDER)
@@ -226,6 +231,7 @@ def test_a_local_copy_is_made_once_and_again_when_it_is_damaged(lake: str, reque
     root = f"{lake}/{request.node.name}"
     store = store_at(root)
     upload(store, {"a": "one", "b": "two"})
+    shutil.rmtree(store.scratch)  # as on another machine
     copy = store.fetch(FOLDER)
     inode = (copy / "a").stat().st_ino
     assert store_at(f"{root}/").fetch(FOLDER) == copy and (copy / "a").stat().st_ino == inode
