@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 import pyarrow.dataset as ds
 
-from precise_core.artefacts import replace_file
 from precise_core.consume.ages import freshness
 from precise_core.evaluation.names import NDCG_GAIN, RECOMMENDATIONS
+from precise_core.store.local import replace_file
 from precise_core.warehouse.reader import TableReader
 from schemas import EVALUATION_METRICS, PUBLISHED_MODELS, RUNS
 from schemas import columns as c

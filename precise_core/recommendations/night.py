@@ -32,6 +32,7 @@ from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.recommendations.spark import IS_HELD_OUT, SHOWN, Shipped, ship_known
 from precise_core.run.job import Job
+from precise_core.store import Place, below
 from precise_core.tasks import events_before
 from precise_core.vectors.shipping import ship
 from precise_core.warehouse.arrow_lists import fixed_lists
@@ -117,7 +118,7 @@ def past_publications(job: Job, tasks: Iterable[str], when: datetime) -> dict[st
         return found
     for task in tasks:
         try:
-            history = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
+            history = publication_history(job.root, task, job.pin(PUBLISHED_MODELS))
         except CheckpointError:  # never published
             continue
         before = [was for was in reversed(history) if when - _STALE <= was.as_of <= when]
@@ -131,7 +132,7 @@ def past_publications(job: Job, tasks: Iterable[str], when: datetime) -> dict[st
 
 def _can_be_read(job: Job, was: Publication) -> bool:
     with suppress(HistoryGoneError):
-        return bool(readable_publications(job.folder, [was]))
+        return bool(readable_publications(job.root, [was]))
     return False
 
 
@@ -213,8 +214,8 @@ def universal_vectors_then(job: Job, rows: pa.Table) -> tuple[UniversalVectors |
 
 def published_space(job: Job) -> str | None:
     """Vector space of the universal checkpoint that is published; None where none is."""
-    row = published_now(job.folder).get(ALL_TASK)
-    return vector_space(job.folder, row[c.MODEL_VERSION]) if row else None
+    row = published_now(job.root).get(ALL_TASK)
+    return vector_space(job.root, row[c.MODEL_VERSION]) if row else None
 
 
 def require_space(job: Job, ranker: PublishedRanker | None) -> None:
@@ -341,8 +342,8 @@ def balance_users(job: Job, table: Table, users: DataFrame) -> None:
     job.balance("users", rows_in=users.count(), rows_out=written.count(), rows_rejected=without.count())
 
 
-def ranker_folder(job: Job) -> Path:
-    return job.folder / artefacts.LIST_RANKERS
+def ranker_folder(job: Job) -> Place:
+    return below(job.root, artefacts.LIST_RANKERS)
 
 
 def current_ranker(job: Job) -> PublishedRanker | None:
@@ -351,8 +352,8 @@ def current_ranker(job: Job) -> PublishedRanker | None:
     Raises:
         CheckpointError: It cannot be opened; the message says what is wrong with it and what to run.
     """
-    version = artefacts.rankers_in_use(job.folder, artefacts.LIST_RANKERS).get(ALL_LISTS)
-    return PublishedRanker.open(ranker_folder(job) / version) if version else None
+    version = artefacts.rankers_in_use(job.root, artefacts.LIST_RANKERS).get(ALL_LISTS)
+    return PublishedRanker.open(below(ranker_folder(job), version)) if version else None
 
 
 def yesterdays_ranker(job: Job) -> PublishedRanker | None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from precise_core.artefacts import replace_file
+from precise_core.store.local import replace_file
 from schemas import Table
 
 Action = Mapping[str, Any]
