@@ -45,22 +45,27 @@ def is_uri(place: str | Path) -> bool:
     return "://" in str(place)
 
 
-def place_of(root: str | Path, *, what: str = "warehouse", is_read_only: bool = False) -> str:
-    """A folder as an absolute path; a URI without a slash at its end, one of S3 as `s3a://`.
+def place_of(root: str | Path, *, is_read_only: bool = False) -> str:
+    """A warehouse's folder as an absolute path; a URI without a slash at its end, one of S3 as `s3a://`.
 
     Raises:
         ConfigError: A URI names no bucket, or the path is one that Delta's libraries take for another.
     """
-    if not is_uri(root):
+    if is_uri(root):
+        place = _S3.sub("s3a://", str(root).rstrip("/"))
+        if not place.partition("://")[2].partition("/")[0]:
+            raise ConfigError(f"warehouse {root}: it names no bucket; such as s3a://bucket/lake is needed")
+        if found := re.search("[?#]", place):
+            raise ConfigError(
+                f"warehouse {root}: what follows {found[0]!r} is no part of a path in a URI; leave it out"
+            )
+    elif re.match(r"\w+:/", str(root)):
+        raise ConfigError(
+            f"warehouse {root}: a URI has two slashes after its scheme, and a Path leaves one of them out"
+        )
+    else:
         place = str(Path(root).resolve())
-        require_delta_path(what, place, is_read_only=is_read_only)
-        return place
-    place = _S3.sub("s3a://", str(root).rstrip("/"))
-    if not place.partition("://")[2].partition("/")[0]:
-        raise ConfigError(f"{what} {root}: it names no bucket; such as s3a://bucket/lake is needed")
-    if found := re.search("[?#]", place):
-        raise ConfigError(f"{what} {root}: what follows {found[0]!r} is no part of a path in a URI; leave it out")
-    require_delta_path(what, place, is_read_only=is_read_only)
+    require_delta_path("warehouse", place, is_read_only=is_read_only)
     return place
 
 
