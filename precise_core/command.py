@@ -27,6 +27,7 @@ from precise_core.run.run_log import keep_stack, log_file, true_cause
 from precise_core.settings import Settings
 from precise_core.warehouse.holders import Holder
 from precise_core.warehouse.locks import reader_lease, warehouse_lock
+from precise_core.warehouse.places import store_errors
 from precise_core.warehouse.spark_errors import unreadable_files
 
 EXIT_FAULT = 1
@@ -129,7 +130,7 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     file = log_file(job.scratch, job.run_id)
     job.log_file = None if is_verbose else file
     try:
-        with unreadable_files("docs/operations.md says how to get a table's file back"):
+        with store_errors(job.warehouse.root), unreadable_files("docs/operations.md says how to get a file back"):
             body(job)
     except BaseException as error:
         with suppress(OSError, DeltaError):  # on a full disk the error is still printed

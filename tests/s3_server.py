@@ -1,41 +1,69 @@
-"""moto's S3 server for tests: in this process, at a free port, in memory, gone afterwards."""
+"""An S3 server for tests, versitygw: its own folder, a free port, gone afterwards."""
 
 from __future__ import annotations
 
-import threading
-import urllib.request
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+
+import pyarrow.fs
+
+from tests.night import ROOT
+
+PROGRAM = ROOT / "build" / "bin" / "versitygw"
+KEY, SECRET, REGION = "test", "testtest", "us-east-1"
+
+
+def environment_of(endpoint: str, secret: str = SECRET) -> dict[str, str]:
+    """What a process needs to know of a server."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_ALLOW_HTTP": "true",
+    }
 
 
 @contextmanager
-def s3_server(bucket: str) -> Iterator[dict[str, str]]:
-    """Yields the environment in which a client finds the server; it has one empty bucket.
-
-    It answers one request at a time: between a condition and a write moto has no lock of its own.
-    """
-    from moto.moto_server.werkzeug_app import create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class Quiet(WSGIRequestHandler):
-        def log(self, *_: Any) -> None:
-            pass
-
-    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=False, request_handler=Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_port}"
+def running_s3(folder: Path | None = None, *flags: str) -> Iterator[str]:
+    """Endpoint of a server over a folder of its own, or over ``folder``: every object is a file in it."""
+    assert PROGRAM.is_file(), "run `make s3-server`"
+    own = Path(tempfile.mkdtemp(prefix="precise-s3-"))
+    port, data = _free_port(), folder or own
+    credentials = {"ROOT_ACCESS_KEY_ID": KEY, "ROOT_SECRET_ACCESS_KEY": SECRET}
+    command = [str(PROGRAM), "--port", f"127.0.0.1:{port}", "--region", REGION, "-q", *flags, "posix", str(data)]
+    process = subprocess.Popen(command, env=os.environ | credentials, stdout=subprocess.DEVNULL)
     try:
-        urllib.request.urlopen(urllib.request.Request(f"{url}/{bucket}", method="PUT")).close()
-        yield {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "testtest",
-            "AWS_REGION": "us-east-1",
-            "AWS_ALLOW_HTTP": "true",
-        }
+        for _ in range(1200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, f"{' '.join(command)} has ended with {process.returncode}"
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        process.kill()
+        process.wait()
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def make_bucket(endpoint: str, name: str) -> None:
+    host = endpoint.removeprefix("http://")
+    server = pyarrow.fs.S3FileSystem(
+        access_key=KEY, secret_key=SECRET, endpoint_override=host, scheme="http", region=REGION,
+        allow_bucket_creation=True,
+    )  # fmt: skip
+    server.create_dir(name)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

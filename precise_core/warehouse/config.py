@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +15,8 @@ _OWN_KEYS = {
     "spark.driver.memory": "driver_memory",
     "spark.sql.shuffle.partitions": "shuffle_partitions",
 }
+S3_LOG_STORE = "spark.delta.logStore.s3a.impl"
+_SECRET = re.compile(r"(access|secret)\.key$|session\.token$")  # of S3A, for all buckets or one
 
 
 class SparkConfig(Config):
@@ -48,6 +51,10 @@ class SparkConfig(Config):
         for key, own in _OWN_KEYS.items():
             if key in value:
                 raise ValueError(f"{key} is set by the key spark.{own}, which would win; set that one")
+        if S3_LOG_STORE in value:
+            raise ValueError(f"{S3_LOG_STORE} is set already: by another log store two drivers lose commits")
+        if secret := next(filter(_SECRET.search, value), None):
+            raise ValueError(f"{secret} would be kept with every run; set AWS_ACCESS_KEY_ID and the like instead")
         return value
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from precise_core.store import Store, store_at
-from tests.s3_server import s3_server
+from tests.moto_server import s3_server
 
 
 @pytest.fixture(scope="package")
