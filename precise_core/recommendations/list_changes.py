@@ -49,7 +49,7 @@ def list_changes(
     rows = {row[c.TASK]: row for row in _by_task(both, lists).collect()}
     kept = max((row[_KEPT] for row in rows.values()), default=0)
     overlaps = _overlaps(both.where((F.col(c.LIST) == lists[0]) & ~_is_anybody()), sample / kept) if kept else {}
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for task in (name for name in tasks if name in rows):
         row = rows[task]
         figures = {"lost_share": 1 - row[_KEPT] / row[_HAD]} if row[_HAD] else {}
