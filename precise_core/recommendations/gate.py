@@ -19,6 +19,7 @@ from precise_core.recommendations.lists import REPEATS, CandidateLists
 from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 
 _ERRORS = 2  # standard errors that a learned order has to gain: of six that differ by chance alone, one in eight does
+MEAN = "mean"  # of the models of all losses
 PREVIOUS = "previous"  # and the name of yesterday's order
 
 
@@ -48,9 +49,11 @@ def choose_orders(
     k: int,
     least_lists: int,
 ) -> Verdict:
-    """The best order of each task and list by NDCG@k: a learned one, or the best simple one.
+    """The order of each task and list by NDCG@k: a learned one, or the best simple one.
 
-    Of several learned orders the best is partly the luckiest: it has to gain more than two standard errors of its gain.
+    The best of several is partly the luckiest. So the mean of today's models, or yesterday's where that is better,
+    stands for the learned orders, unless one of the others gains more than two standard errors over it; and what stands
+    is published where it gains as much over the best simple order.
 
     Where fewer than ``least_lists`` held-out lists have something taken, the best of several orders is a draw: then
     that is in use which is best for the same list of `all`, of the orders that know the task; else ``UNLEARNED``.
@@ -84,17 +87,27 @@ def choose_orders(
 
 
 def _best(values: Mapping[str, np.ndarray]) -> tuple[str, float]:
-    """The order in use by NDCG of each list, and the standard error of the best learned one's gain (0 without any)."""
+    """The order in use by NDCG of each list, and the standard error of the learned one's gain (0 without any)."""
     if not values:
         return UNLEARNED, 0.0
     means = {order: of.mean() for order, of in values.items()}
-    simple = max((order for order in means if order in ORDERS), key=lambda order: means[order])
-    learned = max((order for order in means if order not in ORDERS), key=lambda order: means[order], default=None)
-    if learned is None:
-        return simple, 0.0
-    gains = values[learned] - values[simple]
+    simple, learned = ([order for order in means if (order in ORDERS) == is_simple] for is_simple in (True, False))
+    best_simple = max(simple, key=lambda order: means[order])
+    if not learned:
+        return best_simple, 0.0
+    means_of_models = [order for order in learned if order in (MEAN, f"{PREVIOUS}.{MEAN}")]
+    standing = max(means_of_models or learned[:1], key=lambda order: means[order])
+    best = max(learned, key=lambda order: means[order])
+    chosen = best if _gains(values[best], values[standing])[0] else standing
+    is_above, error = _gains(values[chosen], values[best_simple])
+    return (chosen if is_above else best_simple), error
+
+
+def _gains(ours: np.ndarray, theirs: np.ndarray) -> tuple[bool, float]:
+    """Whether the one gains more than two standard errors over the other, and the standard error."""
+    gains = ours - theirs
     error = float(gains.std() / np.sqrt(len(gains)))
-    return (learned if gains.mean() > _ERRORS * error else simple), error
+    return bool(gains.mean() > _ERRORS * error), error
 
 
 def _knows(order: str, task: str, known_tasks: Mapping[str, Collection[str]]) -> bool:
@@ -139,8 +152,10 @@ def _why(verdict: Verdict, task: str, name: str) -> str:
     simple = max((order for order in figures if order in ORDERS), key=lambda order: figures[order])
     learned = [order for order in figures if order not in ORDERS]
     best = max(learned, key=lambda order: figures[order], default=None)
-    shown = f"; best learned {best} {figures[best]:.4f} ± {verdict.errors[task][name]:.4f}" if best else ""
-    return f"{number:,} held-out lists{shown}, best simple order {simple} {figures[simple]:.4f}"
+    shown = f"; best learned {best} {figures[best]:.4f}" if best else ""
+    chosen, error = verdict.chosen[task][name], verdict.errors[task][name]
+    of_chosen = f", published {figures[chosen]:.4f} ± {error:.4f}" if chosen not in ORDERS else ""
+    return f"{number:,} held-out lists{shown}{of_chosen}, best simple order {simple} {figures[simple]:.4f}"
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from precise_core.errors import NothingToLearnError
 from precise_core.recommendations import ablation
 from precise_core.recommendations.config import RecommendationsConfig
-from precise_core.recommendations.gate import PREVIOUS, as_json, calibrate, choose_orders, in_words
+from precise_core.recommendations.gate import MEAN, PREVIOUS, as_json, calibrate, choose_orders, in_words
 from precise_core.recommendations.list_ranker import ListRanker, train_list_ranker
 from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.pair_vectors import UniversalVectors
@@ -21,7 +21,6 @@ from precise_core.run.code import code_version
 from precise_core.store import Place
 from schemas import columns as c
 
-MEAN = "mean"  # of the models of all losses
 WITH_VECTORS, WITHOUT_PRECISE = "with_vectors", "without_precise"
 PER_TASK = "per_task."  # and the task that it learned
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from precise_core.recommendations.config import ListConfig
-from precise_core.recommendations.gate import PREVIOUS, Verdict, calibrate, choose_orders, in_words
+from precise_core.recommendations.gate import MEAN, PREVIOUS, Verdict, calibrate, choose_orders, in_words
 from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 from tests.recommendations.ranked_lists import candidate_lists
@@ -69,6 +69,18 @@ def test_the_luckiest_of_many_orders_is_not_published() -> None:
         above += max(figures[name] for name in lucky) > max(figures[name] for name in ORDERS)
         published += verdict.chosen["all"]["all"] in lucky
     assert above > 10 and published < above / 3
+
+
+def test_the_mean_of_the_models_stands_unless_another_order_is_surely_above_it() -> None:
+    random = np.random.default_rng(5)
+    good = PERFECT + random.normal(0, 0.6, len(PERFECT))
+    others = {str(draw): good + random.normal(0, 0.02, len(good)) for draw in range(5)}
+    verdict = judged(others | {MEAN: good})
+    figures = verdict.figures["all"]["all"]
+    assert max(figures[name] for name in others) > figures[MEAN], "one is above it by chance"
+    assert verdict.chosen["all"]["all"] == MEAN
+    assert judged(others | {MEAN: good, "best": PERFECT}).chosen["all"]["all"] == "best"
+    assert judged({MEAN: good, f"{PREVIOUS}.{MEAN}": PERFECT}).chosen["all"]["all"] == f"{PREVIOUS}.{MEAN}"
 
 
 @pytest.mark.parametrize("name", list(ORDERS))
