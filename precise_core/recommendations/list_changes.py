@@ -52,7 +52,7 @@ def list_changes(
     found: dict[str, dict[str, float]] = {}
     for task in (name for name in tasks if name in rows):
         row = rows[task]
-        figures = {"lost_share": 1 - row[_KEPT] / row[_HAD]} if row[_HAD] else {}
+        figures: dict[str, float] = {"lost_share": 1 - row[_KEPT] / row[_HAD]} if row[_HAD] else {}
         places = [row[number] for number in _numbers(lists)]
         ratios = [0.0 if is_gone else now / before for before, now, is_gone in places if before or is_gone]
         figures |= {"length_ratio": min(ratios)} if ratios else {}

@@ -25,6 +25,7 @@ from schemas import (
     EVALUATION_METRICS,
     EVENTS,
     IMPRESSIONS,
+    ITEM_TOKENS,
     ITEM_VOCABULARY,
     ITEMS,
     RECOMMENDATIONS,
@@ -62,10 +63,11 @@ def events_of_a_day() -> list[Row]:
 
 
 def build(warehouse: Path, events: list[Row]) -> Path:
-    """A catalog of ten, and somebody who was shown something and did nothing."""
+    """A catalog of ten without texts, and somebody who was shown something and did nothing."""
     put(warehouse, ITEMS, [{c.ITEM_ID: f"i{item}", c.TITLE: f"Item {item}"} for item in range(NUM_ITEMS)])
     vocabulary = [{c.ITEM_ID: f"i{item}", c.ITEM_INDEX: item + 2} for item in range(NUM_ITEMS)]
     put(warehouse, ITEM_VOCABULARY, vocabulary)
+    put(warehouse, ITEM_TOKENS, [])
     put(warehouse, EVENTS, events)
     shown = {c.IMPRESSION_ID: "1", c.USER_ID: NEWCOMER, c.ITEM_ID: "i1", c.IMPRESSION_TS: AS_OF - timedelta(hours=1)}
     put(warehouse, IMPRESSIONS, [shown])
@@ -133,6 +135,7 @@ def test_where_all_users_are_new_they_get_lists_and_the_night_says_that_nothing_
 ) -> None:
     """Nobody did anything before the period that is learned from."""
     warehouse = copy_of(one_day, tmp_path / "warehouse")
+    put_rankers_in_use(warehouse, {}, LIST_RANKERS)
     capsys.readouterr()
     run_all(warehouse, "--set", "recommendations.horizon_days=10")
     out = said(capsys)
