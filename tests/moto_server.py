@@ -10,10 +10,11 @@ from typing import Any
 
 
 @contextmanager
-def s3_server(bucket: str) -> Iterator[dict[str, str]]:
+def s3_server(bucket: str, ignored: str | None = None) -> Iterator[dict[str, str]]:
     """Yields the environment in which a client finds the server; it has one empty bucket.
 
-    It answers one request at a time: between a condition and a write moto has no lock of its own.
+    It answers one request at a time: between a condition and a write moto has no lock of its own. The header
+    ``ignored`` (`HTTP_IF_MATCH`) does not reach it, as with servers that do not know it.
     """
     from moto.moto_server.werkzeug_app import create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -22,7 +23,13 @@ def s3_server(bucket: str) -> Iterator[dict[str, str]]:
         def log(self, *_: Any) -> None:
             pass
 
-    server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=False, request_handler=Quiet)
+    app = create_backend_app("s3")
+
+    def answer(environ: dict[str, Any], start: Any) -> Any:
+        environ.pop(ignored, None)
+        return app(environ, start)
+
+    server = make_server("127.0.0.1", 0, answer, threaded=False, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}"

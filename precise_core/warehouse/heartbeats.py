@@ -83,11 +83,27 @@ def remote_lock(store: Store, holder: Holder) -> Iterator[tuple[Holder | None, B
         raise WarehouseBusyError(
             f"warehouse {store.root} was taken by another process at this very moment; wait for it to end"
         ) from error
+    _require_conditions(store)
     with repeated(beats.ask):
         try:
             yield before, beats
         finally:
             beats.release()
+
+
+def _require_conditions(store: Store) -> None:
+    """Refuse a server that ignores conditions: it keeps no two writers apart, and says nothing."""
+    of_nobody = json.dumps({"e_tag": '"of nobody"', "version": "0"})
+    for header, put in (
+        ("If-None-Match", lambda: store.put_if_absent(LOCK_FILE, "")),
+        ("If-Match", lambda: store.put_if_match(LOCK_FILE, "", of_nobody)),
+    ):
+        with suppress(ConflictError):
+            put()
+            raise StoreError(
+                f"{store.root}: its server ignores {header}, so that two writers could not be kept apart; it needs "
+                "conditional writes, as S3 has them since 2024"
+            )
 
 
 @contextmanager

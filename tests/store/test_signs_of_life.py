@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from precise_core.errors import WarehouseBusyError
+from precise_core.errors import StoreError, WarehouseBusyError
 from precise_core.run.job import Job
 from precise_core.store import store_at
 from precise_core.warehouse import heartbeats
@@ -26,12 +26,13 @@ from precise_core.warehouse.holders import LOCK_FILE, Holder
 from precise_core.warehouse.locks import leases, reader_lease, require_held, warehouse_lock
 from schemas import ITEM_VOCABULARY
 from tests.fake_warehouse import settings_of
+from tests.s3_server import s3_server
 
 LIFE_SECONDS = 2.0  # the clock of the store counts whole seconds
 
 HOLDER = """
 import sys
-from precise_core.errors import WarehouseBusyError
+from precise_core.errors import StoreError, WarehouseBusyError
 from precise_core.warehouse import heartbeats
 from precise_core.warehouse.locks import reader_lease, require_held, warehouse_lock
 
@@ -128,6 +129,16 @@ def test_of_many_who_want_it_one_gets_it(root: str, monkeypatch: pytest.MonkeyPa
     with ThreadPoolExecutor(6) as pool:
         for _ in range(2):  # the first time there is no lock yet, the second time it was released
             assert sum(pool.map(take, range(6))) == 1
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_server_that_ignores_conditions_is_refused(header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server("old", ignored=f"HTTP_{header.upper().replace('-', '_')}") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        root = f"s3a://old/{uuid.uuid4().hex}"
+        with pytest.raises(StoreError, match=f"{root}: its server ignores {header}, so that"), warehouse_lock(root):
+            pass
 
 
 def test_a_lock_that_was_released_tells_nothing_and_is_taken_at_once(root: str) -> None:

@@ -270,3 +270,19 @@ def test_a_bucket_that_is_not_there_is_named(lake: str) -> None:
         with pytest.raises(StoreError, match=r"s3a://nowhere/x/.*: cannot be \w+ \(NoSuchBucket: .+\)$") as told:
             refused()
         assert "\n" not in str(told.value) and not isinstance(told.value, ConflictError)
+
+
+def test_a_local_folder_needs_no_package_and_a_uri_says_which(tmp_path: Path) -> None:
+    script = """
+import sys
+sys.modules["obstore"] = None  # as where it is not installed
+from precise_core.errors import ConfigError
+from precise_core.store import store_at
+store_at(sys.argv[1]).put("a", "x")
+try:
+    store_at("s3a://lake/x")
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert (tmp_path / "a").read_text() == "x" and "pip install 'precise[s3]'" in done.stdout
