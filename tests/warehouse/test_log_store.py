@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from precise_core.errors import ConfigError, EnvironmentProblem
 from precise_core.warehouse import log_store, session
 from precise_core.warehouse.config import SparkConfig
 from tests.night import wait_until
+from tests.s3_proxy import Harm, harmful_proxy
 
 
 def test_the_jar_is_that_of_the_source() -> None:
@@ -30,9 +32,9 @@ def test_the_source_builds_the_same_jar_again(tmp_path: Path) -> None:
     assert (tmp_path / "again.jar").read_bytes() == log_store.JAR.read_bytes()
 
 
-def race(store: str, s3: str, folder: Path, commits: int) -> tuple[int, ...]:
-    """Two processes write one log; commits acknowledged, commits still there when both have ended, refusals."""
-    names, signs = ("first", "second"), folder / "signs"
+def race(store: str, s3: str, folder: Path, commits: int, *names: str) -> tuple[int, ...]:
+    """Processes write one log; commits acknowledged, commits still there when all have ended, refusals."""
+    signs = folder / "signs"
     signs.mkdir()
     jars = ":".join(f"{session.spark_home()}/{name}/*" for name in ("jars", "delta-jars", "s3-jars"))
     java = ["java", "-XX:TieredStopAtLevel=1", "-Xmx400m", "-cp", jars, str(Path(__file__).with_name("LogRace.java"))]
@@ -59,14 +61,30 @@ def race(store: str, s3: str, folder: Path, commits: int) -> tuple[int, ...]:
 
 @pytest.mark.lake
 def test_of_two_writers_of_a_version_one_is_refused(s3: str, tmp_path: Path) -> None:
-    acknowledged, kept, refused = race(log_store.CLASS, s3, tmp_path, commits=60)
+    acknowledged, kept, refused = race(log_store.CLASS, s3, tmp_path, 60, "first", "second")
     assert acknowledged == kept == 120 and refused
+
+
+@pytest.mark.lake
+@pytest.mark.parametrize(
+    "harm",
+    [
+        Harm(status=503, code="SlowDown", times=4),
+        Harm(status=409, code="ConditionalRequestConflict", times=3),
+        Harm(status=0, times=1),  # the commit is made, and nobody is told
+    ],
+    ids=lambda harm: harm.code if harm.status else "lost answer",
+)
+def test_a_store_that_hesitates_costs_no_commit(s3: str, tmp_path: Path, harm: Harm) -> None:
+    with harmful_proxy(s3, replace(harm, requests=rf"^PUT .*/{5:020}\.json$")) as proxy:
+        assert race(log_store.CLASS, proxy.endpoint, tmp_path, 10, "only") == (10, 10, 0)
+        assert len(proxy.harmed) == harm.times
 
 
 @pytest.mark.lake
 def test_the_log_store_of_delta_loses_what_it_has_acknowledged(s3: str, tmp_path: Path) -> None:
     """Why ours is needed; where this fails, Delta's has become safe."""
-    acknowledged, kept, _ = race("io.delta.storage.S3SingleDriverLogStore", s3, tmp_path, commits=60)
+    acknowledged, kept, _ = race("io.delta.storage.S3SingleDriverLogStore", s3, tmp_path, 60, "first", "second")
     assert acknowledged == 120 > kept
 
 
