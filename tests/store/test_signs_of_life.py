@@ -26,7 +26,7 @@ from precise_core.warehouse.holders import LOCK_FILE, Holder
 from precise_core.warehouse.locks import leases, reader_lease, require_held, warehouse_lock
 from schemas import ITEM_VOCABULARY
 from tests.fake_warehouse import settings_of
-from tests.s3_server import s3_server
+from tests.moto_server import s3_server
 
 LIFE_SECONDS = 2.0  # the clock of the store counts whole seconds
 
