@@ -34,9 +34,14 @@ Taken = tuple[str, int, datetime, str]  # user, item, when, action
 
 
 def before() -> list[Taken]:
-    """Everybody has some items in common with others, at the instant of one of them too; nobody has the last two."""
+    """Everybody has some items in common with others, some of them in pairs; nobody has the last two."""
     return [
-        (f"u{user}", (user + step * step) % (NUM_ITEMS - 2), WHEN - timedelta(days=3 * step, hours=user // 3), action)
+        (
+            f"u{user}",
+            (user + step * step) % (NUM_ITEMS - 2),
+            WHEN - timedelta(days=3 * (step // 2) + 1, hours=user // 3),
+            action,
+        )
         for user in range(USERS)
         for step, action in enumerate(("view", "buy", "view", "buy", "buy"), start=1)
     ]

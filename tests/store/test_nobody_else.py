@@ -11,8 +11,7 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "precise_core/serving/plan.py": "a server looks at the logs of tables as files, in a local folder",
     "precise_core/warehouse/locks.py": "the locks of the kernel, behind `is_remote`",
-    "precise_core/warehouse/reader.py": "the folder of tables, read without Spark",
-    "precise_core/warehouse/tables.py": "the folder of tables, where the root is no URI",
+    "precise_core/warehouse/places.py": "the folder of tables, where the root is no URI",
 }
 # How a warehouse is called where it is passed on.
 NAMES = {"warehouse", "root"}
