@@ -90,14 +90,15 @@ def past_instant(job: Job) -> datetime:
 def learners(histories: DataFrame, job: Job, log: Log, when: datetime) -> DataFrame:
     """A fixed sample of users, which of them are held out, and what they were shown since the instant.
 
-    Of those with an event before it: whoever has none gets what is popular, in no learned order.
+    Held out are some of those with an event before it: whoever has none gets what is popular, in no learned order.
+    What newcomers took teaches what is taken of popular items all the same.
     """
     config = job.settings.recommendations
-    histories = histories.where(F.element_at(c.EVENT_TS, 1) < micros(when))
     users = max(histories.count(), 1)
     share, most = config.training_users / users, config.ranker.validation_users
     of_learners = min(config.ranker.validation_share, most / min(config.training_users, users))
-    held_out = is_sampled(of_learners, salt=f"held out {job.settings.seed}")
+    has_history = F.element_at(c.EVENT_TS, 1) < micros(when)
+    held_out = has_history & is_sampled(of_learners, salt=f"held out {job.settings.seed}")
     chosen = histories.where(is_sampled(share, salt="learners")).withColumn(IS_HELD_OUT, held_out)
     shown = job.read_optional(IMPRESSIONS)
     if shown is None:
