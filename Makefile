@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MILVUS := build/milvus-venv
+S3_SERVER := build/bin/versitygw
 CONFIG ?= conf/demo.yaml
 MILLIONS ?= 10
 USERS ?= 200000
@@ -10,7 +11,7 @@ EVENTS ?= 72000
 EXPERIMENT = $(firstword $(wildcard conf/experiments/$(NAME).yaml conf/$(NAME).yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight install install-lineage demo test test-faults test-airflow test-tracking test-milvus lint format types contracts figures bench-data bench-night bench-inference bench-training bench-gpu bench-serving serve figure-4 experiment table-ix results references clean
+.PHONY: help preflight install install-lineage install-s3 s3-server demo test test-faults test-lake test-airflow test-tracking test-milvus lint format types contracts figures bench-data bench-night bench-inference bench-training bench-gpu bench-serving serve figure-4 experiment table-ix results references clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,21 @@ $(VENV)/.lineage: $(STAMP) precise_core/warehouse/session.py
 	$(BIN)/python -m precise_core.warehouse.install --lineage
 	@touch $@
 
+install-s3: install $(VENV)/.s3 ## Fetch the jars for a warehouse on s3a:// (docs/operations.md)
+
+$(VENV)/.s3: $(STAMP) precise_core/warehouse/precise-s3-log-store.jar
+	$(BIN)/python -m precise_core.warehouse.install --s3
+	@touch $@
+
+s3-server: $(S3_SERVER) ## Build the S3 server of `make test-lake`, with Go: minutes, once
+
+# Its caches are as large as the environment's Spark, and of no use afterwards.
+$(S3_SERVER):
+	@command -v go >/dev/null || { echo 'make s3-server: Go 1.26 is needed (https://go.dev/dl)'; exit 2; }
+	GOBIN=$(abspath $(@D)) GOMODCACHE=$(abspath build/go/modules) GOCACHE=$(abspath build/go/cache) GOFLAGS="$$GOFLAGS -modcacherw" \
+	    go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	rm -rf build/go
+
 demo: install ## Run the whole night on the grocery data and print where the report is
 	$(BIN)/python jobs/run_night.py --config $(CONFIG)
 
@@ -46,6 +62,9 @@ test: install lint types contracts ## Lint, check types and import contracts, ru
 
 test-faults: install install-lineage ## Run the tests that kill, corrupt, fill disks, or take minutes
 	$(BIN)/python -m pytest -m faults
+
+test-lake: install install-s3 s3-server ## Test tables on S3, against a server on this machine
+	$(BIN)/python -m pytest -m lake tests/warehouse tests/feed
 
 # Environments of their own, so that their packages never meet ours.
 AIRFLOW := build/airflow-venv

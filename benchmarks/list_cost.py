@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     job = Job("list_cost", settings, argparse.Namespace())
     log, ranker = gather(job), current_ranker(job)
     if ranker is None:
-        raise SystemExit(f"{job.folder}: no ranking model of lists; run the night first")
+        raise SystemExit(f"{job.root}: no ranking model of lists; run the night first")
     histories, catalog = log.histories().persist(), catalog_of(log)
     known = known_at(job.spark, histories, log, catalog, micros(log.end), stored_neighbours(job, len(catalog)))
     sent = shipped_without_models(job, known, log)

@@ -102,7 +102,7 @@ class World:
             c.LIST: self._all(rows, "all"),
             c.RANK: np.tile(np.arange(1, _LIST + 1), self._kept),
             c.ITEM_ID: [ids[item] for item in rng.integers(0, self.items, len(rows))],
-            c.REASON: self._all(rows, "taken every 12 days, last 13 days ago"),
+            c.REASON: self._all(rows, "taken every 12 days on average, last on 2024-02-17"),
         }
         self._write(schemas.RECOMMENDATIONS, listed)
 

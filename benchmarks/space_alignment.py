@@ -29,7 +29,7 @@ import pandas as pd
 from benchmarks.markdown import table
 from benchmarks.table_ix import probabilities
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
-from precise_core.artefacts import checkpoint_pointer
+from precise_core.artefacts import has_checkpoint
 from precise_core.config import load_config, over
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingNewError
@@ -291,7 +291,7 @@ def _night(arguments: argparse.Namespace, root: Path, number: int, as_of: dateti
 
 def _trained(job: Job, out: Path, policy: str) -> Checkpoint:
     """Tonight's universal checkpoint, in the space of the first one; the one in use where nothing new was learnt."""
-    before = latest(out, ALL_TASK) if checkpoint_pointer(out, ALL_TASK).is_file() else None
+    before = latest(out, ALL_TASK) if has_checkpoint(out, ALL_TASK) else None
     limits = job.settings.alignment.model_copy(update=_NO_LIMITS)
     inputs = universal_inputs(job, ALL_TASK)
     inputs = replace(inputs, settings=inputs.settings.model_copy(update={"alignment": limits}), out=out)

@@ -3,21 +3,20 @@
 Reads runs, every other table and the checkpoints. Writes <warehouse>/../report.html (or --out).
 """
 
-from pathlib import Path
-
 from precise_core.artefacts import REPORT
 from precise_core.command import command, flag
 from precise_core.report.page import build_report, print_summary
 from precise_core.run.job import Job
+from precise_core.store import above, below
 from schemas import RUNS
 
 
 @command(flag("--out", "where to write the page; beside the warehouse by default", metavar="FILE"))
 def main(job: Job) -> None:
-    out = Path(job.arguments.out) if job.arguments.out else job.folder.parent / REPORT
+    out = job.arguments.out or below(above(job.root), REPORT)
     job.pin(RUNS)
-    written = build_report(job.folder, job.settings, out)
-    print_summary(job.folder, job.settings)
+    written = build_report(job.root, job.settings, out)
+    print_summary(job.root, job.settings)
     job.say(f"report: {written}")
     job.balance("reports", rows_in=1, rows_out=1)
 

@@ -36,7 +36,7 @@ def main(job: Job) -> None:
     if purge:
         require_no_reader(job, 0)
     trained = trained_with(job, user_ids)  # found out while the rows are there
-    erased = ErasureList.of(job.folder)
+    erased = ErasureList.of(job.root)
     erased.add(user_ids)  # before the rows are removed: from here on they cannot come back
     with publication_follows(job):
         done = erase_from_tables(job, user_ids)

@@ -1,6 +1,7 @@
 """Measure the night: full ranking, recall and the lists against the test period, ranking against the impressions.
 
-Each model is measured beside the simple references, and the published lists against the best of them.
+Each model is measured beside the simple references, and the published lists against the best of them. Before a model is
+published that is of the lists alone.
 
 Reads events, items, item_vocabulary, item_tokens, user_sequences, text_states where a checkpoint is contextual,
 training_windows, published_models, user_embeddings, item_embeddings, recall_candidates, recommendations, impressions,
@@ -18,12 +19,15 @@ from precise_core.evaluation.night import (
 )
 from precise_core.publication.night import published_tasks
 from precise_core.run.job import Job
-from schemas import EVALUATION_METRICS, RANKING_SCORES, RECALL_CANDIDATES
+from schemas import EVALUATION_METRICS, PUBLISHED_MODELS, RANKING_SCORES, RECALL_CANDIDATES
 
 
 @command()
 def main(job: Job) -> None:
-    published, recalled = published_tasks(job), job.warehouse.exists(RECALL_CANDIDATES)
+    is_published, recalled = job.warehouse.exists(PUBLISHED_MODELS), job.warehouse.exists(RECALL_CANDIDATES)
+    if not is_published:
+        job.say("no model is published: PRECISE's systems are left out")
+    published = published_tasks(job) if is_published else []
     evaluation, rows, done, left_out = offline_evaluation(job, job.settings.task_names), [], 0, 0
     for task in job.settings.task_names:
         try:

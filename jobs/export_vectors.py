@@ -22,7 +22,7 @@ def main(job: Job) -> None:
     with opened_stores(export) as stores:
         job.pin(PUBLISHED_MODELS)
         job.pin(ITEMS)
-        sets = published_sets(job.folder, named)
+        sets = published_sets(job.root, named)
         for vectors in sets:
             if vectors.version is not None:
                 job.pin_at(USER_EMBEDDINGS, vectors.version)

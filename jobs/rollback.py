@@ -31,16 +31,16 @@ from precise_core.run.job import Job
     switch("--dry-run", "only look whether all of that state is still there"),
 )
 def main(job: Job) -> None:
-    state = interrupted(job)
-    if state is None:
-        state = state_after(job, job.arguments.to_run)
+    begun = interrupted(job)
+    state = begun or state_after(job, job.arguments.to_run)
     for line in verify(job, state):
         job.say(line)
     if job.arguments.dry_run:
         job.say("dry run: all of it is there, nothing was changed")
         job.balance("tables", rows_in=len(state.tables), rows_out=len(state.tables))
         return
-    begin(job, state)
+    if begun is None:
+        begin(job, state)
     restore_pointers(job, state)
     changed = restore_tables(job, state)
     if removed := removed_indexes(job, state):

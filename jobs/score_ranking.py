@@ -9,6 +9,7 @@ from precise_core.ranking.night import current_rankers, ranker_folder, ranking_s
 from precise_core.ranking.spark import is_in_slice, score_impressions
 from precise_core.ranking.train import RankerCheckpoint
 from precise_core.run.job import Job
+from precise_core.store import below
 from precise_core.warehouse.spark_errors import worker_errors
 from schemas import RANKING_FEATURES, RANKING_SCORES
 from schemas import columns as c
@@ -22,7 +23,7 @@ def main(job: Job) -> None:
         if variant.system not in rankers:
             job.say(f"{variant.system}: no ranking model was trained, left out")
             continue
-        ranker = RankerCheckpoint.open(ranker_folder(job) / rankers[variant.system])
+        ranker = RankerCheckpoint.open(below(ranker_folder(job), rankers[variant.system]))
         try:
             of_task = features.where(is_in_slice(ranking_slice(job, variant.task, ranker.space)))
         except NothingToLearnError as error:

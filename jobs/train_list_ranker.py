@@ -14,7 +14,7 @@ from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.monitoring.night import track_model
 from precise_core.recommendations.learning import learn, split_lists
-from precise_core.recommendations.names import ALL_LISTS
+from precise_core.recommendations.names import ALL_LISTS, UNLEARNED_IN_USE
 from precise_core.recommendations.night import (
     is_later,
     is_of_space,
@@ -22,7 +22,6 @@ from precise_core.recommendations.night import (
     universal_vectors_then,
     yesterdays_ranker,
 )
-from precise_core.recommendations.orders import UNLEARNED
 from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.run.job import Job
 from schemas import CANDIDATE_FEATURES
@@ -49,13 +48,16 @@ def main(job: Job) -> None:
     try:
         ranker = learn(train, held_out, config, previous, job.settings.seed, ranker_folder(job), about, job.say, draw)
     except NothingToLearnError as error:
+        job.require_held()
         if previous is not None and (not is_of_space(job, previous) or is_later(job, previous)):
             previous = None
-        job.say(f"nothing was learned, {error}; {previous.ranker_version if previous else UNLEARNED} is in use")
-        if previous is None and rankers_in_use(job.folder, LIST_RANKERS):  # it would stop `recommend`
-            put_rankers_in_use(job.folder, {}, LIST_RANKERS)
+        in_use = f"{previous.ranker_version} is in use" if previous else UNLEARNED_IN_USE
+        job.say(f"nothing was learned, {error}; {in_use}")
+        if previous is None and rankers_in_use(job.root, LIST_RANKERS):  # it would stop `recommend`
+            put_rankers_in_use(job.root, {}, LIST_RANKERS)
     else:
-        put_rankers_in_use(job.folder, {ALL_LISTS: ranker.ranker_version}, LIST_RANKERS)
+        job.require_held()
+        put_rankers_in_use(job.root, {ALL_LISTS: ranker.ranker_version}, LIST_RANKERS)
         job.artefacts[f"list_ranker:{ALL_LISTS}"] = ranker.ranker_version
         track_model(job, ranker.ranker_version, _parameters(job, about), curves, _figures(ranker))
     job.balance("candidates", rows_in=rows_in, rows_out=len(train.labels_C) + len(held_out.labels_C))

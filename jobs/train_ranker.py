@@ -25,7 +25,7 @@ from schemas import columns as c
 
 @command()
 def main(job: Job) -> None:
-    previous, rows, used = rankers_in_use(job.folder), 0, 0
+    previous, rows, used = rankers_in_use(job.root), 0, 0
     versions: dict[str, str] = {}
     for variant in variants(job):
         try:
@@ -39,7 +39,8 @@ def main(job: Job) -> None:
         job.metrics[f"{variant.system}/validation_log_loss"] = ranker.metrics["validation_log_loss"]
         job.say(f"{variant.system}: {ranker.ranker_version}, validation {ranker.metrics['validation_log_loss']:.4f}")
         rows, used = rows + len(data), used + len(data.split(c.TRAIN)) + len(data.split(c.VALIDATION))
-    put_rankers_in_use(job.folder, versions)
+    job.require_held()
+    put_rankers_in_use(job.root, versions)
     job.artefacts |= {f"ranker:{system}": version for system, version in versions.items()}
     job.balance("impressions (the test split is left out)", rows_in=rows, rows_out=used, rows_rejected=rows - used)
 

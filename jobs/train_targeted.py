@@ -20,6 +20,7 @@ def main(job: Job) -> None:
     rows = skipped = 0
     for outcome in targeted_night(job, job.arguments.task):
         task, checkpoint = outcome.task, outcome.checkpoint
+        job.require_held()
         if checkpoint is None:
             # A checkpoint of an earlier night must not be served as tonight's.
             take_out_of_use(job.checkpoints, task)

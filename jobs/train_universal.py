@@ -27,6 +27,7 @@ def main(job: Job) -> None:
         rows, _ = windows_offered(job, None)
         job.balance("windows per epoch", rows_in=rows, rows_out=0, rows_rejected=rows)
         return
+    job.require_held()
     put_in_use(job.checkpoints, ALL_TASK, checkpoint)
     for note in checkpoint.manifest.notes:
         job.say(f"{ALL_TASK}: {note}")

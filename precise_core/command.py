@@ -25,7 +25,9 @@ from precise_core.run.job import Job, require_no_rollback
 from precise_core.run.progress import console
 from precise_core.run.run_log import keep_stack, log_file, true_cause
 from precise_core.settings import Settings
-from precise_core.warehouse.locks import Holder, reader_lease, warehouse_lock
+from precise_core.warehouse.holders import Holder
+from precise_core.warehouse.locks import reader_lease, warehouse_lock
+from precise_core.warehouse.places import store_errors
 from precise_core.warehouse.spark_errors import unreadable_files
 
 EXIT_FAULT = 1
@@ -83,7 +85,7 @@ class Command(CommandLine):
             settings = sized(written)
             job = Job(self.name, settings, arguments)
             if self.name != "rollback":
-                require_no_rollback(job.folder)
+                require_no_rollback(job.root)
             with reader_lease(settings.warehouse, self.name) as job.lease:
                 code = _run(job, self.body)
             job.end_application()
@@ -125,10 +127,10 @@ def _run(job: Job, body: Callable[[Job], None]) -> int:
     console.print(f"[bold]{job.name}[/bold]: {job.settings.name}, as of {job.settings.as_of:%Y-%m-%d %H:%M} UTC")
     started_at, started = datetime.now(UTC), time.monotonic()
     is_verbose = job.arguments.verbose
-    file = log_file(job.folder, job.run_id)
+    file = log_file(job.scratch, job.run_id)
     job.log_file = None if is_verbose else file
     try:
-        with unreadable_files("docs/operations.md says how to get a table's file back"):
+        with store_errors(job.warehouse.root), unreadable_files("docs/operations.md says how to get a file back"):
             body(job)
     except BaseException as error:
         with suppress(OSError, DeltaError):  # on a full disk the error is still printed

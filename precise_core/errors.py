@@ -15,7 +15,8 @@ PreciseError
 │   └── TrainingError    the loss is not finite, or the tables do not fit
 │       └── NothingToLearnError no examples: the one training error that a night may leave out
 │           └── NothingNewError a continued training learnt nothing: the checkpoint in use stays
-├── StoreError           a store outside does not answer, or does not hold what was sent
+├── StoreError           a store does not answer, or does not hold what was sent
+│   └── ConflictError    an object was written by someone else first
 ├── EnvironmentProblem   Java, Python, jars or memory are not what is needed
 └── WarehouseBusyError   another run holds the warehouse
     ├── ReaderError      files that a reader needs would be removed
@@ -109,7 +110,11 @@ class NothingNewError(NothingToLearnError):
 
 
 class StoreError(PreciseError):
-    """A store outside does not answer, or does not hold what was sent to it."""
+    """A store does not answer, or does not hold what was sent to it."""
+
+
+class ConflictError(StoreError):
+    """An object was written by someone else first: it is there already, or is not as it was read."""
 
 
 class EnvironmentProblem(PreciseError):

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config, Instant, validated
-from precise_core.config.addresses import require_no_secret
 from precise_core.config.folders import require_delta_path
 from precise_core.config.gates import GatesConfig
 from precise_core.config.tasks import ALL_TASK, TaskConfig
@@ -117,13 +116,6 @@ class Settings(Config):
             if name == ALL_TASK or not name.replace("_", "").isalnum():
                 raise ValueError(f"task name {name!r}: letters, digits and _ only, and not {ALL_TASK!r}")
         return value
-
-    @model_validator(mode="after")
-    def _lineage_holds_no_password(self) -> Settings:
-        if self.spark.lineage is not None:
-            instead = "Spark's own spark-defaults.conf (spark.openlineage.transport.auth.*)"
-            require_no_secret("spark.lineage", self.spark.lineage, instead)
-        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

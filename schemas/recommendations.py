@@ -153,10 +153,13 @@ RECOMMENDATIONS = Table(
             c.PROBABILITY, "float", "Calibrated probability that it is taken within the horizon; null = not learned.",
             nullable=True,
         ),
-        Column(c.SOURCES, "array<string>", "The sources that found it; `popular` = the user has no history."),
+        Column(c.SOURCES, "array<string>", "The sources that found it; `popular` = a list of popular items."),
         Column(c.REASON, "string", "One reason in words."),
         Column(c.SEED_ITEM_ID, "string", "The item of the user that the reason names.", nullable=True),
-        Column(c.MODEL_VERSION, "string", "What ranked it: a model of lists, or a simple order."),
+        Column(
+            c.MODEL_VERSION, "string",
+            "What ranked it: a model of lists, or a simple order; `popular_28d` or `popular`: the user has no history.",
+        ),
         AS_OF,
     ),
 )  # fmt: skip

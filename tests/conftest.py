@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from precise_core.warehouse.config import SparkConfig
 from precise_core.warehouse.session import get_session, plan_for
 from tests.night import run
+from tests.s3_server import environment_of, make_bucket, running_s3
 
 # Two processes of tests on two cores: threads of their own would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -41,6 +42,27 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     plan_for(session, config, data_bytes=0)
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Endpoint of an S3 server with the bucket `lake`, which the environment names from now on.
+
+    To be asked for before ``spark``: a JVM knows the environment that it was started in.
+    """
+    with running_s3() as endpoint, pytest.MonkeyPatch.context() as patch:
+        make_bucket(endpoint, "lake")
+        for name, value in environment_of(endpoint).items():
+            patch.setenv(name, value)
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def s3_spark(s3: str, request: pytest.FixtureRequest) -> SparkSession:
+    """The session of the tests, which finds ``s3``."""
+    assert s3
+    session: SparkSession = request.getfixturevalue("spark")
+    return session
 
 
 @pytest.fixture(scope="session")

@@ -40,14 +40,19 @@ def settings_of(warehouse: Path, **changes: Any) -> Settings:
 def put(
     warehouse: Path, table: Table, rows: list[dict[str, Any]], mode: Literal["append", "overwrite"] = "append"
 ) -> None:
-    """Write rows as the jobs do; columns that a test does not care about get a plain default."""
+    """Write rows as the jobs do."""
+    path = warehouse / "tables" / table.name
+    path.mkdir(parents=True, exist_ok=True)
+    arrow = rows_with_defaults(table, rows)
+    write_deltalake(str(path), arrow, mode=mode, partition_by=list(table.partition_by) or None)
+
+
+def rows_with_defaults(table: Table, rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows of a table; columns that a test does not care about get a plain default."""
     schema = table.arrow_schema()
     plain = {"string": "", "int32": 0, "int64": 0, "double": 0.0, "bool": False, "timestamp[us, tz=UTC]": AS_OF}
     defaults = {f.name: None if f.nullable else plain.get(str(f.type), []) for f in schema}
-    path = warehouse / "tables" / table.name
-    path.mkdir(parents=True, exist_ok=True)
-    arrow = pa.Table.from_pylist([defaults | row for row in rows], schema=schema)
-    write_deltalake(str(path), arrow, mode=mode, partition_by=list(table.partition_by) or None)
+    return pa.Table.from_pylist([defaults | row for row in rows], schema=schema)
 
 
 def figures_of(question: str, task: str, values: dict[str, float], **more: Any) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -21,7 +22,10 @@ PASSWORD = "not a secret"
 
 @dataclass
 class RedisServer:
-    """A server with a password that keeps nothing on disk; it can be stopped and started again, empty."""
+    """A server with a password that keeps nothing on disk.
+
+    It can be stopped, and started again, empty; or be silent for a while, which keeps its connections and content.
+    """
 
     program: str
     folder: Path
@@ -53,6 +57,14 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def fall_silent(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
 
 def redis_program() -> str:

@@ -57,7 +57,7 @@ def _list_check(name: str, task: str, limits: ListLimitsConfig, level: Level) ->
         says = f"at most {high:.3g} of the users lose their lists"
         return between(name, None, high, f"{task}: {says}, gates.lists.{setting}", level=level)
     setting, says = {
-        "length_ratio": ("smallest_length_ratio", "lists are at least {:.3g} times as long as before"),
+        "length_ratio": ("smallest_length_ratio", "each list is at least {:.3g} times as long as before"),
         "overlap": ("smallest_overlap", "at least {:.3g} of the first list is in common with before"),
         "served_share": ("smallest_served_share", "at least {:.3g} of the users get a list"),
     }[name]

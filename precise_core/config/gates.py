@@ -47,8 +47,8 @@ class ListLimitsConfig(Config):
     smallest_length_ratio: float = Field(
         0.5,
         ge=0,
-        description="Places on the lists of a task now, of users who have them now and had them before, over those "
-        "before; of the first `recommendations.k` places and of lists that both have.",
+        description="Places on a list of a task now, of users who have lists of it now and had them before, over those "
+        "before, of the first `recommendations.k`; the smallest of its lists, 0 where `(anybody)` has lost one.",
     )
     smallest_overlap: float = Field(
         0.0,

@@ -22,8 +22,9 @@ def recommendations(
 ) -> pa.Table:
     """The lists of some users, rows of `recommendations` in the order of ``user_ids`` and then of rank.
 
-    A user who has no list of this task gets the one of `(anybody)`, under his own id; where there is none either, as
-    for lists of repeats, he has no row.
+    A user without any list of this task gets the one of `(anybody)`, under his own id. There is no row for a user who
+    has others and nothing on this one, as whoever had everything has nothing new, nor for one without any where there
+    is none of `(anybody)` either, as of repeats.
 
     Args:
         user_ids: Each once.
@@ -35,10 +36,12 @@ def recommendations(
         DataError: There are no lists of the task or of the name; the message names those that there are.
     """
     tables = TableReader(warehouse)
-    of_list = (ds.field(c.TASK) == task) & (ds.field(c.LIST) == name)
+    of_task, of_list = ds.field(c.TASK) == task, ds.field(c.LIST) == name
     wanted = pa.array([*user_ids, c.ANYBODY], pa.string())
-    rows = tables.read(RECOMMENDATIONS, RECOMMENDATIONS.column_names, of_list & ds.field(c.USER_ID).isin(wanted))
-    if not rows.num_rows and not tables.read(RECOMMENDATIONS, [c.USER_ID], of_list).num_rows:
+    every = tables.read(RECOMMENDATIONS, RECOMMENDATIONS.column_names, of_task & ds.field(c.USER_ID).isin(wanted))
+    with_lists = set(every[c.USER_ID].unique().to_pylist()) - {c.ANYBODY}
+    rows = every.filter(pc.equal(every[c.LIST], name))
+    if not rows.num_rows and not tables.read(RECOMMENDATIONS, [c.USER_ID], of_task & of_list).num_rows:
         there = tables.read(RECOMMENDATIONS, [c.TASK, c.LIST]).group_by([c.TASK, c.LIST]).aggregate([]).to_pylist()
         known = sorted({f"{row[c.TASK]} / {row[c.LIST]}" for row in there})
         raise DataError(f"recommendations: no list {name!r} of task {task!r}; there are {known}")
@@ -46,7 +49,6 @@ def recommendations(
         rows = rows.filter(pc.less_equal(rows[c.RANK], k))
     is_own = pc.not_equal(rows[c.USER_ID], c.ANYBODY)
     own, common = rows.filter(is_own), rows.filter(pc.invert(is_own))
-    with_lists = set(own[c.USER_ID].unique().to_pylist())
     at = own.schema.get_field_index(c.USER_ID)
     parts = [own]
     for user_id in user_ids:

@@ -9,6 +9,7 @@ from typing import Any
 
 from precise_core.artefacts import CHECKPOINTS, checkpoint_manifest
 from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError
+from precise_core.store import below
 from precise_core.warehouse.reader import TableReader
 from schemas import PUBLISHED_MODELS
 from schemas import columns as c
@@ -120,4 +121,4 @@ def _publication(warehouse: str | Path, row: dict[str, Any]) -> Publication:
 
 def vector_space(warehouse: str | Path, model_version: str) -> str:
     """The space of a checkpoint's vectors, from its manifest; a checkpoint whose folder was removed has its own."""
-    return str(checkpoint_manifest(Path(warehouse) / CHECKPOINTS, model_version).get("space") or model_version)
+    return str(checkpoint_manifest(below(warehouse, CHECKPOINTS), model_version).get("space") or model_version)

@@ -46,6 +46,7 @@ from schemas import (
     ITEM_EMBEDDINGS,
     ITEM_VOCABULARY,
     ITEMS,
+    PUBLISHED_MODELS,
     RANKING_SCORES,
     RECALL_CANDIDATES,
     RECOMMENDATIONS,
@@ -99,7 +100,8 @@ def references(job: Job, evaluation: OfflineEvaluation, task: str) -> dict[str, 
 
 
 def retrieval_rows(job: Job, evaluation: OfflineEvaluation, task: str) -> tuple[_Rows, Bar]:
-    """Full ranking: our checkpoints beside the simple references, and what the published lists are compared with."""
+    """Full ranking: our checkpoints, where any are published, beside the simple references, and what the published
+    lists are compared with."""
     simple = references(job, evaluation, task)
     fallback = simple[evaluation.settings.evaluation.fallback_reference]
     ours, versions = _our_systems(job, evaluation, task, fallback)
@@ -218,7 +220,9 @@ def _probabilities(job: Job, rankers: dict[str, str], impressions: pa.Table) -> 
 def _our_systems(
     job: Job, evaluation: OfflineEvaluation, task: str, fallback: Scorer
 ) -> tuple[dict[str, Scorer], dict[str, str | None]]:
-    """Our systems that are evaluated on a task, and their checkpoints."""
+    """Our systems that are evaluated on a task, and their checkpoints; none where no model was ever published."""
+    if not job.warehouse.exists(PUBLISHED_MODELS):
+        return {}, {}
     universal = published_checkpoint(job, ALL_TASK)
     systems: dict[str, Scorer] = {c.PRECISE_UT: _published(job, evaluation, universal, ALL_TASK, fallback)}
     versions: dict[str, str | None] = {c.PRECISE_UT: universal.model_version}

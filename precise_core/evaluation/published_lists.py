@@ -78,8 +78,7 @@ def published_lists(
 ) -> Iterable[PublishedList]:
     """Each list of a task that has rows, as its users find it, one after the other.
 
-    Whoever has no row of the task gets the list of ``ANYBODY``, without the items that they had where the list
-    excludes repeats.
+    Whoever has no row of the task gets the list of ``ANYBODY``.
     """
     question = evaluation.question(task)
     user_rows_R, is_known_R = evaluation.user_rows(rows[c.USER_ID])
@@ -97,8 +96,6 @@ def published_lists(
         general_1K = np.full((1, width), -1, np.int64)
         _place(general_1K, evaluation, rows, np.zeros(len(rows), np.int64), is_listed_R & is_anybody_R)
         ranked_UK[others] = general_1K
-        if policies[name].repeat == "exclude":
-            ranked_UK[others] = _without_history(ranked_UK[others], question, others)
         versions = pc.value_counts(rows[c.MODEL_VERSION].filter(pa.array(is_listed_R))).to_pylist()
         version = max(versions, key=lambda found: (found["counts"], found["values"]))["values"]
         yield PublishedList(system, _FILTERS[policies[name].repeat], ranked_UK, version)
@@ -159,13 +156,3 @@ def _place(
     is_item = evaluation.is_item(chosen[c.ITEM_ID])
     items = evaluation.item_rows(chosen[c.ITEM_ID].filter(pa.array(is_item)))
     ranked_UK[user_rows_R[chosen_R][is_item], chosen[c.RANK].to_numpy()[is_item] - 1] = items
-
-
-def _without_history(ranked_BK: np.ndarray, question: EvaluationTask, user_rows_B: np.ndarray) -> np.ndarray:
-    """The same lists without the items that their users had; later ones move up."""
-    found_BK = np.full_like(ranked_BK, -1)
-    for row, user in enumerate(user_rows_B):
-        had = question.history.indices[question.history.indptr[user] : question.history.indptr[user + 1]]
-        kept = ranked_BK[row][(ranked_BK[row] >= 0) & ~np.isin(ranked_BK[row], had)]
-        found_BK[row, : len(kept)] = kept
-    return found_BK

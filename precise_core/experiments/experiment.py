@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import DataError, NothingToEvaluateError, NothingToLearnError
 from precise_core.evaluation.config import SystemConfig
@@ -33,6 +32,8 @@ from precise_core.run.code import code_version
 from precise_core.run.job import Job
 from precise_core.sequences.config import LEAVE_ONE_OUT
 from precise_core.settings import Settings
+from precise_core.store import store_at
+from precise_core.store.local import replace_file
 from precise_core.training.night import item_catalog
 from schemas import EVENTS
 
@@ -236,8 +237,8 @@ def diffable_json(value: Any, indent: str = "") -> str:
 
 
 def experiment_folder(settings: Settings) -> Path:
-    """Where an experiment keeps its checkpoints and the configuration of each system."""
-    return Path(settings.warehouse) / "experiment"
+    """Where an experiment keeps its checkpoints and the configuration of each system: always on this machine."""
+    return store_at(settings.warehouse).scratch / "experiment"
 
 
 def what_jobs_read(settings: Settings) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from precise_core.evaluation.systems import EmbeddingScorer, vector_system
 from precise_core.experiments.blend import ValidationQuestion
 from precise_core.experiments.training_cache import Trained, load_trained, save_trained, trained_file, training_key
 from precise_core.run.job import Job
+from precise_core.store import store_at
 from precise_core.training.validation import NDCG
 from precise_core.training.watching import NullProgress, Progress
 
@@ -204,7 +205,7 @@ def graph_system(
     """
     config, seed = job.settings.lightgcn, job.settings.seed
     key = training_key(job, f"lightgcn-{task}", {"lightgcn": config.model_dump(mode="json"), "task": task})
-    done, vectors_file = trained_file(job, key), job.checkpoints / f"{key}.safetensors"
+    done, vectors_file = trained_file(job, key), store_at(job.checkpoints).scratch / f"{key}.safetensors"
     at_cut = validation.at_cut
     known_UN = at_cut.pairs(task, np.zeros(0, np.int64), since=validation.cut)
     if not done.is_file():

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import NothingToLearnError
 from precise_core.run.job import Job
+from precise_core.store import below, store_at
+from precise_core.store.local import replace_file
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.night import targeted_inputs, universal_night
 from precise_core.training.targeted import train_targeted
@@ -130,7 +131,7 @@ def _once(job: Job, key: str, task: str, train: Callable[[], Checkpoint]) -> tup
     file = trained_file(job, key)
     if file.is_file():
         trained = load_trained(file)
-        return Checkpoint.open(job.checkpoints / trained.model_version), trained
+        return Checkpoint.open(below(job.checkpoints, trained.model_version)), trained
     started = time.monotonic()
     checkpoint = train()
     seconds = time.monotonic() - started
@@ -150,7 +151,7 @@ def _once(job: Job, key: str, task: str, train: Callable[[], Checkpoint]) -> tup
 
 def trained_file(job: Job, key: str) -> Path:
     """The file with the figures of a finished training."""
-    return job.checkpoints / f"trained-{key}.json"
+    return store_at(job.checkpoints).scratch / f"trained-{key}.json"
 
 
 def load_trained(file: Path) -> Trained:

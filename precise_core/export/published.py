@@ -20,10 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from precise_core.artefacts import INDEXES, read_sums
+from precise_core.artefacts import INDEXES
 from precise_core.consume.publications import published_now
 from precise_core.errors import CheckpointError, HistoryGoneError
 from precise_core.index.index import VectorIndex
+from precise_core.store import Place, below, fetched
+from precise_core.store.sums import read_sums
 from precise_core.warehouse.arrow_lists import fixed_lists
 from precise_core.warehouse.reader import TableReader
 from schemas import ITEMS, USER_EMBEDDINGS
@@ -137,7 +139,7 @@ class ItemSet(VectorSet):
         return [self.index.item_ids[place] for place in places.tolist()]
 
 
-def published_sets(warehouse: Path, named: Sequence[str] | None = None) -> list[VectorSet]:
+def published_sets(warehouse: Place, named: Sequence[str] | None = None) -> list[VectorSet]:
     """Users' and items' vectors of each published task, or of the ``named`` ones.
 
     Raises:
@@ -167,9 +169,9 @@ def _users(tables: TableReader, row: dict[str, Any], width: int) -> UserSet:
     return UserSet(task, USERS, model_version, row[c.AS_OF], digest, width, version, tables)
 
 
-def _items(warehouse: Path, row: dict[str, Any], gone: set[str]) -> ItemSet:
+def _items(warehouse: Place, row: dict[str, Any], gone: set[str]) -> ItemSet:
     task, model_version = row[c.TASK], row[c.MODEL_VERSION]
-    folder = warehouse / INDEXES / row[c.INDEX_VERSION]
+    folder = fetched(below(warehouse, INDEXES, row[c.INDEX_VERSION]))
     index = VectorIndex.open(folder, model_version)
     kept = np.array([place for place, item_id in enumerate(index.item_ids) if item_id not in gone], np.int64)
     left_out = sorted(gone.intersection(index.item_ids))

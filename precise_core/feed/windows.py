@@ -20,6 +20,7 @@ import torch
 
 from precise_core.errors import DataError, NothingToLearnError, RowCountError
 from precise_core.feed.config import DEFAULT_FEED, FeedConfig, Reader
+from precise_core.feed.local_copies import LocalCopies
 from precise_core.feed.prefetch import prefetched
 from precise_core.feed.readers import RowReader, Rows, newest_since, pools, read_arrow_rows, row_count, without_first
 from precise_core.warehouse.reader import DeltaSnapshot, values_per_row
@@ -120,7 +121,8 @@ class WindowFeed:
         self.label = f"table {snapshot.name}, version {snapshot.version}, task {task!r}, {split}"
         in_time = "" if since is None else f" since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M}"
         self.label += in_time
-        self.config, self.files, self._since = config, snapshot.files(partition), since
+        self._copies = LocalCopies(snapshot.files(partition))  # there as long as the feed
+        self.config, self.files, self._since = config, self._copies.uris, since
         self.num_rows = snapshot.row_count(partition) if since is None else count_windows(snapshot, task, since, split)
         if self.num_rows < world_size:
             raise NothingToLearnError(

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError, ModelError, VersionMixError
 from precise_core.index.config import IndexConfig
 from precise_core.index.engine import (
@@ -32,6 +31,8 @@ from precise_core.index.engine import (
     search_more_lists,
     search_parameters,
 )
+from precise_core.store import Place, fetched, new_folder
+from precise_core.store.sums import verify_sums, write_sums
 from schemas import columns as c
 
 CHECK_K = 100  # recall is measured over as many results as recall jobs usually return
@@ -110,12 +111,12 @@ class VectorIndex:
         exact.add(np.ascontiguousarray(self.vectors_ND))
         return exact.search(require_good_queries(queries_QD, self.width), k)[1]
 
-    def save(self, folder: str | Path, vocabulary_version: int | None = None) -> None:
+    def save(self, folder: Place, vocabulary_version: int | None = None) -> None:
         """Write the index as a folder, whole or not at all, with its files' SHA-256.
 
         ``vocabulary_version`` of `item_vocabulary`, to which the item indices belong, is kept in the manifest.
         """
-        with atomic_folder(folder) as target:
+        with new_folder(folder) as target:
             faiss.write_index(self.engine, str(target / _INDEX_FILE))
             np.save(target / _VECTORS_FILE, self.vectors_ND)
             if self.seed_queries_ND is not None:
@@ -135,7 +136,7 @@ class VectorIndex:
             write_sums(target)
 
     @classmethod
-    def open(cls, folder: str | Path, model_version: str, *, is_verified: bool = False) -> VectorIndex:
+    def open(cls, folder: Place, model_version: str, *, is_verified: bool = False) -> VectorIndex:
         """Open what ``save`` wrote; index and vectors are memory-mapped, so processes on one machine share them.
 
         With ``is_verified`` another process of this machine has compared the files with their sums.
@@ -144,7 +145,7 @@ class VectorIndex:
             CheckpointError: The folder is incomplete or was changed on disk.
             VersionMixError: The index holds vectors of another checkpoint than ``model_version``.
         """
-        root = Path(folder)
+        root = fetched(folder)
         if not is_verified:
             verify_sums(root)
         manifest = json.loads((root / _MANIFEST_FILE).read_text(encoding="utf-8"))

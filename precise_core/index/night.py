@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from precise_core.artefacts import INDEXES
 from precise_core.errors import CheckpointError, DataError
 from precise_core.index.index import VectorIndex
 from precise_core.run.job import Job
+from precise_core.store import Place, below, is_there
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.vectors.spark import one_version
 from precise_core.warehouse.arrow_lists import fixed_lists
@@ -39,8 +39,8 @@ class IndexedItems:
     seed_queries_ND: np.ndarray
 
 
-def index_folder(job: Job, index_version: str) -> Path:
-    return job.folder / INDEXES / index_version
+def index_folder(job: Job, index_version: str) -> Place:
+    return below(job.root, INDEXES, index_version)
 
 
 def indexed_items(job: Job, checkpoint: Checkpoint) -> IndexedItems:
@@ -89,7 +89,7 @@ def require_index(job: Job, task: str, checkpoint: Checkpoint) -> str:
     """The name of the index that holds exactly the vectors that would be published; DataError where there is none."""
     items = indexed_items(job, checkpoint)
     folder = index_folder(job, items.version)
-    if not folder.is_dir():
+    if not is_there(folder):
         raise DataError(
             f"{task}: no index of {checkpoint.model_version} holds the {len(items.item_ids):,} vectors of "
             f"item_embeddings version {job.pin(ITEM_EMBEDDINGS)} (indexes/{items.version}); nothing was published; "

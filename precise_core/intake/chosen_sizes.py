@@ -15,10 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from precise_core.artefacts import SIZES, replace_file
+from precise_core.artefacts import SIZES
 from precise_core.config import Config, Instant, validated
-from precise_core.errors import ConfigError
+from precise_core.errors import ConfigError, StoreError
 from precise_core.intake.sizes import LogProfile, SizeGroup, Value, choose_sizes
+from precise_core.store import store_at
 
 if TYPE_CHECKING:
     from precise_core.settings import Settings
@@ -47,25 +48,26 @@ def read_sizes(warehouse: str | Path) -> ChosenSizes | None:
     Raises:
         ConfigError: The file is damaged, or of another version.
     """
-    file = Path(warehouse) / SIZES
+    store = store_at(warehouse)
     try:
-        return validated(ChosenSizes, json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, ConfigError) as error:
-        raise ConfigError(f"{file}: cannot be used ({error}); delete it, and ingest chooses sizes again") from error
+        found = store.get(SIZES)
+        return None if found is None else validated(ChosenSizes, json.loads(found.text))
+    except (StoreError, ValueError, ConfigError) as error:
+        raise ConfigError(
+            f"{store.place(SIZES)}: cannot be used ({error}); delete it, and ingest chooses sizes again"
+        ) from error
 
 
 def write_sizes(warehouse: str | Path, profile: LogProfile, now: datetime) -> ChosenSizes:
     """Choose the sizes of a log, and put them in use in one step."""
     sizes = ChosenSizes(chosen_at=now.replace(microsecond=0), profile=profile, groups=choose_sizes(profile))
-    replace_file(Path(warehouse) / SIZES, json.dumps(sizes.model_dump(mode="json"), indent=2) + "\n")
+    store_at(warehouse).put(SIZES, json.dumps(sizes.model_dump(mode="json"), indent=2) + "\n")
     return sizes
 
 
 def awaits_sizes(settings: Settings) -> bool:
     """Whether the next `ingest` has to choose sizes."""
-    return settings.sizes == BY_LOG and not (Path(settings.warehouse) / SIZES).is_file()
+    return settings.sizes == BY_LOG and store_at(settings.warehouse).get(SIZES) is None
 
 
 def sized(settings: Settings) -> Settings:

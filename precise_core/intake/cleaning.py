@@ -235,6 +235,7 @@ def _check_log(
         ("missing_user_id", _is_blank(c.USER_ID)),
         ("missing_item_id", _is_blank(c.ITEM_ID)),
         (INVALID_ID, F.array_contains(F.array(*map(_is_hostile, ids)), True)),
+        (INVALID_ID, F.col(c.USER_ID) == c.ANYBODY),  # whose lists `recommend` makes for those without any
         *([] if items is None else [(UNKNOWN_ITEM, F.col(_IS_KNOWN).isNull())]),
         *rules,
     ]

@@ -92,7 +92,7 @@ def gather(job: Job, now: datetime, policy: Policy) -> Inputs:
         policy=policy,
         records=records,
         intake=intake,
-        raw=hide_erased(read, ErasureList.of(job.folder)),
+        raw=hide_erased(read, ErasureList.of(job.root)),
         is_increment=is_increment,
         items=job.read_optional(ITEMS) if is_increment else None,
         events=job.read_optional(EVENTS) if is_increment and read.events is not None else None,
@@ -106,6 +106,7 @@ def _adopt_layout(job: Job) -> None:
         if job.warehouse.exists(table) and not has_declared_layout(path, table):
             job.say(f"{table.name}: an earlier version laid it out in folders; all its rows are written anew, once")
             with job.watching(f"laying out {table.name}"):
+                job.require_held()
                 done = lay_out_anew(job.spark, path, table, run_id=job.run_id)
             files = f"{done.files:,} files instead of {done.files_before:,}"
             job.say(f"{table.name}: {done.rows:,} rows in {files}, version {done.version}; no row has changed")
@@ -214,6 +215,7 @@ def _store(job: Job, inputs: Inputs, part: Part, plan: UpsertPlan | None) -> tup
     if plan is None:
         accepted_rows = job.write(part.table, part.cleaned.accepted)
         return part.rows, accepted_rows, job.write(quarantine, rejected)
+    job.require_held()
     with job.watching(f"adding to {part.table.name}"):
         result = plan.commit(job.run_id)
     job.added(part.table, result)
@@ -256,7 +258,7 @@ def settle_sizes(job: Job, now: datetime) -> None:
     settings = job.settings
     if settings.sizes != BY_LOG or EVENTS.name not in job.output_versions:
         return
-    if sizes := read_sizes(job.folder):
+    if sizes := read_sizes(job.root):
         rows = DeltaSnapshot(job.warehouse.path(EVENTS), job.output_versions[EVENTS.name]).row_count()
         job.say(kept_line(settings, sizes, rows))
         return
@@ -265,7 +267,7 @@ def settle_sizes(job: Job, now: datetime) -> None:
     if profile is None:
         job.say("sizes: no event before as_of to choose them by; the defaults hold until there is one")
         return
-    sizes = write_sizes(job.folder, profile, now)
+    sizes = write_sizes(job.root, profile, now)
     job.settings = with_sizes(settings, sizes)
     for line in size_lines(settings, sizes):
         job.say(line)
@@ -286,7 +288,7 @@ def gather_quarantine(job: Job, table: Table, spec: TableInput, now: datetime) -
         stored=job.read_optional(table),
         items=items,
         sequences={record[c.PATH]: record["sequence"] for record in records if record["size_bytes"]},
-        erased=ErasureList.of(job.folder),
+        erased=ErasureList.of(job.root),
         not_after=now,
     )
 
@@ -298,6 +300,7 @@ def move(job: Job, quarantine: Quarantine, cleaned: Cleaned) -> tuple[int, int, 
     """
     table, rows_in = quarantine.table, quarantine.rejected.count()
     newest_by = NEWEST_BY.get(table.name)
+    job.require_held()
     result = upsert(job.warehouse, job.spark, table, cleaned.accepted, run_id=job.run_id, newest_by=newest_by)
     job.added(table, result)
     still = _stamped(cleaned.rejected, job, quarantine.not_after).unionByName(quarantine.final)

@@ -1,7 +1,8 @@
 """`runs`, freshness and the figures of a night as metrics, in the text format of Prometheus.
 
 All are gauges, with the label `environment` (the configuration's `name`): a file says how things stood when it was
-written. Only alerts know what is too old or too bad (examples/prometheus/alerts.yaml).
+written. Only alerts know what is too old or too bad (examples/prometheus/alerts.yaml). prometheus_client, which could
+write the lines, is of the extra `serve`; a machine that runs jobs alone does without it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 import pyarrow.dataset as ds
 
-from precise_core.artefacts import replace_file
 from precise_core.consume.ages import freshness
 from precise_core.evaluation.names import NDCG_GAIN, RECOMMENDATIONS
+from precise_core.store.local import replace_file
 from precise_core.warehouse.reader import TableReader
 from schemas import EVALUATION_METRICS, PUBLISHED_MODELS, RUNS
 from schemas import columns as c

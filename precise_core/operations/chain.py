@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from precise_core.run.code import code_version
 from precise_core.run.job import require_no_rollback
 from precise_core.run.progress import console
 from precise_core.settings import Settings
+from precise_core.store import below, is_there
 from precise_core.warehouse.care import content_changed
 from precise_core.warehouse.locks import warehouse_lock
 from precise_core.warehouse.tables import Warehouse
@@ -134,7 +134,7 @@ def is_up_to_date(settings: Settings, job: str, parts: Sequence[str] | None = No
         return False
     seen = {**dict(last["input_versions"]), **dict(last["output_versions"])}
     made = [artefact_folder(settings.warehouse, *item) for item in dict(last["artefacts"]).items() if item[1]]
-    if not all(folder.is_dir() for folder in made):
+    if not all(map(is_there, made)):
         return False
     fingerprints, ids = json.loads(last["input_fingerprint"] or "{}"), dict(last["table_ids"] or {})
     try:
@@ -177,4 +177,4 @@ def _current_fingerprint(settings: Settings, name: str) -> str:
 
     if kind != "checkpoint":
         return ""
-    return latest(Path(settings.warehouse) / CHECKPOINTS, key).model_version
+    return latest(below(settings.warehouse, CHECKPOINTS), key).model_version

@@ -21,6 +21,7 @@ from precise_core.operations.traces import MESSAGE, WINDOW_USER, Traces, find_tr
 from precise_core.run.job import Job
 from precise_core.run.run_log import remove_logs
 from precise_core.serving.prepare import remove_parts
+from precise_core.store import above, store_at
 from precise_core.warehouse.care import forget_history
 from precise_core.warehouse.erasure_list import ErasureList, message_pattern, phrase_of, phrases, words_of
 from precise_core.warehouse.reader import DeltaSnapshot
@@ -76,6 +77,7 @@ def erase_from_tables(job: Job, user_ids: Sequence[str]) -> dict[str, Erased]:
     impressions = impressions_of(job.warehouse, users)
     done = {}
     for table in tables_with_users(job):
+        job.require_held()
         done[table.name] = erase(job.warehouse, table, users, impressions)
         job.output_versions[table.name] = job.warehouse.version(table)
     return done
@@ -85,6 +87,7 @@ def purge_history(job: Job) -> None:
     """Remove every older version of the tables that held users, unless a reader may need one."""
     require_no_reader(job, 0)
     for table in tables_with_users(job):
+        job.require_held()
         removed = forget_history(job.warehouse.path(table))
         job.output_versions[table.name] = job.warehouse.version(table)
         job.say(f"{table.name}: history removed, {len(removed)} older files; older versions can no longer be read")
@@ -112,7 +115,7 @@ def trained_with(job: Job, user_ids: Sequence[str]) -> dict[str, str]:
 
 def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
     answers: dict[tuple[int, str], str] = {}
-    for manifest in _manifests(job.folder / CHECKPOINTS, MANIFEST_FILE):
+    for manifest in _manifests(job, CHECKPOINTS, MANIFEST_FILE):
         version, task = manifest["input_versions"].get(TRAINING_WINDOWS.name), manifest["task"]
         if version is None:
             continue
@@ -123,20 +126,22 @@ def _checkpoints(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]
 
 
 def _rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for manifest in _manifests(job.folder / RANKERS, "ranker.json"):
+    for manifest in _manifests(job, RANKERS, "ranker.json"):
         version = manifest["parent"].get(RANKING_FEATURES.name)
         yield manifest["ranker_version"], _is_in(job, RANKING_FEATURES, version, {}, user_ids)
 
 
 def _list_rankers(job: Job, user_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for manifest in _manifests(job.folder / LIST_RANKERS, "list_ranker.json"):
+    for manifest in _manifests(job, LIST_RANKERS, "list_ranker.json"):
         version = manifest["about"].get(CANDIDATE_FEATURES.name)
         yield manifest["ranker_version"], _is_in(job, CANDIDATE_FEATURES, version, {}, user_ids)
 
 
-def _manifests(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    for file in sorted(folder.glob(f"[!.]*/{name}")):
-        yield json.loads(file.read_text(encoding="utf-8"))
+def _manifests(job: Job, folder: str, name: str) -> Iterator[dict[str, Any]]:
+    store = store_at(job.root)
+    for version in store.names(folder):
+        if found := store.get(f"{folder}/{version}/{name}"):
+            yield json.loads(found.text)
 
 
 def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], user_ids: Sequence[str]) -> str:
@@ -150,28 +155,26 @@ def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], u
 
 def remove_report(job: Job) -> None:
     """Remove the page beside the warehouse, which shows users as examples; `build_report` makes it again."""
-    page = job.folder.parent / REPORT
-    if page.is_file():
-        page.unlink()
+    if store_at(above(job.root)).delete(REPORT):
         job.say("report.html: removed, it may show them as an example; run jobs/build_report.py")
 
 
 def remove_served(job: Job) -> None:
     """Remove what a server has mapped; one that runs takes over the tables as they are now, and removes it as well."""
-    if removed := remove_parts(job.folder):
+    if removed := remove_parts(job.scratch):
         job.say(f"serving: {removed} folders removed, they may hold them; a server makes what it needs again")
 
 
 def remove_stacks(job: Job) -> None:
     """Remove the logs of failed runs: messages of Java and Spark may quote rows."""
-    if removed := remove_logs(job.folder):
+    if removed := remove_logs(job.scratch):
         job.say(f"logs of failed runs: {removed} removed, they may quote them")
 
 
 def write_report(
     job: Job, erased: ErasureList, user_ids: Sequence[str], done: dict[str, Erased], traces: dict[str, Traces],
     trained: dict[str, str], *, is_purged: bool,
-) -> Path:  # fmt: skip
+) -> str:  # fmt: skip
     """Keep the proof beside the list; it names users by their salted hash only."""
     report = {
         "run_id": job.run_id,
@@ -183,9 +186,9 @@ def write_report(
         "trained_with_them": trained,
         "values_left": sum(found.left for found in traces.values()),
     }
-    file = job.folder / ERASURES / f"{job.run_id}.json"
-    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return file
+    store, name = store_at(job.root), f"{ERASURES}/{job.run_id}.json"
+    store.put(name, json.dumps(report, indent=2) + "\n")
+    return store.place(name)
 
 
 def may_hold_users(table: Table) -> bool:

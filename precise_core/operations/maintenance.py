@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,18 +10,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from precise_core.artefacts import (
-    CATALOGS,
-    CHECKPOINTS,
-    FOLDERS,
-    LEFTOVERS,
-    SUMS_FILE,
-    artefacts_in_use,
-    checkpoint_manifest,
-)
+from precise_core.artefacts import CATALOGS, CHECKPOINTS, FOLDERS, artefacts_in_use, checkpoint_manifest
 from precise_core.consume.publications import Publication, publication_history, published_now
 from precise_core.errors import ConfigError, ReaderError
 from precise_core.run.job import Job
+from precise_core.store import Place, above, below, name_of, store_at
+from precise_core.store.local import LEFTOVERS
+from precise_core.store.sums import SUMS_FILE
 from precise_core.warehouse.care import (
     MIB,
     SmallFiles,
@@ -60,13 +54,13 @@ def require_safe_retention(job: Job, hours: int) -> None:
 
 def require_no_reader(job: Job, hours: int) -> None:
     """Refuse where a living reader started, or reads a version that was replaced, more than ``hours`` ago."""
-    living, stale = leases(job.folder)
+    living, stale = leases(job.root)
     for lease in stale:
         job.say(f"reader {lease} ended without a word; its lease is void")
-        if lease.file and not getattr(job.arguments, "dry_run", False):
-            lease.file.unlink(missing_ok=True)
+        if not getattr(job.arguments, "dry_run", False):
+            store_at(job.root).delete(lease.place)
     for lease in living:
-        age = (datetime.now(UTC) - needed_since(lease, job.folder)).total_seconds() / 3600
+        age = (datetime.now(UTC) - needed_since(lease, job.root)).total_seconds() / 3600
         if age > hours:
             raise ReaderError(
                 f"retention of {hours} h would remove files that a reader needs: {lease}; wait for it to end, or keep "
@@ -76,6 +70,7 @@ def require_no_reader(job: Job, hours: int) -> None:
 
 def care_for(job: Job, table: Table, hours: int, dry_run: bool) -> bool:
     """Compact, vacuum and trim the log of one table; returns whether there was anything to do."""
+    job.require_held()
     path, config = job.warehouse.path(table), job.settings.tables
     would = "would " if dry_run else ""
     done = []
@@ -104,7 +99,7 @@ def _published_versions(job: Job, table: Table) -> set[int]:
     """Versions with published vectors, which readers need, however old, and one a week for the lists to learn from."""
     if table not in (ITEM_EMBEDDINGS, USER_EMBEDDINGS):
         return set()
-    path, published = job.warehouse.path(table), published_now(job.folder)
+    path, published = job.warehouse.path(table), published_now(job.root)
     wanted = {(row[c.MODEL_VERSION], row["table_versions"].get(table.name)) for row in published.values()}
     wanted |= {
         (was.model_version, was.first.get(table.name)) for task in published for was in _of_past_weeks(job, task)
@@ -118,7 +113,7 @@ def _published_versions(job: Job, table: Table) -> set[int]:
 
 def _of_past_weeks(job: Job, task: str) -> list[Publication]:
     """A publication a week, as far back as the lists learn from: their scores are those of the vectors of then."""
-    history = publication_history(job.folder, task)
+    history = publication_history(job.root, task)
     days = job.settings.recommendations.horizon_days or job.settings.evaluation.test_days
     oldest = history[-1].as_of - timedelta(days=days) - 2 * _WEEK
     by_week: dict[int, Publication] = {}
@@ -132,22 +127,21 @@ def remove_old_artefacts(job: Job, dry_run: bool) -> None:
     """Remove checkpoints, indexes, ranking models and catalogs that nothing refers to."""
     keep = job.settings.tables.keep_artefacts
     runs = job.warehouse.read_arrow(RUNS, job.warehouse.version(RUNS), ["started_at", "status", "artefacts"])
-    unused = unused_artefacts(job.folder, runs.to_pylist(), keep)
+    unused = unused_artefacts(job.root, runs.to_pylist(), keep)
     for folder in unused:
-        job.say(
-            f"{'would remove' if dry_run else 'remove'} {_size(folder) / MIB:.1f} MiB: {folder.relative_to(job.folder)}"
-        )
+        name = f"{name_of(above(folder))}/{name_of(folder)}"
+        job.say(f"{'would remove' if dry_run else 'remove'} {_size(folder) / MIB:.1f} MiB: {name}")
         if not dry_run:
-            shutil.rmtree(folder)
+            store_at(above(folder)).delete_folder(name_of(folder))
     job.say(f"artefacts: {len(unused)} not in use; the newest {keep} of each kind and task are kept")
     job.metrics["artefacts_removed"] = 0.0 if dry_run else float(len(unused))
 
 
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _size(folder: Place) -> int:
+    return sum(entry.size_bytes for entry in store_at(folder).list())
 
 
-def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int) -> list[Path]:
+def unused_artefacts(warehouse: Place, runs: Sequence[dict[str, Any]], keep: int) -> list[Place]:
     """Folders that may be removed.
 
     Kept are artefacts in use or published, those of the last ``keep`` successful runs of each kind and task, the
@@ -158,13 +152,14 @@ def unused_artefacts(warehouse: Path, runs: Sequence[dict[str, Any]], keep: int)
     published = published_now(warehouse).values()
     kept |= {row[name] for row in published for name in (c.MODEL_VERSION, c.INDEX_VERSION)}
     kept |= {name for version in sorted(kept) for name in _made_from(warehouse, version)}
+    store = store_at(warehouse)
     unused = [
-        folder
+        below(warehouse, place, name)
         for place in FOLDERS.values()
-        for folder in sorted((warehouse / place).glob("[!.]*"))
-        if folder.name not in kept and any((folder / sums).is_file() for sums in _SUMS)
+        for name in store.names(place)
+        if name not in kept and any(store.get(f"{place}/{name}/{sums}") for sums in _SUMS)
     ]
-    return [*unused, *_old_catalogs(warehouse, keep), *_leftovers(warehouse)]
+    return [*unused, *_old_catalogs(store.scratch, keep), *_leftovers(store.scratch)]
 
 
 def _newest(runs: Sequence[dict[str, Any]], keep: int) -> set[str]:
@@ -177,17 +172,17 @@ def _newest(runs: Sequence[dict[str, Any]], keep: int) -> set[str]:
     return {version for versions in made.values() for version in versions[:keep]}
 
 
-def _made_from(warehouse: Path, version: str) -> list[str]:
-    described = checkpoint_manifest(warehouse / CHECKPOINTS, version)
+def _made_from(warehouse: Place, version: str) -> list[str]:
+    described = checkpoint_manifest(below(warehouse, CHECKPOINTS), version)
     return [described[name] for name in _PARENTS if described.get(name)]
 
 
-def _old_catalogs(warehouse: Path, keep: int) -> list[Path]:
-    newest_first = sorted((warehouse / CATALOGS).glob("v*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+def _old_catalogs(scratch: Path, keep: int) -> list[Path]:
+    newest_first = sorted((scratch / CATALOGS).glob("v*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
     return newest_first[keep:]
 
 
-def _leftovers(warehouse: Path) -> list[Path]:
+def _leftovers(scratch: Path) -> list[Path]:
     limit = time.time() - _LEFTOVER_SECONDS
-    found = (folder for place in FOLDERS.values() for end in LEFTOVERS for folder in (warehouse / place).glob(end))
+    found = (folder for place in FOLDERS.values() for end in LEFTOVERS for folder in (scratch / place).glob(end))
     return sorted(folder for folder in found if folder.stat().st_mtime < limit)

@@ -14,19 +14,18 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from precise_core.artefacts import (
-    CHECKPOINTS,
     FOLDERS,
     ROLLBACK_JOURNAL,
     artefact_folder,
     artefacts_in_use,
+    has_rankers,
     put_rankers_in_use,
-    ranker_pointer,
-    replace_file,
-    verify_sums,
 )
 from precise_core.consume.publications import published_now, published_rows
 from precise_core.errors import ConfigError, DataError, InterruptedRollbackError
 from precise_core.run.job import Job
+from precise_core.store import below, fetched, is_there, store_at
+from precise_core.store.sums import verify_sums
 from precise_core.training.checkpoint import Checkpoint, put_in_use, take_out_of_use
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.erasure_list import ErasureList
@@ -89,7 +88,7 @@ def state_after(job: Job, run_id: str) -> State:
             f"--to-run {run_id}: {'no such run' if found is None else 'that run failed'}; the last nights are "
             f"{', '.join(nights[-5:]) or '(none)'}; every run is in the table runs"
         )
-    erased = ErasureList.of(job.folder).newest
+    erased = ErasureList.of(job.root).newest
     if erased is not None and erased > _end(found):
         raise DataError(
             f"--to-run {run_id}: users were erased at {erased:%Y-%m-%d %H:%M} UTC, after that run; going back would "
@@ -109,8 +108,8 @@ def _end(run: Mapping[str, Any]) -> datetime:
 def whole_state(job: Job) -> None:
     """Record every table's version and everything in use, so that a rollback to this run is possible."""
     job.output_versions = {table.name: job.warehouse.version(table) for table in _tables(job)}
-    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.folder).items()}
-    job.artefacts = artefacts_in_use(job.folder) | indexes
+    indexes = {f"index:{task}": row[c.INDEX_VERSION] for task, row in published_now(job.root).items()}
+    job.artefacts = artefacts_in_use(job.root) | indexes
 
 
 def verify(job: Job, state: State) -> list[str]:
@@ -122,15 +121,15 @@ def verify(job: Job, state: State) -> list[str]:
             files = _verify_table(job.warehouse.path(table), table.name, state.tables[table.name])
             seen.append(f"{table.name} version {state.tables[table.name]}: {files} files are there")
     for key, version in sorted(state.artefacts.items()):
-        folder = artefact_folder(job.folder, key, version)
-        if key.startswith("index:") and not folder.is_dir():
+        folder = artefact_folder(job.root, key, version)
+        if key.startswith("index:") and not is_there(folder):
             seen.append(f"{key} {version}: removed since, it will be built again")
             continue
-        Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(folder)
+        Checkpoint.open(folder) if key.startswith("checkpoint:") else verify_sums(fetched(folder))
         seen.append(f"{key} {version}: SHA-256 as written")
     if PUBLISHED_MODELS.name in state.tables:
-        for task, row in published_rows(job.folder, state.tables[PUBLISHED_MODELS.name]).items():
-            Checkpoint.open(job.folder / CHECKPOINTS / row[c.MODEL_VERSION])
+        for task, row in published_rows(job.root, state.tables[PUBLISHED_MODELS.name]).items():
+            Checkpoint.open(below(job.checkpoints, row[c.MODEL_VERSION]))
             seen.append(f"published for {task}: {row[c.MODEL_VERSION]}: SHA-256 as written")
     return seen
 
@@ -166,15 +165,15 @@ def _verify_table(path: str, name: str, version: int) -> int:
 
 def begin(job: Job, state: State) -> None:
     """Write the journal: no other job works on the warehouse until the rollback is finished."""
-    replace_file(job.folder / ROLLBACK_JOURNAL, json.dumps(asdict(state), indent=2))
+    store_at(job.root).put_if_absent(ROLLBACK_JOURNAL, json.dumps(asdict(state), indent=2))
 
 
 def interrupted(job: Job) -> State | None:
     """The target of an interrupted rollback, which must be finished before another one begins."""
-    journal = job.folder / ROLLBACK_JOURNAL
-    if not journal.is_file():
+    journal = store_at(job.root).get(ROLLBACK_JOURNAL)
+    if journal is None:
         return None
-    state = State(**json.loads(journal.read_text(encoding="utf-8")))
+    state = State(**json.loads(journal.text))
     if state.to_run != job.arguments.to_run:
         raise InterruptedRollbackError(
             f"--to-run {job.arguments.to_run}: a rollback to {state.to_run} was interrupted; finish that one first"
@@ -184,20 +183,21 @@ def interrupted(job: Job) -> State | None:
 
 def restore_pointers(job: Job, state: State) -> None:
     """Put checkpoints and ranking models back in use; first, since the vectors they made are still in the tables."""
-    checkpoints = job.folder / CHECKPOINTS
+    job.require_held()
+    checkpoints = job.checkpoints
     needed = {key: version for key, version in state.artefacts.items() if not key.startswith("index:")}
-    for key in sorted(artefacts_in_use(job.folder).keys() - needed.keys()):
+    for key in sorted(artefacts_in_use(job.root).keys() - needed.keys()):
         if key.startswith("checkpoint:"):
             take_out_of_use(checkpoints, key.partition(":")[2])
             job.say(f"{key}: none in use, as then")
     for key, version in sorted(needed.items()):
         if key.startswith("checkpoint:"):
-            put_in_use(checkpoints, key.partition(":")[2], Checkpoint.open(checkpoints / version))
+            put_in_use(checkpoints, key.partition(":")[2], Checkpoint.open(below(checkpoints, version)))
             job.say(f"{key}: {version}")
     for kind in ("ranker", "list_ranker"):
         versions = {key.partition(":")[2]: version for key, version in needed.items() if key.startswith(f"{kind}:")}
-        if versions or ranker_pointer(job.folder, FOLDERS[kind]).is_file():
-            put_rankers_in_use(job.folder, versions, FOLDERS[kind])
+        if versions or has_rankers(job.root, FOLDERS[kind]):
+            put_rankers_in_use(job.root, versions, FOLDERS[kind])
 
 
 def restore_tables(job: Job, state: State) -> Sequence[str]:
@@ -209,6 +209,7 @@ def restore_tables(job: Job, state: State) -> Sequence[str]:
     changed, is_first = [], _may_move_first(job, state)
     for table in sorted(_tables(job), key=lambda table: (table == PUBLISHED_MODELS) != is_first):
         path, version = job.warehouse.path(table), state.tables.get(table.name)
+        job.require_held()
         if version is None:
             _empty(path)
         elif live_files(path) != live_files(path, version):
@@ -225,7 +226,7 @@ def _may_move_first(job: Job, state: State) -> bool:
     version = state.tables.get(PUBLISHED_MODELS.name)
     if version is None:
         return True
-    named = {row[c.MODEL_VERSION] for row in published_rows(job.folder, version).values()}
+    named = {row[c.MODEL_VERSION] for row in published_rows(job.root, version).values()}
     tables = [table for table in (ITEM_EMBEDDINGS, USER_EMBEDDINGS) if table.name in state.tables]
     found = [DeltaTable(job.warehouse.path(table)).partitions() for table in tables]
     return all(named <= {partition[c.MODEL_VERSION] for partition in partitions} for partitions in found)
@@ -238,7 +239,7 @@ def _empty(path: str) -> None:
 
 def end(job: Job) -> None:
     """The rollback is complete: other jobs may work again."""
-    (job.folder / ROLLBACK_JOURNAL).unlink()
+    store_at(job.root).delete(ROLLBACK_JOURNAL)
 
 
 def _tables(job: Job) -> list[Table]:
@@ -248,4 +249,4 @@ def _tables(job: Job) -> list[Table]:
 def removed_indexes(job: Job, state: State) -> list[str]:
     """Tasks whose index was removed since."""
     indexes = {key.partition(":")[2]: name for key, name in state.artefacts.items() if key.startswith("index:")}
-    return sorted(task for task, name in indexes.items() if not artefact_folder(job.folder, "index", name).is_dir())
+    return sorted(task for task, name in indexes.items() if not is_there(artefact_folder(job.root, "index", name)))

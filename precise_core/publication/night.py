@@ -23,6 +23,7 @@ from precise_core.index.index import VectorIndex
 from precise_core.index.night import index_folder, require_index
 from precise_core.publication.drift import drift_figures, unknown_token_share
 from precise_core.run.job import Job
+from precise_core.store import below, fetched
 from precise_core.training.checkpoint import Checkpoint
 from precise_core.training.night import (
     latest_checkpoint,
@@ -58,7 +59,7 @@ _OLD, _NEW = "old", "new"
 
 def published_tasks(job: Job, named: Sequence[str] | None = None) -> list[str]:
     """The tasks with a published checkpoint; one that was requested by name must be among them."""
-    rows = published_rows(job.folder, job.pin(PUBLISHED_MODELS))
+    rows = published_rows(job.root, job.pin(PUBLISHED_MODELS))
     tasks = [task for task in select_tasks(job, named) if task in rows]
     for task in named or ():
         published_checkpoint(job, task)
@@ -75,7 +76,7 @@ def published_checkpoint(job: Job, task: str) -> Checkpoint:
     """
     version = _published(job, task)[c.MODEL_VERSION]
     try:
-        return Checkpoint.open(job.checkpoints / version)
+        return Checkpoint.open(below(job.checkpoints, version))
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}; it is published for {task!r}: put the folder back, or train and publish another with "
@@ -106,8 +107,8 @@ def published_vectors(job: Job, task: str, table: Table) -> DataFrame:
 def published_index(job: Job, task: str) -> Path:
     """The folder of the index over a task's published item vectors, verified."""
     row = _published(job, task)
-    folder = index_folder(job, row[c.INDEX_VERSION])
     try:
+        folder = fetched(index_folder(job, row[c.INDEX_VERSION]))
         VectorIndex.open(folder, row[c.MODEL_VERSION])
     except CheckpointError as error:
         raise CheckpointError(
@@ -118,7 +119,7 @@ def published_index(job: Job, task: str) -> Path:
 
 def _published(job: Job, task: str) -> dict[str, Any]:
     """What is published for a task; CheckpointError where nothing is."""
-    rows = published_rows(job.folder, job.pin(PUBLISHED_MODELS))
+    rows = published_rows(job.root, job.pin(PUBLISHED_MODELS))
     if task not in rows:
         raise CheckpointError(
             f"no model is published for {task!r}, only for {', '.join(sorted(rows)) or '(none)'}; "
@@ -172,7 +173,7 @@ def drift_facts(job: Job, task: str, checkpoint: Checkpoint) -> dict[str, float]
     if checkpoint.manifest.model.fusion.mode != "id" and not checkpoint.reads_states:
         known_token_ids = checkpoint.known_token_ids().numpy()
         facts["unknown_token_share"] = unknown_token_share(*_token_counts(job, checkpoint), known_token_ids)
-    published = published_now(job.folder).get(task)
+    published = published_now(job.root).get(task)
     figures, cosines = drift_figures(_samples(job, checkpoint, published) if published else {})
     facts |= figures
     everything = facts | cosines
@@ -241,7 +242,7 @@ def publish(job: Job, candidates: Mapping[str, Candidate], *, only_these: bool) 
     With ``only_these`` what is published for other tasks stays as it is; otherwise a task that has no checkpoint any
     more is published no longer.
     """
-    previous = published_now(job.folder)
+    previous = published_now(job.root)
     rows = {task: _row(job, task, candidate, previous.get(task)) for task, candidate in candidates.items()}
     if only_these:
         rows = previous | rows
@@ -289,7 +290,7 @@ def publication_follows(job: Job) -> Iterator[None]:
     Where the table has newer vectors than the published ones, refused or not published yet, the publication stays as it
     is, which is logged.
     """
-    rows = published_now(job.folder)
+    rows = published_now(job.root)
     path = job.warehouse.path(USER_EMBEDDINGS)
     newest = {
         task for task, row in rows.items() if not content_changed(path, row["table_versions"][USER_EMBEDDINGS.name])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +18,7 @@ from precise_core.ranking.data import RankingSlice, choose_slice
 from precise_core.ranking.features import FeatureInputs
 from precise_core.ranking.variants import Variant, variants_of
 from precise_core.run.job import Job
+from precise_core.store import Place, below
 from schemas import EVENTS, IMPRESSIONS, ITEMS, PUBLISHED_MODELS, RANKING_FEATURES
 from schemas import columns as c
 
@@ -31,10 +31,10 @@ def ranking_tasks(job: Job) -> list[str]:
 
 def gather(job: Job, task: str) -> FeatureInputs:
     """The impressions, events and items, and every published vector of the task that can still be read."""
-    published = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
-    history = readable_publications(job.folder, published)
+    published = publication_history(job.root, task, job.pin(PUBLISHED_MODELS))
+    history = readable_publications(job.root, published)
     stored = job.read_optional(RANKING_FEATURES)
-    users, items = held_vectors(job.spark, job.folder, history)
+    users, items = held_vectors(job.spark, job.root, history)
     return FeatureInputs(
         task=task,
         versions=published_versions(history),
@@ -83,12 +83,12 @@ def variants(job: Job) -> list[Variant]:
     return variants_of(ranking_tasks(job), ablations=job.settings.ranker.ablations)
 
 
-def ranker_folder(job: Job) -> Path:
-    return job.folder / artefacts.RANKERS
+def ranker_folder(job: Job) -> Place:
+    return below(job.root, artefacts.RANKERS)
 
 
 def current_rankers(job: Job) -> dict[str, str]:
     """As ``artefacts.rankers_in_use``; CheckpointError where no ranking model was trained yet."""
-    if not artefacts.ranker_pointer(job.folder).is_file():
+    if not artefacts.has_rankers(job.root):
         raise CheckpointError(f"no ranking model in {ranker_folder(job)}; run jobs/train_ranker.py first")
-    return artefacts.rankers_in_use(job.folder)
+    return artefacts.rankers_in_use(job.root)

@@ -15,12 +15,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from precise_core.artefacts import verify_sums, write_model
+from precise_core.artefacts import write_model
 from precise_core.errors import CheckpointError, NothingToLearnError, TrainingError, VersionMixError
 from precise_core.ranking.config import DCNConfig, RankerConfig
 from precise_core.ranking.data import RankingData
 from precise_core.ranking.dcn import DCN
 from precise_core.ranking.inputs import RankingInputs
+from precise_core.store import Place, fetched
+from precise_core.store.sums import verify_sums
 
 RankerProgress = Callable[[dict[str, float]], None]
 
@@ -49,9 +51,9 @@ class RankerCheckpoint:
     folder: Path
 
     @classmethod
-    def open(cls, folder: str | Path) -> RankerCheckpoint:
+    def open(cls, folder: Place) -> RankerCheckpoint:
         """Open what ``train_ranker`` wrote; refuse a folder that is incomplete or was changed on disk."""
-        root = Path(folder)
+        root = fetched(folder)
         verify_sums(root)
         meta = json.loads((root / _META_FILE).read_text(encoding="utf-8"))
         inputs = RankingInputs.from_json(meta["inputs"])
@@ -182,7 +184,7 @@ def _logits(model: DCN, tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([model(*batch) for batch in batches])
 
 
-def _write(model: DCN, meta: dict[str, Any], name: str, out: Path) -> RankerCheckpoint:
+def _write(model: DCN, meta: dict[str, Any], name: str, out: Place) -> RankerCheckpoint:
     """Write the folder and open it again, so that the written model is the one in use."""
     weights = save({key: tensor.contiguous() for key, tensor in model.state_dict().items()})
     return RankerCheckpoint.open(write_model(out, name, {_WEIGHTS_FILE: weights}, meta, _META_FILE, "ranker_version"))

@@ -29,11 +29,11 @@ class Searcher:
 
     def recent(self, histories: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Rows of the index, newest first, -1 for an item that the index lacks."""
-        return [self._rows(items[::-1]) for items in histories]
+        return [self.rows(items[::-1]) for items in histories]
 
     def had(self, recent: Sequence[np.ndarray], everywhere: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The items each user had, of the task and of all; both lists are cut by number, not by time."""
-        return [np.concatenate([self._rows(items), own]) for items, own in zip(everywhere, recent, strict=True)]
+        return [np.concatenate([self.rows(items), own]) for items, own in zip(everywhere, recent, strict=True)]
 
     def u2i(self, vectors_UD: np.ndarray, excluded: Sequence[np.ndarray] | None, k: int) -> RecalledItems:
         return recall_u2i(self.index, vectors_UD, k, excluded=excluded, allowed_rows_N=self.allowed_N)
@@ -41,6 +41,7 @@ class Searcher:
     def u2i2i(self, recent: Sequence[np.ndarray], excluded: Sequence[np.ndarray] | None, k: int) -> RecalledItems:
         return recall_u2i2i(self.index, recent, k, self.config, excluded=excluded, allowed_rows_N=self.allowed_N)
 
-    def _rows(self, item_indices: np.ndarray) -> np.ndarray:
+    def rows(self, item_indices: np.ndarray) -> np.ndarray:
+        """Rows of the index of vocabulary rows, -1 where it lacks one."""
         last = len(self._row_of) - 1
         return np.where(item_indices <= last, self._row_of[np.minimum(item_indices, last)], -1)

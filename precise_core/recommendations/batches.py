@@ -15,7 +15,7 @@ import pyarrow as pa
 from precise_core.config.tasks import ALL_TASK
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.features import FeatureFacts, UserTallies, candidate_features
-from precise_core.recommendations.history import UserEvents, item_tally, pair_keys, positions_in
+from precise_core.recommendations.history import UserEvents, filled, item_tally, pair_keys, positions_in
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.sources import Candidates, Ranked, gather_candidates, source_scores
 from precise_core.sequences.chunks import TASK_BITS
@@ -31,19 +31,24 @@ class TaskCandidates:
 
     Attributes:
         features_CG: float32, columns as ``FEATURE_NAMES``.
-        is_repeat_C: The user had the item before the instant.
+        last_ages_C: Days before the instant that the user last had the item, float64; infinite: never.
     """
 
     task: str
     candidates: Candidates
     features_CG: np.ndarray
-    is_repeat_C: np.ndarray
+    last_ages_C: np.ndarray
+
+    @property
+    def is_repeat_C(self) -> np.ndarray:
+        """Whether the user had the item before the instant."""
+        return np.isfinite(self.last_ages_C)
 
     def where(self, mask_C: np.ndarray) -> TaskCandidates:
         found = self.candidates
         scores, ranks = ({name: values[mask_C] for name, values in of.items()} for of in (found.scores, found.ranks))
         kept = Candidates(found.user_rows_C[mask_C], found.item_rows_C[mask_C], scores, ranks)
-        return TaskCandidates(self.task, kept, self.features_CG[mask_C], self.is_repeat_C[mask_C])
+        return TaskCandidates(self.task, kept, self.features_CG[mask_C], self.last_ages_C[mask_C])
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,8 @@ class CandidateMaker:
             candidates = gather_candidates(scores, facts[task], block.events.users, self._config, own, found)
             of_items = self._facts.at(task, candidates.item_rows_C)
             features_CG = candidate_features(candidates, users, history, self.known, of_items)
-            had = users.items.positions(candidates.user_rows_C, candidates.item_rows_C) < len(users.items.keys_P)
-            yield TaskCandidates(task, candidates, features_CG, had)
+            places_C = users.items.positions(candidates.user_rows_C, candidates.item_rows_C)
+            yield TaskCandidates(task, candidates, features_CG, filled(users.items.last_P, places_C, np.inf))
 
 
 def labels(made: TaskCandidates, taken: np.ndarray) -> np.ndarray:

@@ -21,7 +21,11 @@ class ListConfig(Config):
         None, ge=1, description="At most so many of one text: pack sizes of a product have the same."
     )
     min_new_share: float = Field(
-        0.0, ge=0, le=1, description="At least this share of the list are items that the user never had."
+        0.0,
+        ge=0,
+        le=1,
+        description="At least this share of the `k` places are for items that the user never had; repeats take those "
+        "for which there are none.",
     )
 
     @model_validator(mode="after")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.ranker_files import FinishedOrders, PublishedRanker, write_ranker
 from precise_core.run.code import code_version
+from precise_core.store import Place
 from schemas import columns as c
 
 WITH_VECTORS, WITHOUT_PRECISE = "with_vectors", "without_precise"
@@ -40,7 +40,7 @@ def learn(
     config: RecommendationsConfig,
     previous: PublishedRanker | None,
     seed: int,
-    out: Path,
+    out: Place,
     about: Mapping[str, Any],
     say: _Say,
     draw: _Draw = lambda *_: None,

@@ -11,3 +11,6 @@ OF_POPULAR = ("popular_", "first_time_")  # how the name of each of them begins
 
 ALL_LISTS = "lists"  # what the model in use is called
 LIST_RANKER_FILE = "list_ranker.json"
+
+# In messages, where nothing was learned.
+UNLEARNED_IN_USE = "own history and similar users are in use, popular items behind them"

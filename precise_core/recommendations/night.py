@@ -26,12 +26,13 @@ from precise_core.publication.night import published_checkpoint, published_index
 from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.knowledge import Catalog, Log, is_sampled, read_catalog
 from precise_core.recommendations.list_changes import list_changes, served_share
-from precise_core.recommendations.names import ALL_LISTS, TEXT
+from precise_core.recommendations.names import ALL_LISTS, ITEM_TO_ITEM, TEXT, UNLEARNED_IN_USE
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.recommendations.spark import IS_HELD_OUT, SHOWN, Shipped, ship_known
 from precise_core.run.job import Job
+from precise_core.store import Place, below
 from precise_core.tasks import events_before
 from precise_core.vectors.shipping import ship
 from precise_core.warehouse.arrow_lists import fixed_lists
@@ -117,7 +118,7 @@ def past_publications(job: Job, tasks: Iterable[str], when: datetime) -> dict[st
         return found
     for task in tasks:
         try:
-            history = publication_history(job.folder, task, job.pin(PUBLISHED_MODELS))
+            history = publication_history(job.root, task, job.pin(PUBLISHED_MODELS))
         except CheckpointError:  # never published
             continue
         before = [was for was in reversed(history) if when - _STALE <= was.as_of <= when]
@@ -131,7 +132,7 @@ def past_publications(job: Job, tasks: Iterable[str], when: datetime) -> dict[st
 
 def _can_be_read(job: Job, was: Publication) -> bool:
     with suppress(HistoryGoneError):
-        return bool(readable_publications(job.folder, [was]))
+        return bool(readable_publications(job.root, [was]))
     return False
 
 
@@ -213,8 +214,8 @@ def universal_vectors_then(job: Job, rows: pa.Table) -> tuple[UniversalVectors |
 
 def published_space(job: Job) -> str | None:
     """Vector space of the universal checkpoint that is published; None where none is."""
-    row = published_now(job.folder).get(ALL_TASK)
-    return vector_space(job.folder, row[c.MODEL_VERSION]) if row else None
+    row = published_now(job.root).get(ALL_TASK)
+    return vector_space(job.root, row[c.MODEL_VERSION]) if row else None
 
 
 def require_space(job: Job, ranker: PublishedRanker | None) -> None:
@@ -275,7 +276,7 @@ def catalog_of(log: Log) -> Catalog:
 
 
 def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
-    """`item_neighbours` by source, float32 [N, N].
+    """`item_neighbours` by source, float32 [N, N]; of which sources there are none is said.
 
     Raises:
         DataError: They are of a later night.
@@ -294,6 +295,12 @@ def stored_neighbours(job: Job, items: int) -> dict[str, sparse.csr_matrix]:
         matrix = sparse.csr_matrix((mine[c.SCORE].to_numpy(), places), shape=(items, items))
         matrix.sort_indices()
         found[source] = matrix
+    config = job.settings.recommendations
+    if missing := [source for source in ITEM_TO_ITEM if config.k_of(source) and source not in found]:
+        job.say(
+            f"item_neighbours has none of {missing}: nothing was found, or they were switched on since; then run "
+            f"jobs/{ITEM_NEIGHBOURS.written_by}.py"
+        )
     return found
 
 
@@ -335,8 +342,8 @@ def balance_users(job: Job, table: Table, users: DataFrame) -> None:
     job.balance("users", rows_in=users.count(), rows_out=written.count(), rows_rejected=without.count())
 
 
-def ranker_folder(job: Job) -> Path:
-    return job.folder / artefacts.LIST_RANKERS
+def ranker_folder(job: Job) -> Place:
+    return below(job.root, artefacts.LIST_RANKERS)
 
 
 def current_ranker(job: Job) -> PublishedRanker | None:
@@ -345,8 +352,8 @@ def current_ranker(job: Job) -> PublishedRanker | None:
     Raises:
         CheckpointError: It cannot be opened; the message says what is wrong with it and what to run.
     """
-    version = artefacts.rankers_in_use(job.folder, artefacts.LIST_RANKERS).get(ALL_LISTS)
-    return PublishedRanker.open(ranker_folder(job) / version) if version else None
+    version = artefacts.rankers_in_use(job.root, artefacts.LIST_RANKERS).get(ALL_LISTS)
+    return PublishedRanker.open(below(ranker_folder(job), version)) if version else None
 
 
 def yesterdays_ranker(job: Job) -> PublishedRanker | None:
@@ -360,10 +367,11 @@ def yesterdays_ranker(job: Job) -> PublishedRanker | None:
 
 def say_unlearned(job: Job, ranker: PublishedRanker | None, log: Log) -> None:
     """Of what no order was chosen, and what is in use instead."""
-    instead = "own history and similar users are in use, popular items behind them"
     if ranker is None:
-        job.say(f"nothing has been learned yet: {instead}")
+        job.say(f"nothing has been learned yet: {UNLEARNED_IN_USE}")
         return
     for task in log.bits:
         if task not in ranker.chosen:
-            job.say(f"{task}: nothing of it was taken in the period that was learned from: {instead}")
+            job.say(f"{task}: nothing of it was taken in the period that was learned from: {UNLEARNED_IN_USE}")
+        elif added := [name for name in log.config.lists if name not in ranker.chosen[task]]:
+            job.say(f"{task}, lists {added}: added since {ranker.ranker_version} was trained: {UNLEARNED_IN_USE}")

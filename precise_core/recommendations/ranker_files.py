@@ -15,13 +15,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from precise_core.artefacts import file_sum, replace_file, verify_sums, write_model
+from precise_core.artefacts import write_model
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListRankerConfig
 from precise_core.recommendations.list_ranker import ListInputs, ListRanker, build_model, sizes_of
 from precise_core.recommendations.names import LIST_RANKER_FILE
 from precise_core.recommendations.orders import ORDERS, UNLEARNED, order_scores
 from precise_core.recommendations.pair_vectors import PairVectors
+from precise_core.store import Place, fetched, store_at
+from precise_core.store.local import replace_file
+from precise_core.store.sums import file_sum, verify_sums
 from schemas.recommendations import FEATURE_NAMES
 
 
@@ -82,13 +85,14 @@ class PublishedRanker:
         return self.chosen.get(task, {}).get(name, UNLEARNED)
 
     @classmethod
-    def open(cls, folder: Path) -> PublishedRanker:
+    def open(cls, place: Place) -> PublishedRanker:
         """The ranking model in a folder.
 
         Raises:
             CheckpointError: The folder is incomplete, was changed on disk or written by another version of the code,
                 or the model reads other features than this code makes; the message says what to run.
         """
+        folder = fetched(place)
         try:
             verify_sums(folder)
             return cls._read(folder)
@@ -118,7 +122,7 @@ class PublishedRanker:
 
 
 def write_ranker(
-    out: Path,
+    out: Place,
     rankers: Mapping[str, ListRanker],
     config: ListRankerConfig,
     chosen: Mapping[str, Mapping[str, str]],
@@ -149,9 +153,10 @@ class FinishedOrders:
         training: Everything that the training depends on; of another one nothing is found.
     """
 
-    def __init__(self, out: Path, training: Mapping[str, Any]) -> None:
+    def __init__(self, out: Place, training: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
-        self._folder = out / f".training-{digest[:12]}.tmp"  # removed with other leftovers where nobody goes on
+        # Removed with other leftovers where nobody goes on.
+        self._folder = store_at(out).scratch / f".training-{digest[:12]}.tmp"
 
     def get(self, name: str) -> ListRanker | None:
         """None where it is not there, or not whole."""

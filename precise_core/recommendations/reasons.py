@@ -1,4 +1,4 @@
-"""One reason in words for each recommendation, true of the user and the item.
+"""One reason in words for each recommendation, true of the user and the item, and on any day that it is read.
 
 Shapes: R recommendations, E events, P distinct pairs of user and item.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from precise_core.recommendations.batches import MICROS_PER_DAY
 from precise_core.recommendations.history import UserEvents, pair_keys, positions_in, split_keys
 from precise_core.recommendations.names import BASKETS, NEIGHBOURS, OF_POPULAR, TEXT
 from precise_core.recommendations.neighbours import entry_rows
@@ -18,7 +19,9 @@ from schemas.recommendations import FEATURE_NAMES
 
 SEED = "{seed}"  # stands for the title of the seed item
 _REGULAR_DAYS = 3  # days with the item that make a habit
+_GIVEN_UP = 2  # intervals without the item that end it
 _NEW_DAYS = 14
+_POPULAR = 5  # times taken in 28 days, or ever, below which it would be no word for it
 _TOGETHER = 0.05  # similarity below which "goes with" would be far-fetched
 _ALIKE = 0.3  # cosine of texts below which "similar to" would be
 
@@ -74,31 +77,37 @@ def reasons(
     features_RG: np.ndarray,
     user_rows_R: np.ndarray,
     item_rows_R: np.ndarray,
+    last_dates_R: np.ndarray,
     seeds: UserSeeds,
 ) -> tuple[list[str], np.ndarray]:
     """Words, with ``SEED`` where the seed's title belongs, and the seeds' vocabulary rows (-1 = none).
 
-    The first that holds: a habit; had before; goes with a recent item; similar to one, where nothing but its text
-    found it or nobody took it of late; new and taken up; popular of late, or, where nobody took it of late, found by
-    what the user took, or popular of old.
+    The first that holds: a habit that was not given up; had before; goes with a recent item; similar to one, where
+    nothing but its text found it or nobody took it of late; new and taken up; popular of late, or, where hardly anybody
+    took it of late, found by what the user took, or what others took it.
+
+    Args:
+        last_dates_R: ``dates_before`` of when the user last had the item.
     """
 
     def of(name: str) -> np.ndarray:
         return np.expm1(features_RG[:, FEATURE_NAMES.index(name)].astype(np.float64))
 
-    days, times, interval, last = (of(f"item_{name}") for name in ("days", "events", "interval", "last_age"))
-    age, week, month, ever = (of(f"all_{name}") for name in ("age", "popular_7d", "popular_28d", "popular"))
+    interval, last, age = (of(name) for name in ("item_interval", "item_last_age", "all_age"))
+    times, days = (np.rint(of(f"item_{name}")) for name in ("events", "days"))
+    week, month, ever = (np.rint(of(f"all_{name}")) for name in ("popular_7d", "popular_28d", "popular"))
+    is_habit = (times > 0) & (days >= _REGULAR_DAYS) & (interval >= 1) & (last < _GIVEN_UP * interval)
     is_near = _found_by_what_is_near(features_RG)
     of_user = _of_category(features_RG)
     best_seed, strength = seeds.together.at(user_rows_R, item_rows_R)
     similar_seed, cosine = seeds.alike.at(user_rows_R, item_rows_R)
-    is_similar = (cosine >= _ALIKE) & (_by_text_alone(features_RG) | (month < 0.5))
+    is_similar = (cosine >= _ALIKE) & (_by_text_alone(features_RG) | (month == 0))
     words, seed_rows = [], np.full(len(user_rows_R), -1)
     for row in range(len(user_rows_R)):
-        if times[row] >= 0.5 and days[row] >= _REGULAR_DAYS and interval[row] >= 1:
-            words.append(f"taken every {interval[row]:.0f} days, last {_ago(last[row])}")
-        elif times[row] >= 0.5:
-            words.append(f"taken {times_in_words(times[row])} before, last {_ago(last[row])}")
+        if is_habit[row]:
+            words.append(f"taken every {_days(interval[row])} on average, last on {last_dates_R[row]}")
+        elif times[row] > 0:
+            words.append(f"taken {_times(times[row])} before, last on {last_dates_R[row]}")
         elif strength[row] >= _TOGETHER:
             words.append(f"goes with {SEED}")
             seed_rows[row] = best_seed[row]
@@ -106,15 +115,15 @@ def reasons(
             words.append(f"similar to {SEED}")
             seed_rows[row] = similar_seed[row]
         elif age[row] <= _NEW_DAYS and week[row] >= 1:
-            words.append(f"new, taken {times_in_words(week[row])} this week")
-        elif month[row] < 0.5 and is_near[row]:
+            words.append(f"new, taken {_times(week[row])} in 7 days")
+        elif month[row] < _POPULAR and is_near[row]:
             words.append("close to what the user took")
-        elif month[row] < 0.5:
-            words.append(f"popular: taken {times_in_words(ever[row])}")
-        elif of_user[row]:
+        elif month[row] == 0:
+            words.append(popularity(ever[row]))
+        elif month[row] >= _POPULAR and of_user[row]:
             words.append("popular in a category of the user")
         else:
-            words.append(f"popular: taken {times_in_words(month[row])} in 28 days")
+            words.append(popularity(month[row], " in 28 days"))
     return words, seed_rows
 
 
@@ -135,12 +144,25 @@ def _of_category(features_RG: np.ndarray) -> np.ndarray:
     return features_RG[:, FEATURE_NAMES.index("category_decayed_125d")] > 0.5
 
 
-def _ago(days: float) -> str:
-    whole = int(days * (1 + 1e-6))  # a feature is a float32: 7 days may have become a little less
-    return "today" if whole == 0 else "yesterday" if whole == 1 else f"{whole:,} days ago"
+def dates_before(instant: int, ages_R: np.ndarray) -> np.ndarray:
+    """Days (UTC, `2024-02-29`) that lie so many days before an instant in microseconds; str, of the infinite ones any.
+
+    A date stays true: `yesterday` would be of the night, and who reads it comes later.
+    """
+    days_R = np.where(np.isfinite(ages_R), ages_R, 0.0)
+    micros_R = instant - np.rint(days_R * MICROS_PER_DAY).astype(np.int64)
+    return micros_R.astype("datetime64[us]").astype("datetime64[D]").astype(str)
 
 
-def times_in_words(count: float) -> str:
-    """`once`, `2 times`, `1,234 times`."""
-    whole = round(count)
-    return "once" if whole == 1 else f"{whole:,} times"
+def popularity(count: float, of_days: str = "") -> str:
+    """`popular: taken 1,234 times in 28 days`; of what was hardly taken no more than how often."""
+    what = "popular: taken" if count >= _POPULAR else "taken by others"
+    return f"{what} {_times(count)}{of_days}"
+
+
+def _days(interval: float) -> str:
+    return "day" if round(interval) == 1 else f"{interval:.0f} days"
+
+
+def _times(count: float) -> str:
+    return "once" if count == 1 else f"{count:,.0f} times"

@@ -12,10 +12,12 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from precise_core.recall.numbering import numbered
+from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.knowledge import Catalog, Log
 from precise_core.recommendations.names import POPULAR_SOURCE
 from precise_core.recommendations.point_in_time import PointInTime
-from precise_core.recommendations.reasons import SEED, times_in_words
+from precise_core.recommendations.policy import listed
+from precise_core.recommendations.reasons import SEED, popularity
 from precise_core.recommendations.sources import popular
 from precise_core.recommendations.spark import SEED_INDEX, WORDS
 from precise_core.warehouse.instants import instant
@@ -76,25 +78,33 @@ def recommendation_rows(listed: DataFrame, log: Log) -> DataFrame:
 
 
 def popular_lists(spark: SparkSession, known: PointInTime, log: Log, users: DataFrame) -> DataFrame:
-    """What is popular, for users without a history, ``spark.LISTED_DDL``; the lists of repeats have nothing for them.
-
-    Of a task of which nothing was taken in 28 days it is what was popular of all time.
-    """
-    rows = []
-    for task, facts in known.facts.items():
-        days, items, counts = popular(facts, log.config.k)
-        of_days, order = (f" in {days} days", f"{POPULAR_SOURCE}_{days}d") if days else ("", POPULAR_SOURCE)
-        listed = [
-            (rank, float(count), int(item), f"popular: taken {times_in_words(count)}{of_days}", order)
-            for rank, (item, count) in enumerate(zip(items, counts, strict=True), start=1)
-        ]
-        names = [name for name, policy in log.config.lists.items() if policy.repeat != "only"]
-        rows += [(task, name, *row) for name in names for row in listed]
+    """``popular_places`` for users without a history, ``spark.LISTED_DDL``."""
     columns = f"{c.RANK} int, {c.SCORE} float, {c.ITEM_INDEX} int, {WORDS} string, {c.MODEL_VERSION} string"
-    popular_rows = spark.createDataFrame(rows, f"{c.TASK} string, {c.LIST} string, {columns}")
+    rows = spark.createDataFrame(popular_places(known, log.config), f"{c.TASK} string, {c.LIST} string, {columns}")
     same: dict[str, Column] = {
         c.PROBABILITY: F.lit(None).cast("float"),
         c.SOURCES: F.array(F.lit(POPULAR_SOURCE)),
         SEED_INDEX: F.lit(None).cast("int"),
     }
-    return users.crossJoin(F.broadcast(popular_rows)).withColumns(same)
+    return users.crossJoin(F.broadcast(rows)).withColumns(same)
+
+
+def popular_places(
+    known: PointInTime, config: RecommendationsConfig
+) -> list[tuple[str, str, int, float, int, str, str]]:
+    """Task, list, rank, score, row of the item, words and order of what is popular, by the policy of each list: those
+    of repeats are empty.
+
+    Of a task of which nothing was taken in 28 days it is what was popular of all time.
+    """
+    places = []
+    for task, facts in known.facts.items():
+        days, items, counts = popular(facts, known.num_rows)
+        of_days, order = (f" in {days} days", f"{POPULAR_SOURCE}_{days}d") if days else ("", POPULAR_SOURCE)
+        kinds = (known.categories_N[items], known.texts_N[items])
+        nobody, had = np.zeros(len(items), np.int64), np.zeros(len(items), bool)
+        for name, policy in config.lists.items():
+            rows, ranks = listed(nobody, items, -np.arange(len(items)), had, *kinds, policy, config.k)
+            for rank, item, count in zip(ranks.tolist(), items[rows].tolist(), counts[rows].tolist(), strict=True):
+                places.append((task, name, rank, count, item, popularity(count, of_days), order))
+    return places

@@ -28,7 +28,7 @@ from precise_core.recommendations.point_in_time import PointInTime
 from precise_core.recommendations.policy import listed
 from precise_core.recommendations.precise_scores import VECTORS, PreciseScores, TaskIndex
 from precise_core.recommendations.ranker_files import PublishedRanker
-from precise_core.recommendations.reasons import UserSeeds, reasons
+from precise_core.recommendations.reasons import UserSeeds, dates_before, reasons
 from precise_core.vectors.shipping import ship, shipped
 from schemas import CANDIDATE_FEATURES, RECOMMENDATIONS
 from schemas import columns as c
@@ -230,7 +230,8 @@ def _listed_batch(
     keys = (found.user_rows_C, found.item_rows_C, scores_C, made.is_repeat_C)
     rows, ranks = listed(*keys, *kinds, config.lists[list_name], config.k)
     probabilities = ranker.probabilities(task, list_name, scores_C[rows])
-    words, of_seeds = reasons(made.features_CG[rows], found.user_rows_C[rows], found.item_rows_C[rows], seeds)
+    dates = dates_before(block.instant, made.last_ages_C[rows])
+    words, of_seeds = reasons(made.features_CG[rows], found.user_rows_C[rows], found.item_rows_C[rows], dates, seeds)
     number = len(rows)
     columns = [
         block.rows.column(c.USER_ID).take(pa.array(found.user_rows_C[rows])),

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,10 @@ import pyarrow.compute as pc
 
 from precise_core.artefacts import CHECKPOINTS, LIST_RANKERS, checkpoint_manifest, checkpoints_in_use, rankers_in_use
 from precise_core.config.tasks import ALL_TASK
+from precise_core.errors import StoreError
 from precise_core.recommendations.names import ALL_LISTS, LIST_RANKER_FILE
 from precise_core.settings import Settings
+from precise_core.store import Place, below, store_at
 from precise_core.warehouse.reader import TableReader
 from schemas import (
     EVALUATION_METRICS,
@@ -80,10 +81,10 @@ class Example:
 class Night:
     """Everything the report shows of one warehouse."""
 
-    def __init__(self, warehouse: Path, settings: Settings) -> None:
+    def __init__(self, warehouse: Place, settings: Settings) -> None:
         self.settings = settings
         self.tables = TableReader(warehouse)
-        self._checkpoints = warehouse / CHECKPOINTS
+        self._warehouse, self._checkpoints = warehouse, below(warehouse, CHECKPOINTS)
         self._is_known = pc.field(c.EVENT_TS) < _instant(settings.as_of)
 
     @cached_property
@@ -146,17 +147,17 @@ class Night:
     def precise_gains(self) -> dict[str, dict[str, dict[str, float]]]:
         """What PRECISE is worth on held-out lists, by task and list (``recommendations.ablation``); empty where the
         ranking model of lists in use knows no PRECISE."""
-        folder = Path(self.tables.root) / LIST_RANKERS
         try:
-            version = rankers_in_use(self.tables.root, LIST_RANKERS)[ALL_LISTS]
-            about = json.loads((folder / version / LIST_RANKER_FILE).read_text(encoding="utf-8"))
-        except (KeyError, OSError, ValueError):  # nothing was learned, or its folder was removed
+            version = rankers_in_use(self._warehouse, LIST_RANKERS)[ALL_LISTS]
+            found = store_at(self._warehouse).get(f"{LIST_RANKERS}/{version}/{LIST_RANKER_FILE}")
+            about = json.loads(found.text if found else "")
+        except (KeyError, StoreError, ValueError):  # nothing was learned, or its folder was removed
             return {}
         return dict(about["figures"].get("precise", {}))
 
     def scored_impressions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Labels and probabilities of the test impressions, by ranking model in use."""
-        rankers = rankers_in_use(self.tables.root)
+        rankers = rankers_in_use(self._warehouse)
         if not rankers or not self.tables.rows_if_any(RANKING_SCORES):
             return {}
         features = self.tables.frame(RANKING_FEATURES, [c.IMPRESSION_ID, c.LABEL, c.SPLIT])
@@ -193,10 +194,14 @@ class Night:
                 name=name,
                 model_version=in_use[name],
                 manifest=checkpoint_manifest(self._checkpoints, in_use[name]),
-                log=read_metric_log(self._checkpoints / in_use[name] / "metrics.jsonl"),
+                log=read_metric_log(self._text(f"{in_use[name]}/metrics.jsonl")),
             )
             for name in names
         ]
+
+    def _text(self, name: str) -> str:
+        found = store_at(self._checkpoints).get(name)
+        return found.text if found else ""
 
     @cached_property
     def published(self) -> dict[str, str] | None:
@@ -321,18 +326,17 @@ class Night:
         return {str(user): frozenset(group) for user, group in rows.groupby(c.USER_ID)[c.ITEM_ID]}
 
 
-def read_metric_log(path: Path) -> pd.DataFrame:
-    """``metrics.jsonl`` as a frame; an incomplete line is left out, a missing file is an empty frame."""
+def read_metric_log(text: str) -> pd.DataFrame:
+    """The text of a ``metrics.jsonl`` as a frame; an incomplete line is left out."""
     records = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(record, dict):
-                validation = record.pop("validation", None) or {}
-                records.append(record | {f"validation_{key}": value for key, value in validation.items()})
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict):
+            validation = record.pop("validation", None) or {}
+            records.append(record | {f"validation_{key}": value for key, value in validation.items()})
     frame = pd.DataFrame(records)
     if len(frame) and "step" not in frame:
         frame["step"] = range(1, len(frame) + 1)

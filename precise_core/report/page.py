@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -13,7 +12,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from precise_core.artefacts import replace_file
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import PreciseError, stored_text
 from precise_core.report import data_sections, formats, list_sections, lists, model_sections
@@ -21,6 +19,7 @@ from precise_core.report.blocks import Block, Cell, Grid, Section, Skip, Text, V
 from precise_core.report.data import SOURCES, Night
 from precise_core.report.verdicts import Verdict, judge
 from precise_core.settings import Settings
+from precise_core.store import Place, above, name_of, store_at
 from schemas import EVALUATION_METRICS, EVENTS, ITEMS, RUNS, USER_SEQUENCES, VALIDATION_RESULTS
 
 log = logging.getLogger(__name__)
@@ -47,17 +46,17 @@ _STYLES = {"win": "green", "loss": "red", "tie": "yellow"}
 _CELL_STYLES = {"win": "green", "loss": "red", "tie": "bright_black"}
 
 
-def build_report(warehouse: Path, settings: Settings, out: Path) -> Path:
+def build_report(warehouse: Place, settings: Settings, out: Place) -> Place:
     """Write the report of ``warehouse`` to the HTML file ``out``, whole or not at all.
 
     A missing part of the night is reported in its section and never makes the report fail. The same warehouse gives the
     same bytes.
     """
-    replace_file(out, _render(Night(warehouse, settings)))
+    store_at(above(out)).put(name_of(out), _render(Night(warehouse, settings)))
     return out
 
 
-def print_summary(warehouse: Path, settings: Settings, console: Console | None = None) -> None:
+def print_summary(warehouse: Place, settings: Settings, console: Console | None = None) -> None:
     """Print the main figures per task, the verdicts, and the seconds per job, as far as they exist."""
     console = console or Console()
     night = Night(warehouse, settings)

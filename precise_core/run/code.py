@@ -15,7 +15,7 @@ from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from precise_core.artefacts import replace_file
+from precise_core.store.local import replace_file
 
 _PACKAGES = ("schemas", "validation", "precise_core", "jobs")
 

@@ -23,7 +23,9 @@ from precise_core.errors import InterruptedRollbackError, RowCountError
 from precise_core.run.code import code_version
 from precise_core.run.progress import StepProgress, console, spark_progress
 from precise_core.run.run_log import send_spark_log_to
-from precise_core.warehouse.locks import Lease
+from precise_core.store import Place, below, store_at
+from precise_core.warehouse.holders import Lease
+from precise_core.warehouse.locks import require_held
 from precise_core.warehouse.session import get_session, jobs_so_far, plan_for, require_names
 from precise_core.warehouse.tables import Warehouse, WriteResult
 from precise_core.warehouse.upsert import UpsertResult
@@ -67,10 +69,11 @@ class Job:
     """One run of one job: all that it reads and writes goes through here and is recorded."""
 
     def __init__(
-        self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Path | None = None
+        self, name: str, settings: Settings, arguments: argparse.Namespace, checkpoints: Place | None = None
     ) -> None:
         self.name = name
-        self.checkpoints = checkpoints or Path(settings.warehouse) / CHECKPOINTS
+        self.root = below(settings.warehouse)
+        self.checkpoints = checkpoints or below(self.root, CHECKPOINTS)
         self.settings = settings
         self.arguments = arguments
         self.warehouse = Warehouse(settings.warehouse)
@@ -100,13 +103,17 @@ class Job:
 
     def _bytes(self) -> int:
         """Of the source, where the job knows it, and of all tables."""
-        stored = (file.stat().st_size for file in (self.folder / TABLES_FOLDER).rglob("*.parquet"))
-        return self.input_bytes + sum(stored)
+        stored = store_at(self.root).list(TABLES_FOLDER)
+        return self.input_bytes + sum(entry.size_bytes for entry in stored if entry.name.endswith(".parquet"))
 
     @property
-    def folder(self) -> Path:
-        """The warehouse root; checkpoints and indexes lie beside the tables."""
-        return Path(self.settings.warehouse)
+    def scratch(self) -> Path:
+        """Where this machine keeps what is of it alone: logs, what is half-done. A local warehouse has it inside."""
+        return store_at(self.root).scratch
+
+    def require_held(self) -> None:
+        """To be called before whatever makes others see a change: refuse it where the warehouse is no longer ours."""
+        require_held(self.settings.warehouse)
 
     def say(self, message: str) -> None:
         console.print(f"  {message}", markup=False)
@@ -147,6 +154,7 @@ class Job:
         """Record what a validation gate found and what it cost; stop where it failed."""
         outcome = outcome.with_levels(self.settings.gates.levels)
         self.metrics["gate_seconds"] = self.metrics.get("gate_seconds", 0.0) + outcome.seconds
+        self.require_held()
         self.warehouse.append_records(VALIDATION_RESULTS, outcome.records)
         for warning in outcome.warnings:
             self.say(f"warning: {warning}")
@@ -166,7 +174,13 @@ class Job:
         ``check`` is given the computed rows before the commit; where it raises, nothing is written.
         """
         to_table = partial(self.warehouse.write, self.spark, table, frame, run_id=self.run_id)
-        write = partial(to_table, replace=replace, note=note, check=check)
+
+        def check_and_ask(rows: DataFrame) -> None:
+            if check:
+                check(rows)
+            self.require_held()  # minutes after the job has begun to compute
+
+        write = partial(to_table, replace=replace, note=note, check=check_and_ask)
         return self._commit("writing", table, write, replace)
 
     def replace_partitions(
@@ -200,6 +214,7 @@ class Job:
 
     def write_records(self, table: Table, records: Sequence[Mapping[str, Any]]) -> None:
         """Make a few rows the content of a small table, without Spark."""
+        self.require_held()
         self.output_versions[table.name] = self.warehouse.replace_records(table, records)
         self.say(f"{table.name}: {len(records):,} rows, version {self.output_versions[table.name]}")
 
@@ -266,6 +281,7 @@ class Job:
     def _commit(
         self, doing: str, table: Table, write: Callable[[], WriteResult], replace: Mapping[str, str] | None = None
     ) -> int:
+        self.require_held()
         started = time.monotonic()
         with spark_progress(self.spark, f"{doing} {table.name}"):
             result = write()
@@ -283,9 +299,9 @@ def _state(version: int, changed: bool) -> str:
 
 def require_no_rollback(warehouse: str | Path) -> None:
     """Refuse to work on tables that an interrupted rollback has left between two states; it alone may go on."""
-    journal = Path(warehouse) / ROLLBACK_JOURNAL
-    if journal.is_file():
+    journal = store_at(warehouse).get(ROLLBACK_JOURNAL)
+    if journal is not None:
         raise InterruptedRollbackError(
-            f"warehouse {warehouse}: a rollback to {json.loads(journal.read_text())['to_run']} was interrupted; "
+            f"warehouse {warehouse}: a rollback to {json.loads(journal.text)['to_run']} was interrupted; "
             "run jobs/rollback.py with the same --to-run to finish it first"
         )

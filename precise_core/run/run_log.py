@@ -21,8 +21,8 @@ _PYTHON_CAUSE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception)\w*: .+)$", re.MU
 _IN_A_WORKER = "Traceback (most recent call last)"
 
 
-def log_file(warehouse: Path, run_id: str) -> Path:
-    return warehouse / LOGS / f"{run_id}.log"
+def log_file(scratch: Path, run_id: str) -> Path:
+    return scratch / LOGS / f"{run_id}.log"
 
 
 def send_spark_log_to(session: SparkSession, file: Path) -> None:
@@ -72,9 +72,9 @@ def keep_stack(file: Path, error: BaseException) -> bool:
     return True
 
 
-def remove_logs(warehouse: Path) -> int:
+def remove_logs(scratch: Path) -> int:
     """Remove the logs of all runs, which may quote rows; returns how many."""
-    files = sorted((warehouse / LOGS).glob("*.log"))
+    files = sorted((scratch / LOGS).glob("*.log"))
     for file in files:
         file.unlink(missing_ok=True)
     return len(files)

@@ -177,8 +177,8 @@ def _add_searches(app: FastAPI, served: Served, keeper: Keeper, searches: Thread
         """What to show a user: a published list, or U2I or U2I2I candidates searched for now.
 
         `list` is which of the published lists; `filter_seen` leaves out of the candidates what the user had,
-        recall.filter_seen where it is not given. Without a list of his own a user gets that of `(anybody)`, without a
-        vector what is popular.
+        recall.filter_seen where it is not given. A user without any list of the task gets that of `(anybody)`, and
+        `is_own` is false; one without a vector gets what is popular.
         """
         _require_k(k, most, "query.k")
         release = _release(keeper)
@@ -197,11 +197,11 @@ def _listed(release: Release, user_id: str, task: str, name: str, k: int) -> dic
         raise Refused(404, "query.task", f"no lists of task {task!r}; there are those of {sorted(release.lists)}")
     if name not in lists.names:
         raise Refused(404, "query.list", f"no list {name!r} of task {task!r}; there are {lists.names}")
-    ranked_by, rows = lists.of(user_id, name, k)
-    for row in rows:
+    found = lists.of(user_id, name, k)
+    for row in found.places:
         row["title"] = release.catalog.title(row[c.ITEM_ID])
-    state = {c.TASK: task, "source": "lists", c.LIST: name, c.MODEL_VERSION: ranked_by, c.AS_OF: lists.as_of}
-    return state | {"items": rows}
+    about = {c.TASK: task, "source": "lists", c.LIST: name, "is_own": found.is_own}
+    return about | {c.MODEL_VERSION: found.model_version, c.AS_OF: lists.as_of, "items": found.places}
 
 
 def _release(keeper: Keeper) -> Release:

@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from precise_core.config.tasks import ALL_TASK
-from precise_core.serving.keys import mapped_table, one_chunk, write_table
+from precise_core.serving.keys import KeyIndex, combined, mapped_array, mapped_table, one_chunk, write_keys, write_table
 from precise_core.warehouse.reader import TableReader
 from schemas import EVENTS, ITEM_VOCABULARY, ITEMS
 from schemas import columns as c
 
-_ITEMS_FILE, _COUNTS_FILE = "items.arrow", "counts.arrow"
+_ITEMS_FILE, _ORDER_FILE, _COUNTS_FILE = "items.arrow", "order.npy", "counts.arrow"
 _RECENT, _TOTAL = "recent", "total"
 
 
@@ -31,31 +31,39 @@ class Catalog:
 
     def __init__(self, folder: Path) -> None:
         rows = mapped_table(folder / _ITEMS_FILE)
+        self._keys, self._order_N = KeyIndex(folder), mapped_array(folder / _ORDER_FILE)
         self._ids, self._titles = one_chunk(rows[c.ITEM_ID]), one_chunk(rows[c.TITLE])
         self._indices_N = rows[c.ITEM_INDEX].to_numpy()
-        self._row_of = {item_id: row for row, item_id in enumerate(self._ids.to_pylist())}
-        self.deleted_indices = self._indices_N[rows[c.IS_DELETED].to_numpy()]
-
-    def __len__(self) -> int:
-        return len(self._indices_N)
+        self._is_deleted_N = rows[c.IS_DELETED].to_numpy()
+        self.deleted_indices = self._indices_N[self._is_deleted_N]
 
     def item_ids(self, indices: np.ndarray) -> list[str]:
         """Ids of vocabulary rows."""
         return self._ids.take(pa.array(np.searchsorted(self._indices_N, indices))).to_pylist()
 
+    def item_index(self, item_id: str) -> int:
+        """Vocabulary row of an item; -1 where there is none or it is deleted."""
+        row = self._row(item_id)
+        return -1 if row < 0 or self._is_deleted_N[row] else int(self._indices_N[row])
+
     def title(self, item_id: str) -> str:
         """Its title; its id where it has none."""
-        row = self._row_of.get(item_id)
-        return (self._titles[row].as_py() if row is not None else None) or item_id
+        row = self._row(item_id)
+        return (self._titles[row].as_py() if row >= 0 else "") or item_id
+
+    def _row(self, item_id: str) -> int:
+        place = self._keys.row(item_id)
+        return -1 if place < 0 else int(self._order_N[place])
 
 
 def write_catalog(tables: TableReader, about: dict[str, Any], folder: Path) -> None:
     words = tables.read(ITEM_VOCABULARY, [c.ITEM_ID, c.ITEM_INDEX], version=about["versions"][ITEM_VOCABULARY.name])
-    words = words.sort_by(c.ITEM_INDEX)
-    items = tables.read(ITEMS, [c.ITEM_ID, c.TITLE, c.IS_DELETED], version=about["versions"][ITEMS.name])
-    at = pc.index_in(words[c.ITEM_ID], value_set=items[c.ITEM_ID].combine_chunks())
+    words = combined(words.sort_by(c.ITEM_INDEX))
+    items = combined(tables.read(ITEMS, [c.ITEM_ID, c.TITLE, c.IS_DELETED], version=about["versions"][ITEMS.name]))
+    at = pc.index_in(words[c.ITEM_ID], value_set=one_chunk(items[c.ITEM_ID]))
     named = words.append_column(c.TITLE, pc.fill_null(items[c.TITLE].take(at), ""))
     named = named.append_column(c.IS_DELETED, pc.fill_null(items[c.IS_DELETED].take(at), False))
+    np.save(folder / _ORDER_FILE, write_keys(folder, one_chunk(words[c.ITEM_ID])))
     write_table(folder / _ITEMS_FILE, named)
 
 

@@ -23,12 +23,13 @@ from precise_core.consume.publications import published_now
 from precise_core.errors import HistoryGoneError, InterruptedRollbackError, MissingTableError
 from precise_core.recall.config import RecallConfig
 from precise_core.serving.config import ServingConfig
+from precise_core.store import store_at
 from precise_core.warehouse.reader import TableReader
 from schemas import ITEM_VOCABULARY, ITEMS, PUBLISHED_MODELS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, Table
 from schemas import columns as c
 
 _READ = (PUBLISHED_MODELS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, ITEM_VOCABULARY, ITEMS)
-_FORMAT = 1  # of the files of a part; another one is made anew
+_FORMAT = 2  # of the files of a part; another one is made anew
 
 
 class Served(Config):
@@ -107,7 +108,7 @@ class Plan:
 def state_of_logs(warehouse: Path) -> object:
     """Equal as long as ``plan`` would find the same; it costs a look at some folders."""
     logs = [warehouse / TABLES / table.name / "_delta_log" for table in _READ]
-    found: list[object] = [(warehouse / ROLLBACK_JOURNAL).exists()]
+    found: list[object] = [store_at(warehouse).get(ROLLBACK_JOURNAL) is None]
     for log in filter(Path.is_dir, logs):
         names = [file.name for file in log.iterdir()]
         found.append((log, log.stat().st_mtime_ns, len(names), max(names, default="")))
@@ -122,7 +123,7 @@ def plan(served: Served) -> Plan | None:
         HistoryGoneError: Published vectors cannot be read any more.
         MissingTableError: A table that is needed is not there.
     """
-    if (served.folder / ROLLBACK_JOURNAL).exists():
+    if store_at(served.folder).get(ROLLBACK_JOURNAL) is not None:
         raise InterruptedRollbackError("a rollback is under way: nothing is taken over before it has ended")
     rows, tables = published_now(served.folder), TableReader(served.folder)
     lists = _lists(tables)

@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from precise_core.artefacts import INDEXES, SERVING, atomic_folder, verify_sums, write_sums
+from precise_core.artefacts import INDEXES, SERVING
 from precise_core.errors import CheckpointError, EnvironmentProblem
 from precise_core.index.index import VectorIndex
 from precise_core.serving.item_parts import write_catalog, write_popularity
 from precise_core.serving.plan import Part, Plan
 from precise_core.serving.user_parts import write_histories, write_lists, write_vectors
+from precise_core.store.local import atomic_folder
+from precise_core.store.sums import verify_sums, write_sums
 from precise_core.warehouse.locks import reader_lease
 from precise_core.warehouse.reader import TableReader
 

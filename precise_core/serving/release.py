@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -64,13 +63,10 @@ class ServedTask:
     def as_of(self) -> datetime:
         return self.published.as_of
 
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {item_id: row for row, item_id in enumerate(self.index.item_ids)}
-
     def item_row(self, item_id: str) -> int:
-        """Row of the index; -1 where the item has no published vector."""
-        return self._rows.get(item_id, -1)
+        """Row of the index; -1 where the item has no published vector or is deleted."""
+        index = self._catalog.item_index(item_id)
+        return -1 if index < 0 else int(self._searcher.rows(np.array([index]))[0])
 
     def item_vector(self, item_id: str) -> np.ndarray | None:
         row = self.item_row(item_id)
@@ -109,7 +105,6 @@ class ServedTask:
     def warm(self) -> None:
         """Read every vector once and search once, so that the first request finds all of it in memory."""
         self.users.vectors_UD.sum()
-        self.item_row("")
         if len(self.users.keys):
             self.similar(np.asarray(self.users.vectors_UD[0]), 1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +81,14 @@ def write_histories(tables: TableReader, about: dict[str, Any], folder: Path) ->
     np.save(folder / _TIMES_FILE, times.flatten().cast(pa.int64()).to_numpy(zero_copy_only=False))
 
 
+class PlacesOf(NamedTuple):
+    """A list: whether it was made for the user, what ranked it, and its first places."""
+
+    is_own: bool
+    model_version: str | None
+    places: list[dict[str, Any]]
+
+
 class Lists:
     """The lists of a task.
 
@@ -99,13 +107,15 @@ class Lists:
         self.model_versions: list[str] = about["model_versions"]
         self.as_of = datetime.fromisoformat(about["as_of"])
 
-    def of(self, user_id: str, name: str, k: int) -> tuple[str | None, list[dict[str, Any]]]:
-        """What ranked one of ``names``, and its first k places: of a user who has it, else of anybody; may be empty."""
-        found = self._slice(user_id, name) or self._slice(c.ANYBODY, name)
+    def of(self, user_id: str, name: str, k: int) -> PlacesOf:
+        """The first k places of one of ``names``: of a user who has any of them, else of anybody; may be empty."""
+        is_own = self.keys.row(user_id) >= 0
+        found = self._slice(user_id if is_own else c.ANYBODY, name)
         if found is None:
-            return None, []
+            return PlacesOf(is_own, None, [])
         start, places = found
-        return self._versions[start].as_py(), self._rows.slice(start, min(places, k)).to_pylist()
+        rows = self._rows.slice(start, min(places, k)).to_pylist()
+        return PlacesOf(is_own, self._versions[start].as_py(), rows)
 
     def _slice(self, user_id: str, name: str) -> tuple[int, int] | None:
         row, at = self.keys.row(user_id), self.names.index(name)

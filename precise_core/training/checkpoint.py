@@ -27,24 +27,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from precise_core.artefacts import (
-    MANIFEST_FILE,
-    SUMS_FILE,
-    checkpoint_manifest,
-    checkpoint_pointer,
-    draft_folder,
-    file_sum,
-    move_into_place,
-    read_sums,
-    replace_file,
-    write_sums,
-)
+from precise_core.artefacts import MANIFEST_FILE, checkpoint_manifest, checkpoint_pointer
 from precise_core.config import Config
 from precise_core.errors import CheckpointError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.config import ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.models.text_layers import LayerSizes
+from precise_core.store import Place, Store, above, below, fetched, store_at
+from precise_core.store.sums import SUMS_FILE, file_sum, read_sums, sums_in, write_sums
 
 FORMAT_VERSION: Literal[3] = 3
 UNTRAINED = "untrained"
@@ -141,23 +132,29 @@ class Manifest(Config):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified folder; ``open`` it, then ``load_model``."""
+    """A verified folder; ``open`` it, then ``load_model``.
+
+    Attributes:
+        folder: With the files as they can be opened.
+        place: Where it lies; the same, unless that is in an object store.
+    """
 
     folder: Path
     manifest: Manifest
+    place: Place
 
     @property
     def model_version(self) -> str:
         return self.manifest.model_version
 
     @classmethod
-    def open(cls, folder: str | Path) -> Checkpoint:
+    def open(cls, place: Place) -> Checkpoint:
         """Verify every file's SHA-256, then read the manifest.
 
         Raises:
             CheckpointError: A file is missing or changed; the message names it.
         """
-        folder = Path(folder)
+        folder = fetched(place)
         if not folder.is_dir():
             raise CheckpointError(f"checkpoint {folder}: no such folder")
         _verify(folder)
@@ -175,7 +172,11 @@ class Checkpoint:
         if manifest.is_aligned != (folder / _ALIGNMENT).is_file():
             there = "there is none" if manifest.is_aligned else "the manifest knows none"
             raise CheckpointError(f"{folder / _ALIGNMENT}: the map and the manifest differ, {there}; train again")
-        return cls(folder, manifest)
+        return cls(folder, manifest, place)
+
+    def beside(self, model_version: str | None) -> Place:
+        """Where another checkpoint of the same warehouse lies."""
+        return below(above(self.place), str(model_version))
 
     def load_model(self, *, mapped: bool = False) -> Precise:
         """The model in evaluation mode.
@@ -295,7 +296,7 @@ def content_sum(folder: Path) -> str:
 
 
 def write_checkpoint(
-    out: Path,
+    out: Place,
     model: Precise,
     frequencies_V: torch.Tensor,
     log: Sequence[dict[str, Any]],
@@ -312,7 +313,8 @@ def write_checkpoint(
             the same weights have other vectors with it.
         described: Every other field of ``Manifest`` (task, best_epoch, metrics, ...).
     """
-    with draft_folder(out, "checkpoint") as folder:
+    store = store_at(out)
+    with store.draft("checkpoint") as folder:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, str(folder / _WEIGHTS))
         items = {_FREQUENCIES: frequencies_V.contiguous()}
@@ -339,38 +341,39 @@ def write_checkpoint(
         (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
         (folder / _METRICS).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
         write_sums(folder)
-        if not _is_same(folder, out / version):
-            move_into_place(folder, out / version)
-    return Checkpoint.open(out / version)
+        if not _is_same(folder, store, version):
+            store.put_folder(folder, version)
+    return Checkpoint.open(below(out, version))
 
 
-def put_in_use(out: str | Path, task_key: str, checkpoint: Checkpoint) -> None:
+def put_in_use(out: Place, task_key: str, checkpoint: Checkpoint) -> None:
     """Make ``checkpoint`` the one in use for ``task_key`` (a task, or ``untrained``), in one step."""
-    replace_file(checkpoint_pointer(out, task_key), json.dumps({"model_version": checkpoint.model_version}))
+    store_at(out).put(checkpoint_pointer(task_key), json.dumps({"model_version": checkpoint.model_version}))
 
 
-def take_out_of_use(out: str | Path, task_key: str) -> None:
+def take_out_of_use(out: Place, task_key: str) -> None:
     """From now on no checkpoint is in use for ``task_key``; the folders stay."""
-    checkpoint_pointer(out, task_key).unlink(missing_ok=True)
+    store_at(out).delete(checkpoint_pointer(task_key))
 
 
-def latest(out: str | Path, task_key: str) -> Checkpoint:
+def latest(out: Place, task_key: str) -> Checkpoint:
     """The checkpoint in use for ``task_key``.
 
     Raises:
         CheckpointError: None was published, or it is missing or changed on disk.
     """
-    pointer = checkpoint_pointer(out, task_key)
+    store, name = store_at(out), checkpoint_pointer(task_key)
+    pointer = store.get(name)
     job = "train_universal" if task_key in ("all", UNTRAINED) else "train_targeted"
-    if not pointer.is_file():
+    if pointer is None:
         raise CheckpointError(f"no checkpoint for {task_key!r} in {out}; run jobs/{job}.py first")
     try:
-        version = json.loads(pointer.read_text(encoding="utf-8"))["model_version"]
+        version = json.loads(pointer.text)["model_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{pointer}: not a pointer to a checkpoint; run jobs/{job}.py again") from error
+        raise CheckpointError(f"{store.place(name)}: not a pointer to a checkpoint; run jobs/{job}.py again") from error
     if Path(version).name != version:
-        raise CheckpointError(f"{pointer}: model_version {version!r} must be the name of a folder beside it")
-    return Checkpoint.open(Path(out) / version)
+        raise CheckpointError(f"{store.place(name)}: model_version {version!r} must be the name of a folder beside it")
+    return Checkpoint.open(below(out, version))
 
 
 def _verify(folder: Path) -> None:
@@ -390,9 +393,10 @@ def _verify(folder: Path) -> None:
             raise CheckpointError(f"{file}: changed since it was written (SHA-256 differs); restore it or train again")
 
 
-def _is_same(new: Path, old: Path) -> bool:
+def _is_same(new: Path, store: Store, version: str) -> bool:
     """Same weights from the same inputs; the log differs by its clock readings only."""
-    if not (old / SUMS_FILE).is_file():
+    old = store.get(f"{version}/{SUMS_FILE}")
+    if old is None:
         return False
-    then, now = read_sums(old), read_sums(new)
+    then, now = sums_in(old.text, store.place(f"{version}/{SUMS_FILE}")), read_sums(new)
     return then.keys() == now.keys() and all(then[name] == now[name] for name in now.keys() - {_METRICS})

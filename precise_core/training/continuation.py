@@ -31,7 +31,7 @@ def newest_before(checkpoint: Checkpoint | None, as_of: datetime | None) -> Chec
             return checkpoint
         previous = checkpoint.manifest.previous
         is_end = previous is None or previous == checkpoint.model_version
-        checkpoint = None if is_end else Checkpoint.open(checkpoint.folder.parent / str(previous))
+        checkpoint = None if is_end else Checkpoint.open(checkpoint.beside(previous))
     return None
 
 

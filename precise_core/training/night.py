@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pyspark.sql import functions as F
 
-from precise_core.artefacts import CATALOGS, checkpoint_pointer
+from precise_core.artefacts import CATALOGS, has_checkpoint
 from precise_core.config.tasks import ALL_TASK
 from precise_core.errors import CheckpointError, ConfigError, HistoryGoneError, NothingNewError, NothingToLearnError
 from precise_core.feed.catalog import load_item_catalog, load_layers_init, load_token_init, require_language_model
@@ -19,6 +19,7 @@ from precise_core.models.config import FusionConfig
 from precise_core.models.text_layers import LayersInit
 from precise_core.run.job import Job
 from precise_core.run.progress import StepProgress
+from precise_core.store import Place, absolute, name_of, store_at
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, latest
 from precise_core.training.continuation import newest_before, seconds_of
@@ -53,7 +54,7 @@ class UniversalInputs:
 
     settings: Settings
     tables: dict[str, tuple[str, int]]
-    out: Path
+    out: Place
     parent: Checkpoint | None
     earlier: Checkpoint | None
     task: str
@@ -77,7 +78,7 @@ def universal_night(job: Job, task: str = ALL_TASK) -> tuple[Checkpoint, Checkpo
     if config.ranks == 1 or task != ALL_TASK:
         return train_from_tables(inputs, job.progress("windows")), parent
     folder = run_on_ranks(job.spark, config.ranks, _on_each_rank, config.rank_timeout_seconds, inputs=inputs)
-    if parent is not None and Path(folder).name == parent.model_version:
+    if parent is not None and name_of(folder) == parent.model_version:
         raise NothingNewError(f"no new window, or validation never improved; {parent.model_version} stays in use")
     return Checkpoint.open(folder), parent
 
@@ -101,7 +102,7 @@ def universal_inputs(job: Job, task: str) -> UniversalInputs:
     tables = {table.name: (job.warehouse.path(table), job.pin(table)) for table in needed}
     parent = checkpoint_to_continue(job) if task == ALL_TASK else None
     earlier = checkpoint_to_stay_with(job, task) if task == ALL_TASK and parent is None else None
-    out = job.checkpoints.resolve()
+    out = absolute(job.checkpoints)
     return UniversalInputs(settings=settings, tables=tables, out=out, parent=parent, earlier=earlier, task=task)
 
 
@@ -144,11 +145,11 @@ def _on_each_rank(inputs: UniversalInputs) -> str:
     """
     progress = StepProgress("windows") if distribution.rank() == 0 else NullProgress()
     try:
-        return str(train_from_tables(inputs, progress).folder)
+        return str(train_from_tables(inputs, progress).place)
     except NothingNewError:
         if inputs.parent is None:
             raise
-        return str(inputs.parent.folder)
+        return str(inputs.parent.place)
 
 
 def checkpoint_to_continue(job: Job) -> Checkpoint | None:
@@ -292,7 +293,7 @@ def latest_checkpoint(job: Job, task: str) -> Checkpoint:
 
 def checkpoint_in_use(job: Job, task: str) -> Checkpoint | None:
     """The checkpoint in use for a task, verified, or None where there is none; not recorded as an input."""
-    return latest(job.checkpoints, task) if checkpoint_pointer(job.checkpoints, task).is_file() else None
+    return latest(job.checkpoints, task) if has_checkpoint(job.checkpoints, task) else None
 
 
 def select_tasks(job: Job, named: Sequence[str] | None, among: Sequence[str] | None = None) -> list[str]:
@@ -338,10 +339,13 @@ def item_catalog(job: Job, *checkpoints: Checkpoint) -> ItemCatalog:
 
 
 def save_item_catalog(job: Job, *checkpoints: Checkpoint) -> Path:
-    """The catalog as one file that executors read; named after the versions of the tables it holds."""
+    """The catalog as one file to be shipped to executors; named after the versions of the tables it holds.
+
+    It is made of tables alone, so that nobody fetches it from an object store.
+    """
     catalog = item_catalog(job, *checkpoints)
     with_states = f"-states-v{job.pin(TEXT_STATES)}" if catalog.states else ""
-    folder = job.folder / CATALOGS / f"v{job.pin(ITEM_TOKENS)}{with_states}"
+    folder = store_at(job.root).scratch / CATALOGS / f"v{job.pin(ITEM_TOKENS)}{with_states}"
     folder.mkdir(parents=True, exist_ok=True)
     catalog.save(folder / CATALOG_FILE)
     return folder / CATALOG_FILE

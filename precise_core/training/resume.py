@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from precise_core.artefacts import atomic_folder
 from precise_core.errors import CheckpointError
+from precise_core.store.local import atomic_folder
 from precise_core.training.optimizer import Optimizer
 
 # Raise it with every change of `Counters` or of the tensors, so that states of another format are not read.

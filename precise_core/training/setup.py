@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from precise_core.models.config import FusionConfig, ModelConfig
 from precise_core.models.precise import Precise
 from precise_core.models.text_layers import LayersInit
 from precise_core.models.times import usual_gap
+from precise_core.store import Place, store_at
 from precise_core.text.reduction import principal_components
 from precise_core.training import collectives as distribution
 from precise_core.training.checkpoint import Checkpoint, write_checkpoint
@@ -57,7 +57,7 @@ class TrainingInputs:
     windows: DeltaSnapshot
     catalog: ItemCatalog
     task: str = ALL_TASK
-    out: Path
+    out: Place
     seed: int
     versions: Mapping[str, int]
     as_of: datetime | None = None
@@ -121,7 +121,9 @@ class StageRun:
                 seed=inputs.seed,
                 progress=inputs.progress,
                 alternate=alternate,
-                logs=inputs.out / "logs" / inputs.task if config.tensorboard else None,  # `tensorboard --logdir`
+                logs=store_at(inputs.out).scratch / "logs" / inputs.task
+                if config.tensorboard
+                else None,  # `tensorboard --logdir`
             )
         )
 
@@ -171,12 +173,12 @@ class StageRun:
             "bucket_batches": self.feed.config.bucket_batches,
             "ranks": distribution.world_size(),
         }
-        folder = self.inputs.out / f".resume-{self.inputs.task}"
+        folder = store_at(self.inputs.out).scratch / f".resume-{self.inputs.task}"
         return ResumeStore(folder, json.loads(json.dumps(identity, default=str)))
 
 
 def write_on_first_rank(
-    out: Path,
+    out: Place,
     model: Precise,
     frequencies_V: torch.Tensor,
     found: Callable[[], dict[str, Any]] = dict,
@@ -186,10 +188,10 @@ def write_on_first_rank(
 
     ``described`` as in ``write_checkpoint``, and so is what ``found`` returns, which rank 0 alone calls.
     """
-    folder = None
+    place = None
     if distribution.rank() == 0:
-        folder = write_checkpoint(out, model, frequencies_V, **described, **found()).folder
-    return Checkpoint.open(distribution.from_first_rank(folder) or out)
+        place = write_checkpoint(out, model, frequencies_V, **described, **found()).place
+    return Checkpoint.open(distribution.from_first_rank(place) or out)
 
 
 def item_frequencies(inputs: TrainingInputs, num_item_rows: int, since: int | None = None) -> torch.Tensor:

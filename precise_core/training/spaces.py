@@ -15,6 +15,7 @@ import torch
 from precise_core.errors import CheckpointError, ModelError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
+from precise_core.store import is_there
 from precise_core.training.alignment import Fit, fit_alignment, refusal
 from precise_core.training.checkpoint import Alignment, Checkpoint
 from precise_core.training.config import AlignmentConfig
@@ -56,8 +57,8 @@ def earlier_in_time(checkpoint: Checkpoint | None, as_of: datetime | None) -> Ch
         if checkpoint.manifest.as_of < as_of:
             return checkpoint
         name = manifest.previous or (manifest.alignment.anchor if manifest.alignment else None)
-        folder = checkpoint.folder.parent / str(name)
-        checkpoint = Checkpoint.open(folder) if name != manifest.model_version and folder.is_dir() else None
+        place_then = checkpoint.beside(name)
+        checkpoint = Checkpoint.open(place_then) if name != manifest.model_version and is_there(place_then) else None
     return None
 
 
@@ -133,7 +134,7 @@ def _fit(
         CheckpointError: That checkpoint is gone or damaged, or reads other texts.
         ModelError: Other widths, too few items, or vectors that are not finite.
     """
-    anchor = Checkpoint.open(earlier.folder.parent / earlier.manifest.anchor_version)
+    anchor = Checkpoint.open(earlier.beside(earlier.manifest.anchor_version))
     anchor.require_fit(catalog)
     widths, theirs = model.config.part_widths, anchor.manifest.model.part_widths
     if widths != theirs:

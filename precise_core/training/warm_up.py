@@ -140,7 +140,7 @@ def _go_on(universal: Checkpoint, previous: Checkpoint, catalog: ItemCatalog) ->
 
 def _from_untrained(universal: Checkpoint, as_of: datetime | None, seed: int) -> Start:
     """PRECISE-TT of Table VII: as if there were no Universal Training."""
-    untrained = Checkpoint.open(universal.folder.parent / str(universal.manifest.parent))
+    untrained = Checkpoint.open(universal.beside(universal.manifest.parent))
     if not untrained.manifest.task.endswith(f"-{UNTRAINED}"):
         raise CheckpointError(
             f"targeted.warm_start false starts from the untrained model, and {universal.model_version} went on from "

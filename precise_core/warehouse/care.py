@@ -23,7 +23,8 @@ from pyspark.sql import SparkSession
 from precise_core.warehouse.config import TablesConfig
 from precise_core.warehouse.layout import remove_unfinished
 from precise_core.warehouse.notes import SAME_ROWS
-from precise_core.warehouse.session import session_settings
+from precise_core.warehouse.places import file_of, is_uri
+from precise_core.warehouse.session import require_s3, session_settings
 
 MIB = 1024 * 1024
 
@@ -59,10 +60,20 @@ def live_files(path: str, version: int | None = None) -> dict[str, int]:
 def is_readable(path: str, version: int, partition: str = "") -> bool:
     """Whether a version is in the table's log and its files are on disk; of one ``partition`` (`name=value/`) only."""
     try:
-        names = [unquote(name) for name in live_files(path, version)]
+        names = {unquote(name) for name in live_files(path, version)}
     except (DeltaError, OSError):
         return False
-    return all((Path(path) / name).is_file() for name in names if name.startswith(partition))
+    chosen = {name for name in names if name.startswith(partition)}
+    return chosen == _there(path, chosen)
+
+
+def _there(path: str, names: Collection[str]) -> set[str]:
+    """Those files of a table's folder that exist; an object store is asked for many at once."""
+    if not is_uri(path):
+        return {name for name in names if (Path(path) / name).is_file()}
+    filesystem, folder = file_of(path)
+    found = filesystem.get_file_info([f"{folder}/{name}" for name in names])
+    return {name for name, info in zip(names, found, strict=True) if info.is_file}
 
 
 def small_files(path: str, config: TablesConfig) -> SmallFiles:
@@ -77,6 +88,7 @@ def small_files(path: str, config: TablesConfig) -> SmallFiles:
 
 def compact(spark: SparkSession, path: str, config: TablesConfig) -> int:
     """Merge small files within their partitions, in one commit that changes no row; returns the new version."""
+    require_s3(spark, path)
     settings = {
         "spark.databricks.delta.optimize.minFileSize": str(config.small_file_mib * MIB),
         "spark.databricks.delta.optimize.maxFileSize": str(config.target_file_mib * MIB),
@@ -97,7 +109,7 @@ def vacuum(path: str, retention_hours: int, *, dry_run: bool, keep: Collection[i
     remove = partial(table.vacuum, retention_hours, enforce_retention_duration=False, full=True)
     remove = partial(remove, keep_versions=sorted(keep) or None)
     # Removed files stay in the log for a while: those already deleted are named again every time.
-    there = sorted(name for name in remove(dry_run=True) if (Path(path) / name).is_file())
+    there = sorted(_there(path, remove(dry_run=True)))
     if there and not dry_run:
         remove(dry_run=False)
     return there

@@ -10,6 +10,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.spark_errors import gone_history
 from precise_core.warehouse.tables import Warehouse
 from schemas import Table
@@ -67,7 +68,7 @@ def _raw(spark: SparkSession, warehouse: Warehouse, table: Table, since: int, un
     old, new = DeltaTable(path, version=since), DeltaTable(path, version=until)
     if all(version.metadata().configuration.get(_FEED) == "true" for version in (old, new)):
         return _from_feed(spark, path, since, until)
-    return _from_files(spark, warehouse, table, (since, old), (until, new))
+    return _from_files(spark, warehouse, table, since, until)
 
 
 def _from_feed(spark: SparkSession, path: str, since: int, until: int) -> DataFrame:
@@ -76,14 +77,12 @@ def _from_feed(spark: SparkSession, path: str, since: int, until: int) -> DataFr
     return changes.withColumn(_SIGN, F.when(F.col("_change_type").isin(*_REMOVED), -1).otherwise(1))
 
 
-def _from_files(
-    spark: SparkSession, warehouse: Warehouse, table: Table, old: tuple[int, DeltaTable], new: tuple[int, DeltaTable]
-) -> DataFrame:
+def _from_files(spark: SparkSession, warehouse: Warehouse, table: Table, since: int, until: int) -> DataFrame:
     """Only files that one version has and the other lacks are read: the others hold the same rows in both."""
-    files = [set(version.file_uris()) for _, version in (old, new)]
+    old, new = (set(DeltaSnapshot(warehouse.path(table), version).files()) for version in (since, until))
     sides = [
         _rows_of(spark, warehouse, table, number, only).withColumn(_SIGN, F.lit(sign))
-        for number, only, sign in ((old[0], files[0] - files[1], -1), (new[0], files[1] - files[0], 1))
+        for number, only, sign in ((since, old - new, -1), (until, new - old, 1))
     ]
     return sides[0].unionByName(sides[1])
 

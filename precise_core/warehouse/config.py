@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config
+from precise_core.config.addresses import require_no_secret
 
 _OWN_KEYS = {
     "spark.master": "master",
     "spark.driver.memory": "driver_memory",
     "spark.sql.shuffle.partitions": "shuffle_partitions",
 }
+S3_LOG_STORE = "spark.delta.logStore.s3a.impl"
+_SECRET = re.compile(r"(access|secret)\.key$|session\.token$")  # of S3A, for all buckets or one
 
 
 class SparkConfig(Config):
@@ -47,7 +51,18 @@ class SparkConfig(Config):
         for key, own in _OWN_KEYS.items():
             if key in value:
                 raise ValueError(f"{key} is set by the key spark.{own}, which would win; set that one")
+        if S3_LOG_STORE in value:
+            raise ValueError(f"{S3_LOG_STORE} is set already: by another log store two drivers lose commits")
+        if secret := next(filter(_SECRET.search, value), None):
+            raise ValueError(f"{secret} would be kept with every run; set AWS_ACCESS_KEY_ID and the like instead")
         return value
+
+    @model_validator(mode="after")
+    def _lineage_holds_no_password(self) -> SparkConfig:
+        if self.lineage is not None:
+            instead = "Spark's own spark-defaults.conf (spark.openlineage.transport.auth.*)"
+            require_no_secret("lineage", self.lineage, instead)
+        return self
 
 
 class TablesConfig(Config):

@@ -25,8 +25,10 @@ from pathlib import Path
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from precise_core.artefacts import ERASURES, replace_file
+from precise_core.artefacts import ERASURES
+from precise_core.store import Store, store_at
 
+_LIST = f"{ERASURES}/list.json"
 # What is between the values of a row; spelt out, because Java, Python and RE2 differ about `\s`.
 BETWEEN = r"""[\t\n\x0b\f\r "',:;|{}\[\]\\]"""
 # What is before and after an id in a sentence, where quotes and slashes are not always the ones around it.
@@ -40,21 +42,24 @@ class ErasureList:
     Attributes:
         users: Hash of a user_id -> when it was erased, ISO 8601.
         phrases: Hash of the phrase of an id that is not the id itself -> its number of words.
+        tag: Of the list as it was read; None where there is none yet.
     """
 
-    file: Path
+    store: Store
     salt: str
     users: dict[str, str] = field(default_factory=dict)
     phrases: dict[str, int] = field(default_factory=dict)
+    tag: str | None = None
 
     @classmethod
     def of(cls, warehouse: str | Path) -> ErasureList:
         """The list of a warehouse; an empty one where nobody was erased."""
-        file = Path(warehouse) / ERASURES / "list.json"
-        if not file.is_file():
-            return cls(file, secrets.token_hex(16))
-        described = json.loads(file.read_text(encoding="utf-8"))
-        return cls(file, described["salt"], described["users"], described.get("phrases", {}))
+        store = store_at(warehouse)
+        found = store.get(_LIST)
+        if found is None:
+            return cls(store, secrets.token_hex(16))
+        described = json.loads(found.text)
+        return cls(store, described["salt"], described["users"], described.get("phrases", {}), found.tag)
 
     @property
     def newest(self) -> datetime | None:
@@ -65,13 +70,20 @@ class ErasureList:
         return hashlib.sha256(f"{self.salt}:{user_id}".encode()).hexdigest()
 
     def add(self, user_ids: Iterable[str]) -> None:
-        """Remember the users, in one step; one who is there keeps the time of the first erasure."""
+        """Remember the users, in one step; one who is there keeps the time of the first erasure.
+
+        Raises:
+            ConflictError: The list has changed since it was read, and nothing was written.
+        """
         now, ids = datetime.now(UTC).isoformat(), list(user_ids)
         self.users = {self.hash_of(user_id): now for user_id in ids} | self.users
         others = [user_id for user_id in ids if words_of(user_id) not in ([], [user_id])]
         self.phrases |= {self.hash_of(phrase_of(user_id)): len(words_of(user_id)) for user_id in others}
-        content = {"salt": self.salt, "users": self.users, "phrases": self.phrases}
-        replace_file(self.file, json.dumps(content, indent=2), mode=0o600)
+        content = json.dumps({"salt": self.salt, "users": self.users, "phrases": self.phrases}, indent=2)
+        if self.tag is None:
+            self.tag = self.store.put_if_absent(_LIST, content, is_private=True)
+        else:
+            self.tag = self.store.put_if_match(_LIST, content, self.tag)
 
     def holds(self, user_id: Column) -> Column:
         """True where ``user_id`` is of an erased user; null where it is null."""

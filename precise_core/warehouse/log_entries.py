@@ -14,7 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from precise_core.artefacts import replace_file
+from deltalake import DeltaTable, Schema
+
+from precise_core.store.local import replace_file
+from precise_core.warehouse.places import is_uri
 from schemas import Table
 
 Action = Mapping[str, Any]
@@ -28,15 +31,21 @@ _PROTOCOL_WITH_FEED = {
 }
 
 
-def create_table(folder: Path, table: Table, properties: Mapping[str, str]) -> None:
+def create_table(path: str, table: Table, properties: Mapping[str, str]) -> None:
     """Version 0 of ``table``: its schema and no rows, as Spark would make it.
 
     Raises:
         FileExistsError: The table is there.
+        DeltaError: The same, in an object store.
     """
-    now, configuration = now_ms(), dict(properties)
+    now, configuration, folder = now_ms(), dict(properties), Path(path)
     if table.has_change_feed:
         configuration = {_FEED: "true"} | configuration
+    if is_uri(path):
+        schema = Schema.from_json(table.spark_schema().json())
+        by = list(table.partition_by)
+        DeltaTable.create(path, schema, description=table.doc, partition_by=by, configuration=configuration)
+        return
     metadata = {
         "id": str(uuid.uuid4()),
         "description": table.doc,

@@ -17,14 +17,13 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from precise_core import artefacts
-from precise_core.config.folders import require_delta_path
 from precise_core.errors import DataError, HistoryGoneError, MissingTableError, SchemaError
+from precise_core.warehouse.places import file_of, is_uri, place_of, store_errors
 from schemas import TABLES, Table
 
 if TYPE_CHECKING:
@@ -49,10 +48,11 @@ class DeltaSnapshot:
     """
 
     def __init__(self, path: str | Path, version: int | None = None, *, missing: str | None = None) -> None:
-        self.path = str(path) if "://" in str(path) else str(Path(path).absolute())
+        self.path = str(path) if is_uri(path) else str(Path(path).absolute())
         self.name = self.path.rsplit("/", 1)[-1]
         try:
-            self._table = DeltaTable(self.path, version=version)
+            with store_errors(self.path):
+                self._table = DeltaTable(self.path, version=version)
         except (DeltaError, OverflowError) as error:
             if not DeltaTable.is_deltatable(self.path):
                 advice = f"; run jobs/{_DECLARED[self.name].written_by}.py first" if self.name in _DECLARED else ""
@@ -74,7 +74,7 @@ class DeltaSnapshot:
     def files(self, partition: Mapping[str, str] | None = None) -> list[str]:
         """URIs of the live files whose partition columns have these values, sorted; the characters are the real ones,
         not percent-encoded."""
-        return [file if "://" in file else f"file://{file}" for file in self._paths(partition)]
+        return [file if is_uri(file) else f"file://{file}" for file in self._paths(partition)]
 
     def row_count(self, partition: Mapping[str, str] | None = None) -> int:
         """Rows in those files, from the log's statistics, or from the Parquet footers where it has none."""
@@ -116,8 +116,10 @@ class DeltaSnapshot:
         """All rows with the declared columns, those of the partitions included; null where a file lacks a column."""
         schema = table.arrow_schema()
         by = pa.schema([schema.field(name) for name in self._table.metadata().partition_columns])
-        partitioning = ds.partitioning(by, flavor="hive")
-        return ds.dataset(self._paths(), schema=schema, format="parquet", partitioning=partitioning)
+        partitioning, paths, filesystem = ds.partitioning(by, flavor="hive"), self._paths(), None
+        if is_uri(self.path):
+            filesystem, paths = file_of(self.path)[0], [file_of(path)[1] for path in paths]
+        return ds.dataset(paths, schema=schema, format="parquet", partitioning=partitioning, filesystem=filesystem)
 
     @cached_property
     def _actions(self) -> pa.Table:
@@ -152,16 +154,15 @@ class TableReader:
     """The tables of a warehouse; every read that names no version sees the one that was the newest at the first.
 
     Args:
-        warehouse: The folder named `warehouse` in the configuration.
+        warehouse: The folder, or the URI, named `warehouse` in the configuration.
 
     Raises:
         ConfigError: The path is one that deltalake takes for another.
     """
 
     def __init__(self, warehouse: str | Path) -> None:
-        self.root = Path(warehouse)
-        self._folder = str(self.root.resolve())
-        require_delta_path("warehouse", self._folder, is_read_only=True)
+        self.root = warehouse
+        self._folder = place_of(warehouse, is_read_only=True)
         self._newest: dict[str, DeltaSnapshot] = {}
 
     def path(self, table: Table) -> str:
@@ -265,10 +266,8 @@ def read_table(
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:
-    """An open file, to be used in a ``with``; a local URI holds the real characters, not percent-encoded ones."""
-    if uri.startswith("file://"):
-        return pq.ParquetFile(uri.removeprefix("file://"), filesystem=pa.fs.LocalFileSystem())
-    filesystem, path = pa.fs.FileSystem.from_uri(uri)
+    """An open file, to be used in a ``with``; the URI holds the real characters, not percent-encoded ones."""
+    filesystem, path = file_of(uri)
     return pq.ParquetFile(path, filesystem=filesystem)
 
 

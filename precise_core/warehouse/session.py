@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from delta import configure_spark_with_delta_pip
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from precise_core.errors import EnvironmentProblem
-from precise_core.warehouse.config import SparkConfig
+from precise_core.warehouse import log_store
+from precise_core.warehouse.config import S3_LOG_STORE, SparkConfig
+from precise_core.warehouse.places import s3_environment
 
 # JDBC drivers that come with an installation, for sources in a database.
 DRIVERS = ("org.postgresql:postgresql:42.7.7",)
@@ -46,6 +49,8 @@ _SETTINGS = {
     "spark.databricks.delta.optimizeWrite.binSize": "128m",
     # Tables here have few files: the default of 50 partitions for the log snapshot costs seconds per table.
     "spark.databricks.delta.snapshotPartitions": "2",
+    # Delta's own lets a second driver replace a commit in silence (docs/decisions/0041).
+    S3_LOG_STORE: log_store.CLASS,
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # The largest value turns off a check that measures the whole batch again after every row: a good part of the
     # CPU time of a pass over narrow rows. Batches stay at 10,000 rows; the longest sequences and
@@ -90,7 +95,7 @@ def get_session(
     lineage = (
         _lineage_settings(app_name.removeprefix("precise-"), config.lineage, environment) if config.lineage else {}
     )
-    for key, value in (_SETTINGS | lineage | config.conf).items():
+    for key, value in (_SETTINGS | _s3_settings() | lineage | config.conf).items():
         builder = builder.config(key, value)
     builder = builder.config("spark.sql.shuffle.partitions", config.shuffle_partitions)
     if not _is_under_spark_submit():
@@ -173,6 +178,30 @@ def require_names(session: SparkSession, paths: Iterable[str]) -> None:
         )
 
 
+def require_s3(session: SparkSession, place: str) -> None:
+    """Refuse a place on S3 where the session cannot reach it, or where two drivers would lose commits.
+
+    Raises:
+        EnvironmentProblem: The jars of S3 are not there, or the session commits in another way.
+    """
+    if not place.startswith("s3a://"):
+        return
+    used = session.sparkContext.getConf().get(S3_LOG_STORE)
+    if used != log_store.CLASS:
+        raise EnvironmentProblem(
+            f"{place}: this Spark session commits by {used or 'the log store of Delta'}, which loses commits of two "
+            f"drivers; start it with {S3_LOG_STORE} {log_store.CLASS}"
+        )
+    jvm: Any = session.sparkContext._jvm
+    for name in ("org.apache.hadoop.fs.s3a.S3AFileSystem", log_store.CLASS):
+        try:
+            jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(name)
+        except Py4JJavaError as error:
+            raise EnvironmentProblem(
+                f"{place}: Spark was started without the jars of S3 ({name} is missing); run `make install-s3`"
+            ) from error
+
+
 def _is_utf8(encoding: str) -> bool:
     return encoding.upper().replace("-", "") == "UTF8"
 
@@ -201,6 +230,16 @@ def _installed_jars() -> list[str]:
     defaults = spark_home() / "conf" / "spark-defaults.conf"
     lines = defaults.read_text(encoding="utf-8").splitlines() if defaults.is_file() else []
     return next((line.split(maxsplit=1)[1].split(",") for line in lines if line.startswith("spark.jars ")), [])
+
+
+def _s3_settings() -> dict[str, str]:
+    """Where S3 is; who we are Spark finds in the environment itself, and no setting holds it."""
+    endpoint, region = s3_environment()
+    settings = {"spark.hadoop.fs.s3a.endpoint.region": region} if region else {}
+    if endpoint:
+        # A server of one's own knows its buckets by path, not by host name.
+        settings |= {"spark.hadoop.fs.s3a.endpoint": endpoint, "spark.hadoop.fs.s3a.path.style.access": "true"}
+    return settings
 
 
 def _lineage_settings(job: str, target: str, environment: str) -> dict[str, str]:

@@ -24,13 +24,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from precise_core import artefacts
-from precise_core.config.folders import require_delta_path
 from precise_core.errors import DataError, MissingTableError, SchemaError
 from precise_core.warehouse.layout import laid_out
 from precise_core.warehouse.log_entries import create_table
 from precise_core.warehouse.notes import Note, commit_text, read_note
+from precise_core.warehouse.places import is_uri, place_of, says_store_errors
 from precise_core.warehouse.reader import DeltaSnapshot
-from precise_core.warehouse.session import MOST_LISTED_HERE, has_lineage
+from precise_core.warehouse.session import MOST_LISTED_HERE, has_lineage, require_s3
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
@@ -53,16 +53,25 @@ class Warehouse:
 
     def __init__(self, root: str) -> None:
         # Delta refuses a relative location when it creates a table.
-        self.root = root.rstrip("/") if "://" in root else str(Path(root).resolve())
-        if "://" not in root:
-            require_delta_path("warehouse", self.root)
+        self.root = place_of(root)
 
     def path(self, table: Table) -> str:
         return f"{self.root}/{artefacts.TABLES}/{table.name}"
 
+    def path_for(self, spark: SparkSession, table: Table) -> str:
+        """The path of a table that ``spark`` is to read or write.
+
+        Raises:
+            EnvironmentProblem: The session cannot reach it, or could lose commits there.
+        """
+        require_s3(spark, self.root)
+        return self.path(table)
+
+    @says_store_errors
     def exists(self, table: Table) -> bool:
         return DeltaTable.is_deltatable(self.path(table))
 
+    @says_store_errors
     def version(self, table: Table) -> int:
         """The newest version.
 
@@ -82,15 +91,16 @@ class Warehouse:
         A small table is read as the files that its log lists: Delta asks Spark for that list, a job or three a table.
         Not where lineage is on, which would not know the files as a table.
         """
-        if "://" not in self.root and not has_lineage(spark):
+        if not is_uri(self.root) and not has_lineage(spark):
             snapshot = DeltaSnapshot(self.path(table), version)
             files = snapshot.files()
             is_small = len(files) <= MOST_LISTED_HERE and snapshot.size_bytes() <= _SMALL_BYTES
             # Where one was removed, Delta says so when the rows are asked for.
             if is_small and all(Path(file.removeprefix("file://")).is_file() for file in files):
                 return _frame_of_files(spark, self.path(table), files, snapshot.schema_json)
-        return spark.read.format("delta").option("versionAsOf", version).load(self.path(table))
+        return spark.read.format("delta").option("versionAsOf", version).load(self.path_for(spark, table))
 
+    @says_store_errors
     def read_arrow(
         self,
         table: Table,
@@ -109,6 +119,7 @@ class Warehouse:
         chosen = reduce(lambda left, right: left & right, conditions) if conditions else None
         return dataset.to_table(columns=list(columns or table.column_names), filter=chosen)
 
+    @says_store_errors
     def write(
         self,
         spark: SparkSession,
@@ -148,11 +159,12 @@ class Warehouse:
             if replace:
                 _require_inside(frame, table, replace)
                 writer = writer.option("replaceWhere", _slice_sql(replace))
-            writer.save(self.path(table))
+            writer.save(self.path_for(spark, table))
             return WriteResult(self.version(table), new[0], changed=True)
         finally:
             frame.unpersist()
 
+    @says_store_errors
     def replace_partitions(
         self,
         table: Table,
@@ -174,7 +186,8 @@ class Warehouse:
         writer = conform(frame, table).write.format("delta").option("userMetadata", commit_text(run_id, note))
         writer = writer.option(*_NEW_COLUMNS)
         condition = " OR ".join(f"({_slice_sql(partition)})" for partition in partitions)
-        writer.mode("overwrite").option("replaceWhere", condition).save(self.path(table))
+        path = self.path_for(frame.sparkSession, table)
+        writer.mode("overwrite").option("replaceWhere", condition).save(path)
         return WriteResult(self.version(table), self._rows_in_last_write(table), changed=True)
 
     def table_id(self, table: Table) -> str:
@@ -188,6 +201,7 @@ class Warehouse:
     def _rows_in_last_write(self, table: Table) -> int:
         return int(DeltaTable(self.path(table)).history(1)[0]["operationMetrics"]["numOutputRows"])
 
+    @says_store_errors
     def append(self, table: Table, frame: DataFrame, *, run_id: str, rows: int | None = None) -> WriteResult:
         """Add rows in one commit; no commit where there are none.
 
@@ -203,7 +217,7 @@ class Warehouse:
             if not number:
                 return WriteResult(self.version(table), 0, changed=False)
             writer = _writer(laid_out(frame, table, number), table, run_id).option(*_NEW_COLUMNS)
-            writer.mode("append").save(self.path(table))
+            writer.mode("append").save(self.path_for(frame.sparkSession, table))
             return WriteResult(self.version(table), self._rows_in_last_write(table), changed=True)
         finally:
             if not is_known:
@@ -227,9 +241,11 @@ class Warehouse:
                 return version
         return self._write_records(table, records, mode="overwrite")
 
+    @says_store_errors
     def _write_records(self, table: Table, records: Sequence[Mapping[str, Any]], mode: Any) -> int:
         rows = _records_table(table, records)
-        Path(self.path(table)).mkdir(parents=True, exist_ok=True)
+        if not is_uri(self.root):
+            Path(self.path(table)).mkdir(parents=True, exist_ok=True)
         write_deltalake(
             self.path(table),
             rows,
@@ -240,10 +256,11 @@ class Warehouse:
         )
         return self.version(table)
 
+    @says_store_errors
     def create_if_missing(self, table: Table) -> None:
         """Version 0 of a table: its schema and no rows."""
         if not self.exists(table):
-            create_table(Path(self.path(table)), table, TABLE_PROPERTIES)
+            create_table(self.path(table), table, TABLE_PROPERTIES)
 
 
 def _frame_of_files(spark: SparkSession, folder: str, files: Sequence[str], schema_json: str) -> DataFrame:

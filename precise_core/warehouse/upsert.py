@@ -65,7 +65,7 @@ class UpsertPlan:
         self.warehouse.create_if_missing(self.table)
         rows = self.compared.where(F.col(STATE) != KEPT).select(*self.table.column_names)
         if corrected:
-            _merge(spark, self.warehouse.path(self.table), self.table, rows, self.place, run_id)
+            _merge(spark, self.warehouse.path_for(spark, self.table), self.table, rows, self.place, run_id)
         elif new:
             new = self.warehouse.append(self.table, rows, run_id=run_id, rows=new).rows
         self.compared.unpersist()

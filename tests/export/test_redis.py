@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
@@ -201,25 +201,27 @@ def test_a_reader_never_sees_two_versions_at_once(server: RedisServer, world: Wo
     assert wrong == []
 
 
-class _Dying(RedisStore):
-    """Is killed when half of a set is sent."""
+def _export_that_breaks(root: Path, config: ExportConfig, break_it: Callable[[], object]) -> None:
+    """``break_it`` when half of a set is sent."""
 
-    def send(self, vectors: VectorSet, batches: Any, *, whole: bool) -> int:
-        return super().send(vectors, _until_killed(batches, vectors.rows // 2), whole=whole)
+    def breaking(batches: Any, rows: int) -> Iterator[Any]:
+        for batch in batches:
+            if rows <= 0:
+                break_it()
+            rows -= len(batch[0])
+            yield batch
 
+    class Breaking(RedisStore):
+        def send(self, vectors: VectorSet, batches: Any, *, whole: bool) -> int:
+            return super().send(vectors, breaking(batches, vectors.rows // 2), whole=whole)
 
-def _until_killed(batches: Any, rows: int) -> Iterator[Any]:
-    for batch in batches:
-        if rows <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        rows -= len(batch[0])
-        yield batch
-
-
-def _export_until_killed(root: Path, config: ExportConfig) -> None:
     assert config.redis is not None
-    store = _Dying(config.redis, config, PASSWORD)
-    push(store, published_sets(root), config, whole=False, only_these=False, warn=print)
+    with closing(Breaking(config.redis, config, PASSWORD)) as store:
+        push(store, published_sets(root), config, whole=False, only_these=False, warn=print)
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_run_changes_nothing_and_the_next_one_goes_on(server: RedisServer, client: Any, world: World) -> None:
@@ -227,7 +229,7 @@ def test_a_killed_run_changes_nothing_and_the_next_one_goes_on(server: RedisServ
     export(world, config)
     before, keys = client.hgetall(CURRENT), client.dbsize()
     world.publish(1)
-    killed = get_context("spawn").Process(target=_export_until_killed, args=(world.root, config))
+    killed = get_context("spawn").Process(target=_export_that_breaks, args=(world.root, config, _end))
     killed.start()
     killed.join(120)
     assert killed.exitcode == -signal.SIGKILL
@@ -288,6 +290,26 @@ def test_a_full_store_and_one_that_is_down_are_told_in_one_line(
     for told in (str(refused.value), str(down.value)):
         assert "secret" not in told and "\n" not in told
     export(world, config)  # it has come back empty
+    require_published(client, world, 1)
+
+
+@pytest.mark.parametrize("is_down", [True, False], ids=["down", "silent"])
+def test_a_store_that_is_gone_half_way_is_told_in_one_line_and_the_next_run_goes_on(
+    server: RedisServer, client: Any, world: World, is_down: bool
+) -> None:
+    config = config_of(server, timeout_seconds=0.5)
+    export(world, config)
+    world.publish(1)
+    break_it, mend_it = (server.stop, server.start) if is_down else (server.fall_silent, server.go_on)
+    try:
+        with pytest.raises(StoreError, match=rf"{server.url}: .*; readers still see what they saw before\Z") as told:
+            _export_that_breaks(world.root, config, break_it)
+    finally:
+        mend_it()
+    assert "\n" not in str(told.value) and PASSWORD not in str(told.value)
+    if not is_down:  # one that was down has come back empty
+        require_published(client, world, 0)
+    export(world, config)
     require_published(client, world, 1)
 
 

@@ -69,6 +69,7 @@ REJECTIONS: list[tuple[dict[str, Any], str]] = [
     ({"value": float("-inf")}, "invalid_value"),
     ({"user_id": "u\x001"}, "invalid_id"),
     ({"user_id": "u" * 513}, "invalid_id"),
+    ({"user_id": "(anybody)"}, "invalid_id"),
     ({PROBLEM: "malformed_row", "user_id": None}, "malformed_row"),
 ]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from precise_core.artefacts import write_sums
 from precise_core.errors import CheckpointError, HistoryGoneError, MissingTableError
 from precise_core.index.index import VectorIndex
 from precise_core.publication.night import (
@@ -23,6 +22,7 @@ from precise_core.publication.night import (
     valid_from,
 )
 from precise_core.run.job import Job
+from precise_core.store.sums import write_sums
 from precise_core.training.night import latest_checkpoint
 from precise_core.warehouse.tables import Warehouse
 from schemas import ITEM_EMBEDDINGS, ITEM_TOKENS, PUBLISHED_MODELS, USER_EMBEDDINGS, VALIDATION_RESULTS, Table

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
-from precise_core.artefacts import write_sums
+from precise_core.store.sums import write_sums
 from precise_core.training.checkpoint import latest
 from schemas import columns as c
 from tests.night import arrow_table, copy_of, run, with_newcomers

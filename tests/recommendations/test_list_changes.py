@@ -47,17 +47,36 @@ def changes(
 
 
 def test_what_is_lost_shorter_and_in_common(spark: SparkSession) -> None:
-    after: Lists = {
+    after: Lists = {  # nothing is on the second list any more
         ("u", "all", "all"): "abef",  # 2 of 6 in common
         ("v", "all", "all"): "dcba",
+        (c.ANYBODY, "all", "all"): "abcdefgh",
         ("new", "all", "all"): "zzz",
         ("u", "buy", "a `list`."): "q",
     }
     expected = {
-        "all": {"lost_share": round(1 / 3, 4), "length_ratio": 0.8, "overlap": round((1 / 3 + 1) / 2, 4)},
+        "all": {"lost_share": round(1 / 3, 4), "length_ratio": 0.0, "overlap": round((1 / 3 + 1) / 2, 4)},
         "buy": {"lost_share": 0.0, "length_ratio": 0.0},  # the new list is not counted for the one that is gone
     }
     assert changes(spark, after) == expected
+
+
+def test_a_list_that_is_empty_for_everybody_is_as_short_as_it_is(spark: SparkSession) -> None:
+    before: Lists = {(user, "all", name): "abcde" for user in "uvw" for name in ("all", "new", "repeat")}
+    after = {key: items if key[2] != "new" else items[:1] for key, items in before.items()}
+    found = changes(spark, after, before=before, lists=["all", "new", "repeat"])
+    assert found["all"] == {"lost_share": 0.0, "length_ratio": 0.2, "overlap": 1.0}
+
+
+@pytest.mark.parametrize(("anybody", "ratio"), [({"all": "a", "new": "b"}, 1.0), ({"all": "abcde"}, 0.0), ({}, 0.0)])
+def test_a_list_that_anybody_has_lost_is_gone_and_a_shorter_one_is_not(
+    spark: SparkSession, anybody: Mapping[str, str], ratio: float
+) -> None:
+    users: Lists = {("u", "all", "all"): "abcde", ("u", "all", "new"): "cde"}
+    before = users | {(c.ANYBODY, "all", name): "abcde" for name in ("all", "new")}
+    after = users | {(c.ANYBODY, "all", name): items for name, items in anybody.items()}
+    found = changes(spark, after, before=before, lists=["all", "new"])
+    assert found["all"] == {"lost_share": 0.0, "length_ratio": ratio, "overlap": 1.0}
 
 
 def test_nothing_has_changed(spark: SparkSession) -> None:
@@ -100,7 +119,7 @@ def test_a_refusal_names_figure_value_limit_and_setting(spark: SparkSession) -> 
     line = str(refused.value)
     for words in (
         "buy: at most 0.1 of the users lose their lists, gates.lists.largest_lost_share",
-        "buy: lists are at least 0.5 times as long as before, gates.lists.smallest_length_ratio",
+        "buy: each list is at least 0.5 times as long as before, gates.lists.smallest_length_ratio",
         "buy: at least 0.8 of the users get a list, gates.lists.smallest_served_share",
         *(f"on {name}): found {value:g}" for name, value in facts.items() if name != "overlap"),
     ):

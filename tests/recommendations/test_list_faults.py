@@ -22,8 +22,10 @@ from precise_core.errors import DataError
 from precise_core.warehouse.tables import Warehouse
 from schemas import (
     CANDIDATE_FEATURES,
+    EVALUATION_METRICS,
     EVENTS,
     IMPRESSIONS,
+    ITEM_TOKENS,
     ITEM_VOCABULARY,
     ITEMS,
     RECOMMENDATIONS,
@@ -61,10 +63,11 @@ def events_of_a_day() -> list[Row]:
 
 
 def build(warehouse: Path, events: list[Row]) -> Path:
-    """A catalog of ten, and somebody who was shown something and did nothing."""
+    """A catalog of ten without texts, and somebody who was shown something and did nothing."""
     put(warehouse, ITEMS, [{c.ITEM_ID: f"i{item}", c.TITLE: f"Item {item}"} for item in range(NUM_ITEMS)])
     vocabulary = [{c.ITEM_ID: f"i{item}", c.ITEM_INDEX: item + 2} for item in range(NUM_ITEMS)]
     put(warehouse, ITEM_VOCABULARY, vocabulary)
+    put(warehouse, ITEM_TOKENS, [])
     put(warehouse, EVENTS, events)
     shown = {c.IMPRESSION_ID: "1", c.USER_ID: NEWCOMER, c.ITEM_ID: "i1", c.IMPRESSION_TS: AS_OF - timedelta(hours=1)}
     put(warehouse, IMPRESSIONS, [shown])
@@ -121,9 +124,42 @@ def test_what_was_popular_of_all_time_stands_in_where_nothing_was_taken_in_28_da
             assert [item for item, *_ in found] == [item for item, *_ in lately] and len(found) == len(counts)
             for item, words, order in found:
                 taken = "once" if counts[item] == 1 else f"{counts[item]:,} times"
-                assert (words, order) == (f"popular: taken {taken}", "popular")
+                called = "popular: taken" if counts[item] >= 5 else "taken by others"
+                assert (words, order) == (f"{called} {taken}", "popular")
     assert {order for *_, order in lately} == {"popular_28d"}
     assert all(words.endswith(" in 28 days") for _, words, _ in lately)
+
+
+def test_where_all_users_are_new_they_get_lists_and_the_night_says_that_nothing_was_learned(
+    one_day: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody did anything before the period that is learned from."""
+    warehouse = copy_of(one_day, tmp_path / "warehouse")
+    put_rankers_in_use(warehouse, {}, LIST_RANKERS)
+    capsys.readouterr()
+    run_all(warehouse, "--set", "recommendations.horizon_days=10")
+    out = said(capsys)
+    assert "nothing was learned, " in out and "nothing has been learned yet: own history and similar users" in out
+    assert f"users: {USERS} in = {USERS} out + 0 rejected or left out" in out  # of candidate_features
+    assert set(arrow_table(warehouse, "candidate_features")[c.SPLIT].to_pylist()) <= {c.TRAIN}
+    for user in ("u1", NEWCOMER):
+        assert reasons(warehouse, user)
+
+
+def test_lists_without_a_published_model_are_measured(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = copy_of(night, tmp_path / "warehouse")
+    for name in ("published_models", "recall_candidates", "ranking_scores"):
+        shutil.rmtree(warehouse / "tables" / name)
+    capsys.readouterr()
+    assert run("evaluate", warehouse) == 0
+    assert "no model is published: PRECISE's systems are left out" in said(capsys)
+    found = arrow_table(warehouse, EVALUATION_METRICS.name).to_pandas()
+    assert set(found["question"]) == {"retrieval", "recommendations"}
+    assert {"recommendations", "personal_frequency"} <= set(found["system"])
+    assert not found["system"].str.contains("PRECISE").any()
+    assert run("build_report", warehouse, "--out", str(tmp_path / "report.html")) == 0
 
 
 def only_three_users(warehouse: Path) -> None:
@@ -147,7 +183,8 @@ def test_lists_that_most_users_would_lose_are_refused_and_the_old_ones_stay(
     verdicts = arrow_table(warehouse, VALIDATION_RESULTS.name).to_pylist()
     broken = {row["column"] for row in verdicts if row["table_name"] == "recommendations" and not row["success"]}
     assert broken == {"lost_share"}
-    metrics = dict(arrow_table(warehouse, RUNS.name).to_pylist()[-1]["metrics"])
+    last = arrow_table(warehouse, RUNS.name).sort_by("started_at").to_pylist()[-1]
+    metrics = dict(last["metrics"])
     assert metrics["lists/all/lost_share"] == pytest.approx(9 / 13) and metrics["lists/all/served_share"] == 1
     assert run("recommend", warehouse, "--accept-change") == 0
     assert "warning: all: at most 0.1 of the users lose their lists" in said(capsys)
@@ -181,7 +218,8 @@ def test_a_model_that_cannot_be_opened_stops_the_lists_and_not_the_learning(
     assert version(warehouse) == before
     assert run("train_list_ranker", warehouse) == 0
     out = said(capsys)
-    assert "warning: yesterday's order is left out of the comparison: " in out and "own history is in use" in out
+    assert "warning: yesterday's order is left out of the comparison: " in out
+    assert "nothing was learned, " in out and "; own history and similar users are in use, popular items" in out
     assert rankers_in_use(warehouse, LIST_RANKERS) == {}
     assert run("recommend", warehouse) == 0
 

@@ -117,6 +117,11 @@ def test_a_deleted_item_is_on_no_list_and_a_newcomer_gets_what_is_popular(after:
     anybody = lists(warehouse)[lambda found: found[c.USER_ID] == c.ANYBODY]
     assert newcomer[c.ITEM_ID].tolist() == anybody[c.ITEM_ID].tolist()
     assert {tuple(sources) for sources in newcomer[c.SOURCES]} == {("popular",)}
+    everything = table(warehouse, "recommendations")
+    of_popular = everything[c.MODEL_VERSION].isin(["popular", "popular_28d"])  # mark them, and the source does not
+    assert set(everything[of_popular][c.USER_ID]) == {NEWCOMER, c.ANYBODY}
+    assert set(everything[~of_popular][c.USER_ID]).isdisjoint({NEWCOMER, c.ANYBODY})
+    assert any("popular" in sources for sources in everything[~of_popular][c.SOURCES])
     assert "later" not in set(table(warehouse, "recommendations")[c.USER_ID])
 
 

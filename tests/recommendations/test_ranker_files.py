@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from precise_core.artefacts import write_sums
 from precise_core.errors import CheckpointError
 from precise_core.recommendations.config import ListConfig, RecommendationsConfig
 from precise_core.recommendations.learning import learn, split_lists
 from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.orders import ORDERS, order_scores
 from precise_core.recommendations.ranker_files import FinishedOrders, PublishedRanker
+from precise_core.store.sums import write_sums
 from schemas import columns as c
 from tests.recommendations.ranked_lists import candidate_lists, rows, small
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precise_core.recommendations.point_in_time import PointInTime
-from precise_core.recommendations.reasons import SEED, UserSeeds, reasons
+from precise_core.recommendations.reasons import SEED, UserSeeds, dates_before, reasons
 from tests.recommendations.world import (
     DAY,
     INSTANT,
@@ -34,7 +35,7 @@ def explained(histories: Histories, task: str = "all", seeds: int = 100) -> list
     users, items = made.candidates.user_rows_C, made.candidates.item_rows_C
     events = block(histories).events
     best = UserSeeds.of(events, of.similarities.near, seeds)
-    words, found = reasons(made.features_CG, users, items, best)
+    words, found = reasons(made.features_CG, users, items, dates_before(INSTANT, made.last_ages_C), best)
     names = [list(histories)[user] for user in users]
     return list(zip(names, items.tolist(), words, found.tolist(), strict=True))
 
@@ -42,15 +43,11 @@ def explained(histories: Histories, task: str = "all", seeds: int = 100) -> list
 def times_in(words: str) -> int:
     if "once" in words:
         return 1
-    return int(re.search(r"taken ([\d,]+) times", words)[1].replace(",", ""))  # type: ignore[index]
+    return int(re.search(r"taken (?:by others )?([\d,]+) times", words)[1].replace(",", ""))  # type: ignore[index]
 
 
-def was_ago(words: str, age: float) -> bool:
-    said = re.search(r"last (today|yesterday|([\d,]+) days ago)", words)
-    assert said, words
-    days = {"today": 0, "yesterday": 1}.get(said[1])
-    days = int(said[2].replace(",", "")) if days is None else days
-    return days in (int(age), int(age * (1 + 2e-6)))
+def ends_with_the_date_of(words: str, micros: int) -> bool:
+    return words.endswith(f", last on {datetime.fromtimestamp(micros // 1_000_000, UTC).date()}")
 
 
 def check(histories: Histories, of: PointInTime, user: str, item: int, words: str, seed: int) -> None:
@@ -60,6 +57,8 @@ def check(histories: Histories, of: PointInTime, user: str, item: int, words: st
         (one, (INSTANT - time) / DAY) for events in histories.values() for one, time, _ in events if time < INSTANT
     ]
     of_item = [age for one, age in everybody if one == item]
+    times, lately = len(of_item), sum(age <= 28 for age in of_item)
+    newest = max((time for one, time, _ in histories[user] if time < INSTANT and one == item), default=0)
     if words == f"similar to {SEED}":
         assert seed in {one for one, _ in past} and seed != item and not own
         assert of.similarities.near["text"][seed, item] >= 0.3
@@ -72,23 +71,24 @@ def check(histories: Histories, of: PointInTime, user: str, item: int, words: st
     assert SEED not in words
     if words.startswith("taken every"):
         days = {int(age) for age in own}
-        interval = float(re.search(r"every (\d+) days", words)[1])  # type: ignore[index]
-        assert len(days) >= 3 and was_ago(words, min(own))
-        assert interval == pytest.approx((max(own) - min(own)) / (len(days) - 1), abs=0.51)
-    elif words.startswith("taken"):
-        assert times_in(words) == len(own) and "before" in words and was_ago(words, min(own))
+        said = re.search(r"every (day|(\d+) days) on average", words)
+        assert said and len(days) >= 3 and ends_with_the_date_of(words, newest)
+        interval = (max(own) - min(own)) / (len(days) - 1)
+        assert float(said[2] or 1) == pytest.approx(interval, abs=0.51) and min(own) < 2.01 * interval
+    elif own:
+        assert words.startswith("taken ") and times_in(words) == len(own) and "before" in words
+        assert ends_with_the_date_of(words, newest)
     elif words.startswith("new"):
-        assert not own and max(of_item) <= 14.01 and times_in(words) == sum(age <= 7 for age in of_item)
+        assert words.endswith("in 7 days") and max(of_item) <= 14.01
+        assert times_in(words) == sum(age <= 7 for age in of_item)
     elif words == "popular in a category of the user":
-        assert not own and any(age <= 28 for age in of_item)
-        assert of.categories_N[item] and of.categories_N[item] in {of.categories_N[one] for one, _ in past}
-    elif words.startswith("popular"):
-        times = sum(age <= 28 for age in of_item)
-        assert times_in(words) == (times if words.endswith("in 28 days") else len(of_item)) and not own
-        assert (times > 0) == words.endswith("in 28 days")
+        assert lately >= 5 and of.categories_N[item]
+        assert of.categories_N[item] in {of.categories_N[one] for one, _ in past}
+    elif words.startswith(("popular: taken ", "taken by others ")):
+        assert times_in(words) == (lately or times) and (lately > 0) == words.endswith("in 28 days")
+        assert words.startswith("popular") == ((lately or times) >= 5)
     else:
-        assert words == "close to what the user took"
-        assert past and not own and not any(age <= 28 for age in of_item)
+        assert words == "close to what the user took" and past and lately < 5
 
 
 @pytest.mark.parametrize("task", ["all", "buy"])
@@ -117,16 +117,47 @@ def test_the_first_reason_that_holds_is_given() -> None:
     weekly: list[Event] = [(3, INSTANT - 7 * DAY * week - DAY // 2, 1) for week in range(1, 5)]
     twice: list[Event] = [(4, INSTANT - 2 * DAY, 1), (4, INSTANT - 1, 1)]
     histories: Histories = {"u": [*weekly, *twice], **{f"v{row}": [(5, INSTANT - DAY, 1)] for row in range(2)}}
-    assert only_reason(histories, "u", 3) == "taken every 7 days, last 7 days ago"
-    assert only_reason(histories, "u", 4) == "taken 2 times before, last today"
-    assert only_reason(histories, "u", 5) == "new, taken 2 times this week"
-    assert only_reason(histories, "v0", 5) == "taken once before, last yesterday"
+    assert only_reason(histories, "u", 3) == "taken every 7 days on average, last on 2024-02-22"
+    assert only_reason(histories, "u", 4) == "taken 2 times before, last on 2024-02-29"
+    assert only_reason(histories, "u", 5) == "new, taken 2 times in 7 days"
+    assert only_reason(histories, "v0", 5) == "taken once before, last on 2024-02-29"
 
 
-@pytest.mark.parametrize("days", range(2, 120, 3))
-def test_events_dated_by_day_are_so_many_whole_days_ago(days: int) -> None:
-    histories: Histories = {"u": [(3, INSTANT - days * DAY, 1)]}
-    assert only_reason(histories, "u", 3) == f"taken once before, last {days} days ago"
+@pytest.mark.parametrize("days", range(2, 2000, 333))
+@pytest.mark.parametrize("later", [-1, 0])
+def test_dates_are_exact_however_long_ago(days: int, later: int) -> None:
+    """Midnight belongs to the day that begins, a microsecond before it to the one that ends."""
+    histories: Histories = {"u": [(3, INSTANT - days * DAY + later, 1)]}
+    expected = date(2024, 3, 1) - timedelta(days=days - later)
+    assert only_reason(histories, "u", 3) == f"taken once before, last on {expected}"
+
+
+def every(days: float, last: float, times: int = 4) -> Histories:
+    return {"u": [(3, int(INSTANT - DAY * (last + number * days)), 1) for number in range(times)]}
+
+
+def test_a_habit_is_in_the_present_tense_until_it_was_left_out_twice() -> None:
+    assert only_reason(every(1.3, 0.5), "u", 3) == "taken every day on average, last on 2024-02-29"
+    assert only_reason(every(10, 19), "u", 3) == "taken every 10 days on average, last on 2024-02-11"
+    assert only_reason(every(10, 21), "u", 3) == "taken 4 times before, last on 2024-02-09"
+    assert only_reason(every(7, 730), "u", 3) == "taken 4 times before, last on 2022-03-02"
+
+
+@pytest.mark.parametrize(("takers", "words"), [(1, "taken by others once"), (4, "taken by others 4 times")])
+def test_what_hardly_anybody_took_is_not_called_popular(takers: int, words: str) -> None:
+    """Nothing is near to what `u` had: an item of another category and text, and nobody who had both."""
+    others = {f"v{row}": [(7, INSTANT - 20 * DAY, 1)] for row in range(takers)}
+    histories: Histories = {"u": [(3, INSTANT - 90 * DAY, 1)], **others}
+    assert only_reason(histories, "u", 7) == f"{words} in 28 days"
+    of_category: Histories = {"u": [(4, INSTANT - 90 * DAY, 1)], **others}  # as 7, and like it
+    assert only_reason(of_category, "u", 7) == "close to what the user took"
+
+
+def test_what_many_took_is_popular_in_general_or_in_a_category_of_the_user() -> None:
+    others = {f"v{row}": [(7, INSTANT - 20 * DAY, 1)] for row in range(5)}
+    assert only_reason({"u": [(3, INSTANT - 90 * DAY, 1)], **others}, "u", 7) == "popular: taken 5 times in 28 days"
+    in_category: Histories = {"u": [(4, INSTANT - 30 * DAY, 1)], **others}
+    assert only_reason(in_category, "u", 7) == "popular in a category of the user"
 
 
 def test_an_item_goes_with_the_recent_item_it_is_most_like() -> None:
@@ -142,7 +173,7 @@ def test_an_item_goes_with_the_recent_item_it_is_most_like() -> None:
 def test_nothing_to_explain() -> None:
     nobody = block({"u": []}).events
     words, seeds = reasons(
-        np.empty((0, 200), np.float32), np.empty(0, int), np.empty(0, int), UserSeeds.of(nobody, {}, 5)
+        np.empty((0, 200), np.float32), *np.empty((2, 0), int), np.empty(0, str), UserSeeds.of(nobody, {}, 5)
     )
     assert (words, seeds.tolist()) == ([], [])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from rich.console import Console
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 
 import schemas
 from precise_core.report.page import build_report, print_summary
+from tests.browser import asked_for, console_of, is_too_wide, running_browser, show_at
 from tests.fake_warehouse import all_metrics, list_figures, put, put_whole_night, recommendations, settings_of
 from tests.report.test_report import Outline
 
@@ -105,3 +109,25 @@ def test_figures_of_a_night_without_lists_are_shown_as_before(tmp_path: Path) ->
     assert "Who wins where" in page and "PRECISE-UT loses to personal frequency" in page[: page.index("<nav")]
     assert "the published lists were not evaluated" in Outline(page).text["lists"]
     assert "Could not be built" not in page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    with running_browser() as started:
+        yield started
+
+
+@pytest.mark.usefixtures("page")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_the_table_is_on_the_first_screen_and_nothing_is_too_wide(
+    browser: Chrome, warehouse: Path, width: int
+) -> None:
+    address = (warehouse / "report.html").as_uri()
+    show_at(browser, width)
+    browser.get(address)
+    table = browser.find_element(By.CSS_SELECTOR, "table")
+    assert table.is_displayed() and "TIFU-KNN" in table.text
+    assert table.location["x"] >= 0 and table.location["y"] < 900
+    assert not is_too_wide(browser)
+    assert console_of(browser) == []
+    assert asked_for(browser) == {address}

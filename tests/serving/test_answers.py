@@ -12,7 +12,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from precise_core import consume
+from precise_core.serving.user_parts import Lists, write_lists
+from precise_core.warehouse.reader import TableReader
+from schemas import RECOMMENDATIONS
 from schemas import columns as c
+from tests.fake_warehouse import put
 from tests.night import ROOT
 from tests.serving.world import DELETED, MONDAY, NEWCOMER, USERS, WIDTH, World, client_of, wait_for
 
@@ -46,17 +50,22 @@ def test_a_users_vector_is_the_published_one_as_json_and_as_bytes(world: World, 
 def test_an_items_vector_is_the_published_one_and_one_without_is_not_found(world: World, client: TestClient) -> None:
     found = answer(client, "/item_vector", item_id="item-7")
     np.testing.assert_array_equal(np.float32(found["vector"]), np.float32(world.vector("all-0", "item-7")))
-    for path, field in (("/item_vector?item_id=item-1", "query.item_id"), ("/user_vector?user_id=x", "query.user_id")):
+    for path, field in (
+        ("/item_vector?item_id=item-1", "query.item_id"),
+        (f"/item_vector?item_id={DELETED}", "query.item_id"),
+        (f"/similar?item_id={DELETED}", "query.item_id"),
+        ("/user_vector?user_id=x", "query.user_id"),
+    ):
         missing = client.get(path)
         assert missing.status_code == 404
         assert missing.json()["errors"][0]["field"] == field
 
 
 def test_scores_are_dot_products_in_the_order_of_the_pairs(world: World, client: TestClient) -> None:
-    pairs = [(USERS[1], "item-4"), ("x", "item-4"), (USERS[2], "item-1"), (USERS[0], "item-9")]
+    pairs = [(USERS[1], "item-4"), ("x", "item-4"), (USERS[2], DELETED), (USERS[0], "item-9"), (USERS[2], "item-1")]
     found = client.post("/scores", json={"pairs": pairs}).json()
     first, second = (np.dot(world.vector("all-0", pairs[n][0]), world.vector("all-0", pairs[n][1])) for n in (0, 3))
-    assert found["scores"] == [pytest.approx(first, abs=1e-6), None, None, pytest.approx(second, abs=1e-6)]
+    assert found["scores"] == [pytest.approx(first, abs=1e-6), None, None, pytest.approx(second, abs=1e-6), None]
     assert client.post("/scores", json={"pairs": []}).json()["scores"] == []
 
 
@@ -81,7 +90,25 @@ def test_a_list_is_what_consume_reads_and_a_stranger_gets_that_of_anybody(world:
             columns = (c.RANK, c.ITEM_ID, c.SCORE, c.PROBABILITY, c.SOURCES, c.REASON, c.SEED_ITEM_ID)
             assert [[row[n] for n in columns] for row in found["items"]] == [[row[n] for n in columns] for row in rows]
             assert found[c.AS_OF] == MONDAY.isoformat()
+            assert found["is_own"] == (bool(rows) and user != "stranger")
             assert {found[c.MODEL_VERSION]} == ({f"lists-0/{name}"} if rows else {None})
+
+
+def test_who_has_nothing_on_a_list_but_others_of_the_task_does_not_get_that_of_anybody(tmp_path: Path) -> None:
+    """`u` has had every item: what is popular is nothing new to `u`."""
+    of_anybody = [(c.ANYBODY, name, f"i{rank}") for name in ("all", "new") for rank in (1, 2)]
+    listed = [("u", "all", "i1"), ("u", "repeat", "i1"), *of_anybody]
+    rows = [{c.USER_ID: user, c.TASK: "all", c.LIST: name, c.ITEM_ID: item} for user, name, item in listed]
+    put(tmp_path, RECOMMENDATIONS, [row | {c.RANK: int(row[c.ITEM_ID][1:]), c.SCORE: 0.5} for row in rows])
+    (folder := tmp_path / "lists").mkdir()
+    write_lists(TableReader(tmp_path), {c.TASK: "all", "versions": {RECOMMENDATIONS.name: 0}}, folder)
+    served = Lists(folder)
+    for user, name, expected in (
+        ("u", "new", []), ("u", "all", ["i1"]), ("v", "new", ["i1", "i2"]), ("v", "repeat", []),
+    ):  # fmt: skip
+        read = consume.recommendations(tmp_path, [user], name=name)
+        assert read[c.ITEM_ID].to_pylist() == expected and set(read[c.USER_ID].to_pylist()) <= {user}
+        assert [row[c.ITEM_ID] for row in served.of(user, name, 9)[1]] == expected
 
 
 def test_seen_items_are_left_out_on_request_and_deleted_ones_always(world: World, client: TestClient) -> None:

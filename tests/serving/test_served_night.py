@@ -57,7 +57,7 @@ def test_lists_and_scores_are_those_of_the_jobs(warehouse: Path, release: Releas
         for name in lists.names:
             for user in (*known[:5], "stranger"):
                 expected = consume.recommendations(warehouse, [user], task=task, name=name).to_pylist()
-                _, rows = lists.of(user, name, 1000)
+                rows = lists.of(user, name, 1000).places
                 assert [row[c.ITEM_ID] for row in rows] == [row[c.ITEM_ID] for row in expected]
     pairs = consume.read_table(warehouse, "pair_scores").to_pandas()
     pairs = pairs[pairs[c.MODEL_VERSION] == release.tasks["all"].model_version].head(200)

@@ -18,11 +18,12 @@ from starlette.testclient import TestClient
 
 import schemas
 from precise_core import consume
-from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING, verify_sums
+from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING
 from precise_core.errors import EnvironmentProblem
 from precise_core.serving.plan import Plan, plan
 from precise_core.serving.prepare import prepare, prepared_elsewhere
 from precise_core.serving.release import Release
+from precise_core.store.sums import verify_sums
 from schemas import columns as c
 from tests.serving.world import DELETED, MONDAY, USERS, World, client_of, wait_for, wait_until
 

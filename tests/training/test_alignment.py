@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precise_core.artefacts import CHECKPOINTS, write_sums
+from precise_core.artefacts import CHECKPOINTS
 from precise_core.consume.publications import vector_space
 from precise_core.errors import CheckpointError, ModelError
+from precise_core.store.sums import write_sums
 from precise_core.training.alignment import fit_alignment, orthogonal_map, refusal
 from precise_core.training.checkpoint import Alignment, Checkpoint
 from precise_core.training.config import AlignmentConfig
@@ -232,8 +233,8 @@ def test_what_goes_on_keeps_the_map(nights: TrainingInputs) -> None:
     config = tiny_universal(epochs=1)
     first = train_universal(nights, MODEL, config)
     second = train_universal(night(nights, 1), MODEL, config, earlier=first)
-    since_forever = Checkpoint(
-        second.folder, second.manifest.model_copy(update={"as_of": datetime(1970, 1, 1, tzinfo=UTC)})
+    since_forever = replace(
+        second, manifest=second.manifest.model_copy(update={"as_of": datetime(1970, 1, 1, tzinfo=UTC)})
     )
     went_on = train_universal(night(nights, 2), MODEL, tiny_universal(epochs=3), parent=since_forever)
     assert went_on.manifest.basis_version == second.model_version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_sums_cannot_point_elsewhere_or_be_shortened(tmp_path: Path) -> None:
 def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path).folder
     checkpoint = Checkpoint.open(folder)
-    other = Checkpoint(folder, checkpoint.manifest.model_copy(update={"num_item_rows": 99}))
+    other = replace(checkpoint, manifest=checkpoint.manifest.model_copy(update={"num_item_rows": 99}))
     with pytest.raises(CheckpointError, match="does not fit its manifest"):
         other.load_model()
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from precise_core.artefacts import write_sums
 from precise_core.command import EXIT_FAILED
 from precise_core.config import load_config
 from precise_core.errors import NOT_KEPT, CheckpointError, ConfigError, NothingToLearnError, TrainingError
 from precise_core.feed.windows import SequenceBatch, WindowFeed
 from precise_core.models.precise import Precise
 from precise_core.settings import Settings
+from precise_core.store.sums import write_sums
 from precise_core.training.checkpoint import UNTRAINED, Checkpoint, latest
 from precise_core.training.loop import BatchLoss, Training, run_training
 from precise_core.training.resume import ResumeStore

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from precise_core.artefacts import atomic_folder, verify_sums, write_sums
 from precise_core.errors import CheckpointError
+from precise_core.store.local import atomic_folder
+from precise_core.store.sums import verify_sums, write_sums
 
 
 def fill(folder: Path, text: str = "first") -> None:

@@ -189,7 +189,7 @@ def test_a_killed_reader_holds_nothing_back(
 def test_a_reader_on_another_host_counts_as_living(tmp_path: Path) -> None:
     with reader_lease(tmp_path, "here") as lease:
         assert leases(tmp_path) == ([], [])  # this process is no reader to itself
-        text = lease.file.read_text().replace(lease.host, "elsewhere")  # type: ignore[union-attr]
+        text = (tmp_path / lease.place).read_text().replace(lease.host, "elsewhere")
         (tmp_path / "readers" / "copied.json").write_text(text)
         assert [found.host for found in leases(tmp_path)[0]] == ["elsewhere"]
     assert len(leases(tmp_path)[0]) == 1
