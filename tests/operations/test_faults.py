@@ -71,7 +71,7 @@ def test_a_failed_run_is_written_down(night: Path, tmp_path: Path) -> None:
 
 def test_evaluation_before_there_is_anything_to_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("evaluate", tmp_path / "empty") == 2
-    assert "run jobs/publish_models.py first" in capsys.readouterr().out.replace("\n", " ")
+    assert "run jobs/ingest.py first" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_checkpoint_that_nobody_has_published_is_not_read(night: Path, tmp_path: Path) -> None:

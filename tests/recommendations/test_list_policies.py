@@ -42,7 +42,7 @@ def test_who_has_a_history_gets_lists_by_the_policy_of_each() -> None:
     of = known(histories, settings)
     sent = Shipped("", {}, BITS, settings, RecallConfig())
     unlearned = PublishedRanker("", {}, {}, {}, {}, {}, Path())
-    precise = PreciseScores({}, sent.recall, {}, {})
+    precise = PreciseScores({}, sent.recall, {}, {}, has_history=True)
     batches = lists_of([block(histories).rows], CandidateMaker(of, settings, BITS), precise, unlearned, sent)
     rows = pa.Table.from_batches(list(batches)).to_pandas()
     had = {(user, item) for user, events in histories.items() for item, time, _ in events if time < INSTANT}

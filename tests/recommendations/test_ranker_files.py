@@ -114,7 +114,7 @@ def _each(meta: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> N
         (lambda meta: meta.pop("calibration"), "list_ranker.json: no 'calibration'"),
         (lambda meta: _each(meta, lambda about: about["sizes"].update(cross_layers=9)), "does not fit this version"),
         (lambda meta: _each(meta, lambda about: about["sizes"].update(experts=9)), "does not fit this version"),
-        (lambda meta: _each(meta, lambda about: about.update(models=3)), "does not fit this version"),
+        (lambda meta: _each(meta, lambda about: about.update(models=99)), "does not fit this version"),
     ],
 )
 def test_a_ranker_of_another_version_of_the_code_is_refused_in_one_line(

@@ -90,7 +90,7 @@ def test_a_list_is_what_consume_reads_and_a_stranger_gets_that_of_anybody(world:
             columns = (c.RANK, c.ITEM_ID, c.SCORE, c.PROBABILITY, c.SOURCES, c.REASON, c.SEED_ITEM_ID)
             assert [[row[n] for n in columns] for row in found["items"]] == [[row[n] for n in columns] for row in rows]
             assert found[c.AS_OF] == MONDAY.isoformat()
-            assert found["is_own"] == (bool(rows) and user != "stranger")
+            assert found["is_own"] == (user != "stranger")
             assert {found[c.MODEL_VERSION]} == ({f"lists-0/{name}"} if rows else {None})
 
 
@@ -108,7 +108,7 @@ def test_who_has_nothing_on_a_list_but_others_of_the_task_does_not_get_that_of_a
     ):  # fmt: skip
         read = consume.recommendations(tmp_path, [user], name=name)
         assert read[c.ITEM_ID].to_pylist() == expected and set(read[c.USER_ID].to_pylist()) <= {user}
-        assert [row[c.ITEM_ID] for row in served.of(user, name, 9)[1]] == expected
+        assert [row[c.ITEM_ID] for row in served.of(user, name, 9).places] == expected
 
 
 def test_seen_items_are_left_out_on_request_and_deleted_ones_always(world: World, client: TestClient) -> None:
