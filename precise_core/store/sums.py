@@ -16,6 +16,13 @@ def file_sum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def content_sum(folder: Path) -> str:
+    """SHA-256 of a checkpoint's list of sums: identifies its content without reading the weights."""
+    if not (folder / SUMS_FILE).is_file():
+        raise CheckpointError(f"checkpoint {folder}: no such folder, or no {SUMS_FILE} in it")
+    return file_sum(folder / SUMS_FILE)
+
+
 def write_sums(folder: str | Path) -> None:
     """Write ``SHA256SUMS`` over every file below ``folder``."""
     root = Path(folder)

@@ -288,13 +288,6 @@ class _NoDraws(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def content_sum(folder: Path) -> str:
-    """SHA-256 of a checkpoint's list of sums: identifies its content without reading the weights."""
-    if not (folder / SUMS_FILE).is_file():
-        raise CheckpointError(f"checkpoint {folder}: no such folder, or no {SUMS_FILE} in it")
-    return file_sum(folder / SUMS_FILE)
-
-
 def write_checkpoint(
     out: Place,
     model: Precise,

@@ -19,7 +19,8 @@ from precise_core.errors import ModelError
 from precise_core.models.catalog import ItemCatalog
 from precise_core.models.precise import Precise, fuse_distinct
 from precise_core.models.times import Times
-from precise_core.training.checkpoint import Checkpoint, content_sum
+from precise_core.store.sums import content_sum
+from precise_core.training.checkpoint import Checkpoint
 from schemas import columns as c
 
 ITEMS_AT_ONCE = 4096  # per forward pass

@@ -20,10 +20,11 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyspark.sql import SparkSession
 
+from precise_core.store import is_remote
 from precise_core.warehouse.config import TablesConfig
 from precise_core.warehouse.layout import remove_unfinished
 from precise_core.warehouse.notes import SAME_ROWS
-from precise_core.warehouse.places import file_of, is_uri
+from precise_core.warehouse.places import file_of
 from precise_core.warehouse.session import require_s3, session_settings
 
 MIB = 1024 * 1024
@@ -69,7 +70,7 @@ def is_readable(path: str, version: int, partition: str = "") -> bool:
 
 def _there(path: str, names: Collection[str]) -> set[str]:
     """Those files of a table's folder that exist; an object store is asked for many at once."""
-    if not is_uri(path):
+    if not is_remote(path):
         return {name for name in names if (Path(path) / name).is_file()}
     filesystem, folder = file_of(path)
     found = filesystem.get_file_info([f"{folder}/{name}" for name in names])

@@ -16,8 +16,8 @@ from typing import Any
 
 from deltalake import DeltaTable, Schema
 
+from precise_core.store import is_remote
 from precise_core.store.local import replace_file
-from precise_core.warehouse.places import is_uri
 from schemas import Table
 
 Action = Mapping[str, Any]
@@ -41,7 +41,7 @@ def create_table(path: str, table: Table, properties: Mapping[str, str]) -> None
     now, configuration, folder = now_ms(), dict(properties), Path(path)
     if table.has_change_feed:
         configuration = {_FEED: "true"} | configuration
-    if is_uri(path):
+    if is_remote(path):
         schema = Schema.from_json(table.spark_schema().json())
         by = list(table.partition_by)
         DeltaTable.create(path, schema, description=table.doc, partition_by=by, configuration=configuration)

@@ -19,6 +19,7 @@ import pyarrow.fs
 
 from precise_core.config.folders import require_delta_path
 from precise_core.errors import ConfigError, PreciseError, StoreError
+from precise_core.store import is_remote
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,17 +42,13 @@ _REFUSALS = (
 )
 
 
-def is_uri(place: str | Path) -> bool:
-    return "://" in str(place)
-
-
 def place_of(root: str | Path, *, is_read_only: bool = False) -> str:
     """A warehouse's folder as an absolute path; a URI without a slash at its end, one of S3 as `s3a://`.
 
     Raises:
         ConfigError: A URI names no bucket, or the path is one that Delta's libraries take for another.
     """
-    if is_uri(root):
+    if is_remote(root):
         place = _S3.sub("s3a://", str(root).rstrip("/"))
         if not place.partition("://")[2].partition("/")[0]:
             raise ConfigError(f"warehouse {root}: it names no bucket; such as s3a://bucket/lake is needed")
@@ -97,7 +94,7 @@ def store_errors(place: str | Path) -> Iterator[None]:
     except PreciseError:
         raise
     except Exception as error:
-        text = str(error) if is_uri(place) else ""
+        text = str(error) if is_remote(place) else ""
         meaning = next((meaning for signs, meaning in _REFUSALS if re.search(signs, text)), None)
         if meaning is None:
             raise

@@ -23,7 +23,8 @@ from deltalake.exceptions import DeltaError
 
 from precise_core import artefacts
 from precise_core.errors import DataError, HistoryGoneError, MissingTableError, SchemaError
-from precise_core.warehouse.places import file_of, is_uri, place_of, store_errors
+from precise_core.store import is_remote
+from precise_core.warehouse.places import file_of, place_of, store_errors
 from schemas import TABLES, Table
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class DeltaSnapshot:
     """
 
     def __init__(self, path: str | Path, version: int | None = None, *, missing: str | None = None) -> None:
-        self.path = str(path) if is_uri(path) else str(Path(path).absolute())
+        self.path = str(path) if is_remote(path) else str(Path(path).absolute())
         self.name = self.path.rsplit("/", 1)[-1]
         try:
             with store_errors(self.path):
@@ -74,7 +75,7 @@ class DeltaSnapshot:
     def files(self, partition: Mapping[str, str] | None = None) -> list[str]:
         """URIs of the live files whose partition columns have these values, sorted; the characters are the real ones,
         not percent-encoded."""
-        return [file if is_uri(file) else f"file://{file}" for file in self._paths(partition)]
+        return [file if is_remote(file) else f"file://{file}" for file in self._paths(partition)]
 
     def row_count(self, partition: Mapping[str, str] | None = None) -> int:
         """Rows in those files, from the log's statistics, or from the Parquet footers where it has none."""
@@ -117,7 +118,7 @@ class DeltaSnapshot:
         schema = table.arrow_schema()
         by = pa.schema([schema.field(name) for name in self._table.metadata().partition_columns])
         partitioning, paths, filesystem = ds.partitioning(by, flavor="hive"), self._paths(), None
-        if is_uri(self.path):
+        if is_remote(self.path):
             filesystem, paths = file_of(self.path)[0], [file_of(path)[1] for path in paths]
         return ds.dataset(paths, schema=schema, format="parquet", partitioning=partitioning, filesystem=filesystem)
 

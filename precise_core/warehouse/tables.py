@@ -25,10 +25,11 @@ from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from precise_core import artefacts
 from precise_core.errors import DataError, MissingTableError, SchemaError
+from precise_core.store import is_remote
 from precise_core.warehouse.layout import laid_out
 from precise_core.warehouse.log_entries import create_table
 from precise_core.warehouse.notes import Note, commit_text, read_note
-from precise_core.warehouse.places import is_uri, place_of, says_store_errors
+from precise_core.warehouse.places import place_of, says_store_errors
 from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.session import MOST_LISTED_HERE, has_lineage, require_s3
 from schemas import Table
@@ -91,7 +92,7 @@ class Warehouse:
         A small table is read as the files that its log lists: Delta asks Spark for that list, a job or three a table.
         Not where lineage is on, which would not know the files as a table.
         """
-        if not is_uri(self.root) and not has_lineage(spark):
+        if not is_remote(self.root) and not has_lineage(spark):
             snapshot = DeltaSnapshot(self.path(table), version)
             files = snapshot.files()
             is_small = len(files) <= MOST_LISTED_HERE and snapshot.size_bytes() <= _SMALL_BYTES
@@ -244,7 +245,7 @@ class Warehouse:
     @says_store_errors
     def _write_records(self, table: Table, records: Sequence[Mapping[str, Any]], mode: Any) -> int:
         rows = _records_table(table, records)
-        if not is_uri(self.root):
+        if not is_remote(self.root):
             Path(self.path(table)).mkdir(parents=True, exist_ok=True)
         write_deltalake(
             self.path(table),
