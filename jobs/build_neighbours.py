@@ -1,14 +1,13 @@
 """Count which items users had together, and which new ones read alike: the neighbours of every item.
 
-What users had together is counted in a fixed sample of them (`recommendations.sample_users`), the newest events of
+What users had together is counted in a fixed sample of them (`recommendations.pair_users`), the newest events of
 each: by users, by baskets and by EASE. Items too new for that are found by their text.
 
 Reads events, items, item_vocabulary and item_tokens. Writes item_neighbours.
 """
 
 from precise_core.command import command
-from precise_core.recommendations.batches import UserBlock
-from precise_core.recommendations.knowledge import read_sample, similar_items
+from precise_core.recommendations.knowledge import similar_items
 from precise_core.recommendations.night import catalog_of, gather_with_text
 from precise_core.recommendations.rows import neighbour_rows
 from precise_core.run.job import Job
@@ -21,9 +20,8 @@ from schemas import ITEM_NEIGHBOURS
 def main(job: Job) -> None:
     log = gather_with_text(job)
     with worker_errors():
-        catalog, sample = catalog_of(log), read_sample(log.histories(), log.config.sample_users)
-        block = UserBlock(sample, micros(log.end), len(catalog))
-        near = similar_items(job.spark, block, log, catalog, job.say)
+        catalog = catalog_of(log)
+        near = similar_items(job.spark, log.histories(), log, catalog, micros(log.end), job.say)
     rows = job.write(ITEM_NEIGHBOURS, neighbour_rows(job.spark, near, catalog, job.settings.as_of))
     job.balance("pairs of items", rows_in=sum(matrix.nnz for matrix in near.values()), rows_out=rows)
 

@@ -103,7 +103,13 @@ class RecommendationsConfig(Config):
     ease_items: int = Field(5000, ge=1, description="Most frequent items that EASE knows; its cost grows cubically.")
     ease_penalty: float = Field(200.0, gt=0, description="Of EASE: larger trusts rare pairs less.")
     similar_users: int = Field(100, ge=1, description="Most similar users whose items are candidates.")
-    sample_users: int = Field(20_000, ge=1, description="Fixed sample of users that similarities come from.")
+    pair_users: int = Field(
+        100_000,
+        ge=1,
+        description="Fixed sample of users whose items count as had together; fewer where they have more than "
+        "`pair_events` events on average, which bounds the memory of the job's own process.",
+    )
+    sample_users: int = Field(20_000, ge=1, description="Fixed sample of users among whom similar ones are sought.")
     past_model: Literal["published", "train"] = Field(
         "published",
         description="PRECISE's scores at the past instant: those of the vectors that were published by then, none "

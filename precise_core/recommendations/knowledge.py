@@ -129,24 +129,29 @@ def known_at(
     near: Mapping[str, sparse.csr_matrix] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> PointInTime:
-    """What is known at an instant (microseconds), from two passes over the histories.
+    """What is known at an instant (microseconds), from a pass over the histories for facts and one for each sample.
 
     ``near`` is given where the item to item similarities of the instant are in a table already; ``say`` is as in
     ``similar_items``.
     """
     facts = _facts(histories, log, catalog, instant)
-    block = UserBlock(read_sample(histories, log.config.sample_users), instant, len(catalog))
-    own = profiles(item_tally(block.events), len(block.user_ids), len(catalog))
-    rows = {user_id: row for row, user_id in enumerate(block.user_ids)}
-    found = similar_items(spark, block, log, catalog, say or (lambda _: None)) if near is None else near
+    sample = UserBlock(read_sample(histories, log.config.sample_users), instant, len(catalog))
+    own = profiles(item_tally(sample.events), len(sample.user_ids), len(catalog))
+    rows = {user_id: row for row, user_id in enumerate(sample.user_ids)}
+    found = similar_items(spark, histories, log, catalog, instant, say) if near is None else near
     similarities = Similarities(found, own, rows)
     return PointInTime(instant, facts, similarities, catalog.categories_N, catalog.texts_N)
 
 
-def read_sample(histories: DataFrame, users: int) -> pa.RecordBatch:
-    """Histories of a fixed sample of about so many users, in this process; ordered by user."""
-    total = histories.count()
-    chosen = histories.where(is_sampled(users / max(total, 1)))
+def read_sample(histories: DataFrame, users: int, events: int | None = None) -> pa.RecordBatch:
+    """Histories of a fixed sample of about so many users, with about so many events at most; ordered by user.
+
+    In this process: some 16 bytes an event.
+    """
+    sums = F.count("*").alias("users"), F.coalesce(F.sum(F.size(c.EVENT_TS)), F.lit(0)).alias("events")
+    total = histories.agg(*sums).collect()[0]
+    share = min(users / max(total["users"], 1), (events or np.inf) / max(total["events"], 1))
+    chosen = histories.where(is_sampled(share))
     columns = [c.USER_ID, c.ITEM_INDICES, c.EVENT_TS, TASK_BITS]
     rows = chosen.select(*columns).toArrow().combine_chunks().sort_by(c.USER_ID).combine_chunks()
     return rows.to_batches()[0] if rows.num_rows else pa.RecordBatch.from_pylist([], schema=rows.schema)
@@ -158,13 +163,21 @@ def is_sampled(share: float, salt: str = "sample") -> F.Column:
 
 
 def similar_items(
-    spark: SparkSession, sample: UserBlock, log: Log, catalog: Catalog, say: Callable[[str], None]
+    spark: SparkSession,
+    histories: DataFrame,
+    log: Log,
+    catalog: Catalog,
+    instant: int,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, sparse.csr_matrix]:
-    """Item to item at the instant of the sample, by source: co-occurrence of users and of baskets, EASE, and text.
+    """Item to item at an instant (microseconds), by source: co-occurrence of users and of baskets, EASE, and text.
 
     Of the sources that are on; ``say`` is told how much each found.
     """
-    config, events, found = log.config, sample.events.of_items(), {}
+    say, config, found = say or (lambda _: None), log.config, {}
+    most_events = config.pair_users * config.pair_events
+    sample = UserBlock(read_sample(histories, config.pair_users, most_events), instant, len(catalog))
+    events = sample.events.of_items()
     newest = events.newest(config.pair_events)
     for source, had in ((NEIGHBOURS, _had), (BASKETS, baskets)):
         if config.k_of(source):
@@ -176,8 +189,8 @@ def similar_items(
         say(f"{source}: {matrix.nnz:,} pairs from {len(sample.user_ids):,} users")
     if log.tokens is not None:
         texts = read_texts(log, log.tokens, catalog)
-        found[TEXT] = text_neighbours(texts, sample.instant, config.text_new_days, config.neighbours)
-        say(_of_text(texts, found[TEXT], sample.instant, config.text_new_days))
+        found[TEXT] = text_neighbours(texts, instant, config.text_new_days, config.neighbours)
+        say(_of_text(texts, found[TEXT], instant, config.text_new_days))
     return found
 
 
