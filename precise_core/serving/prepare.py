@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +27,7 @@ from precise_core.store.sums import verify_sums, write_sums
 from precise_core.warehouse.locks import reader_lease
 from precise_core.warehouse.reader import TableReader
 
+_NICENESS = 19  # whoever answers requests goes first
 _WRITERS: dict[str, Callable[[TableReader, dict[str, Any], Path], None]] = {
     "vectors": write_vectors,
     "histories": write_histories,
@@ -41,7 +43,8 @@ def prepared_elsewhere(warehouse: Path, plan: Plan, known: Collection[str]) -> N
     Raises:
         EnvironmentProblem: The process was killed.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(_NICENESS,)) as pool:
         try:
             pool.submit(prepare, warehouse, plan, known).result()
         except BrokenProcessPool as error:
@@ -68,10 +71,14 @@ def prepare(warehouse: Path, plan: Plan, known: Collection[str]) -> None:
     for index_version, model_version in plan.indexes.items():
         if index_version not in known:
             VectorIndex.open(warehouse / INDEXES / index_version, model_version)
+    wanted = [part for part in plan.parts.values() if part.name not in known]
+    damaged = [part for part in wanted if not _is_sound(part.folder(warehouse))]  # several servers at a time
+    if not damaged:
+        return
     with _alone(warehouse), reader_lease(warehouse, "serve"):
         tables = TableReader(warehouse)
-        for part in plan.parts.values():
-            if part.name not in known and not _is_sound(part.folder(warehouse)):
+        for part in damaged:
+            if not _is_sound(part.folder(warehouse)):  # another server may have made it since
                 _write(tables, part, warehouse)
 
 
