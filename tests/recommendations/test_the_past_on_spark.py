@@ -16,7 +16,7 @@ from precise_core.config.tasks import TaskConfig
 from precise_core.recall.config import RecallConfig
 from precise_core.recommendations.batches import TaskCandidates, UserBlock
 from precise_core.recommendations.history import pair_keys
-from precise_core.recommendations.knowledge import Log, known_at, read_catalog
+from precise_core.recommendations.knowledge import Log, known_at, read_catalog, read_sample
 from precise_core.recommendations.rows import feature_rows
 from precise_core.recommendations.sources import Candidates
 from precise_core.recommendations.spark import IS_HELD_OUT, SHOWN, Shipped, _kept, _shown, ship_known, training_rows
@@ -97,6 +97,20 @@ def test_events_from_the_instant_on_change_no_feature(spark: SparkSession) -> No
     assert not without[c.LABEL].any() and with_later[c.LABEL].any()
     used = without[list(FEATURE_NAMES)].any()
     assert used[["all_popular_28d", "rank_neighbours", "rank_baskets", "rank_ease", "rank_text", "rank_users"]].all()
+
+
+def test_a_sample_has_so_many_users_or_fewer_where_they_have_more_events_than_memory_is_meant_for(
+    spark: SparkSession,
+) -> None:
+    taken = [(f"u{user}", item, WHEN, "buy") for user in range(400) for item in range(10)]
+    histories = log_of(spark, taken).histories().persist()
+    by_users, by_events, all_of_them = (
+        read_sample(histories, users, events).column(c.USER_ID).to_pylist()
+        for users, events in ((200, None), (400, 1000), (400, 4000))
+    )
+    histories.unpersist()
+    assert 150 < len(by_users) < 250 and 60 < len(by_events) < 140 and len(all_of_them) == 400
+    assert set(by_events) < set(by_users) and by_users == sorted(by_users)
 
 
 def made_of(items: dict[str, Sequence[int]]) -> TaskCandidates:
