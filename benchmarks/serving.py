@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10.0, help="of load per kind of request")
-    parser.add_argument("--swap-seconds", type=float, default=30.0, help="of load while a publication is taken over")
+    parser.add_argument("--swap-seconds", type=float, default=90.0, help="of load while a publication is taken over")
     parser.add_argument("--port", type=int, default=8098)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file to append the figures to")

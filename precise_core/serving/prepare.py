@@ -27,7 +27,7 @@ from precise_core.store.sums import verify_sums, write_sums
 from precise_core.warehouse.locks import reader_lease
 from precise_core.warehouse.reader import TableReader
 
-_NICENESS = 19  # whoever answers requests goes first
+_NICENESS = 10  # whoever answers requests goes first; with 19 a busy server never takes over
 _WRITERS: dict[str, Callable[[TableReader, dict[str, Any], Path], None]] = {
     "vectors": write_vectors,
     "histories": write_histories,
