@@ -296,7 +296,8 @@ def _record(
     )
     goal = goal if _is_large(arguments) else None
     verdict = None if goal is None else bool(meets)
-    command = f"python -m benchmarks.serving {sizes} --workers {arguments.workers}"
+    asked = f"--workers {arguments.workers} --connections {arguments.connections}"
+    command = f"python -m benchmarks.serving {sizes} {asked}"
     record(arguments.results, name, value, unit, goal, verdict, data, arguments.seed, command)
     print(f"{name}: {value:,.4g} {unit}{'' if goal is None else f' (goal: {goal})'}", flush=True)
 
