@@ -11,7 +11,7 @@ from pathlib import Path
 
 from precise_core.config import load_config
 from precise_core.serving.command import ServeCommand
-from precise_core.serving.plan import Served
+from precise_core.serving.served import Served
 from precise_core.settings import Settings
 
 

@@ -82,7 +82,7 @@ def past_instant(job: Job) -> datetime:
         days, why = float(job.settings.evaluation.test_days), "evaluation.test_days"
         if days > span / _THIRDS:
             days, why = span / _THIRDS, f"a third of the log, which has {span:.1f} days"
-    when = end - timedelta(days=days)
+    when = (end - timedelta(days=days)).replace(microsecond=0)  # a night can be as of it
     job.say(f"candidates before {when:%Y-%m-%d %H:%M}, labels from the {days:.4g} days since ({why})")
     return when
 

@@ -21,10 +21,10 @@ from precise_core.config.tasks import ALL_TASK
 from precise_core.serving.guard import Guard, Refused, refusal
 from precise_core.serving.keeper import Keeper
 from precise_core.serving.metrics import exposition
-from precise_core.serving.plan import Served
 from precise_core.serving.reference_page import add_reference_page
 from precise_core.serving.release import Found, Release, ServedTask
 from precise_core.serving.requests import Format, ItemId, K, Pairs, RecommendSource, Task, UserId, Vector
+from precise_core.serving.served import Served
 from schemas import columns as c
 
 _PAGE = Path(__file__).parent / "page.html"

@@ -1,4 +1,7 @@
-"""The command `serve`: from the configuration to processes that answer. It starts no Spark and is no row in `runs`."""
+"""The command `serve`: from the configuration to processes that answer. It starts no Spark and is no row in `runs`.
+
+It imports nothing of what answers are made with: beside several workers it only waits.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
 
 from precise_core.command_line import command_parser, overrides_of
 from precise_core.errors import ConfigError, PreciseError
-from precise_core.serving.app import create_app
-from precise_core.serving.guard import LOOPBACK
-from precise_core.serving.metrics import SEVERAL
-from precise_core.serving.plan import Served
+from precise_core.serving.served import CHECKED, LOOPBACK, SERVED, SEVERAL, TOKEN, Served
 
-TOKEN = "PRECISE_SERVING_TOKEN"
-_SERVED = "PRECISE_SERVED"  # hands the configuration to workers
+_APPLICATION = "precise_core.serving.worker:application"
 _EXIT_FAILED = 2
 
 
@@ -64,11 +62,6 @@ def require_safe(served: Served, token: str | None) -> None:
         )
 
 
-def from_environment() -> FastAPI:
-    """The application of a worker process."""
-    return create_app(Served.model_validate_json(os.environ[_SERVED]), os.environ.get(TOKEN))
-
-
 def _run(served: Served, *, is_verbose: bool) -> None:
     config = served.serving
     options: dict[str, Any] = {
@@ -81,13 +74,14 @@ def _run(served: Served, *, is_verbose: bool) -> None:
         "timeout_graceful_shutdown": round(config.timeout_seconds) + 1,
     }
     _require_free(config.host, config.port)
+    os.environ[SERVED] = served.model_dump_json()
     if config.workers == 1:
-        uvicorn.run(create_app(served, os.environ.get(TOKEN)), **options)
+        uvicorn.run(_APPLICATION, factory=True, **options)
         return
-    os.environ[_SERVED] = served.model_dump_json()
-    with tempfile.TemporaryDirectory(prefix="precise-metrics-") as numbers:
-        os.environ[SEVERAL] = numbers
-        uvicorn.run(f"{__name__}:{from_environment.__name__}", factory=True, workers=config.workers, **options)
+    with tempfile.TemporaryDirectory(prefix="precise-serving-") as shared:
+        for name in (SEVERAL, CHECKED):
+            os.environ[name] = tempfile.mkdtemp(dir=shared)
+        uvicorn.run(_APPLICATION, factory=True, workers=config.workers, **options)
 
 
 def _require_free(host: str, port: int) -> None:

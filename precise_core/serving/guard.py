@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from precise_core.serving.config import ServingConfig
 from precise_core.serving.metrics import IN_FLIGHT, SECONDS
 from precise_core.serving.reference_page import PATHS
+from precise_core.serving.served import LOOPBACK
 
 OPEN = ("/", "/ready", "/openapi.json", *PATHS)  # they hold no data
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Refused(HTTPException):

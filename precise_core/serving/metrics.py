@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-SEVERAL = "PROMETHEUS_MULTIPROC_DIR"  # where several workers put their numbers, so that one answers for all
+from precise_core.serving.served import SEVERAL
 
 _REGISTRY = CollectorRegistry()
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

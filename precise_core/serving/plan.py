@@ -14,15 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING, TABLES
-from precise_core.config import Config
-from precise_core.config.tasks import ALL_TASK, TaskConfig
+from precise_core.config.tasks import ALL_TASK
 from precise_core.consume.publications import published_now
 from precise_core.errors import HistoryGoneError, InterruptedRollbackError, MissingTableError
-from precise_core.recall.config import RecallConfig
-from precise_core.serving.config import ServingConfig
+from precise_core.serving.served import Served
 from precise_core.store import store_at
 from precise_core.warehouse.reader import TableReader
 from schemas import ITEM_VOCABULARY, ITEMS, PUBLISHED_MODELS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, Table
@@ -30,19 +26,6 @@ from schemas import columns as c
 
 _READ = (PUBLISHED_MODELS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, ITEM_VOCABULARY, ITEMS)
 _FORMAT = 2  # of the files of a part; another one is made anew
-
-
-class Served(Config):
-    """What of a configuration a server needs; workers get it as JSON."""
-
-    warehouse: str
-    tasks: dict[str, TaskConfig] = Field(default_factory=dict)
-    recall: RecallConfig = RecallConfig()
-    serving: ServingConfig = ServingConfig()
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.warehouse)
 
 
 @dataclass(frozen=True)

@@ -10,24 +10,26 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from precise_core.artefacts import INDEXES, SERVING
 from precise_core.errors import CheckpointError, EnvironmentProblem
-from precise_core.index.index import VectorIndex
+from precise_core.serving.checked import NOBODY, Checked
 from precise_core.serving.item_parts import write_catalog, write_popularity
 from precise_core.serving.plan import Part, Plan
 from precise_core.serving.user_parts import write_histories, write_lists, write_vectors
 from precise_core.store.local import atomic_folder
-from precise_core.store.sums import verify_sums, write_sums
+from precise_core.store.sums import write_sums
 from precise_core.warehouse.locks import reader_lease
 from precise_core.warehouse.reader import TableReader
 
 _NICENESS = 10  # whoever answers requests goes first; with 19 a busy server never takes over
+_READERS = 4  # folders at a time; hashing them leaves the interpreter to others
 _WRITERS: dict[str, Callable[[TableReader, dict[str, Any], Path], None]] = {
     "vectors": write_vectors,
     "histories": write_histories,
@@ -38,22 +40,34 @@ _WRITERS: dict[str, Callable[[TableReader, dict[str, Any], Path], None]] = {
 
 
 def prepared_elsewhere(warehouse: Path, plan: Plan, known: Collection[str]) -> None:
-    """``prepare`` in a process of its own; raises what it raises.
+    """``prepare`` in a process of its own, of one of a server's workers; raises what it raises.
+
+    Without anything ``known`` nothing is answered yet that could be slowed: what only has to be verified is verified
+    here, which saves the start of a process.
 
     Raises:
         EnvironmentProblem: The process was killed.
     """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(_NICENESS,)) as pool:
-        try:
-            pool.submit(prepare, warehouse, plan, known).result()
-        except BrokenProcessPool as error:
-            raise EnvironmentProblem(
-                "the process that prepared the publication was killed; is memory short?"
-            ) from error
+    checked = Checked.from_environment()
+    if not known:
+        unsound = {part.name for part in _unsound(warehouse, plan, known, checked)}
+        if not unsound:
+            return
+        known = _names(plan) - unsound
+    with checked.alone(_folders(warehouse, plan, known)) as is_done:
+        if is_done:
+            return
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(_NICENESS,)) as pool:
+            try:
+                pool.submit(prepare, warehouse, plan, known, checked).result()
+            except BrokenProcessPool as error:
+                raise EnvironmentProblem(
+                    "the process that prepared the publication was killed; is memory short?"
+                ) from error
 
 
-def prepare(warehouse: Path, plan: Plan, known: Collection[str]) -> None:
+def prepare(warehouse: Path, plan: Plan, known: Collection[str], checked: Checked = NOBODY) -> None:
     """Make the parts that are missing or damaged, and verify all others and the indexes by their sums.
 
     Parts are copies of published rows: a damaged one is made again. An index is itself what is published: a damaged one
@@ -61,25 +75,23 @@ def prepare(warehouse: Path, plan: Plan, known: Collection[str]) -> None:
 
     Args:
         known: Names of parts and indexes that the server has verified already.
+        checked: What other workers of the server have verified.
 
     Raises:
         CheckpointError: An index is missing, incomplete or was changed.
-        VersionMixError: An index is of another checkpoint than the one it is published for.
         DataError: Rows that are published cannot be read.
         EnvironmentProblem: A part cannot be written; nothing of it is left.
     """
-    for index_version, model_version in plan.indexes.items():
-        if index_version not in known:
-            VectorIndex.open(warehouse / INDEXES / index_version, model_version)
-    wanted = [part for part in plan.parts.values() if part.name not in known]
-    damaged = [part for part in wanted if not _is_sound(part.folder(warehouse))]  # several servers at a time
-    if not damaged:
+    unsound = _unsound(warehouse, plan, known, checked)
+    if not unsound:
         return
     with _alone(warehouse), reader_lease(warehouse, "serve"):
         tables = TableReader(warehouse)
-        for part in damaged:
-            if not _is_sound(part.folder(warehouse)):  # another server may have made it since
-                _write(tables, part, warehouse)
+        for part in unsound:
+            folder = part.folder(warehouse)
+            if not _is_sound(folder, checked):  # another server may have made it since
+                _write(tables, part, folder)
+                checked.add(folder)
 
 
 def remove_parts(warehouse: Path, keep: Collection[str] = ()) -> int:
@@ -96,20 +108,41 @@ def remove_parts(warehouse: Path, keep: Collection[str] = ()) -> int:
     return len(old)
 
 
-def _write(tables: TableReader, part: Part, warehouse: Path) -> None:
+def _unsound(warehouse: Path, plan: Plan, known: Collection[str], checked: Checked) -> list[Part]:
+    """The parts that are missing or damaged; indexes that are raise. Folders are read side by side."""
+    indexes = [warehouse / INDEXES / name for name in plan.indexes if name not in known]
+    parts = [part for part in plan.parts.values() if part.name not in known]
+    with ThreadPoolExecutor(_READERS) as pool:
+        of_indexes = pool.map(checked.require_sound, indexes)
+        of_parts = pool.map(_is_sound, [part.folder(warehouse) for part in parts], repeat(checked))
+        list(of_indexes)
+        return [part for part, is_sound in zip(parts, of_parts, strict=True) if not is_sound]
+
+
+def _names(plan: Plan) -> set[str]:
+    return plan.parts.keys() | plan.indexes.keys()
+
+
+def _folders(warehouse: Path, plan: Plan, known: Collection[str]) -> list[Path]:
+    folders = [part.folder(warehouse) for part in plan.parts.values()]
+    folders += [warehouse / INDEXES / name for name in plan.indexes]
+    return [folder for folder in folders if folder.name not in known]
+
+
+def _write(tables: TableReader, part: Part, folder: Path) -> None:
     try:
-        with atomic_folder(part.folder(warehouse)) as folder:
-            _WRITERS[part.kind](tables, part.about, folder)
-            write_sums(folder)
+        with atomic_folder(folder) as target:
+            _WRITERS[part.kind](tables, part.about, target)
+            write_sums(target)
     except OSError as error:
         raise EnvironmentProblem(
-            f"{part.folder(warehouse)}: cannot be made: {error}; is its disk full, or a file of the table damaged?"
+            f"{folder}: cannot be made: {error}; is its disk full, or a file of the table damaged?"
         ) from error
 
 
-def _is_sound(folder: Path) -> bool:
+def _is_sound(folder: Path, checked: Checked) -> bool:
     try:
-        verify_sums(folder)
+        checked.require_sound(folder)
     except (CheckpointError, OSError):
         return False
     return True

@@ -20,7 +20,8 @@ from precise_core.recall.config import RecallConfig
 from precise_core.recall.recall import RecalledItems
 from precise_core.recall.searcher import Searcher
 from precise_core.serving.item_parts import Catalog, Popularity
-from precise_core.serving.plan import Part, Plan, PublishedTask, Served
+from precise_core.serving.plan import Part, Plan, PublishedTask
+from precise_core.serving.served import Served
 from precise_core.serving.user_parts import Histories, Lists, UserVectors
 from schemas import columns as c
 

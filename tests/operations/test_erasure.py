@@ -18,8 +18,9 @@ from precise_core.errors import NOT_KEPT, DataError, stored_text
 from precise_core.intake.cleaning import ERASED, hide_erased
 from precise_core.operations.erasure import erase, may_hold_users
 from precise_core.operations.traces import find_traces
-from precise_core.serving.plan import Served, plan
+from precise_core.serving.plan import plan
 from precise_core.serving.prepare import prepare
+from precise_core.serving.served import Served
 from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json
 from precise_core.warehouse.erasure_list import ErasureList
 from precise_core.warehouse.locks import reader_lease

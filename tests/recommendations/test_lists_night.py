@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from pyspark.sql import SparkSession
 
 from precise_core import consume
 from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use, rankers_in_use
+from precise_core.config import load_config
 from precise_core.errors import DataError
+from precise_core.recommendations.night import past_instant
+from precise_core.run.job import Job
+from precise_core.settings import Settings
 from schemas import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
 from schemas import columns as c
-from tests.night import arrow_table, copy_of, run, said, with_newcomers
+from tests.night import CONFIG, arrow_table, copy_of, run, said, with_newcomers
 from validation.gate import gate
 
 JOBS = ("build_neighbours", "build_candidate_features", "train_list_ranker", "recommend")
@@ -175,6 +180,14 @@ def test_lists_of_a_past_night_are_not_made_with_what_came_later(
     assert run("recommend", warehouse, *earlier) == 2
     found = "item_neighbours is of 2024-02-20 00:00, as_of is 2024-02-10 00:00; run jobs/build_neighbours.py first"
     assert found in said(capsys)
+
+
+def test_a_short_log_is_cut_at_a_third_of_it_at_an_instant_that_a_night_can_be_as_of(night: Path) -> None:
+    sets = [f"warehouse={night}", "evaluation.test_days=4000", "recommendations.horizon_days=null"]
+    when = past_instant(Job("past", load_config(CONFIG, Settings, sets), Namespace()))
+    first = table(night, "events")[c.EVENT_TS].min()
+    assert abs(pd.Timestamp(when) - (AS_OF - (AS_OF - first) / 3)) < pd.Timedelta(seconds=1)
+    assert load_config(CONFIG, Settings, [*sets, f"as_of={when.isoformat()}"]).as_of == when
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import pytest
 
 from precise_core import consume
 from precise_core.config import load_config
-from precise_core.serving.plan import Served, plan
+from precise_core.serving.plan import plan
 from precise_core.serving.prepare import prepare
 from precise_core.serving.release import Release
+from precise_core.serving.served import Served
 from precise_core.settings import Settings
 from schemas import columns as c
 from tests.night import CONFIG, copy_of

@@ -21,7 +21,7 @@ from precise_core import consume
 from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING
 from precise_core.errors import EnvironmentProblem
 from precise_core.serving.plan import Plan, plan
-from precise_core.serving.prepare import prepare, prepared_elsewhere
+from precise_core.serving.prepare import prepare, prepared_elsewhere, remove_parts
 from precise_core.serving.release import Release
 from precise_core.store.sums import verify_sums
 from schemas import columns as c
@@ -295,6 +295,8 @@ def test_a_publication_is_prepared_in_a_process_of_its_own(world: World, monkeyp
     prepared_elsewhere(world.root, found, set())
     assert Release.open(world.served(), found, None).tasks["all"].users.of(USERS[0]) is not None
     monkeypatch.setattr("precise_core.serving.prepare.prepare", _killed)
+    prepared_elsewhere(world.root, found, set())  # a sound one is only verified, for which no process is started
+    remove_parts(world.root)
     with pytest.raises(EnvironmentProblem, match="was killed"):
         prepared_elsewhere(world.root, found, set())
 

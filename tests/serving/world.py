@@ -22,8 +22,8 @@ from precise_core.recall.config import RecallConfig
 from precise_core.serving.app import create_app
 from precise_core.serving.config import ServingConfig
 from precise_core.serving.keeper import Keeper
-from precise_core.serving.plan import Served
 from precise_core.serving.prepare import prepare
+from precise_core.serving.served import Served
 from schemas import Table
 from schemas import columns as c
 from tests.fake_warehouse import put
