@@ -20,8 +20,9 @@ from schemas import ITEM_NEIGHBOURS
 def main(job: Job) -> None:
     log = gather_with_text(job)
     with worker_errors():
-        catalog = catalog_of(log)
-        near = similar_items(job.spark, log.histories(), log, catalog, micros(log.end), job.say)
+        catalog, histories = catalog_of(log), log.histories().persist()
+        near = similar_items(job.spark, histories, log, catalog, micros(log.end), job.say)
+        histories.unpersist()
     rows = job.write(ITEM_NEIGHBOURS, neighbour_rows(job.spark, near, catalog, job.settings.as_of))
     job.balance("pairs of items", rows_in=sum(matrix.nnz for matrix in near.values()), rows_out=rows)
 

@@ -81,9 +81,10 @@ def text_neighbours(texts: ItemTexts, instant: int, days: float, neighbours: int
     for start in range(0, len(seeds), _BLOCK_ROWS):
         of_block = seeds[start : start + _BLOCK_ROWS]
         cosines = (vectors_NT[of_block] @ new_TM).tocsr()
-        cosines.sort_indices()
         is_other = of_block[entry_rows(cosines)] != new[cosines.indices]
-        blocks.append(largest(entries(cosines, is_other & (cosines.data >= _LEAST)), neighbours))
+        near = entries(cosines, is_other & (cosines.data >= _LEAST))  # few of many: sorting waits for that
+        near.sort_indices()
+        blocks.append(largest(near, neighbours))
     found = sparse.vstack(blocks, format="csr") if blocks else sparse.csr_matrix((0, len(new)), dtype=np.float32)
     size = len(texts.deleted_N)
     wide = sparse.csr_matrix((found.data, new[found.indices], found.indptr), shape=(len(seeds), size))

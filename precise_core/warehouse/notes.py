@@ -1,4 +1,4 @@
-"""Notes in the commits of a table: what its content was made from, as atomic as the content itself.
+"""Notes in the commits of a table, as atomic as its content: what that was made from, and what it is, in a few numbers.
 
 A note holds for the version it was written with and for later versions of the same rows (compaction, VACUUM). After a
 RESTORE the note of the version that came back holds again.
@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 NEW_LAYOUT = "NEW LAYOUT"  # of ours (layout.py): the same rows in other files
 # Operations that leave the rows as they are.
 SAME_ROWS = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", NEW_LAYOUT)
-_NOTE = "note"
+_NOTE, _FINGERPRINT = "note", "fingerprint"
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,34 @@ class Note:
     is_current: bool
 
 
-def commit_text(run_id: str, note: Mapping[str, Any] | None) -> str:
-    """User metadata of a commit: the run, and the note where there is one."""
-    return run_id if note is None else json.dumps({"run_id": run_id, _NOTE: note}, sort_keys=True)
+def commit_text(
+    run_id: str, note: Mapping[str, Any] | None = None, fingerprint: Mapping[str, Any] | None = None
+) -> str:
+    """User metadata of a commit: the run, and the note and the fingerprint of what it wrote where there are any."""
+    more = {name: value for name, value in ((_NOTE, note), (_FINGERPRINT, fingerprint)) if value is not None}
+    return json.dumps({"run_id": run_id, **more}, sort_keys=True) if more else run_id
 
 
 def read_note(path: str, version: int) -> Note | None:
     """The newest note at or before ``version`` of the table at ``path``; None where there is none."""
+    return _newest(path, version, _NOTE)
+
+
+def read_fingerprint(path: str, version: int) -> Mapping[str, Any] | None:
+    """What the last commit that changed rows at or before ``version`` says of what it wrote; None where it is mute."""
+    found = _newest(path, version, _FINGERPRINT)
+    return found.content if found and found.is_current else None
+
+
+def _newest(path: str, version: int, name: str) -> Note | None:
     # deltalake counts back from the version that is open: from an older one, it would count wrong.
     commits = {commit["version"]: commit for commit in DeltaTable(path).history()}
     at, is_current = version, True
     while at in commits:
         commit = commits[at]
-        note = _note_of(commit)
-        if note is not None:
-            return Note(note, at, is_current)
+        content = _content(commit, name)
+        if content is not None:
+            return Note(content, at, is_current)
         if commit["operation"] == "RESTORE":
             at = _restored(commit, at)
             continue
@@ -51,12 +64,12 @@ def read_note(path: str, version: int) -> Note | None:
     return None
 
 
-def _note_of(commit: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _content(commit: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     try:
         metadata = json.loads(commit.get("userMetadata") or "null")
     except ValueError:
         return None
-    return metadata.get(_NOTE) if isinstance(metadata, dict) else None
+    return metadata.get(name) if isinstance(metadata, dict) else None
 
 
 def _restored(commit: Mapping[str, Any], at: int) -> int:

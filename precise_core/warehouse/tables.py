@@ -21,14 +21,15 @@ from deltalake.exceptions import TableNotFoundError
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, DataType, MapType, StructType
+from pyspark.sql.types import StructType
 
 from precise_core import artefacts
 from precise_core.errors import DataError, MissingTableError, SchemaError
 from precise_core.store import is_remote
+from precise_core.warehouse.fingerprints import OF, fingerprint
 from precise_core.warehouse.layout import laid_out
 from precise_core.warehouse.log_entries import create_table
-from precise_core.warehouse.notes import Note, commit_text, read_note
+from precise_core.warehouse.notes import Note, commit_text, read_fingerprint, read_note
 from precise_core.warehouse.places import place_of, says_store_errors
 from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.session import MOST_LISTED_HERE, has_lineage, require_s3
@@ -144,24 +145,28 @@ class Warehouse:
         # On disk: rows kept in memory come back onto the heap one whole partition at a time, however large it is.
         frame = conform(frame, table).persist(StorageLevel.DISK_ONLY)
         try:
-            new = _fingerprint(frame, table)
+            new = fingerprint(frame, table)
+            said = new.in_commit(table, _slice_sql(replace or {}))
             if check:
                 check(frame)
             self.create_if_missing(table)
             version = self.version(table)
             if self.is_empty(table):
-                is_there = not new[0]
+                is_there = not new.rows
+            elif (before := read_fingerprint(self.path(table), version)) and before[OF] == said[OF]:
+                is_there = before == said
             else:
                 current = conform(self.read(spark, table, version), table).where(_slice_filter(replace))
-                is_there = new == _fingerprint(current, table)
+                is_there = new == fingerprint(current, table)
             if is_there:
-                return WriteResult(version, new[0], changed=False)
-            writer = _writer(laid_out(frame, table, new[0]), table, commit_text(run_id, note)).mode("overwrite")
+                return WriteResult(version, new.rows, changed=False)
+            about = commit_text(run_id, note, said)
+            writer = _writer(laid_out(frame, table, new.rows), table, about).mode("overwrite")
             if replace:
                 _require_inside(frame, table, replace)
                 writer = writer.option("replaceWhere", _slice_sql(replace))
             writer.save(self.path_for(spark, table))
-            return WriteResult(self.version(table), new[0], changed=True)
+            return WriteResult(self.version(table), new.rows, changed=True)
         finally:
             frame.unpersist()
 
@@ -297,56 +302,6 @@ def with_new_columns(frame: DataFrame, table: Table) -> DataFrame:
     """Rows of a table as they are, with null in every nullable column that an older version of the table lacks."""
     lacking = [column for column in table.columns if column.nullable and column.name not in frame.columns]
     return frame.withColumns({column.name: F.lit(None).cast(column.type) for column in lacking})
-
-
-def _fingerprint(frame: DataFrame, table: Table) -> tuple[int, int | None, Any]:
-    """Row count and two order-independent sums of row hashes: equal fingerprints, equal rows. No null may be where the
-    declaration allows none, nor in a list."""
-    required = [column.name for column in table.columns if not column.nullable]
-    nulls = [F.count_if(_has_null(frame.schema[name].dataType, name)).alias(f"null_{name}") for name in required]
-    row = (
-        frame.withColumn("_hash", row_hash(frame, table))
-        .agg(
-            F.count("_hash").alias("rows"),
-            F.bit_xor("_hash").alias("xor"),
-            F.sum(F.col("_hash").cast("decimal(20,0)")).alias("total"),
-            *nulls,
-        )
-        .collect()[0]
-    )
-    broken = {name: row[f"null_{name}"] for name in required if row[f"null_{name}"]}
-    if broken:
-        raise DataError(f"table {table.name}: rows with a null where none is allowed, by column: {broken}")
-    return row["rows"], row["xor"], row["total"]
-
-
-def row_hash(frame: DataFrame, table: Table) -> Column:
-    """A 64-bit hash of a row's content, without bookkeeping columns."""
-    parts = [part for name in table.stable_columns for part in _hashable(frame.schema[name].dataType, name)]
-    return F.xxhash64(*parts)
-
-
-def _has_null(data_type: DataType, name: str) -> Column:
-    column = F.col(name)
-    if isinstance(data_type, ArrayType):
-        return column.isNull() | F.exists(column, lambda element: element.isNull())
-    if isinstance(data_type, MapType):
-        return column.isNull() | F.exists(F.map_values(column), lambda element: element.isNull())
-    return column.isNull()
-
-
-def _hashable(data_type: DataType, name: str) -> list[Column]:
-    """What of a column goes into a row's hash.
-
-    xxhash64 ignores nulls and the borders of lists, so that a value moved to the next column would go unnoticed; the
-    flag and the size prevent it. A map has no order, so its sorted entries are hashed.
-    """
-    column = F.col(name)
-    if isinstance(data_type, MapType):
-        return [column.isNull(), F.size(column), F.array_sort(F.map_entries(column))]
-    if isinstance(data_type, ArrayType):
-        return [column.isNull(), F.size(column), column]
-    return [column.isNull(), column]
 
 
 def _slice_filter(replace: Mapping[str, str | Sequence[str]] | None) -> Column:

@@ -14,8 +14,9 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from precise_core.warehouse.fingerprints import row_hash
 from precise_core.warehouse.session import session_settings
-from precise_core.warehouse.tables import Warehouse, conform, row_hash
+from precise_core.warehouse.tables import Warehouse, conform
 from schemas import Table
 from schemas import columns as c
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -54,6 +55,34 @@ def test_one_changed_cell_is_noticed(spark: SparkSession, warehouse: Warehouse) 
     index = F.when(F.col(c.ITEM_ID) == "i3", 99).otherwise(F.col(c.ITEM_INDEX)).cast("int")
     changed = vocabulary(spark, 5).withColumn(c.ITEM_INDEX, index)
     assert warehouse.write(spark, ITEM_VOCABULARY, changed, run_id="r2").changed
+
+
+def test_what_a_commit_says_of_its_rows_holds_until_another_changes_them(
+    spark: SparkSession, warehouse: Warehouse
+) -> None:
+    def write(items: int) -> bool:
+        return warehouse.write(spark, ITEM_VOCABULARY, vocabulary(spark, items), run_id="r").changed
+
+    assert write(5)
+    path = warehouse.path(ITEM_VOCABULARY)
+    DeltaTable(path).optimize.compact()
+    assert not write(5)
+    DeltaTable(path).delete(f"{c.ITEM_ID} = 'i3'")  # a commit that says nothing of what it left
+    assert write(5) and not write(5) and write(6)
+    DeltaTable(path).restore(DeltaTable(path).version() - 1)
+    assert not write(5) and write(6)
+    warehouse.append(ITEM_VOCABULARY, vocabulary(spark, 1), run_id="r")
+    assert write(6)
+
+
+def test_what_a_commit_says_of_one_slice_is_not_taken_for_another(spark: SparkSession, warehouse: Warehouse) -> None:
+    def write(version: str, score: float) -> bool:
+        sliced = {c.MODEL_VERSION: version}
+        return warehouse.write(spark, PAIR_SCORES, scores(spark, version, score), run_id="r", replace=sliced).changed
+
+    assert write("a", 1.0) and write("b", 1.0)
+    assert not write("a", 1.0) and not write("b", 1.0)
+    assert write("a", 2.0) and not write("b", 1.0) and not write("a", 2.0)
 
 
 def test_a_pinned_version_does_not_see_later_writes(spark: SparkSession, warehouse: Warehouse) -> None:
