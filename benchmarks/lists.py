@@ -13,14 +13,11 @@ import argparse
 import importlib
 import json
 import os
-import re
-import shlex
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from benchmarks.about import about_run
 from benchmarks.list_ceiling import ceiling
 from benchmarks.lists_page import HEADS
 from benchmarks.markdown import p_value, table
@@ -30,9 +27,7 @@ from precise_core.evaluation.names import NDCG_GAIN, ORACLE
 from precise_core.evaluation.night import offline_evaluation, recommendations_rows, references
 from precise_core.evaluation.protocol import evaluate_ranking
 from precise_core.evaluation.published_lists import Bar
-from precise_core.experiments.machine import machine
 from precise_core.intake.chosen_sizes import sized
-from precise_core.run.code import code_version
 from precise_core.run.job import Job
 from precise_core.settings import Settings
 
@@ -62,23 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = {"seconds": seconds, "compared": rows, "ceiling": reached.splitlines()}
         kept = about_run("benchmarks.lists", arguments) | found
         arguments.results.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-
-
-def about_run(module: str, arguments: argparse.Namespace, flags: Sequence[str] = ()) -> dict[str, Any]:
-    """What was run, when, where and on what: of every file of results of lists. ``flags``: those of the module."""
-    settings = load_config(arguments.config, Settings, overrides_of(arguments))
-    # Places of this machine are of no use to others.
-    sets = [re.sub("=/.*", "=FOLDER", key) for key in overrides_of(arguments) if not key.startswith("warehouse=")]
-    said = ["--config", str(arguments.config), *flags, *(part for key in sets for part in ("--set", key))]
-    return {
-        "name": settings.name,
-        "command": shlex.join(["python", "-m", module, *said]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
-        "load": os.getloadavg()[0],
-        "seed": settings.seed,
-        "code_version": code_version(),
-    }
 
 
 def compared(job: Job) -> list[list[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.about import head
 from benchmarks.markdown import table
 
 FOLDER = Path(__file__).parent / "results" / "lists"
@@ -45,18 +46,7 @@ def page(found: Sequence[Run]) -> str:
     if worth:
         lines += ["", *_WORTH.splitlines()]
     for run in worth:
-        lines += [*_head(run, "###"), *table(WORTH_HEADS, run["worth"], names=3)]
+        lines += [*head(run, "###"), *table(WORTH_HEADS, run["worth"], names=3)]
     for run in runs:
-        lines += [*_head(run, "##"), *table(HEADS, run["compared"], names=2), "", _REACHED, "", *run["ceiling"]]
+        lines += [*head(run, "##"), *table(HEADS, run["compared"], names=2), "", _REACHED, "", *run["ceiling"]]
     return "\n".join(lines) + "\n"
-
-
-def _head(run: Run, level: str) -> list[str]:
-    measured = f"load {run['load']:.1f} at the end, seed {run['seed']}, code {run['code_version']}"
-    seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in run["seconds"].items())
-    return [
-        *("", f"{level} {run['name']}", "", f"- command: `{run['command']}`"),
-        f"- {run['date']}, {run['machine']}, {measured}",
-        *([f"- {run['note']}"] if "note" in run else []),
-        *(f"- {seconds}", ""),
-    ]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lists import about_run
+from benchmarks.about import about_run
 from benchmarks.lists_page import WORTH_HEADS
 from benchmarks.markdown import p_value, table
 from jobs.run_night import MODELS

@@ -1,4 +1,4 @@
-"""Render benchmarks/results/{experiments,ranking,lists}/*.json to docs/results.md and docs/results/: `make results`.
+"""`make results`: benchmarks/results/{experiments,ranking,lists,alignment}/*.json to docs/results.md and docs/results/.
 
 Nothing is typed by hand.
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import lists_page, ranking_page
+from benchmarks import alignment_page, lists_page, ranking_page
 from benchmarks.markdown import table
 from benchmarks.question_tables import Question, in_order
 from benchmarks.recall_tables import recall_lines
@@ -92,14 +92,20 @@ def read_rankings(folder: Path | None = None) -> list[Experiment]:
 
 
 def render(
-    experiments: Mapping[str, Experiment], rankings: Sequence[Experiment] = (), lists: Sequence[Experiment] = ()
+    experiments: Mapping[str, Experiment],
+    rankings: Sequence[Experiment] = (),
+    lists: Sequence[Experiment] = (),
+    aligned: Sequence[Experiment] = (),
 ) -> dict[str, str]:
-    """Markdown by path below docs: the overview, a page per experiment, Table IX of each warehouse, and the lists."""
+    """Markdown by path below docs: the overview, a page per experiment, Table IX of each warehouse, lists, spaces."""
     pages = {_path(name): _page(name, experiment) for name, experiment in experiments.items()}
     pages |= {_path(f"table_ix_{found['name']}"): "# " + ranking_page.section(found)[3:] for found in rankings}
     first = [line for name, experiment in experiments.items() for line in _first_table(name, experiment)]
     ranked = [f"- [Table IX: ranking on `{found['name']}`]({_path('table_ix_' + found['name'])})" for found in rankings]
     tables = ["## Experiments", "", *first] if first else [_NOTHING]
+    if aligned:
+        ranked.append(f"- [One space across retrains: yesterday's ranking on today's vectors]({alignment_page.PATH})")
+        pages[alignment_page.PATH] = alignment_page.page(aligned)
     ranking = ["## Ranking", "", *ranked, ""] if ranked else []
     beside = ["## Lists", "", f"- [Published lists beside counting]({lists_page.PATH})", ""] if lists else []
     overview = "\n".join([_HEADER, *_at_a_glance(experiments), *tables, *ranking, *beside]).rstrip("\n") + "\n"
@@ -186,7 +192,7 @@ def command(name: str, root: Path = ROOT) -> str:
 def main() -> None:
     experiments = read_experiments()
     rankings = read_rankings()
-    for path, text in render(experiments, rankings, lists_page.read_runs()).items():
+    for path, text in render(experiments, rankings, lists_page.read_runs(), alignment_page.read_runs()).items():
         (DOCS / path).parent.mkdir(exist_ok=True)
         (DOCS / path).write_text(text, encoding="utf-8")
     print(f"wrote docs/results.md: {len(experiments)} experiments, {len(rankings)} rankings")

@@ -7,7 +7,8 @@ A DCN of the discrete features learns from the impressions of the days between t
 earlier one; the days after the later night are the test. There it reads the new vectors `unaligned`, as they come out
 of training, and `aligned`, through the map that the checkpoint has; beside it stand a DCN `retrained` on the new
 vectors, of the same impressions, and one `without` vectors. Users are encoded from what they had done before the night.
-Prints two tables: of the maps, and of the ranking models.
+Prints three tables: means over the nights, the maps, and the ranking models. `--results FILE` keeps them for
+`docs/results/alignment.md` (`make results`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.markdown import table
+from benchmarks.about import about_run
+from benchmarks.alignment_page import METRICS, WITHOUT, tables
 from benchmarks.table_ix import probabilities
 from jobs import build_windows, embed_tokens, ingest, tokenize_items
 from precise_core.artefacts import has_checkpoint
@@ -51,10 +53,9 @@ from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, IMPRESSIONS, ITEM_TOKENS, ITEM_VOCABULARY, ITEMS, Table
 from schemas import columns as c
 
-ALONE = Variant("without", ALL_TASK, use_vectors=False)
+ALONE = Variant(WITHOUT, ALL_TASK, use_vectors=False)
 BOTH = Variant("vectors and score", ALL_TASK)
 VECTORS = Variant("vectors only", ALL_TASK, inject_score=False)
-METRICS = ("auc", "gauc", "log_loss")
 POLICIES = ("scratch", "continue")
 # Every map is kept, so that one beyond the limits is measured too; what the limits say stands beside it.
 _NO_LIMITS = {
@@ -104,8 +105,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         nights = [_night(arguments, root, number, first + number * step) for number in range(arguments.nights)]
         settings = _settings(arguments, root, first)
         found = measure(settings, nights, _world(settings), step, arguments.seeds)
-    print(_page(found))
+    print("\n".join(tables(found)))
     if arguments.results:
+        sizes = [f"--from={arguments.first}", f"--nights={arguments.nights}", f"--step-days={arguments.step_days}"]
+        found = about_run("benchmarks.space_alignment", arguments, sizes) | found
+        arguments.results.parent.mkdir(exist_ok=True)
         arguments.results.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -178,7 +182,7 @@ def _rankers(
     )
     test_raw, test = _rows(world, *shown[1], served), _rows(world, *shown[1], served.mapped(_map(today)))
     task = ImpressionTask(ALL_TASK, now.as_of, test.user_ids_I, test.labels_I, samples=1, seed=settings.seed)
-    ways = [("without", ALONE, train_old, test)]
+    ways = [(WITHOUT, ALONE, train_old, test)]
     for variant in (BOTH, VECTORS):
         ways += [
             (f"unaligned, {variant.system}", variant, train_raw, test_raw),
@@ -313,28 +317,6 @@ def _with_another_seed(job: Job, root: Path, first: Checkpoint) -> Checkpoint:
     changes = {"seed": job.settings.seed + 1, "alignment": job.settings.alignment.model_copy(update=_NO_LIMITS)}
     own = inputs.settings.model_copy(update=changes)
     return train_from_tables(replace(inputs, settings=own, out=root / "another-seed", earlier=first), NullProgress())
-
-
-def _page(found: Mapping[str, Any]) -> str:
-    """Two tables: of the maps, and of the ranking models with the share of the gain that is kept."""
-    columns = ["night", "policy", "items_fitted", "cosine_before", "cosine", "residual", "neighbour_overlap"]
-    columns += ["users", "user_cosine_before", "user_cosine", "verdict"]
-    maps = [[_text(row.get(name)) for name in columns] for row in found["nights"]]
-    auc = {(row["night"], row["policy"], row["system"]): row["auc"] for row in found["rankers"]}
-    rankers = []
-    for row in found["rankers"]:
-        place, (way, _, variant) = (row["night"], row["policy"]), row["system"].partition(", ")
-        kept = None
-        if variant and way != "retrained":
-            without, again = auc[*place, ALONE.system], auc[*place, f"retrained, {variant}"]
-            kept = (row["auc"] - without) / (again - without)
-        rankers.append([*place, row["system"], *(_text(row[metric]) for metric in METRICS), _text(kept)])
-    names = ["night", "policy", "system", *METRICS, "share of the gain of retraining"]
-    return "\n".join([*table(columns, maps, 2), "", *table(names, rankers, 3)])
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _settings(arguments: argparse.Namespace, root: Path, as_of: datetime) -> Settings:

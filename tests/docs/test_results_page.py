@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import lists_page, results_page
+from benchmarks import alignment_page, lists_page, results_page
 from benchmarks.training_table import model_sizes
 from precise_core.config import load_config
 from precise_core.settings import Settings
@@ -332,7 +332,8 @@ def test_the_command_names_a_folder_where_the_source_reads_one(tmp_path: Path) -
 def test_the_pages_in_the_repository_are_what_the_results_say() -> None:
     files = [results_page.DOCS / "results.md", *(results_page.DOCS / "results").glob("*.md")]
     written = {file.relative_to(results_page.DOCS).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    made = results_page.render(results_page.read_experiments(), results_page.read_rankings(), lists_page.read_runs())
+    runs = (lists_page.read_runs(), alignment_page.read_runs())
+    made = results_page.render(results_page.read_experiments(), results_page.read_rankings(), *runs)
     assert written.keys() == made.keys()
     assert [path for path in made if written[path] != made[path]] == [], "run `make results`"
 
