@@ -51,7 +51,12 @@ class ListRankerConfig(Config):
     )
     cross_layers: int = Field(2, ge=1, description="Layers of the cross network.")
     deep_widths: tuple[int, ...] = Field((128, 64), description="Hidden widths of the deep tower.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="In the deep tower.")
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="In the deep tower; it orders held-out lists no better and costs time (docs/decisions/0032).",
+    )
     per_task: bool = Field(True, description="Models of one task each stand for choice beside those of all tasks.")
     models: int = Field(1, ge=1, description="Models of different seeds whose scores are averaged.")
     validation_share: float = Field(0.2, gt=0, lt=0.9, description="Users held out: they choose and they gate.")
