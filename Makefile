@@ -169,7 +169,7 @@ experiment: $(if $(EXPERIMENT),install) ## Train and compare the systems of one 
 table-ix: install ## Ranking with and without PRECISE on a warehouse: CONFIG=conf/demo.yaml SEEDS="1 2 3"
 	$(BIN)/python -m benchmarks.table_ix --config $(CONFIG) $(if $(SEEDS),--seeds $(SEEDS))
 
-results: install ## Render benchmarks/results/experiments/*.json to docs/results.md
+results: install ## Render benchmarks/results/{experiments,ranking,lists,alignment} to docs/results.md and docs/results
 	$(BIN)/python -m benchmarks.results_page
 
 references: install ## Render docs/tables.md, docs/configuration.md and the heads of docs/jobs from the code

@@ -22,7 +22,7 @@ def main(job: Job) -> None:
     with worker_errors():
         catalog, histories = catalog_of(log), log.histories().persist()
         near = similar_items(job.spark, histories, log, catalog, micros(log.end), job.say)
-        histories.unpersist()
+    histories.unpersist()
     rows = job.write(ITEM_NEIGHBOURS, neighbour_rows(job.spark, near, catalog, job.settings.as_of))
     job.balance("pairs of items", rows_in=sum(matrix.nnz for matrix in near.values()), rows_out=rows)
 

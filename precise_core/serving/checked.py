@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from precise_core.serving.served import CHECKED
+from precise_core.store.local import locked
 from precise_core.store.sums import verify_sums
 
 _PREPARING = ".preparing"
@@ -20,7 +20,8 @@ _PREPARING = ".preparing"
 class Checked:
     """Notes of the workers of a server, in a folder that lives as long as it; None = there is one worker.
 
-    A folder that was verified counts as long as its files have the sizes, times and inodes that they had.
+    A folder that was verified counts as long as its files have the sizes, times and inodes that they had before that.
+    Where notes cannot be kept (a full disk, a folder that was cleaned away) every worker verifies for itself.
     """
 
     notes: Path | None = None
@@ -35,35 +36,39 @@ class Checked:
         Raises:
             CheckpointError: The folder is missing or incomplete, or a file of it was changed.
         """
-        if self.notes is None:
-            verify_sums(folder)
-            return
-        with _locked(self.notes / f"{folder.name}.lock"):
-            if not self._has(folder):
+        with self._locked(f"{folder.name}.lock"):
+            before = _state(folder)
+            if self._noted(folder) != before:
                 verify_sums(folder)
-                self.add(folder)
+                self._note(folder, before)
 
     def add(self, folder: Path) -> None:
-        """Note that a folder is sound."""
-        if self.notes is not None:
-            self._note(folder).write_text(_state(folder), encoding="utf-8")
+        """Note that a folder is sound: it was written a moment ago."""
+        self._note(folder, _state(folder))
 
     @contextmanager
     def alone(self, folders: Iterable[Path]) -> Iterator[bool]:
         """One worker at a time; yields whether another one has made sure of all the ``folders`` meanwhile."""
-        if self.notes is None:
-            yield False
-            return
-        with _locked(self.notes / _PREPARING):
-            yield all(map(self._has, folders))
+        with self._locked(_PREPARING):
+            yield all(self._noted(folder) == _state(folder) for folder in folders)
 
-    def _has(self, folder: Path) -> bool:
-        note = self._note(folder)
-        return note.is_file() and note.read_text(encoding="utf-8") == _state(folder)
+    def _noted(self, folder: Path) -> str | None:
+        with suppress(OSError):
+            return (self.notes / folder.name).read_text(encoding="utf-8") if self.notes else None
+        return None
 
-    def _note(self, folder: Path) -> Path:
-        assert self.notes is not None
-        return self.notes / folder.name
+    def _note(self, folder: Path, state: str) -> None:
+        if self.notes:
+            with suppress(OSError):
+                (self.notes / folder.name).write_text(state, encoding="utf-8")
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.notes:
+                with suppress(OSError):
+                    stack.enter_context(locked(self.notes / name))
+            yield
 
 
 NOBODY = Checked()
@@ -72,10 +77,3 @@ NOBODY = Checked()
 def _state(folder: Path) -> str:
     files = ((path.relative_to(folder).as_posix(), path.stat()) for path in sorted(folder.rglob("*")))
     return json.dumps([[name, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino] for name, at in files])
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

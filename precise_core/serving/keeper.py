@@ -10,9 +10,10 @@ from pathlib import Path
 
 from precise_core.errors import PreciseError
 from precise_core.serving.metrics import AS_OF, IS_NEWEST, REFUSALS, TAKEOVERS
-from precise_core.serving.plan import Plan, Served, plan, state_of_logs
+from precise_core.serving.plan import Plan, plan, state_of_logs
 from precise_core.serving.prepare import prepared_elsewhere, remove_parts
 from precise_core.serving.release import Release
+from precise_core.serving.served import Served
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -40,8 +41,9 @@ class Keeper:
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop looking; a preparation that is under way is given up, its process ends with this one."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(self._served.serving.timeout_seconds)
 
     def look(self) -> None:
         """Take over what is published now, where it is another release; whatever is wrong with it is in ``refused``."""
@@ -62,6 +64,7 @@ class Keeper:
         IS_NEWEST.set(self.refused is None)
 
     def _take_over(self, found: Plan) -> None:
+        IS_NEWEST.set(False)  # it may take long
         self._failed = (found.name, time.monotonic() + self._served.serving.retry_seconds)
         self._prepare(self._served.folder, found, set(self.release.opened) if self.release else set())
         self.release = Release.open(self._served, found, self.release)
@@ -70,7 +73,8 @@ class Keeper:
         for task, own in found.tasks.items():
             AS_OF.labels(task).set(own.as_of.timestamp())
         _log.info("serving %s: %s", found.name, {task: own.model_version for task, own in found.tasks.items()})
-        remove_parts(self._served.folder, keep=found.parts)
+        if state_of_logs(self._served.folder) == self._seen:  # else they may be of what another worker opens next
+            remove_parts(self._served.folder, keep=found.parts)
 
     def _refuse(self, error: Exception) -> None:
         reason = str(error) if isinstance(error, PreciseError) else f"{type(error).__name__}: {error}"

@@ -5,15 +5,16 @@ Answers are not slowed by it, and the memory that it takes goes back to the mach
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import repeat
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from precise_core.serving.checked import NOBODY, Checked
 from precise_core.serving.item_parts import write_catalog, write_popularity
 from precise_core.serving.plan import Part, Plan
 from precise_core.serving.user_parts import write_histories, write_lists, write_vectors
-from precise_core.store.local import atomic_folder
+from precise_core.store.local import atomic_folder, locked
 from precise_core.store.sums import write_sums
 from precise_core.warehouse.locks import reader_lease
 from precise_core.warehouse.reader import TableReader
 
 _NICENESS = 10  # whoever answers requests goes first; with 19 a busy server never takes over
+_END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux: of the thread that started it
 _READERS = 4  # folders at a time; hashing them leaves the interpreter to others
 _WRITERS: dict[str, Callable[[TableReader, dict[str, Any], Path], None]] = {
     "vectors": write_vectors,
@@ -42,8 +44,8 @@ _WRITERS: dict[str, Callable[[TableReader, dict[str, Any], Path], None]] = {
 def prepared_elsewhere(warehouse: Path, plan: Plan, known: Collection[str]) -> None:
     """``prepare`` in a process of its own, of one of a server's workers; raises what it raises.
 
-    Without anything ``known`` nothing is answered yet that could be slowed: what only has to be verified is verified
-    here, which saves the start of a process.
+    Without anything ``known`` this worker answers nothing yet: what only has to be verified is verified here, which
+    saves the start of a process.
 
     Raises:
         EnvironmentProblem: The process was killed.
@@ -55,16 +57,40 @@ def prepared_elsewhere(warehouse: Path, plan: Plan, known: Collection[str]) -> N
             return
         known = _names(plan) - unsound
     with checked.alone(_folders(warehouse, plan, known)) as is_done:
-        if is_done:
-            return
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(_NICENESS,)) as pool:
-            try:
-                pool.submit(prepare, warehouse, plan, known, checked).result()
-            except BrokenProcessPool as error:
-                raise EnvironmentProblem(
-                    "the process that prepared the publication was killed; is memory short?"
-                ) from error
+        if not is_done:
+            _in_a_process(warehouse, plan, known, checked)
+
+
+def _in_a_process(*work: Any) -> None:
+    """One that ends when this one does, however that comes about."""
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_prepare_and_tell, args=(sender, *work), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        error = receiver.recv()
+    except EOFError as ended:
+        raise EnvironmentProblem("the process that prepared the publication was killed; is memory short?") from ended
+    finally:
+        process.join()
+    if error is not None:
+        raise error
+
+
+def _prepare_and_tell(sender: Connection, *work: Any) -> None:
+    """``prepare``; what it raises is sent, and None where it raises nothing."""
+    os.nice(_NICENESS)
+    ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is None or os.getppid() != parent.pid:
+        return  # it ended before that
+    try:
+        prepare(*work)
+    except Exception as error:
+        sender.send(error)
+    else:
+        sender.send(None)
 
 
 def prepare(warehouse: Path, plan: Plan, known: Collection[str], checked: Checked = NOBODY) -> None:
@@ -153,6 +179,5 @@ def _alone(warehouse: Path) -> Iterator[None]:
     """One process at a time makes or removes parts of a warehouse."""
     folder = warehouse / SERVING
     folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(folder / ".lock"):
         yield

@@ -137,7 +137,7 @@ def locked(lock: Path) -> Iterator[None]:
                 try:
                     yield
                 finally:
-                    lock.unlink()
+                    lock.unlink(missing_ok=True)
                 return
 
 

@@ -55,7 +55,7 @@ def read_sums(folder: Path) -> dict[str, str]:
     """
     require_listed(folder)
     file = folder / SUMS_FILE
-    return sums_in(file.read_text(encoding="utf-8"), str(file))
+    return sums_in(file.read_text(encoding="utf-8", errors="replace"), str(file))  # a damaged one is none of sha256sum
 
 
 def sums_in(text: str, place: str) -> dict[str, str]:

@@ -85,6 +85,14 @@ class DeltaSnapshot:
     def size_bytes(self) -> int:
         return sum(self._log_column("size_bytes"))
 
+    def has_all_files(self) -> bool:
+        """Whether every live file is there, as long as the log says; of an object store that is not looked up."""
+        if is_remote(self.path):
+            return True
+        sizes = zip(self._log_column("path"), self._log_column("size_bytes"), strict=True)
+        files = [(Path(f"{self.path}/{unquote(name)}"), size) for name, size in sizes]
+        return all(file.is_file() and file.stat().st_size == size for file, size in files)
+
     def partition_values(self, column: str) -> list[str]:
         """The distinct values of a partition column, sorted."""
         return sorted(set(self._log_column(f"partition.{column}")))

@@ -153,7 +153,7 @@ class Warehouse:
             version = self.version(table)
             if self.is_empty(table):
                 is_there = not new.rows
-            elif (before := read_fingerprint(self.path(table), version)) and before[OF] == said[OF]:
+            elif (before := self._fingerprint_in_log(table, version)) and before[OF] == said[OF]:
                 is_there = before == said
             else:
                 current = conform(self.read(spark, table, version), table).where(_slice_filter(replace))
@@ -169,6 +169,11 @@ class Warehouse:
             return WriteResult(self.version(table), new.rows, changed=True)
         finally:
             frame.unpersist()
+
+    def _fingerprint_in_log(self, table: Table, version: int) -> Mapping[str, Any] | None:
+        """What the log says of the rows, where their files are there: reading them would have noticed a lost one."""
+        said = read_fingerprint(self.path(table), version)
+        return said if said and DeltaSnapshot(self.path(table), version).has_all_files() else None
 
     @says_store_errors
     def replace_partitions(

@@ -65,6 +65,36 @@ def test_a_file_that_changed_since_is_found_out_by_the_next_worker(folder: Path,
         assert not is_done
 
 
+def test_a_file_that_changes_while_it_is_verified_is_not_taken_for_sound(
+    folder: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verified(folder: Path) -> None:
+        verify_sums(folder)
+        (folder / "vectors.npy").write_bytes(b"hound")
+
+    monkeypatch.setattr(module, "verify_sums", verified)
+    Checked(notes).require_sound(folder)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="changed on disk"):
+        Checked(notes).require_sound(folder)
+
+
+def test_without_a_place_for_notes_every_worker_verifies(folder: Path, notes: Path, read: list[Path]) -> None:
+    notes.rmdir()
+    for _ in range(2):
+        Checked(notes).require_sound(folder)
+    Checked(notes).add(folder)
+    with Checked(notes).alone([folder]) as is_done:
+        assert not is_done
+    assert read == [folder, folder]
+
+
+def test_a_list_of_sums_that_is_damaged_is_no_list_of_sums(folder: Path) -> None:
+    (folder / "SHA256SUMS").write_bytes(b"\xff" * 80)
+    with pytest.raises(CheckpointError, match="not a line of sha256sum"):
+        Checked().require_sound(folder)
+
+
 def test_what_was_damaged_is_not_noted(folder: Path, notes: Path) -> None:
     (folder / "vectors.npy").unlink()
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -9,10 +10,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from starlette.testclient import TestClient
 
@@ -20,9 +23,11 @@ import schemas
 from precise_core import consume
 from precise_core.artefacts import ROLLBACK_JOURNAL, SERVING
 from precise_core.errors import EnvironmentProblem
+from precise_core.serving.keeper import Keeper
 from precise_core.serving.plan import Plan, plan
 from precise_core.serving.prepare import prepare, prepared_elsewhere, remove_parts
 from precise_core.serving.release import Release
+from precise_core.store.local import locked
 from precise_core.store.sums import verify_sums
 from schemas import columns as c
 from tests.serving.world import DELETED, MONDAY, USERS, World, client_of, wait_for, wait_until
@@ -294,7 +299,7 @@ def test_a_publication_is_prepared_in_a_process_of_its_own(world: World, monkeyp
     assert found is not None
     prepared_elsewhere(world.root, found, set())
     assert Release.open(world.served(), found, None).tasks["all"].users.of(USERS[0]) is not None
-    monkeypatch.setattr("precise_core.serving.prepare.prepare", _killed)
+    monkeypatch.setattr("precise_core.serving.prepare._prepare_and_tell", _killed)
     prepared_elsewhere(world.root, found, set())  # a sound one is only verified, for which no process is started
     remove_parts(world.root)
     with pytest.raises(EnvironmentProblem, match="was killed"):
@@ -303,3 +308,50 @@ def test_a_publication_is_prepared_in_a_process_of_its_own(world: World, monkeyp
 
 def _killed(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.faults
+def test_the_process_that_prepares_ends_with_the_worker_that_is_killed(world: World) -> None:
+    worker = multiprocessing.get_context("spawn").Process(target=_prepare_slowly, args=(world,))
+    (world.root / SERVING).mkdir(exist_ok=True)
+    with locked(world.root / SERVING / ".lock"):  # what prepares waits for it
+        worker.start()
+        wait_until(lambda: len(_working(worker)) == 1)
+        (child,) = _working(worker)
+        worker.kill()
+        wait_until(lambda: not child.is_running())
+
+
+def _prepare_slowly(world: World) -> None:
+    found = plan(world.served())
+    assert found is not None
+    prepared_elsewhere(world.root, found, set())
+
+
+def _working(worker: BaseProcess) -> list[psutil.Process]:
+    assert worker.pid is not None
+    children = psutil.Process(worker.pid).children()
+    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+def test_parts_of_a_publication_that_came_meanwhile_are_left_alone(world: World) -> None:
+    """Another worker has made them, and has not opened them yet."""
+
+    def prepare_while_another_is_ahead(root: Path, found: Plan, known: Collection[str]) -> None:
+        prepare(root, found, known)
+        if "all-1" in {own.model_version for own in found.tasks.values()}:
+            world.publish(2)
+            newer = plan(world.served())
+            assert newer is not None
+            prepare(root, newer, known)
+            made.update(newer.parts)
+
+    made: set[str] = set()
+    keeper = Keeper(world.served(), prepare_while_another_is_ahead)
+    keeper.look()
+    world.publish(1)
+    keeper.look()
+    assert keeper.release is not None and keeper.release.tasks["all"].model_version == "all-1"
+    assert made and made <= {folder.name for folder in (world.root / SERVING).iterdir()}
+    keeper.look()
+    assert keeper.release.tasks["all"].model_version == "all-2"

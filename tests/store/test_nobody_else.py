@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # Where it is known to be a local folder, or will not be one when tables are read from an object store.
 ALLOWED = {
-    "precise_core/serving/plan.py": "a server looks at the logs of tables as files, in a local folder",
+    "precise_core/serving/served.py": "a server looks at the logs of tables as files, in a local folder",
     "precise_core/warehouse/locks.py": "the locks of the kernel, behind `is_remote`",
     "precise_core/warehouse/places.py": "the folder of tables, where the root is no URI",
 }

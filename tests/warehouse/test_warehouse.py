@@ -75,6 +75,19 @@ def test_what_a_commit_says_of_its_rows_holds_until_another_changes_them(
     assert write(6)
 
 
+def test_rows_of_which_a_file_is_lost_or_cut_are_not_taken_for_there(spark: SparkSession, warehouse: Warehouse) -> None:
+    warehouse.write(spark, ITEM_VOCABULARY, vocabulary(spark, 5), run_id="r")
+    (file,) = Path(warehouse.path(ITEM_VOCABULARY)).glob("*.parquet")
+    whole = file.read_bytes()
+    for damaged in (whole[:-9], None):
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        with pytest.raises(Exception, match=file.name):
+            warehouse.write(spark, ITEM_VOCABULARY, vocabulary(spark, 5), run_id="r")
+        file.write_bytes(whole)
+
+
 def test_what_a_commit_says_of_one_slice_is_not_taken_for_another(spark: SparkSession, warehouse: Warehouse) -> None:
     def write(version: str, score: float) -> bool:
         sliced = {c.MODEL_VERSION: version}
