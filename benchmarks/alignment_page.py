@@ -51,17 +51,17 @@ def tables(run: Run) -> list[str]:
     overall = []
     for (policy, system), figures in means.items():
         beside = [means[policy, name]["auc"] for name in (WITHOUT, _again(system))] if _again(system) else []
-        overall.append([policy, system, *_texts(figures, METRICS), _kept(figures["auc"], beside)])
+        number = str(len(nights[policy, system]))
+        overall.append([policy, system, number, *_texts(figures, METRICS), _kept(figures["auc"], beside)])
     auc = {(row["night"], row["policy"], row["system"]): row["auc"] for row in run["rankers"]}
     rankers = []
     for row in run["rankers"]:
         place, again = (row["night"], row["policy"]), _again(row["system"])
         beside = [auc[*place, WITHOUT], auc[*place, again]] if again else []
         rankers.append([*place, row["system"], *_texts(row, METRICS), _kept(row["auc"], beside)])
-    number = len({row["night"] for row in run["rankers"]})
     return [
-        *(f"Means over {number} nights and the ranking models of seeds {', '.join(map(str, run['seeds']))}:", ""),
-        *table(("policy", "system", *METRICS, _GAIN), overall, 2),
+        *(f"Means over the nights, of ranking models of seeds {', '.join(map(str, run['seeds']))}:", ""),
+        *table(("policy", "system", "nights", *METRICS, _GAIN), overall, 2),
         *("", "The maps, on items that they were not fitted on, and on users without a new event:", ""),
         *table(_MAPS, [_texts(row, _MAPS) for row in run["nights"]], 2),
         *("", "Each night:", ""),

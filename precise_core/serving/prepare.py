@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from precise_core.artefacts import INDEXES, SERVING
 from precise_core.errors import CheckpointError, EnvironmentProblem
 from precise_core.serving.checked import NOBODY, Checked
@@ -31,7 +33,7 @@ from precise_core.warehouse.reader import TableReader
 
 _NICENESS = 10  # whoever answers requests goes first; with 19 a busy server never takes over
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux: of the thread that started it
-_READERS = 4  # folders at a time; hashing them leaves the interpreter to others
+_READERS = 4  # folders that a worker verifies at a time while it answers nothing
 _WRITERS: dict[str, Callable[[TableReader, dict[str, Any], Path], None]] = {
     "vectors": write_vectors,
     "histories": write_histories,
@@ -52,7 +54,7 @@ def prepared_elsewhere(warehouse: Path, plan: Plan, known: Collection[str]) -> N
     """
     checked = Checked.from_environment()
     if not known:
-        unsound = {part.name for part in _unsound(warehouse, plan, known, checked)}
+        unsound = {part.name for part in _unsound(warehouse, plan, known, checked, _READERS)}
         if not unsound:
             return
         known = _names(plan) - unsound
@@ -81,6 +83,8 @@ def _in_a_process(*work: Any) -> None:
 def _prepare_and_tell(sender: Connection, *work: Any) -> None:
     """``prepare``; what it raises is sent, and None where it raises nothing."""
     os.nice(_NICENESS)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # whoever has to answer is not made to wait for it
+    pa.set_cpu_count(1)  # nor on every core at once
     ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is None or os.getppid() != parent.pid:
@@ -134,11 +138,11 @@ def remove_parts(warehouse: Path, keep: Collection[str] = ()) -> int:
     return len(old)
 
 
-def _unsound(warehouse: Path, plan: Plan, known: Collection[str], checked: Checked) -> list[Part]:
-    """The parts that are missing or damaged; indexes that are raise. Folders are read side by side."""
+def _unsound(warehouse: Path, plan: Plan, known: Collection[str], checked: Checked, at_a_time: int = 1) -> list[Part]:
+    """The parts that are missing or damaged; indexes that are raise."""
     indexes = [warehouse / INDEXES / name for name in plan.indexes if name not in known]
     parts = [part for part in plan.parts.values() if part.name not in known]
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(at_a_time) as pool:
         of_indexes = pool.map(checked.require_sound, indexes)
         of_parts = pool.map(_is_sound, [part.folder(warehouse) for part in parts], repeat(checked))
         list(of_indexes)

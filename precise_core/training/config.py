@@ -159,7 +159,7 @@ class AlignmentConfig(Config):
     has one; true = it is fitted and judged anew as well.
     """
 
-    enabled: bool = Field(False, description="Fit a map to the space in use after a training from scratch.")
+    enabled: bool = Field(True, description="Fit a map to the space in use after a training from scratch.")
     continued: bool = Field(False, description="Also after a training that goes on.")
     least_events: int = Field(5, ge=1, description="Training events, in both models, of an item that is fitted on.")
     least_items: int = Field(100, ge=4, description="Such items, at least; half of them are held out.")
