@@ -22,9 +22,14 @@ from tests.serving.world import World
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path) -> Path:
-    world = World(tmp_path / "warehouse")
-    world.publish(0)
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path / "warehouse")
+    made.publish(0)
+    return made
+
+
+@pytest.fixture
+def warehouse(world: World) -> Path:
     return world.root
 
 
@@ -82,6 +87,32 @@ def test_several_workers_answer_and_one_that_is_killed_is_replaced(warehouse: Pa
         assert second.is_running()
         wait_until(lambda: all(get(port, "/ready") for _ in range(20)))
         wait_until(lambda: b"precise_serves_newest 1.0" in get(port, "/metrics"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+@pytest.mark.faults
+def test_several_workers_take_over_and_refuse_the_same(world: World) -> None:
+    port = free_port()
+
+    def all_say(what: str, path: str) -> bool:
+        return all(what.encode() in get(port, path) for _ in range(20))
+
+    with process_of(world.root, port, "serving.workers=2", "serving.poll_seconds=0.2") as process:
+        wait_until(lambda: get(port, "/ready"))
+        world.publish(1)
+        wait_until(lambda: all_say("all-1", "/version"))
+        for worker in workers_of(process):
+            worker.suspend()  # until what is published is damaged
+        world.publish(2)
+        (world.index_folder("all-2") / "vectors.npy").unlink()
+        for worker in workers_of(process):
+            worker.resume()
+        wait_until(lambda: all_say("missing in the folder", "/health"))
+        assert all_say("all-1", "/version")
+        world.publish(3)
+        wait_until(lambda: all_say("all-3", "/version"))
+        assert all_say('"ok"', "/health")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
 
