@@ -104,8 +104,8 @@ class ServedTask:
             return source, self._named(self._searcher.u2i2i(recent, had, k))
 
     def warm(self) -> None:
-        """Read every vector once and search once, so that the first request finds all of it in memory."""
-        self.users.vectors_UD.sum()
+        """Touch every vector once and search once, so that the first request finds all of it in memory."""
+        self.users.vectors_UD[:, :1].sum()  # all of them would keep a core from answering for a third of a second a GB
         if len(self.users.keys):
             self.similar(np.asarray(self.users.vectors_UD[0]), 1)
 
