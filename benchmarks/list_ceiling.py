@@ -44,7 +44,7 @@ def ceiling(job: Job) -> str:
 
 def taken_by_held_out(job: Job, log: Log, when: datetime) -> pd.DataFrame:
     """user_id, task, is_repeat: a row per item that a held-out user took in a task from the instant on."""
-    of_held_out = learners(log.histories(), job, log, when).where(IS_HELD_OUT)
+    of_held_out = learners(log.histories(), job, log, when)[0].where(IS_HELD_OUT)
     histories = of_held_out.select(c.USER_ID, c.ITEM_INDICES, c.EVENT_TS, TASK_BITS).toArrow().combine_chunks()
     frames = []
     for batch in histories.to_batches():

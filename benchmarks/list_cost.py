@@ -2,20 +2,22 @@
 
 Makes the lists of a warehouse that has them, of all users and of so many copies of each, on Spark and in a bare loop of
 the same functions over the same users (one process a core), without a model of sequences, and prints users/s of either,
-their ratio, and the memory of the largest worker: it must not grow with the users.
+their ratio, and the memory of the largest worker: it must not grow with the users. Figures are kept for
+`docs/figures.md` (`make figures`).
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from benchmarks.markdown import table
+from benchmarks.record import record
 from precise_core.command import command_parser, overrides_of
 from precise_core.config import load_config
 from precise_core.intake.chosen_sizes import sized
@@ -46,6 +49,21 @@ from schemas import columns as c
 
 _MIB = 1 << 20
 _BATCH_ROWS = 4096
+RESULTS = Path(__file__).parent / "results" / "list_cost.jsonl"
+_RATIO, _GROWN = 0.7, 1.1
+
+
+class _Cost(NamedTuple):
+    """Users/s on Spark and in the bare loop, and MiB of Spark's largest worker."""
+
+    users: int
+    on_spark: float
+    bare: float
+    mebibytes: float
+
+    @property
+    def ratio(self) -> float:
+        return self.on_spark / self.bare
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,14 +101,35 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             bare_seconds, _ = _measured(bare)
             seconds, mebibytes = _measured(on_spark)
-            rows.append(
-                [
-                    *(f"{number:,}", f"{number / seconds:,.0f}", f"{number / bare_seconds:,.0f}"),
-                    *(f"{bare_seconds / seconds:.2f}", f"{mebibytes:,.0f}"),
-                ]
-            )
+            rows.append(_Cost(number, number / seconds, number / bare_seconds, mebibytes))
+            print(rows[-1], flush=True)
     heads = ("users", "users/s on Spark", "users/s in a bare loop", "ratio", "MiB of the largest worker")
-    print("\n".join(table(heads, rows, names=1)))
+    shown = [[f"{of.users:,}", f"{of.on_spark:,.0f}", f"{of.bare:,.0f}", f"{of.ratio:.2f}", f"{of.mebibytes:,.0f}"]
+             for of in rows]  # fmt: skip
+    print("\n".join(table(heads, shown, names=1)))
+    _record(rows, arguments, len(log.bits), settings)
+
+
+def _record(rows: Sequence[_Cost], arguments: argparse.Namespace, tasks: int, settings: Settings) -> None:
+    config, copies = settings.recommendations, " ".join(map(str, arguments.copies))
+    changed = "".join(f" --set {value}" for value in arguments.set or ())
+    shared: dict[str, Any] = {
+        "data": f"{arguments.config}, {tasks} tasks, at most {config.candidates:,} candidates a user and task, "
+        f"load {os.getloadavg()[0]:.1f} at the end",
+        "seed": settings.seed,
+        "command": f"python -m benchmarks.list_cost --config {arguments.config} --copies {copies}{changed}",
+    }
+    for of in rows:
+        name = f"lists of {of.users:,} users"
+        record(RESULTS, f"{name}, on Spark", round(of.on_spark, 1), "users/s", None, None, **shared)
+        record(RESULTS, f"{name}, bare loop", round(of.bare, 1), "users/s", None, None, **shared)
+        goal = f"at least {_RATIO}"
+        record(RESULTS, f"{name}, Spark over bare loop", round(of.ratio, 3), "", goal, of.ratio >= _RATIO, **shared)
+        record(RESULTS, f"{name}, largest worker", round(of.mebibytes), "MiB", None, None, **shared)
+    if len(rows) > 1:
+        grown = rows[-1].mebibytes / rows[-2].mebibytes
+        name = f"largest worker, {rows[-1].users:,} users over {rows[-2].users:,}"
+        record(RESULTS, name, round(grown, 3), "x", f"at most {_GROWN} x", grown <= _GROWN, **shared)
 
 
 def _copied(histories: DataFrame, copies: int) -> DataFrame:

@@ -1,8 +1,9 @@
 """What PRECISE is worth in the lists of a log: `python -m benchmarks.precise_worth --config FILE --seeds 17 18 19`.
 
 Of each seed, in a warehouse of its own: a model of sequences trained and published as of the instant that the lists
-learn from, as `recommendations.past_model: train` does on a first night, then a ranking model of lists with its scores
-and candidates, and one without either. Prints what PRECISE adds to NDCG@50 on held-out users of the past period.
+learn from, as `recommendations.past_model: train` does on a first night; candidates with its scores and sources, and
+candidates made anew without either, as many of them at most; and a ranking model of lists on each. Prints what PRECISE
+adds to NDCG@50 on held-out users of the past period; ideal is what was taken of the candidates of both.
 `--results FILE` keeps it for `docs/results/lists.md` (`make results`).
 """
 
@@ -16,20 +17,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from benchmarks.about import about_run
 from benchmarks.lists_page import WORTH_HEADS
 from benchmarks.markdown import p_value, table
 from jobs.run_night import MODELS
-from precise_core import artefacts
 from precise_core.command import command_parser, flags_of, overrides_of
 from precise_core.config import load_config, over
 from precise_core.intake.chosen_sizes import sized
+from precise_core.recommendations.ablation import Gains, precise_gains
+from precise_core.recommendations.learning import split_lists
+from precise_core.recommendations.list_ranker import train_list_ranker
+from precise_core.recommendations.lists import CandidateLists
+from precise_core.recommendations.names import U2I, U2I2I
 from precise_core.recommendations.night import past_instant
-from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.run.job import Job
 from precise_core.settings import Settings
+from precise_core.warehouse.tables import Warehouse
+from schemas import CANDIDATE_FEATURES
+from schemas import columns as c
 
-LISTS = ("tokenize_items", "build_neighbours", "build_candidate_features", "train_list_ranker")
+_KEY = [c.TASK, c.USER_ID, c.ITEM_ID]
+_ORDER = [(name, "ascending") for name in _KEY]
+LISTS = ("tokenize_items", "build_neighbours", "build_candidate_features")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,10 +72,10 @@ def _of_seed(arguments: argparse.Namespace, seed: int) -> list[list[str]]:
     when = past_instant(Job("past_model", sized(settings), argparse.Namespace()))
     _run(arguments, over(overrides, [f"as_of={when.isoformat()}"]), [link.name for link in MODELS])
     _run(arguments, overrides, LISTS)
-    versions = artefacts.rankers_in_use(warehouse, artefacts.LIST_RANKERS).values()
-    gains: Any = {}
-    for version in versions:
-        gains |= PublishedRanker.open(warehouse / artefacts.LIST_RANKERS / version).figures["precise"]
+    with_model = _candidates(warehouse)
+    sources = settings.recommendations.sources | {U2I: 0, U2I2I: 0}
+    _run(arguments, over(overrides, [f"recommendations.sources={json.dumps(sources)}"]), LISTS[-1:])
+    gains = compared(with_model, _candidates(warehouse), sized(settings))
     return [
         [
             *(task, name, f"{of['without']:.4f}", f"{of['gain']:+.4f} [{of['ci_low']:+.4f}, {of['ci_high']:+.4f}]"),
@@ -70,6 +84,48 @@ def _of_seed(arguments: argparse.Namespace, seed: int) -> list[list[str]]:
         for task, by_list in gains.items()
         for name, of in by_list.items()
     ]
+
+
+def _candidates(warehouse: Path) -> pa.Table:
+    house = Warehouse(str(warehouse))
+    return house.read_arrow(CANDIDATE_FEATURES, house.version(CANDIDATE_FEATURES))
+
+
+def compared(with_model: pa.Table, without_model: pa.Table, settings: Settings) -> Gains:
+    """Gains of a ranking model on the rows that a model of sequences had a part in, over one on those that it had not.
+
+    Both are judged on all candidates of either; what is none of its own stands last.
+    """
+    config, arms = settings.recommendations, []
+    for rows, with_precise in ((with_model, True), (without_model, False)):
+        train, held_out = split_lists(rows)
+        sizes: dict[str, Any] = {"k": config.k, "seed": settings.seed, "with_precise": with_precise}
+        ranker = train_list_ranker(train, held_out, config.ranker, config.ranker.losses[0], **sizes)
+        arms.append(_keys(_held_out(rows)).assign(score=ranker.scores_of(held_out)))
+    of_both, keys = _of_both(with_model, without_model)
+    scores = []
+    for arm in arms:
+        found_C = keys.merge(arm, how="left", on=_KEY)["score"].to_numpy()
+        scores.append(np.where(np.isnan(found_C), np.nanmin(found_C) - 1, found_C))
+    return precise_gains(of_both, scores[0], scores[1], config.lists, config.k, settings.seed)
+
+
+def _of_both(with_model: pa.Table, without_model: pa.Table) -> tuple[CandidateLists, pd.DataFrame]:
+    """The held-out candidates of either as lists, and the keys of their rows."""
+    ours, theirs = _held_out(with_model), _held_out(without_model)
+    others = _keys(theirs).merge(_keys(ours), how="left", on=_KEY, indicator=True)["_merge"] == "left_only"
+    rows = pa.concat_tables([ours, theirs.filter(pa.array(others))])
+    lists = CandidateLists.from_arrow(rows)
+    return lists, _keys(rows.sort_by(_ORDER))
+
+
+def _held_out(rows: pa.Table) -> pa.Table:
+    """Rows in the order of the candidates of ``CandidateLists.from_arrow``."""
+    return rows.filter(pc.equal(rows[c.SPLIT], c.VALIDATION)).sort_by(_ORDER)
+
+
+def _keys(rows: pa.Table) -> pd.DataFrame:
+    return rows.select(_KEY).to_pandas()
 
 
 def _run(arguments: argparse.Namespace, overrides: Sequence[str], jobs: Sequence[str]) -> None:

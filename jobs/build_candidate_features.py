@@ -35,10 +35,10 @@ def main(job: Job) -> None:
     with worker_errors():
         histories = log.histories().persist()
         known = known_at(job.spark, histories, log, catalog_of(log), micros(when), say=job.say)
-        chosen = learners(histories, job, log, when)
+        chosen, held_out_share = learners(histories, job, log, when)
         sent, vectors, model_version = shipped_with_past_models(job, known, log, when)
         rows = training_rows(with_vectors(chosen, vectors), sent, job.settings.seed)
-        job.write(CANDIDATE_FEATURES, feature_rows(rows, log, when, model_version))
+        job.write(CANDIDATE_FEATURES, feature_rows(rows, log, when, model_version, held_out_share))
         balance_users(job, CANDIDATE_FEATURES, chosen.select(c.USER_ID))
         histories.unpersist()
 

@@ -43,7 +43,7 @@ def main(job: Job) -> None:
         histories, catalog = log.histories().persist(), catalog_of(log)
         near = stored_neighbours(job, len(catalog))
         known = known_at(job.spark, histories, log, catalog, micros(log.end), near)
-        sent, vectors = shipped_with_models(job, known, log)
+        sent, vectors = shipped_with_models(job, known, log, ranker)
         lists = recommended(with_vectors(histories, vectors), sent, ranker.folder if ranker else None, job.spark)
         others = users_without_history(job, log, histories).persist()
         rows = recommendation_rows(lists.unionByName(popular_lists(job.spark, known, log, others)), log)

@@ -9,6 +9,8 @@ Writes a folder under <warehouse>/list_rankers.
 
 from collections.abc import Mapping
 
+import pyarrow.compute as pc
+
 from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use, rankers_in_use
 from precise_core.command import command
 from precise_core.errors import NothingToLearnError
@@ -25,20 +27,22 @@ from precise_core.recommendations.night import (
 from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.run.job import Job
 from schemas import CANDIDATE_FEATURES
+from schemas import columns as c
 
 
 @command()
 def main(job: Job) -> None:
     rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES))
     vectors, space = universal_vectors_then(job, rows)
+    held_out_share = pc.max(rows[c.HELD_OUT_SHARE]).as_py()
     train, held_out = split_lists(rows, vectors)
     rows_in = rows.num_rows
     del rows  # as large as the lists
     previous, config = yesterdays_ranker(job), job.settings.recommendations
     as_of = f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"
-    held_out_by = [job.settings.seed, config.ranker.validation_share, config.ranker.validation_users]
     about = {
-        "candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space, "held_out_by": held_out_by,
+        "candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space,
+        "held_out_by": job.settings.seed, "held_out_share": held_out_share,
     }  # fmt: skip
     curves: list[dict[str, float]] = []
 

@@ -9,6 +9,7 @@ ITEM_INDEX = "item_index"  # dense model row of an item: 0 padding, 1 unknown, 2
 EVENT_ID = "event_id"
 TASK = "task"
 SPLIT = "split"
+HELD_OUT_SHARE = "held_out_share"
 MODEL_VERSION = "model_version"
 RANKER_VERSION = "ranker_version"
 AS_OF = "as_of"

@@ -123,6 +123,11 @@ CANDIDATE_FEATURES = Table(
         AS_OF,
         Column(c.LABEL, "int", "1 = taken in the period that followed (`recommendations.horizon_days`), 0 = not."),
         Column(c.SPLIT, "string", "train, or validation: users held out to choose and to gate."),
+        Column(
+            c.HELD_OUT_SHARE, "double",
+            "Share of the users who are held out; those of a smaller share are among those of a larger one.",
+            nullable=True,
+        ),
         Column(c.IS_REPEAT, "boolean", "The user had the item before the instant."),
         Column(
             c.MODEL_VERSION, "string", "Checkpoint of the scores: the one published then; null = none was.",

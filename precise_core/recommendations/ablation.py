@@ -24,7 +24,8 @@ def precise_gains(
 ) -> Gains:
     """By task and list: NDCG@k `with` and `without` PRECISE on the held-out lists, and the paired difference.
 
-    ``without_C`` ranks candidates that PRECISE alone found behind all others, as if they had not been found.
+    ``without_C`` ranks candidates that PRECISE alone found behind all others, as if they had not been found. What they
+    displaced below `recommendations.candidates` is not given back: `benchmarks.precise_worth` makes them anew without.
     """
     without_C = np.where(held_out.by_model_alone_C, without_C.min(initial=0) - 1, without_C)
     found: Gains = {}

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from precise_core.config import Config
 from precise_core.recommendations.names import SOURCES
 
+_HALF = 0.5
+
 
 class ListConfig(Config):
     """What may be on one list of a user."""
@@ -59,7 +61,12 @@ class ListRankerConfig(Config):
     )
     per_task: bool = Field(True, description="Models of one task each stand for choice beside those of all tasks.")
     models: int = Field(1, ge=1, description="Models of different seeds whose scores are averaged.")
-    validation_share: float = Field(0.2, gt=0, lt=0.9, description="Users held out: they choose and they gate.")
+    validation_share: float = Field(
+        0.2,
+        gt=0,
+        lt=0.9,
+        description="Users held out: they choose and they gate. Of few users up to half are, for `least_lists`.",
+    )
     validation_users: int = Field(1000, ge=1, description="At most about so many are held out: all they had is kept.")
     judge_lists: int = Field(500, ge=1, description="Held-out lists that choose the epoch, at most.")
     least_lists: int = Field(
@@ -70,6 +77,11 @@ class ListRankerConfig(Config):
         "differs by some 0.15 to "
         "0.3 from user to user: with 50 a difference of 0.05 begins to show, with 14 the best of several is a draw.",
     )
+
+    def held_out_share(self, users: int) -> float:
+        """Of so many users who are learned from."""
+        wanted = max(self.validation_share, min(2 * self.least_lists / users, _HALF))
+        return min(wanted, self.validation_users / users)
 
 
 class RecommendationsConfig(Config):

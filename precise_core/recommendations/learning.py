@@ -147,7 +147,9 @@ def _yesterday(previous: PublishedRanker, about: Mapping[str, Any], say: _Say) -
     if previous.about.get("as_of", "") > about.get("as_of", ""):
         say(f"{previous.ranker_version} is of a later night and no rival")
         return {}
-    if previous.about.get("held_out_by") != about.get("held_out_by"):
+    # Who is held out of a smaller share is of a larger one, too: never one that it has learned from.
+    shares = [of.get("held_out_share") or 0.0 for of in (about, previous.about)]
+    if previous.about.get("held_out_by") != about.get("held_out_by") or shares[0] > shares[1]:
         say(f"{previous.ranker_version} had other held-out users and is no rival")
         return {}
     is_alike = previous.about.get("space") == about.get("space")

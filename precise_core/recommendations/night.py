@@ -71,7 +71,7 @@ def gather_with_text(job: Job) -> Log:
 
 
 def past_instant(job: Job) -> datetime:
-    """The beginning of the period whose events are the labels; logged, with the length and why."""
+    """The beginning of the period whose events are the labels; logged, with the length and why, and recorded."""
     end, configured = job.settings.as_of, job.settings.recommendations.horizon_days
     if configured is not None:
         days, why = configured, "recommendations.horizon_days"
@@ -82,30 +82,32 @@ def past_instant(job: Job) -> datetime:
         days, why = float(job.settings.evaluation.test_days), "evaluation.test_days"
         if days > span / _THIRDS:
             days, why = span / _THIRDS, f"a third of the log, which has {span:.1f} days"
+    job.metrics["lists/horizon_days"] = days
     when = (end - timedelta(days=days)).replace(microsecond=0)  # a night can be as of it
     job.say(f"candidates before {when:%Y-%m-%d %H:%M}, labels from the {days:.4g} days since ({why})")
     return when
 
 
-def learners(histories: DataFrame, job: Job, log: Log, when: datetime) -> DataFrame:
-    """A fixed sample of users, which of them are held out, and what they were shown since the instant.
+def learners(histories: DataFrame, job: Job, log: Log, when: datetime) -> tuple[DataFrame, float]:
+    """A fixed sample of users, which of them are held out, and what they were shown since the instant; and the share
+    held out.
 
     Of those with an event before it: whoever has none gets what is popular, in no learned order.
     """
     config = job.settings.recommendations
     histories = histories.where(F.element_at(c.EVENT_TS, 1) < micros(when))
     users = max(histories.count(), 1)
-    share, most = config.training_users / users, config.ranker.validation_users
-    of_learners = min(config.ranker.validation_share, most / min(config.training_users, users))
+    of_learners = config.ranker.held_out_share(min(config.training_users, users))
     held_out = is_sampled(of_learners, salt=f"held out {job.settings.seed}")
-    chosen = histories.where(is_sampled(share, salt="learners")).withColumn(IS_HELD_OUT, held_out)
+    sample = is_sampled(config.training_users / users, salt="learners")
+    chosen = histories.where(sample).withColumn(IS_HELD_OUT, held_out)
     shown = job.read_optional(IMPRESSIONS)
     if shown is None:
-        return chosen.withColumn(SHOWN, F.array().cast("array<int>"))
+        return chosen.withColumn(SHOWN, F.array().cast("array<int>")), of_learners
     since = (F.col(c.IMPRESSION_TS) >= instant(when)) & (F.col(c.IMPRESSION_TS) < instant(log.end))
     rows = shown.where(since).join(log.vocabulary, on=c.ITEM_ID, how="inner")
     by_user = rows.groupBy(c.USER_ID).agg(F.collect_set(F.col(c.ITEM_INDEX).cast("int")).alias(SHOWN))
-    return chosen.join(by_user, on=c.USER_ID, how="left")
+    return chosen.join(by_user, on=c.USER_ID, how="left"), of_learners
 
 
 def past_publications(job: Job, tasks: Iterable[str], when: datetime) -> dict[str, Publication]:
@@ -251,11 +253,20 @@ def shipped_without_models(job: Job, known: PointInTime, log: Log) -> Shipped:
     return Shipped(ship_known(job.spark, known), {}, log.bits, log.config, job.settings.recall)
 
 
-def shipped_with_models(job: Job, known: PointInTime, log: Log) -> tuple[Shipped, DataFrame | None]:
+def shipped_with_models(
+    job: Job, known: PointInTime, log: Log, ranker: PublishedRanker | None
+) -> tuple[Shipped, DataFrame | None]:
     """With the published indexes, and the users' published vectors of every task that has any.
 
-    Where nothing is published yet the lists are made without a model, and it is said.
+    Where nothing is published yet the lists are made without a model, and it is said. So it is where the orders in use
+    were learned without one: its candidates would push out others, and nothing would tell it how good they are.
     """
+    if ranker is not None and ranker.leaves_precise_out:
+        job.say(
+            f"{ranker.ranker_version} has learned from lists without PRECISE's candidates and scores, since none were "
+            "published at the instant they are of: tonight's are without them, too"
+        )
+        return shipped_without_models(job, known, log), None
     if not job.warehouse.exists(PUBLISHED_MODELS):
         job.say("no model is published: lists are made without one")
         return shipped_without_models(job, known, log), None

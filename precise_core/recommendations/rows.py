@@ -54,11 +54,17 @@ def neighbour_rows(
     return frame.withColumn(c.AS_OF, instant(as_of)).select(*ITEM_NEIGHBOURS.column_names)
 
 
-def feature_rows(rows: DataFrame, log: Log, when: datetime, model_version: str | None) -> DataFrame:
+def feature_rows(
+    rows: DataFrame, log: Log, when: datetime, model_version: str | None, held_out_share: float
+) -> DataFrame:
     """Rows of `candidate_features` from ``spark.training_rows``."""
     items = log.vocabulary.select(c.ITEM_INDEX, c.ITEM_ID)
     named = rows.join(items, on=c.ITEM_INDEX, how="inner")
-    columns: dict[str, Column] = {c.AS_OF: instant(when), c.MODEL_VERSION: F.lit(model_version).cast("string")}
+    columns: dict[str, Column] = {
+        c.AS_OF: instant(when),
+        c.MODEL_VERSION: F.lit(model_version).cast("string"),
+        c.HELD_OUT_SHARE: F.lit(held_out_share),
+    }
     return named.withColumns(columns).select(*CANDIDATE_FEATURES.column_names)
 
 

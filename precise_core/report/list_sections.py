@@ -75,7 +75,7 @@ def _worth(night: Night) -> Iterator[Block]:
     rows: list[list[Cell | str]] = []
     for task in sorted(gains, key=lambda task: (task != ALL_TASK, task)):
         for name, of in gains[task].items():
-            tone: v.Outcome = "win" if of["ci_low"] > 0 else "loss" if of["ci_high"] < 0 else "tie"
+            tone: v.Outcome = "win" if of["ci_low"] > 0 else "tie"  # red is for published lists that lose
             gain = Cell(f"{'+' if of['gain'] >= 0 else ''}{formats.figure(of['gain'])}", tone=tone)
             figures: list[Cell | str] = [formats.figure(of["with"]), formats.figure(of["without"]), gain]
             interval = formats.interval(of["ci_low"], of["ci_high"])
@@ -85,7 +85,8 @@ def _worth(night: Night) -> Iterator[Block]:
     yield Grid(f"{metric} of candidates, held-out users of the period before as_of", header, rows, text_columns=2)
     seconds = night.runs[night.runs[c.JOB].isin(_MODEL_JOBS)]["seconds"].sum()
     yield Text(
-        "Without = the same model and loss with neither PRECISE's scores nor what U2I and U2I2I alone found. "
+        "Without = the same model and loss with neither PRECISE's scores nor what U2I and U2I2I alone found; the order "
+        "of a loss that the published lists may not have. "
         f"The model's jobs took {formats.duration(seconds)} of the {formats.duration(night.runs['seconds'].sum())} "
         "that all jobs took."
     )

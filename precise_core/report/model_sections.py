@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from precise_core.evaluation.impressions import calibration, calibration_error
+from precise_core.evaluation.names import RECOMMENDATIONS
 from precise_core.report import formats, plots
 from precise_core.report import verdicts as v
 from precise_core.report.blocks import Block, Cell, Grid, Heading, Plot, Plots, Skip, Text, Verdicts
@@ -105,7 +107,7 @@ def retrieval(night: Night) -> list[Block]:
     """Recall and NDCG over the whole catalog beside the simple references (Tables III, IV, VII)."""
     metrics = figures_of(night, v.RETRIEVAL, "no retrieval figure is recorded (jobs/evaluate.py)")
     legend = "Every system ranks the whole catalog; truth is what the user came to after as_of. Whiskers and ranges "
-    return [Text(legend + "are 95 % intervals over users."), *figure_blocks(metrics, v.RETRIEVAL)]
+    return [Text(legend + "are 95 % intervals over users."), *figure_blocks(metrics, v.RETRIEVAL, has_lists(night))]
 
 
 def recall(night: Night) -> list[Block]:
@@ -116,7 +118,7 @@ def recall(night: Night) -> list[Block]:
         "Overlap is the share of a source's candidates that the "
         "other has too; its hit rate of its own counts users for whom it finds what the other does not."
     )
-    return [Text(legend), *figure_blocks(metrics, v.RECALL)]
+    return [Text(legend), *figure_blocks(metrics, v.RECALL, has_lists(night))]
 
 
 def ranking(night: Night) -> list[Block]:
@@ -165,10 +167,17 @@ def figures_of(night: Night, question: str, absent: str) -> pd.DataFrame:
     return metrics
 
 
-def figure_blocks(metrics: pd.DataFrame, question: str) -> list[Block]:
-    """Per task: verdicts, plots of the headline metric, and tables of every metric."""
+def has_lists(night: Night) -> bool:
+    """Whether the published lists were evaluated: what they lose is what matters, not what a model alone does."""
+    return bool((night.metrics["question"] == RECOMMENDATIONS).any())
+
+
+def figure_blocks(metrics: pd.DataFrame, question: str, has_lists: bool = True) -> list[Block]:
+    """Per task: verdicts, red only where there are no lists, plots of the headline metric, tables of every metric."""
     blocks: list[Block] = []
     judged = v.judge(metrics)
+    if has_lists:
+        judged = [replace(verdict, outcome="tie") if verdict.outcome == "loss" else verdict for verdict in judged]
     for task in v.tasks_of(metrics, question):
         blocks.append(Heading(f"Task {task}"))
         of_task = [verdict for verdict in judged if verdict.task == task]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 from datetime import UTC, datetime
@@ -13,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from precise_core.artefacts import artefacts_in_use
+from precise_core.artefacts import LIST_RANKERS, RANKERS, artefacts_in_use, put_rankers_in_use
 from precise_core.consume.publications import published_now
 from precise_core.index.config import IndexConfig
 from precise_core.index.index import build_index
 from precise_core.operations.maintenance import unused_artefacts
 from precise_core.operations.rollback import begin, state_after, whole_state
+from precise_core.recommendations.names import ALL_LISTS
 from precise_core.run.job import Job
 from precise_core.training.checkpoint import put_in_use, take_out_of_use
 from precise_core.warehouse.care import content_changed, live_files
@@ -30,15 +30,16 @@ from schemas import (
     ITEMS,
     PAIR_SCORES,
     PUBLISHED_MODELS,
+    RECOMMENDATIONS,
     RUNS,
     VALIDATION_RESULTS,
 )
 from schemas import columns as c
-from tests.fake_warehouse import AS_OF, put, settings_of
+from tests.fake_warehouse import AS_OF, put, rows_with_defaults, settings_of
 from tests.night import run, said
 from tests.training.test_checkpoints import make_model, write
 
-TABLES = (ITEMS, ITEM_VOCABULARY, ITEM_EMBEDDINGS, PAIR_SCORES)
+TABLES = (ITEMS, ITEM_VOCABULARY, ITEM_EMBEDDINGS, PAIR_SCORES, RECOMMENDATIONS)
 
 
 def job_of(warehouse: Path, name: str, **arguments: Any) -> Job:
@@ -73,13 +74,20 @@ def publish(warehouse: Path) -> None:
     Warehouse(str(warehouse)).replace_records(PUBLISHED_MODELS, [row])
 
 
-def use_ranker(warehouse: Path, versions: dict[str, str]) -> None:
-    (warehouse / "rankers").mkdir(exist_ok=True)
+def use_rankers(warehouse: Path, versions: dict[str, str], kind: str = RANKERS) -> None:
     for version in versions.values():
-        folder = warehouse / "rankers" / version
-        folder.mkdir(exist_ok=True)
+        folder = warehouse / kind / version
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "SHA256SUMS").write_text("")
-    (warehouse / "rankers" / "latest.json").write_text(json.dumps(versions))
+    put_rankers_in_use(warehouse, versions, kind)
+
+
+def use_lists(warehouse: Path, version: str, item: str) -> None:
+    """The ranking model of lists, and what it made."""
+    use_rankers(warehouse, {ALL_LISTS: version}, LIST_RANKERS)
+    row = {c.USER_ID: "u", c.TASK: "all", c.LIST: "all", c.RANK: 1, c.ITEM_ID: item, c.SCORE: 0.5}
+    row |= {c.MODEL_VERSION: version}
+    Warehouse(str(warehouse)).replace_records(RECOMMENDATIONS, rows_with_defaults(RECOMMENDATIONS, [row]).to_pylist())
 
 
 def end_of(job: Job, at: datetime, status: str = "succeeded") -> str:
@@ -95,7 +103,8 @@ def nights(tmp_path: Path) -> tuple[Path, str]:
     put(warehouse, ITEM_VOCABULARY, [{c.ITEM_ID: item, c.ITEM_INDEX: row} for row, item in enumerate("ab", 2)])
     embed(warehouse, ["a", "b"], train(warehouse, seed=1))
     publish(warehouse)
-    use_ranker(warehouse, {"DCN": "dcn-1"})
+    use_rankers(warehouse, {"DCN": "dcn-1"})
+    use_lists(warehouse, "lists-1", "a")
     first = job_of(warehouse, "run_night")
     whole_state(first)
     run_id = end_of(first, datetime(2024, 3, 1, tzinfo=UTC))
@@ -106,7 +115,8 @@ def nights(tmp_path: Path) -> tuple[Path, str]:
         warehouse, PAIR_SCORES, [{c.ITEM_ID: "n", c.SCORE: 0.5, c.MODEL_VERSION: "v"}]
     )  # a table that the first night did not have
     publish(warehouse)
-    use_ranker(warehouse, {"DCN": "dcn-2", "DCN + PRECISE-UT": "dcn+all-2"})
+    use_rankers(warehouse, {"DCN": "dcn-2", "DCN + PRECISE-UT": "dcn+all-2"})
+    use_lists(warehouse, "lists-2", "n")
     second = job_of(warehouse, "run_night")
     whole_state(second)
     end_of(second, datetime(2024, 3, 2, tzinfo=UTC))
@@ -153,6 +163,8 @@ def test_everything_moves_back_and_forth(nights: tuple[Path, str], capsys: pytes
     assert house.read_arrow(PAIR_SCORES, house.version(PAIR_SCORES)).num_rows == 0
     in_use = artefacts_in_use(warehouse)
     assert in_use["ranker:DCN"] == "dcn-1" and "ranker:DCN + PRECISE-UT" not in in_use
+    lists = house.read_arrow(RECOMMENDATIONS, house.version(RECOMMENDATIONS), [c.ITEM_ID, c.MODEL_VERSION]).to_pylist()
+    assert lists == [{c.ITEM_ID: "a", c.MODEL_VERSION: "lists-1"}] and in_use["list_ranker:lists"] == "lists-1"
     assert in_use["checkpoint:all"] != before["in use"]["checkpoint:all"]
     assert content_changed(house.path(ITEMS), 1)  # what was made from it is not up to date
     runs = house.read_arrow(RUNS, house.version(RUNS)).to_pylist()
@@ -281,7 +293,7 @@ def test_artefacts_in_use_recent_or_made_from_are_kept(nights: tuple[Path, str])
     old = {folder.name for folder in (warehouse / "checkpoints").glob("universal-*")} - set(
         artefacts_in_use(warehouse).values()
     )
-    assert names == {*old, "dcn-1"}
+    assert names == {*old, "dcn-1", "lists-1"}
     (warehouse / "checkpoints" / ".x.tmp").mkdir()
     for number in range(3):
         (warehouse / "catalogs" / f"v{number}").mkdir(parents=True)

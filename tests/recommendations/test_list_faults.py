@@ -282,3 +282,18 @@ def test_a_killed_training_leaves_yesterdays_order_in_use_and_nothing_half_writt
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".training")) == before
     assert run("train_list_ranker", warehouse, *quick, "--set", "seed=5") == 0
     assert rankers_in_use(warehouse, LIST_RANKERS) != in_use
+
+
+@pytest.mark.faults
+def test_a_killed_training_goes_on_after_the_orders_it_had_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse, whole = tmp_path / "warehouse", tmp_path / "whole"
+    for folder in (warehouse, whole):
+        put_features(folder, 1)
+    run_until("binary: epoch 1", warehouse, [])
+    assert rankers_in_use(warehouse, LIST_RANKERS) == {}
+    assert run("train_list_ranker", warehouse) == 0
+    assert "list: learned before this training was interrupted" in said(capsys)
+    assert run("train_list_ranker", whole) == 0
+    assert rankers_in_use(warehouse, LIST_RANKERS) == rankers_in_use(whole, LIST_RANKERS)

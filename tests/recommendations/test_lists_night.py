@@ -18,6 +18,7 @@ from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use, rankers_in_
 from precise_core.config import load_config
 from precise_core.errors import DataError
 from precise_core.recommendations.night import past_instant
+from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.run.job import Job
 from precise_core.settings import Settings
 from schemas import CANDIDATE_FEATURES, ITEM_NEIGHBOURS, RECOMMENDATIONS
@@ -52,6 +53,15 @@ def after(night: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     with_newcomers(warehouse, gone, NEWCOMER)
     run_all(warehouse)
     return warehouse, gone
+
+
+def test_lists_learned_without_the_models_candidates_are_made_without_them(night: Path) -> None:
+    """No vectors were published at the past instant of a first night: U2I would push out others, unjudged."""
+    (version,) = rankers_in_use(night, LIST_RANKERS).values()
+    ranker = PublishedRanker.open(night / LIST_RANKERS / version)
+    assert ranker.leaves_precise_out and "list" in ranker.figures["ndcg"]["all"]["all"]
+    found_by = {source for sources in table(night, "recommendations")[c.SOURCES] for source in sources}
+    assert "history" in found_by and not {"u2i", "u2i2i"} & found_by
 
 
 def test_every_user_with_an_event_has_lists_of_distinct_items_in_order(night: Path) -> None:

@@ -36,6 +36,8 @@ def test_a_first_night_may_train_a_model_of_the_past_instant(
     assert features["precise_universal"].null_count < features.num_rows / 10
     version = rankers_in_use(warehouse, LIST_RANKERS)["lists"]
     about = json.loads((warehouse / LIST_RANKERS / version / "list_ranker.json").read_text(encoding="utf-8"))
+    sources = arrow_table(warehouse, "recommendations")[c.SOURCES].combine_chunks().flatten().unique().to_pylist()
+    assert {"u2i", "u2i2i"} <= set(sources)  # learned with them
     assert about["figures"]["precise"] and "with_vectors" in about["figures"]["ndcg"]["all"]["all"]
 
     assert run("run_night", warehouse, *flags, "--skip-up-to-date") == 0  # there is one now

@@ -6,10 +6,14 @@ from argparse import Namespace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from precise_core.errors import CheckpointError
 from precise_core.operations.maintenance import _published_versions
-from precise_core.recommendations.night import past_publications
+from precise_core.recommendations.list_ranker import ListInputs, ListRanker
+from precise_core.recommendations.night import past_publications, require_space
+from precise_core.recommendations.ranker_files import PublishedRanker
 from precise_core.run.job import Job
 from precise_core.settings import Settings
 from precise_core.warehouse.care import vacuum
@@ -66,3 +70,12 @@ def test_vectors_that_are_gone_are_said_to_be(job: Job, capsys: pytest.CaptureFi
         vacuum(job.warehouse.path(table), 0, dry_run=False)
     assert then(job, 28) is None
     assert "all: the vectors that were published before" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_order_that_reads_vectors_of_another_space_stops_the_lists(job: Job) -> None:
+    inputs = ListInputs(("all",), np.zeros(1), np.ones(1), vector_width=8)
+    orders = {"o": ListRanker(inputs, [])}
+    ranker = PublishedRanker("lists-1", orders, {"all": {"all": "o"}}, {}, {}, {"space": "s1"}, Path())
+    why = f"lists-1 reads vectors of the space of s1, published are those of m{NIGHTS - 1}; run jobs/train_list_ranker"
+    with pytest.raises(CheckpointError, match=why):
+        require_space(job, ranker)

@@ -21,7 +21,7 @@ from schemas import columns as c
 from tests.recommendations.ranked_lists import candidate_lists, rows, small
 
 TRAIN, HELD_OUT, TEST = candidate_lists(1, lists=200), candidate_lists(2, lists=30), candidate_lists(3, lists=30)
-ABOUT = {"as_of": "2024-03-01T00:00:00Z", "held_out_by": [17, 0.2, 2000]}
+ABOUT = {"as_of": "2024-03-01T00:00:00Z", "held_out_by": 17, "held_out_share": 0.2}
 LISTS = {"all": ListConfig(), "new": ListConfig(repeat="exclude")}
 
 
@@ -175,7 +175,8 @@ def test_a_worse_order_of_yesterday_is_replaced(tmp_path: Path) -> None:
     ("tonight", "why"),
     [
         ({"as_of": "2024-02-28T00:00:00Z"}, "is of a later night and no rival"),
-        ({"held_out_by": [18, 0.2, 2000]}, "had other held-out users and is no rival"),
+        ({"held_out_by": 18}, "had other held-out users and is no rival"),
+        ({"held_out_share": 0.21}, "had other held-out users and is no rival"),
     ],
 )
 def test_what_may_have_learned_from_todays_held_out_users_is_no_rival(

@@ -85,7 +85,7 @@ def features(spark: SparkSession, taken: Sequence[Taken]) -> pd.DataFrame:
     known = known_at(spark, histories, log, read_catalog(log.items, log.vocabulary), micros(WHEN))
     sent = Shipped(ship_known(spark, known), {}, log.bits, log.config, RecallConfig(), of_past=True)
     chosen = histories.withColumns({IS_HELD_OUT: F.lit(True), SHOWN: F.array().cast("array<int>")})
-    rows = feature_rows(training_rows(chosen, sent, seed=1), log, WHEN, None).toPandas()
+    rows = feature_rows(training_rows(chosen, sent, seed=1), log, WHEN, None, 1.0).toPandas()
     return rows.set_index([c.USER_ID, c.TASK, c.ITEM_ID]).sort_index()
 
 

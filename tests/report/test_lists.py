@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from io import StringIO
@@ -15,6 +16,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 import schemas
+from precise_core.artefacts import LIST_RANKERS, put_rankers_in_use
+from precise_core.recommendations.names import ALL_LISTS, LIST_RANKER_FILE
 from precise_core.report.page import build_report, print_summary
 from tests.browser import asked_for, console_of, is_too_wide, running_browser, show_at
 from tests.fake_warehouse import all_metrics, list_figures, put, put_whole_night, recommendations, settings_of
@@ -27,6 +30,8 @@ GAINS = {
     ("share", "all"): (-0.0210, -0.0301, -0.0119),
     ("share", "new"): (-0.0010, -0.0031, 0.0011),
 }
+WORTH = {"with": 0.21, "without": 0.18, "ci_low": 0.01, "ci_high": 0.05, "p_value": 0.003, "lists": 70.0}
+LOSS = {"gain": -0.03, "ci_low": -0.05, "ci_high": -0.01}
 REFERENCES = {"tifu_knn": 0.047, "own_decayed": 0.0391, "most_popular_7d": 0.0101}
 
 
@@ -36,6 +41,10 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_whole_night(root)
     put(root, schemas.RECOMMENDATIONS, list(recommendations()))
     put(root, schemas.EVALUATION_METRICS, list_figures(GAINS, REFERENCES))
+    put_rankers_in_use(root, {ALL_LISTS: "lists-1"}, LIST_RANKERS)
+    figures = {"precise": {"all": {"all": WORTH | {"gain": 0.03}, "new": WORTH | LOSS}}}
+    (root / LIST_RANKERS / "lists-1").mkdir()
+    (root / LIST_RANKERS / "lists-1" / LIST_RANKER_FILE).write_text(json.dumps({"figures": figures}), encoding="utf-8")
     return root
 
 
@@ -72,7 +81,8 @@ def test_a_sentence_a_task_and_red_only_where_the_lists_lose(page: str) -> None:
             "they lose to it on all items (.0260 against TIFU-KNN .0470).",
         ),
     ]
-    assert "PRECISE-UT loses to" in page[page.index('id="retrieval"') :]
+    below = page[page.index("<nav") :]
+    assert "PRECISE-UT loses to" in below and 'class="loss"' not in below and 'class="number loss"' not in below
 
 
 def test_then_what_precise_adds_the_sources_and_lists_with_reasons(page: str) -> None:
@@ -80,6 +90,8 @@ def test_then_what_precise_adds_the_sources_and_lists_with_reasons(page: str) ->
     text = Outline(page).text
     assert "Could not be built" not in page
     assert "PRECISE-UT" in text["precise"] and "TIFU-KNN" in text["precise"]
+    assert "all all .210 .180 +.0300 .0100 to .0500 .003" in text["precise"]
+    assert re.search(r"The model's jobs took \d+.* of the \d+.* that all jobs took", text["precise"])
     assert "U2I or U2I2I found 50 %, and nothing else found 8.3 %" in text["precise"]  # 6 and 1 of 12 places
     assert "history 91.7 %" in text["sources"] and "U2I 50 % alone 8.3 %" in text["sources"]
     for said in ("List new for all", "goes with Item 3", "List all for share", "taken 2 times before"):
