@@ -32,14 +32,17 @@ _POPULAR = tuple(f"rank_{start}" for start in OF_POPULAR)
 
 
 def ceiling(job: Job) -> str:
-    """Two Markdown tables with a row per task and filter: what could be reached, and what each source finds."""
+    """Markdown tables with a row per task and filter: what could be reached, what each source finds, and each source's
+    own order."""
     names = [c.USER_ID, c.TASK, c.LABEL, c.IS_REPEAT, c.AS_OF, *_RANKS]
     where = {c.SPLIT: c.VALIDATION}
     rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES), names, where).to_pandas()
     if not len(rows):
         return "no held-out user took anything: nothing could be reached"
     taken = taken_by_held_out(job, gather(job), rows[c.AS_OF].iloc[0].to_pydatetime())
-    return "\n".join([*reachable(rows, taken, job.settings.recommendations.k), "", *by_source(rows, taken)])
+    k = job.settings.recommendations.k
+    tables = (reachable(rows, taken, k), by_source(rows, taken), own_orders(rows, taken, k))
+    return "\n\n".join("\n".join(lines) for lines in tables)
 
 
 def taken_by_held_out(job: Job, log: Log, when: datetime) -> pd.DataFrame:
@@ -89,6 +92,24 @@ def by_source(rows: pd.DataFrame, taken: pd.DataFrame) -> list[str]:
         shares = zip(by.sum(axis=0) / len(of_taken), alone.sum(axis=0) / len(of_taken), strict=True)
         found_rows.append([task, name, *(f"{100 * one:.1f} ({100 * only:.1f})" for one, only in shares)])
     return table(("task", "filter", *(f"{source} %" for source in sources)), found_rows, names=2)
+
+
+def own_orders(rows: pd.DataFrame, taken: pd.DataFrame, k: int) -> list[str]:
+    """NDCG@k of what each source finds, in its own order; of the lists of popular items one by one."""
+    names = [name for name in rows.columns if name.startswith("rank_")]
+    ideal, found_rows = np.append(0, np.cumsum(1 / np.log2(np.arange(k) + 2))), []
+    for task, name, of_task, of_taken in _questions(rows, taken):
+        best = ideal[np.minimum(of_taken.groupby(c.USER_ID).size(), k)]
+        figures = []
+        for source in names:
+            found = of_task[of_task[source] > 0]  # 1 / sqrt(rank)
+            places = found.groupby(c.USER_ID)[source].rank(method="first", ascending=False)
+            gains = (found[c.LABEL] / np.log2(places + 1)).where(places <= k, 0).groupby(found[c.USER_ID]).sum()
+            users = of_taken[c.USER_ID].drop_duplicates().sort_values()
+            figures.append(f"{(gains.reindex(users, fill_value=0).to_numpy() / best).mean():.4f}")
+        found_rows.append([task, name, *figures])
+    heads = (f"task, NDCG@{k} of each source", "filter", *(name.removeprefix("rank_") for name in names))
+    return table(heads, found_rows, names=2)
 
 
 def _questions(rows: pd.DataFrame, taken: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame, pd.DataFrame]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.list_ceiling import by_source, reachable
+from benchmarks.list_ceiling import by_source, own_orders, reachable
 from schemas import columns as c
 
 
@@ -55,3 +55,15 @@ def test_a_source_finds_and_alone_finds_shares_of_what_was_taken(rows: pd.DataFr
     found = cells(lines)
     assert found["all", "all"] == ["25.0 (0.0)", "25.0 (25.0)", "25.0 (0.0)"]
     assert found["all", "new"] == ["0.0 (0.0)", "33.3 (33.3)", "0.0 (0.0)"]
+
+
+def test_a_source_is_judged_by_its_own_order(rows: pd.DataFrame) -> None:
+    """`v` has nothing of any source; the popular list has a miss before what `u` took."""
+    lines = own_orders(rows, TAKEN, 50)
+    places = 1 / np.log2(np.arange(3) + 2)
+    names = [head.strip() for head in lines[0].strip("|").split("|")][2:]
+    assert names == ["history", "text", "popular_7d", "first_time_7d"]
+    best = places.sum()
+    expected = [places[0] / best / 2, places[0] / best / 2, places[1] / best / 2, places[0] / best / 2]
+    assert cells(lines)["all", "all"] == [f"{value:.4f}" for value in expected]
+    assert cells(lines)["all", "new"][2] == "0.0000"
