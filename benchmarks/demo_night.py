@@ -59,8 +59,9 @@ def _lists(metrics: pd.DataFrame, settings: Settings, data: str) -> None:
             value = _ndcg(metrics, RECOMMENDATIONS, task, user_filter).get(RECOMMENDATIONS)
             if value is not None:
                 least = _LISTS[user_filter] if task == ALL_TASK else None
-                goal = (None, None) if least is None else (f"at least {least}", value >= least)
-                _record(f"NDCG@50 {user_filter}, {task}: published lists", value, "share", *goal, data, settings.seed)
+                goal, meets = (None, None) if least is None else (f"at least {least}", value >= least)
+                name = f"NDCG@50 {user_filter}, {task}: published lists"
+                _record(name, value, "share", goal, meets, data, settings.seed)
 
 
 def _seconds(settings: Settings, data: str) -> None:
