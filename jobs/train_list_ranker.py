@@ -34,7 +34,8 @@ from schemas import columns as c
 def main(job: Job) -> None:
     rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES))
     vectors, space = universal_vectors_then(job, rows)
-    held_out_share = pc.max(rows[c.HELD_OUT_SHARE]).as_py()
+    in_turn = pc.max(rows[c.HELD_OUT_SHARE]).as_py() == 1
+    held_out_share = 0.0 if in_turn else pc.max(rows[c.HELD_OUT_SHARE]).as_py()  # of whom it learns nothing
     train, held_out = split_lists(rows, vectors)
     rows_in = rows.num_rows
     del rows  # as large as the lists
@@ -44,6 +45,8 @@ def main(job: Job) -> None:
         "candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space,
         "held_out_by": job.settings.seed, "held_out_share": held_out_share,
     }  # fmt: skip
+    if in_turn:
+        job.say(f"{len(set(held_out.users)):,} users are few: all of them are held out in turn")
     curves: list[dict[str, float]] = []
 
     def draw(order: str, figures: Mapping[str, float]) -> None:  # the epochs of all orders in a row

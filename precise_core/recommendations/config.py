@@ -9,8 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from precise_core.config import Config
 from precise_core.recommendations.names import SOURCES
 
-_HALF = 0.5
-
 
 class ListConfig(Config):
     """What may be on one list of a user."""
@@ -41,7 +39,9 @@ class ListRankerConfig(Config):
     """The DCN that ranks candidates, trained on lists of the period before `as_of`."""
 
     epochs: int = Field(10, ge=1, description="Passes over the training lists, at most.")
-    batch_lists: int = Field(32, ge=1, description="Lists (a user and a task) per step.")
+    batch_lists: int = Field(
+        32, ge=1, description="Lists (a user and a task) per step, at most: few lists learn in smaller batches."
+    )
     negatives: int = Field(150, ge=1, description="Candidates not taken that are kept of a training list.")
     learning_rate: float = Field(2e-3, gt=0, description="Highest rate of AdamW.")
     weight_decay: float = Field(1e-4, ge=0, description="Of AdamW.")
@@ -65,7 +65,8 @@ class ListRankerConfig(Config):
         0.2,
         gt=0,
         lt=0.9,
-        description="Users held out: they choose and they gate. Of few users up to half are, for `least_lists`.",
+        description="Users held out: they choose and they gate. Where these would be fewer than twice `least_lists`, "
+        "all users are, in turn: models of different parts of them are published together.",
     )
     validation_users: int = Field(1000, ge=1, description="At most about so many are held out: all they had is kept.")
     judge_lists: int = Field(500, ge=1, description="Held-out lists that choose the epoch, at most.")
@@ -79,9 +80,10 @@ class ListRankerConfig(Config):
     )
 
     def held_out_share(self, users: int) -> float:
-        """Of so many users who are learned from."""
-        wanted = max(self.validation_share, min(2 * self.least_lists / users, _HALF))
-        return min(wanted, self.validation_users / users)
+        """Of so many users; 1 = all of them, in turn."""
+        if self.validation_share * users < 2 * self.least_lists:
+            return 1.0
+        return min(self.validation_share, self.validation_users / users)
 
 
 class RecommendationsConfig(Config):

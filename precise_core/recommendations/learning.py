@@ -13,7 +13,8 @@ from precise_core.errors import NothingToLearnError
 from precise_core.recommendations import ablation
 from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.recommendations.gate import MEAN, PREVIOUS, as_json, calibrate, choose_orders, in_words
-from precise_core.recommendations.list_ranker import ListRanker, train_list_ranker
+from precise_core.recommendations.in_turn import Learned, learned_in_turn
+from precise_core.recommendations.list_ranker import ListInputs, ListRanker, train_list_ranker
 from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.pair_vectors import UniversalVectors
 from precise_core.recommendations.ranker_files import FinishedOrders, PublishedRanker, write_ranker
@@ -50,14 +51,17 @@ def learn(
     Learned are: an order per loss of ``config.ranker.losses``, and their mean; with the first loss also one per task,
     one that reads the universal vectors, and one without anything of PRECISE, which says what it is worth. A training
     that was interrupted goes on after the last order that it had finished; ``about`` says what it learned from.
+    Where ``about`` has a `held_out_share` of 0, all users are held out in turn (``in_turn``), and ``train`` is empty.
 
     Raises:
         NothingToLearnError: Of training or of held-out lists nothing was taken.
     """
     training = {"about": about, "config": config.model_dump(mode="json"), "seed": seed, "code": code_version()}
     finished = FinishedOrders(out, training)
-    rankers = learned_orders(train, held_out, config, seed, say, draw, finished)
-    scores = {name: ranker.scores_of(held_out) for name, ranker in rankers.items()}
+    in_turn = about.get("held_out_share") == 0
+    orders = learned_orders(train, held_out, config, seed, say, draw, finished, in_turn=in_turn)
+    rankers = {name: order.ranker for name, order in orders.items()}
+    scores = {name: order.scores_C for name, order in orders.items()}
     figures = {}
     if WITHOUT_PRECISE in rankers:
         with_C, without_C = scores[config.ranker.losses[0]], scores[WITHOUT_PRECISE]
@@ -98,12 +102,12 @@ def learned_orders(
     say: _Say,
     draw: _Draw,
     finished: FinishedOrders,
-) -> dict[str, ListRanker]:
+    *,
+    in_turn: bool = False,
+) -> dict[str, Learned]:
     """By name; NothingToLearnError as ``learn``. Orders that ``finished`` has are not learned again."""
 
-    def fit(
-        name: str, loss: str, on: CandidateLists = train, by: CandidateLists = held_out, **what: bool
-    ) -> ListRanker:
+    def one(name: str, loss: str, on: CandidateLists, by: CandidateLists | None, **what: Any) -> ListRanker:
         if before := finished.get(name):
             say(f"{name}: learned before this training was interrupted")
             return before
@@ -112,25 +116,36 @@ def learned_orders(
         finished.put(name, ranker)
         return ranker
 
-    losses, tasks = config.ranker.losses, sorted(set(train.tasks))
-    rankers: dict[str, ListRanker] = {loss: fit(loss, loss) for loss in losses}
+    def fit(name: str, loss: str, **what: bool) -> Learned:
+        if not in_turn:
+            ranker = one(name, loss, train, held_out, **what)
+            return Learned(ranker, ranker.scores_of(held_out))
+        inputs = ListInputs.fit(held_out.where(held_out.has_positive()), **what)
+        return learned_in_turn(
+            held_out, inputs, lambda part, others: one(f"{name}.{part}", loss, others, None, inputs=inputs)
+        )
+
+    losses, learned_from = config.ranker.losses, held_out if in_turn else train
+    orders: dict[str, Learned] = {loss: fit(loss, loss) for loss in losses}
     if len(losses) > 1:  # logits of either loss are log-odds
-        models = [model for ranker in rankers.values() for model in ranker.models]
-        rankers[MEAN] = ListRanker(rankers[losses[0]].inputs, models)
-    if not np.isnan(train.precise_C2).all():
-        rankers[WITHOUT_PRECISE] = fit(WITHOUT_PRECISE, losses[0], with_precise=False)
-        if train.pairs is not None:
-            rankers[WITH_VECTORS] = fit(WITH_VECTORS, losses[0], with_vectors=True)
+        models = [model for order in orders.values() for model in order.ranker.models]
+        scores_C = np.mean([order.scores_C for order in orders.values()], axis=0)
+        orders[MEAN] = Learned(ListRanker(orders[losses[0]].ranker.inputs, models), scores_C)
+    if not np.isnan(learned_from.precise_C2).all():
+        orders[WITHOUT_PRECISE] = fit(WITHOUT_PRECISE, losses[0], with_precise=False)
+        if learned_from.pairs is not None:
+            orders[WITH_VECTORS] = fit(WITH_VECTORS, losses[0], with_vectors=True)
+    tasks = sorted(set(train.tasks))
     if config.ranker.per_task and len(tasks) > 1:
         for task in tasks:
-            name = f"{PER_TASK}{task}"
+            of_task, by = train.where(train.tasks == task), held_out.where(held_out.tasks == task)
             try:
-                rankers[name] = fit(
-                    name, losses[0], train.where(train.tasks == task), held_out.where(held_out.tasks == task)
-                )
+                ranker = one(f"{PER_TASK}{task}", losses[0], of_task, by)
             except NothingToLearnError:
                 say(f"{task}: too little was taken for a model of its own")
-    return rankers
+            else:
+                orders[f"{PER_TASK}{task}"] = Learned(ranker, ranker.scores_of(held_out))
+    return orders
 
 
 def _log_epoch(say: _Say, draw: _Draw, name: str, figures: Mapping[str, float]) -> None:
@@ -147,9 +162,9 @@ def _yesterday(previous: PublishedRanker, about: Mapping[str, Any], say: _Say) -
     if previous.about.get("as_of", "") > about.get("as_of", ""):
         say(f"{previous.ranker_version} is of a later night and no rival")
         return {}
-    # Who is held out of a smaller share is of a larger one, too: never one that it has learned from.
-    shares = [of.get("held_out_share") or 0.0 for of in (about, previous.about)]
-    if previous.about.get("held_out_by") != about.get("held_out_by") or shares[0] > shares[1]:
+    # Who is held out of a smaller share is of a larger one, too: never one that it has learned from. 0 = of all.
+    today, before = (float(of.get("held_out_share") or 0) for of in (about, previous.about))
+    if previous.about.get("held_out_by") != about.get("held_out_by") or (today or 1) > before:
         say(f"{previous.ranker_version} had other held-out users and is no rival")
         return {}
     is_alike = previous.about.get("space") == about.get("space")

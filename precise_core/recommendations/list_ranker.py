@@ -26,6 +26,7 @@ from schemas.recommendations import FEATURE_NAMES
 
 _CLIP = 5.0  # standard deviations
 _CONSTANT = 1e-6  # deviation over mean, below which all values are one but for rounding
+_STEPS, _FEWEST = 40, 4  # few lists learn in smaller batches: steps of an epoch, and lists of a batch, at least
 _SCORED = 1 << 12  # candidates at a time: what a layer makes of them stays in the cache
 _FLAGS = 2  # of the two scores of PRECISE
 # Features that need a published model, and its two scores, which stand last.
@@ -179,7 +180,7 @@ def build_model(inputs: ListInputs, config: ListRankerConfig) -> DCN:
 
 def train_list_ranker(
     train: CandidateLists,
-    held_out: CandidateLists,
+    held_out: CandidateLists | None,
     config: ListRankerConfig,
     loss: str,
     *,
@@ -188,31 +189,35 @@ def train_list_ranker(
     progress: Progress | None = None,
     with_precise: bool = True,
     with_vectors: bool = False,
+    inputs: ListInputs | None = None,
 ) -> ListRanker:
     """Train on every list of which something was taken; of each model the epoch with the best NDCG@k is kept.
 
     Args:
-        held_out: Lists of other users; ``judge_lists`` of them choose the epoch.
+        held_out: Lists of other users; ``judge_lists`` of them choose the epoch. None: the last epoch is kept.
         loss: `list` = softmax over a list, mean log-probability of what was taken; `binary` = log loss.
-        progress: Called after every epoch with model, epoch, train_loss and validation_ndcg.
+        progress: Called after every epoch with epoch, train_loss and, of held-out lists, validation_ndcg.
         with_precise, with_vectors: As ``ListInputs.fit``.
+        inputs: Fixed already, by more lists than these.
 
     Raises:
         NothingToLearnError: Nothing was taken of any training list, or of any held out.
     """
-    train, held_out = train.where(train.has_positive()), held_out.where(held_out.has_positive())
-    if not len(train) or not len(held_out):
+    train = train.where(train.has_positive())
+    judges = None if held_out is None else held_out.where(held_out.has_positive())
+    if not len(train) or (judges is not None and not len(judges)):
         raise NothingToLearnError(
-            f"lists: something was taken of {len(train)} training and {len(held_out)} held-out lists; both are needed"
+            f"lists: something was taken of {len(train)} training and {len(judges or ())} held-out lists; both are "
+            "needed"
         )
-    held_out = _some(held_out, config.judge_lists)
-    inputs = ListInputs.fit(train, with_precise=with_precise, with_vectors=with_vectors)
+    judges = None if judges is None else _some(judges, config.judge_lists)
+    inputs = inputs or ListInputs.fit(train, with_precise=with_precise, with_vectors=with_vectors)
     models = []
     for number in range(config.models):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + number)
             model = build_model(inputs, config)
-            models.append(_fit(model, inputs, train, held_out, config, loss, k, seed + number, progress))
+            models.append(_fit(model, inputs, train, judges, config, loss, k, seed + number, progress))
     return ListRanker(inputs, models)
 
 
@@ -227,7 +232,7 @@ def _fit(
     model: DCN,
     inputs: ListInputs,
     train: CandidateLists,
-    held_out: CandidateLists,
+    judges: CandidateLists | None,
     config: ListRankerConfig,
     loss: str,
     k: int,
@@ -235,7 +240,8 @@ def _fit(
     progress: Progress | None,
 ) -> DCN:
     random = np.random.default_rng(seed)
-    steps = -(-len(train) // config.batch_lists)
+    batch_lists = min(config.batch_lists, max(len(train) // _STEPS, _FEWEST))
+    steps = -(-len(train) // batch_lists)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=max(steps * config.epochs, 2)
@@ -245,8 +251,8 @@ def _fit(
     for epoch in range(1, config.epochs + 1):
         model.train()
         total, order = 0.0, random.permutation(len(train))
-        for start in range(0, len(order), config.batch_lists):
-            chosen = order[start : start + config.batch_lists]
+        for start in range(0, len(order), batch_lists):
+            chosen = order[start : start + batch_lists]
             rows, list_of = rows_of(train, chosen)
             of_step = inputs.tensors(train.features_CG[rows], train.precise_C2[rows], task_rows_L[chosen][list_of])
             vectors, there = inputs.vectors(train.pairs, rows, len(rows))
@@ -261,9 +267,13 @@ def _fit(
             optimizer.step()
             schedule.step()
             total += value.item()
-        ndcg = float(held_out.ndcg(ListRanker(inputs, [model]).scores_of(held_out), k).mean())
+        figures = {"epoch": float(epoch), "train_loss": total / steps}
+        ndcg = float(epoch)  # without judges the last epoch is the best
+        if judges is not None:
+            ndcg = float(judges.ndcg(ListRanker(inputs, [model]).scores_of(judges), k).mean())
+            figures["validation_ndcg"] = ndcg
         if progress:
-            progress({"epoch": float(epoch), "train_loss": total / steps, "validation_ndcg": ndcg})
+            progress(figures)
         if ndcg > best:
             best, best_epoch, weights = ndcg, epoch, copy.deepcopy(model.state_dict())
         elif epoch - best_epoch >= config.patience:

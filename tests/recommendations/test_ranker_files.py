@@ -234,3 +234,29 @@ def test_rows_are_split_into_lists_to_learn_from_and_held_out_ones() -> None:
     train, held_out = split_lists(table.append_column(c.SPLIT, [split]))
     assert set(held_out.users) == {"1-001", "1-003"} and len(train) + len(held_out) == 10
     assert not set(train.users) & set(held_out.users)
+
+
+def test_of_few_users_each_is_judged_by_models_that_have_not_learned_from_them(tmp_path: Path) -> None:
+    """What is taken is noise that only the user's own lists tell: known by heart, it would be found."""
+    lists = candidate_lists(1, lists=20, tasks=("all",))
+    noise = CandidateLists(**{**vars(lists), "labels_C": np.random.default_rng(0).permutation(lists.labels_C)})
+    nobody = lists.where(np.zeros(len(lists), bool))
+    settings = RecommendationsConfig(
+        k=5, lists={"all": ListConfig()}, ranker=small(epochs=60, deep_widths=(64,), losses=("list",))
+    )
+    ranker = learn(nobody, noise, settings, None, 0, tmp_path, {"held_out_share": 0.0}, print)
+    by_heart = noise.ndcg(ranker.rankers["list"].scores_of(noise), 5).mean()
+    in_turn = ranker.figures["ndcg"]["all"]["all"]["list"]
+    chance = noise.ndcg(np.random.default_rng(1).random(len(noise.labels_C)), 5).mean()
+    assert by_heart > 0.6 and abs(in_turn - chance) < 0.15
+    assert len(ranker.rankers["list"].models) == 5 and not any(name.startswith("per_task") for name in ranker.rankers)
+
+
+def test_what_all_were_learned_from_is_no_rival_of_a_night_that_holds_some_out(tmp_path: Path) -> None:
+    nobody = TRAIN.where(np.zeros(len(TRAIN), bool))
+    settings = RecommendationsConfig(k=5, lists=LISTS, ranker=small(epochs=1, losses=("list",)))
+    before = learn(nobody, HELD_OUT, settings, None, 0, tmp_path, ABOUT | {"held_out_share": 0.0}, print)
+    said: list[str] = []
+    learned(tmp_path, previous=before, said=said, epochs=1)
+    learned(tmp_path, nobody, before, said, {"held_out_share": 0.0}, epochs=1)
+    assert said.count(f"{before.ranker_version} had other held-out users and is no rival") == 2
