@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started, rows = time.monotonic(), []
     for seed in arguments.seeds:
         rows += [[str(seed), *row] for row in _of_seed(arguments, seed)]
-    print("\n".join(table(WORTH_HEADS, rows, names=3)))
+        print("\n".join(table(WORTH_HEADS, rows, names=3)), flush=True)  # so far
     if arguments.results:
         flags = ["--seeds", *map(str, arguments.seeds)]
         kept = about_run("benchmarks.precise_worth", arguments, flags) | {"worth": rows}
