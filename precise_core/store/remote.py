@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from precise_core.errors import CheckpointError, ConfigError, ConflictError, StoreError
 from precise_core.store.base import Entry, Store, Stored, require_name
@@ -30,7 +30,7 @@ try:
     from obstore.store import AzureStore, GCSStore, S3Store
 except ImportError as missing:
     raise ConfigError(
-        "a warehouse in an object store needs the package obstore; install the extra: pip install 'precise[s3]'"
+        "an object store needs the package obstore; install the extra: pip install 'precise[s3]'"
     ) from missing
 
 CACHE = "PRECISE_CACHE"  # the variable that names the folder of local copies
@@ -60,8 +60,14 @@ class RemoteStore(Store):
         with self._told(folder, "listed"):
             prefix = require_name(folder) if folder else None
             found = [entry for page in obstore.list(self._objects, prefix) for entry in page]
-        entries = [Entry(entry["path"], entry["size"], entry["last_modified"]) for entry in found]
-        return sorted(entries, key=lambda entry: entry.name)
+        return sorted(map(_entry, found), key=lambda entry: entry.name)
+
+    def find(self, name: str) -> Entry | None:
+        try:
+            with self._told(name, "read"):
+                return _entry(obstore.head(self._objects, require_name(name)))
+        except FileNotFoundError:
+            return None
 
     def names(self, folder: str = "") -> Sequence[str]:
         with self._told(folder, "listed"):
@@ -69,19 +75,30 @@ class RemoteStore(Store):
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
+    def state(self, folder: str) -> object:
+        return self.list(folder)
+
     def delete(self, name: str) -> bool:
-        try:
-            with self._told(name, "removed"):
-                obstore.head(self._objects, require_name(name))
-                obstore.delete(self._objects, name)
-        except FileNotFoundError:
+        if self.find(name) is None:
             return False
+        with self._told(name, "removed"):
+            obstore.delete(self._objects, name)
         return True
+
+    def move(self, name: str, to: str) -> None:
+        with self._told(name, "moved"):
+            obstore.rename(self._objects, require_name(name), require_name(to))
 
     def now(self) -> datetime:
         self.put(_CLOCK, uuid.uuid4().hex)
-        with self._told(_CLOCK, "read"):
-            return cast(datetime, obstore.head(self._objects, _CLOCK)["last_modified"])
+        clock = self.find(_CLOCK)
+        assert clock is not None  # written a moment ago
+        return clock.modified
+
+    def keeps_versions(self) -> bool:
+        """By what the store says of a write; Google's names a version always, and is taken for one that keeps them."""
+        tag = json.loads(self.put(_CLOCK, uuid.uuid4().hex))
+        return tag.get("version") not in (None, "null")  # `null`: versioning was suspended
 
     def fetch(self, folder: str) -> Path:
         listed = self.get(f"{require_name(folder)}/{SUMS_FILE}")
@@ -184,6 +201,11 @@ def _is_copy(copy: Path, sums: bytes) -> bool:
     except CheckpointError:
         return False
     return (copy / SUMS_FILE).read_bytes() == sums
+
+
+def _entry(meta: Mapping[str, Any]) -> Entry:
+    tag = str(meta["e_tag"] or meta["version"] or "")
+    return Entry(meta["path"], meta["size"], meta["last_modified"], tag.strip('"'))
 
 
 def _tag(meta: Mapping[str, Any]) -> str:
