@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,12 @@ CACHE = "PRECISE_CACHE"  # the variable that names the folder of local copies
 _CHUNK_BYTES = 8 << 20
 _CLOCK = ".clock"  # an object that says what time it is
 _ANSWER = re.compile("<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
+# Of its own obstore gives up within a few seconds, when a busy store has just asked for patience.
+_RETRIES: Any = {
+    "max_retries": 30,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 3},
+}
 _OF_AZURE = ".dfs.core.windows.net"
 
 
@@ -229,12 +235,12 @@ def _opened(root: str) -> Any:
     if not bucket:
         raise ConfigError(f"{root}: names no bucket; it is written s3a://bucket/folder")
     if scheme in ("s3", "s3a"):
-        return S3Store(bucket, prefix=prefix)
+        return S3Store(bucket, prefix=prefix, retry_config=_RETRIES)
     if scheme == "gs":
-        return GCSStore(bucket, prefix=prefix)
+        return GCSStore(bucket, prefix=prefix, retry_config=_RETRIES)
     container, _, account = bucket.partition("@")
     if scheme in ("abfs", "abfss") and account.endswith(_OF_AZURE):
-        return AzureStore(container, prefix=prefix, account_name=account.removesuffix(_OF_AZURE))
+        return AzureStore(container, prefix=prefix, account_name=account.removesuffix(_OF_AZURE), retry_config=_RETRIES)
     raise ConfigError(
         f"{root}: no store of this kind is known; there are s3a://bucket/folder, s3://, gs://bucket/folder and "
         f"abfss://container@account{_OF_AZURE}/folder"
