@@ -91,7 +91,8 @@ class Branch:
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        return self.file is not None
+        """An empty object that has others below it is no file: Hadoop and consoles mark folders so."""
+        return self.file is not None and not (self._below and not self.file.size_bytes)
 
     def is_dir(self) -> bool:
         return bool(self._below)

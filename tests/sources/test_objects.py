@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from precise_core.errors import DataError, StoreError
@@ -63,6 +64,14 @@ def test_an_object_is_known_by_its_etag_and_read_where_it_lies(both: tuple[Path,
     assert not is_there(str(second))
     with pytest.raises(DataError, match=r"s3a://sources/a.csv.gz: no such file, and no file matches it"):
         list_files(f"{BUCKET}/a.csv.gz")
+
+
+def test_a_mark_of_a_folder_is_no_file(both: tuple[Path, str]) -> None:
+    assert both
+    client = boto3.client("s3")
+    for name in ("marked/", "marked/day/", "marked/day/1.csv"):
+        client.put_object(Bucket="sources", Key=name, Body=b"x" if name.endswith("csv") else b"")
+    assert [str(file) for file in look_up(f"{BUCKET}/marked").files] == [f"{BUCKET}/marked/day/1.csv"]
 
 
 def test_a_bucket_that_is_not_there_is_named(both: tuple[Path, str]) -> None:
