@@ -63,8 +63,9 @@ test: install lint types contracts ## Lint, check types and import contracts, ru
 test-faults: install install-lineage ## Run the tests that kill, corrupt, fill disks, or take minutes
 	$(BIN)/python -m pytest -m faults
 
-test-lake: install install-s3 s3-server ## Test tables on S3, against a server on this machine
-	$(BIN)/python -m pytest -m lake tests/warehouse tests/feed
+test-lake: install install-s3 s3-server ## Test a warehouse on S3, against a server on this machine
+	$(BIN)/python -m pytest tests/store tests/sources/test_objects.py tests/operations/test_erasure_in_a_bucket.py
+	$(BIN)/python -m pytest -m lake tests/warehouse tests/feed tests/nights
 
 # Environments of their own, so that their packages never meet ours.
 AIRFLOW := build/airflow-venv

@@ -15,6 +15,7 @@ from precise_core.operations.erasure import (
     remove_served,
     remove_stacks,
     requested_users,
+    require_no_versions,
     trained_with,
     write_report,
 )
@@ -35,6 +36,7 @@ def main(job: Job) -> None:
     user_ids, purge = requested_users(job.arguments), job.arguments.purge_history
     if purge:
         require_no_reader(job, 0)
+    require_no_versions(job, is_purged=purge)
     trained = trained_with(job, user_ids)  # found out while the rows are there
     erased = ErasureList.of(job.root)
     erased.add(user_ids)  # before the rows are removed: from here on they cannot come back

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from precise_core.config import Config, Instant, validated
-from precise_core.config.folders import require_delta_path
 from precise_core.config.gates import GatesConfig
 from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.errors import ConfigError
@@ -26,6 +24,7 @@ from precise_core.recommendations.config import RecommendationsConfig
 from precise_core.sequences.config import LEAVE_ONE_OUT, SequencesConfig, WindowsConfig
 from precise_core.serving.config import ServingConfig
 from precise_core.sources.config import Source, has_true_times
+from precise_core.store import is_remote, place_of
 from precise_core.text.config import TextConfig
 from precise_core.training.config import AlignmentConfig, TargetedConfig, UniversalConfig
 from precise_core.vectors.config import EncodingConfig
@@ -39,7 +38,8 @@ class Settings(Config):
         pattern=r"^[A-Za-z0-9_-]+$", description="Name of the environment, shown in logs and in the report."
     )
     warehouse: str = Field(
-        description="Folder of all tables, checkpoints and indexes; relative to where the job is started."
+        description="Folder of all tables, checkpoints and indexes, relative to where the job is started; or a place "
+        "in an object store, `s3a://bucket/folder` ([what that needs](object_store.md))."
     )
     as_of: Instant = Field(
         description="The night learns from what lies strictly before this instant; without a time zone it is UTC."
@@ -103,11 +103,9 @@ class Settings(Config):
 
     @field_validator("warehouse")
     @classmethod
-    def _mounted(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError("a folder is needed, on shared storage mounted under one path on every node; not a URI")
-        require_delta_path("warehouse", str(Path(value).absolute()))
-        return value
+    def _place(cls, value: str) -> str:
+        place = place_of(value)
+        return place if is_remote(value) else value
 
     @field_validator("tasks")
     @classmethod

@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from pyspark.sql import SparkSession
@@ -17,6 +16,7 @@ from precise_core.sources import files
 from precise_core.sources.cells import Batch
 from precise_core.sources.config import FilesSource, Source, SyntheticSource
 from precise_core.sources.listing import fingerprint_files
+from precise_core.sources.objects import SourceFile
 from precise_core.sources.raw import RawTables
 from schemas import columns as c
 
@@ -29,7 +29,7 @@ class Adapter(Protocol):
     def read(self, spark: SparkSession, source: Any, /) -> RawTables:
         """The rows in the raw shape (precise_core/sources/raw.py)."""
 
-    def input_files(self, source: Any, /) -> list[Path]:
+    def input_files(self, source: Any, /) -> Sequence[SourceFile]:
         """The files that it is read from."""
 
     def has_impressions(self, source: Any, /) -> bool:

@@ -21,8 +21,9 @@ from precise_core.sources.config import FilesSource, TableInput
 from precise_core.sources.files import inputs_of, needs_of
 from precise_core.sources.formats import batches_of, columns_of, warnings_of, why_without_rows
 from precise_core.sources.listing import look_up, no_such_file, sha256_of
+from precise_core.sources.objects import SourceFile, folder_of, is_there
 from precise_core.sources.typed_formats import delta_version, jdbc_label
-from precise_core.warehouse.session import require_names
+from precise_core.warehouse.session import require_names, require_s3
 from schemas import columns as c
 
 Record = Mapping[str, Any]  # a row of `source_files`
@@ -59,7 +60,7 @@ class Arrival:
     """
 
     path: str
-    file: Path | None = None
+    file: SourceFile | None = None
     size_bytes: int = 0
     modified_at: datetime = NO_TIME
     checksum: str = ""
@@ -113,6 +114,7 @@ def decide_what_to_read(
                 f"the table is gone or was made anew: {len(lost)} files that were taken into it are read again"
             )
         require_names(spark, [arrival.path for arrival in arrivals if arrival.file])
+        require_s3(spark, str(spec.path))
         batches = _batches(spec, arrivals)
         arrivals, accepted = _with_checked_columns(spec, own, arrivals, policy.evolve)
         skipped = len(own.keys() - {arrival.path for arrival in arrivals})
@@ -156,7 +158,7 @@ def _arrivals(
         else:
             arrivals.append(_arrival_of(spark, spec, file, record["sequence"]))
     # Files that were taken may be archived; then there is simply nothing new.
-    is_archive = known and not policy.full and not any(Path(path).exists() for path in known)
+    is_archive = known and not policy.full and not any(map(is_there, known))
     if len(empty) == len(listing.files) and not is_archive:
         raise DataError(empty[0] if empty else no_such_file(str(spec.path)))
     messages += [f"warning: {line}; it is left out tonight" for line in empty]
@@ -164,12 +166,12 @@ def _arrivals(
     return sorted(arrivals, key=lambda arrival: arrival.sequence), messages
 
 
-def _require_no_loss(file: Path, record: Record | None, policy: Policy) -> None:
+def _require_no_loss(file: SourceFile, record: Record | None, policy: Policy) -> None:
     if policy.full and record is not None and record["rows"]:
         raise DataError(f"{file}: empty now, and was not when it was taken; --full would lose its rows")
 
 
-def _require_permission(file: Path, record: Record, spec: TableInput, policy: Policy) -> None:
+def _require_permission(file: SourceFile, record: Record, spec: TableInput, policy: Policy) -> None:
     if not (policy.full or policy.reread or spec.changed_files == "read_again"):
         raise DataError(
             f"{file}: has changed since run {record[c.RUN_ID]} took it; a file is taken once: put what is new into "
@@ -177,7 +179,7 @@ def _require_permission(file: Path, record: Record, spec: TableInput, policy: Po
         )
 
 
-def _arrival_of(spark: SparkSession, spec: TableInput, file: Path, sequence: int) -> Arrival:
+def _arrival_of(spark: SparkSession, spec: TableInput, file: SourceFile, sequence: int) -> Arrival:
     size_bytes, modified = _look(file)
     return Arrival(
         path=str(file.resolve()),
@@ -198,7 +200,7 @@ def _delta_arrivals(
     sequence: int,
     policy: Policy,
 ) -> list[Arrival]:
-    folder = Path(str(spec.path)).resolve()
+    folder = folder_of(str(spec.path))
     version = delta_version(folder)
     checksum = f"version {version}"
     is_taken = str(folder) in known and known[str(folder)]["checksum"] == checksum
@@ -229,7 +231,7 @@ def _with_checked_columns(
                     f"{arrival.file or arrival.path}: its columns differ from those taken before: "
                     f"{'; '.join(retyped)}; correct the file, or accept them with --evolve"
                 )
-            name = Path(arrival.path).name
+            name = arrival.path.rpartition("/")[2]
             messages += [f"{name}: {difference}, accepted" for difference in retyped]
             messages += [f"warning: {name}: {difference}" for difference in harmless]
         before = columns_to_remember(before or {}, arrival.columns, is_open=is_open)
@@ -245,17 +247,20 @@ def _batches(spec: TableInput, arrivals: Sequence[Arrival]) -> list[Batch]:
     return batches_of(spec, [one.file for one in arrivals if one.file])
 
 
-def _look(file: Path) -> tuple[int, datetime]:
+def _look(file: SourceFile) -> tuple[int, datetime]:
     return file.stat().st_size, modified_at(file)
 
 
-def modified_at(file: Path) -> datetime:
+def modified_at(file: SourceFile) -> datetime:
     return NO_TIME + timedelta(microseconds=file.stat().st_mtime_ns // 1000)
 
 
-def checksum_of(file: Path, record: Record | None) -> str:
-    """SHA-256 of a file; a file of the size and time of ``record`` is trusted, and not read for it."""
-    if record is not None and _look(file) == (record["size_bytes"], record["modified_at"]):
+def checksum_of(file: SourceFile, record: Record | None) -> str:
+    """SHA-256 of a file; a file of the size and time of ``record`` is trusted, and not read for it.
+
+    Of an object its etag, which the listing has.
+    """
+    if record is not None and isinstance(file, Path) and _look(file) == (record["size_bytes"], record["modified_at"]):
         return str(record["checksum"])
     return sha256_of(file)
 

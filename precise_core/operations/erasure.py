@@ -65,6 +65,23 @@ def requested_users(arguments: argparse.Namespace) -> list[str]:
     return found
 
 
+def require_no_versions(job: Job, *, is_purged: bool) -> None:
+    """Say that a bucket keeps what is removed; refuse to promise that the users' rows are gone.
+
+    Raises:
+        ConfigError: All of it is to go now, and would not.
+    """
+    if not store_at(job.root).keeps_versions():
+        return
+    said = f"warehouse {job.root}: its bucket keeps older versions of objects, and with them the rows of erased users"
+    if is_purged:
+        raise ConfigError(
+            f"{said}; suspend versioning and remove the older versions, or erase without --purge-history and let a "
+            "lifecycle rule of the bucket remove noncurrent versions"
+        )
+    job.say(f"warning: {said}, until a lifecycle rule removes noncurrent versions")
+
+
 def tables_with_users(job: Job) -> list[Table]:
     """Every existing table that may hold or quote a user; the one with impressions only comes first."""
     found = [table for table in TABLES if may_hold_users(table) and job.warehouse.exists(table)]
@@ -147,7 +164,7 @@ def _manifests(job: Job, folder: str, name: str) -> Iterator[dict[str, Any]]:
 def _is_in(job: Job, table: Table, version: int | None, where: dict[str, str], user_ids: Sequence[str]) -> str:
     try:
         files = DeltaSnapshot(job.warehouse.path(table), version).files(where)
-        counts = [values_in(Path(file.removeprefix("file://")), user_ids)["theirs"] for file in files]
+        counts = [values_in(file, user_ids)["theirs"] for file in files]
     except (DataError, OSError):
         return _UNKNOWN
     return _YES if sum(counts) else _NO
@@ -161,7 +178,7 @@ def remove_report(job: Job) -> None:
 
 def remove_served(job: Job) -> None:
     """Remove what a server has mapped; one that runs takes over the tables as they are now, and removes it as well."""
-    if removed := remove_parts(job.scratch):
+    if removed := remove_parts(job.root):
         job.say(f"serving: {removed} folders removed, they may hold them; a server makes what it needs again")
 
 

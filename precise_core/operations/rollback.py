@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -29,6 +28,7 @@ from precise_core.store.sums import verify_sums
 from precise_core.training.checkpoint import Checkpoint, put_in_use, take_out_of_use
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.erasure_list import ErasureList
+from precise_core.warehouse.places import sizes_of
 from schemas import (
     ITEM_EMBEDDINGS,
     PUBLISHED_MODELS,
@@ -152,13 +152,13 @@ def _verify_table(path: str, name: str, version: int) -> int:
         raise DataError(
             f"table {name}: version {version} is no longer in its log; it cannot be gone back to"
         ) from error
-    for file, size in files.items():
-        found = Path(path) / unquote(file)
-        if not found.is_file() or found.stat().st_size != size:
-            problem = "has another size" if found.is_file() else "is gone"
+    found = sizes_of(path, list(map(unquote, files)))
+    for (file, size), there in zip(files.items(), found, strict=True):
+        if there != size:
+            problem = "is gone" if there is None else "has another size"
             raise DataError(
-                f"table {name}: version {version} needs {found.name}, which {problem}; no way back to it "
-                "(maintain_tables removes files after tables.retention_hours)"
+                f"table {name}: version {version} needs {unquote(file).rpartition('/')[2]}, which {problem}; no way "
+                "back to it (maintain_tables removes files after tables.retention_hours)"
             )
     return len(files)
 

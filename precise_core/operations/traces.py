@@ -7,16 +7,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from precise_core.store import store_at
 from precise_core.warehouse.care import live_files
 from precise_core.warehouse.erasure_list import BETWEEN, message_pattern, phrase_pattern, words_of
+from precise_core.warehouse.reader import open_parquet
 from schemas import columns as c
 
 MESSAGE = "error"  # of `runs`
@@ -52,12 +52,11 @@ class Traces:
 def find_traces(path: str, user_ids: Sequence[str]) -> Traces:
     """Search every Parquet file below the table's folder, of any version or none, and its log."""
     found, live = Traces(), {unquote(name) for name in live_files(path)}
-    for file in sorted(Path(path).rglob("*.parquet")):
-        name = file.relative_to(path).as_posix()
-        if name.startswith("_delta_log"):
+    for name in (entry.name for entry in store_at(path).list()):
+        if name.startswith("_delta_log") or not name.endswith(".parquet"):
             continue
         try:
-            values = values_in(file, user_ids)
+            values = values_in(f"{path}/{name}", user_ids)
         except pa.ArrowException:
             found.unreadable_files += 1
             continue
@@ -71,15 +70,15 @@ def find_traces(path: str, user_ids: Sequence[str]) -> Traces:
     return found
 
 
-def values_in(file: Path, user_ids: Sequence[str]) -> Counter[str]:
+def values_in(uri: str, user_ids: Sequence[str]) -> Counter[str]:
     """Values of one Parquet file that name a user (``theirs``), or have the same text for another reason."""
     found: Counter[str] = Counter()
-    parquet = pq.ParquetFile(file)
-    names = [name for name in parquet.schema_arrow.names if _is_text(parquet.schema_arrow.field(name).type)]
-    for batch in parquet.iter_batches(columns=names) if names else ():
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            is_hit = _matches(name, _texts(column), user_ids)
-            found["theirs" if name in _OWN else "elsewhere"] += int(pc.sum(is_hit).as_py() or 0)
+    with open_parquet(uri) as parquet:
+        names = [name for name in parquet.schema_arrow.names if _is_text(parquet.schema_arrow.field(name).type)]
+        for batch in parquet.iter_batches(columns=names) if names else ():
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                is_hit = _matches(name, _texts(column), user_ids)
+                found["theirs" if name in _OWN else "elsewhere"] += int(pc.sum(is_hit).as_py() or 0)
     return found
 
 
@@ -114,10 +113,12 @@ def _matches(name: str, texts: pa.Array, user_ids: Sequence[str]) -> pa.Array:
 def _search_log(path: str, user_ids: Sequence[str], found: Traces) -> None:
     """Entries keep the smallest and largest values of a file's columns, the first characters of them."""
     values: dict[str, list[str]] = defaultdict(list)
-    for file in sorted((Path(path) / "_delta_log").glob("*.json")):
-        found.log_entries += 1
-        for name, value in _bounds(file):
-            values[name].append(value)
+    store = store_at(path)
+    for name in (entry.name for entry in store.list("_delta_log") if entry.name.endswith(".json")):
+        if log := store.get(name):
+            found.log_entries += 1
+            for column, value in _bounds(log.text):
+                values[column].append(value)
     actions = DeltaTable(path).get_add_actions(flatten=True)
     for column in actions.column_names:
         bound, _, name = column.partition(".")
@@ -126,9 +127,9 @@ def _search_log(path: str, user_ids: Sequence[str], found: Traces) -> None:
     found.log_values += sum(_named_in_log(name, texts, user_ids) for name, texts in values.items())
 
 
-def _bounds(entry: Path) -> Iterator[tuple[str, str]]:
+def _bounds(entry: str) -> Iterator[tuple[str, str]]:
     """Column and value of every bound that one entry of the log keeps of columns with user ids."""
-    for line in entry.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, entry.split("\n")):
         for action in json.loads(line).values():
             stats = json.loads(action.get("stats") or "{}")
             for bound in ("minValues", "maxValues"):

@@ -15,9 +15,11 @@ from typing import Any
 import uvicorn
 from rich.console import Console
 
+from precise_core.artefacts import ROLLBACK_JOURNAL
 from precise_core.command_line import command_parser, overrides_of
 from precise_core.errors import ConfigError, PreciseError
 from precise_core.serving.served import CHECKED, LOOPBACK, SERVED, SEVERAL, TOKEN, Served
+from precise_core.store import store_at
 
 _APPLICATION = "precise_core.serving.worker:application"
 _EXIT_FAILED = 2
@@ -50,9 +52,12 @@ def require_safe(served: Served, token: str | None) -> None:
 
     Raises:
         ConfigError: Either of these, or the token is too short to be one.
+        StoreError: The object store of the warehouse does not answer, or refuses.
     """
-    if not served.folder.is_dir():
-        raise ConfigError(f"warehouse {served.warehouse}: no such folder; a server needs it on a disk of its machine")
+    store = store_at(served.root)
+    if store.local and not store.local.is_dir():
+        raise ConfigError(f"warehouse {served.warehouse}: no such folder")
+    store.get(ROLLBACK_JOURNAL)  # of an object store it is found out now whether it can be read
     if token is not None and len(token) < 16:
         raise ConfigError(f"{TOKEN}: a token of {len(token)} characters; at least 16 are needed")
     if token is None and served.serving.host not in LOOPBACK:

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 from precise_core.errors import PreciseError
 from precise_core.serving.metrics import AS_OF, IS_NEWEST, REFUSALS, TAKEOVERS
@@ -14,6 +13,7 @@ from precise_core.serving.plan import Plan, plan, state_of_logs
 from precise_core.serving.prepare import prepared_elsewhere, remove_parts
 from precise_core.serving.release import Release
 from precise_core.serving.served import Served
+from precise_core.store import Place
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -27,7 +27,7 @@ class Keeper:
     """
 
     def __init__(
-        self, served: Served, prepare: Callable[[Path, Plan, Collection[str]], None] = prepared_elsewhere
+        self, served: Served, prepare: Callable[[Place, Plan, Collection[str]], None] = prepared_elsewhere
     ) -> None:
         self._served, self._prepare = served, prepare
         self.release: Release | None = None
@@ -48,7 +48,7 @@ class Keeper:
     def look(self) -> None:
         """Take over what is published now, where it is another release; whatever is wrong with it is in ``refused``."""
         try:
-            state = state_of_logs(self._served.folder)
+            state = state_of_logs(self._served.root)
             if state == self._seen and self.refused is None:
                 return
             found = plan(self._served)
@@ -66,15 +66,15 @@ class Keeper:
     def _take_over(self, found: Plan) -> None:
         IS_NEWEST.set(False)  # it may take long
         self._failed = (found.name, time.monotonic() + self._served.serving.retry_seconds)
-        self._prepare(self._served.folder, found, set(self.release.opened) if self.release else set())
+        self._prepare(self._served.root, found, set(self.release.opened) if self.release else set())
         self.release = Release.open(self._served, found, self.release)
         self.refused, self._failed = None, ("", 0.0)
         TAKEOVERS.inc()
         for task, own in found.tasks.items():
             AS_OF.labels(task).set(own.as_of.timestamp())
         _log.info("serving %s: %s", found.name, {task: own.model_version for task, own in found.tasks.items()})
-        if state_of_logs(self._served.folder) == self._seen:  # else they may be of what another worker opens next
-            remove_parts(self._served.folder, keep=found.parts)
+        if state_of_logs(self._served.root) == self._seen:  # else they may be of what another worker opens next
+            remove_parts(self._served.root, keep=found.parts)
 
     def _refuse(self, error: Exception) -> None:
         reason = str(error) if isinstance(error, PreciseError) else f"{type(error).__name__}: {error}"

@@ -1,7 +1,8 @@
 """What is published at this moment, and the parts that a server of it needs: nothing is read but logs.
 
-A part is a folder under `<warehouse>/serving`, named after what it is made of, so that one that is there already serves
-the next publication too, and a publication that was gone back to is the same plan again.
+A part is a folder under `<warehouse>/serving` (of an object store in the cache of this machine), named after what it is
+made of, so that one that is there already serves the next publication too, and a publication that was gone back to is
+the same plan again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from precise_core.config.tasks import ALL_TASK
 from precise_core.consume.publications import published_now
 from precise_core.errors import HistoryGoneError, InterruptedRollbackError, MissingTableError
 from precise_core.serving.served import Served
-from precise_core.store import store_at
+from precise_core.store import Place, store_at
+from precise_core.warehouse.places import sizes_of
 from precise_core.warehouse.reader import TableReader
 from schemas import ITEM_VOCABULARY, ITEMS, PUBLISHED_MODELS, RECOMMENDATIONS, USER_EMBEDDINGS, USER_SEQUENCES, Table
 from schemas import columns as c
@@ -40,8 +42,8 @@ class Part:
     def name(self) -> str:
         return f"{self.kind}-{self.digest}"
 
-    def folder(self, warehouse: Path) -> Path:
-        return warehouse / SERVING / self.name
+    def folder(self, warehouse: Place) -> Path:
+        return store_at(warehouse).scratch / SERVING / self.name
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,11 @@ class Plan:
         return _digest([sorted(self.parts), sorted(self.indexes), of_tasks])
 
 
-def state_of_logs(warehouse: Path) -> object:
+def state_of_logs(warehouse: Place) -> object:
     """Equal as long as ``plan`` would find the same; it costs a look at some folders."""
-    logs = [warehouse / TABLES / table.name / "_delta_log" for table in _READ]
-    found: list[object] = [store_at(warehouse).get(ROLLBACK_JOURNAL) is None]
-    for log in filter(Path.is_dir, logs):
-        names = [file.name for file in log.iterdir()]
-        found.append((log, log.stat().st_mtime_ns, len(names), max(names, default="")))
-    return found
+    store = store_at(warehouse)
+    logs = [store.state(f"{TABLES}/{table.name}/_delta_log") for table in _READ]
+    return store.get(ROLLBACK_JOURNAL) is None, logs
 
 
 def plan(served: Served) -> Plan | None:
@@ -106,9 +105,9 @@ def plan(served: Served) -> Plan | None:
         HistoryGoneError: Published vectors cannot be read any more.
         MissingTableError: A table that is needed is not there.
     """
-    if store_at(served.folder).get(ROLLBACK_JOURNAL) is not None:
+    if store_at(served.root).get(ROLLBACK_JOURNAL) is not None:
         raise InterruptedRollbackError("a rollback is under way: nothing is taken over before it has ended")
-    rows, tables = published_now(served.folder), TableReader(served.folder)
+    rows, tables = published_now(served.root), TableReader(served.root)
     lists = _lists(tables)
     if not rows and not lists:
         return None
@@ -160,13 +159,14 @@ def _part(
     versions: dict[str, int] = {}
     for table, version, partition in sources:
         snapshot = tables.snapshot(table, version)
-        found = snapshot.files(partition)
-        if gone := [file for file in found if not Path(file.removeprefix("file://")).is_file()]:
+        folder = tables.path(table)
+        found = [file.removeprefix("file://").removeprefix(f"{folder}/") for file in snapshot.files(partition)]
+        if gone := [file for file, size in zip(found, sizes_of(folder, found), strict=True) if size is None]:
             raise HistoryGoneError(
                 f"table {table.name}: files of version {snapshot.version} are gone, the first is {Path(gone[0]).name}; "
                 "run jobs/publish_models.py to publish the vectors that are there"
             )
-        files += [file.removeprefix(f"file://{tables.path(table)}/") for file in found]
+        files += found
         versions[table.name] = snapshot.version
     return Part(kind, about | {"versions": versions}, _digest([_FORMAT, kind, files, about]))
 

@@ -26,6 +26,7 @@ from precise_core.serving.checked import NOBODY, Checked
 from precise_core.serving.item_parts import write_catalog, write_popularity
 from precise_core.serving.plan import Part, Plan
 from precise_core.serving.user_parts import write_histories, write_lists, write_vectors
+from precise_core.store import Place, below, copy_of, fetched, store_at
 from precise_core.store.local import atomic_folder, locked
 from precise_core.store.sums import write_sums
 from precise_core.warehouse.locks import reader_lease
@@ -43,7 +44,7 @@ _WRITERS: dict[str, Callable[[TableReader, dict[str, Any], Path], None]] = {
 }
 
 
-def prepared_elsewhere(warehouse: Path, plan: Plan, known: Collection[str]) -> None:
+def prepared_elsewhere(warehouse: Place, plan: Plan, known: Collection[str]) -> None:
     """``prepare`` in a process of its own, of one of a server's workers; raises what it raises.
 
     Without anything ``known`` this worker answers nothing yet: what only has to be verified is verified here, which
@@ -97,7 +98,7 @@ def _prepare_and_tell(sender: Connection, *work: Any) -> None:
         sender.send(None)
 
 
-def prepare(warehouse: Path, plan: Plan, known: Collection[str], checked: Checked = NOBODY) -> None:
+def prepare(warehouse: Place, plan: Plan, known: Collection[str], checked: Checked = NOBODY) -> None:
     """Make the parts that are missing or damaged, and verify all others and the indexes by their sums.
 
     Parts are copies of published rows: a damaged one is made again. An index is itself what is published: a damaged one
@@ -124,26 +125,27 @@ def prepare(warehouse: Path, plan: Plan, known: Collection[str], checked: Checke
                 checked.add(folder)
 
 
-def remove_parts(warehouse: Path, keep: Collection[str] = ()) -> int:
+def remove_parts(warehouse: Place, keep: Collection[str] = ()) -> int:
     """Remove all parts but those to ``keep``, and what a killed process has left; how many folders that were.
 
     A server that has them mapped answers from them until it has taken over the next publication.
     """
-    if not (warehouse / SERVING).is_dir():
+    folder = _parts(warehouse)
+    if not folder.is_dir():
         return 0
     with _alone(warehouse):
-        old = [folder for folder in (warehouse / SERVING).iterdir() if folder.is_dir() and folder.name not in keep]
-        for folder in old:
-            shutil.rmtree(folder)
+        old = [part for part in folder.iterdir() if part.is_dir() and part.name not in keep]
+        for part in old:
+            shutil.rmtree(part)
     return len(old)
 
 
-def _unsound(warehouse: Path, plan: Plan, known: Collection[str], checked: Checked, at_a_time: int = 1) -> list[Part]:
+def _unsound(warehouse: Place, plan: Plan, known: Collection[str], checked: Checked, at_a_time: int = 1) -> list[Part]:
     """The parts that are missing or damaged; indexes that are raise."""
-    indexes = [warehouse / INDEXES / name for name in plan.indexes if name not in known]
+    indexes = [below(warehouse, INDEXES, name) for name in plan.indexes if name not in known]
     parts = [part for part in plan.parts.values() if part.name not in known]
     with ThreadPoolExecutor(at_a_time) as pool:
-        of_indexes = pool.map(checked.require_sound, indexes)
+        of_indexes = pool.map(checked.require_sound, pool.map(fetched, indexes))
         of_parts = pool.map(_is_sound, [part.folder(warehouse) for part in parts], repeat(checked))
         list(of_indexes)
         return [part for part, is_sound in zip(parts, of_parts, strict=True) if not is_sound]
@@ -153,9 +155,9 @@ def _names(plan: Plan) -> set[str]:
     return plan.parts.keys() | plan.indexes.keys()
 
 
-def _folders(warehouse: Path, plan: Plan, known: Collection[str]) -> list[Path]:
+def _folders(warehouse: Place, plan: Plan, known: Collection[str]) -> list[Path]:
     folders = [part.folder(warehouse) for part in plan.parts.values()]
-    folders += [warehouse / INDEXES / name for name in plan.indexes]
+    folders += [copy_of(below(warehouse, INDEXES, name)) for name in plan.indexes]
     return [folder for folder in folders if folder.name not in known]
 
 
@@ -179,9 +181,13 @@ def _is_sound(folder: Path, checked: Checked) -> bool:
 
 
 @contextmanager
-def _alone(warehouse: Path) -> Iterator[None]:
+def _alone(warehouse: Place) -> Iterator[None]:
     """One process at a time makes or removes parts of a warehouse."""
-    folder = warehouse / SERVING
-    folder.mkdir(exist_ok=True)
+    folder = _parts(warehouse)
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):
         yield
+
+
+def _parts(warehouse: Place) -> Path:
+    return store_at(warehouse).scratch / SERVING

@@ -23,6 +23,7 @@ from precise_core.serving.item_parts import Catalog, Popularity
 from precise_core.serving.plan import Part, Plan, PublishedTask
 from precise_core.serving.served import Served
 from precise_core.serving.user_parts import Histories, Lists, UserVectors
+from precise_core.store import Place, below, copy_of
 from schemas import columns as c
 
 _Opened = TypeVar("_Opened")
@@ -146,7 +147,7 @@ class Release:
     @classmethod
     def open(cls, served: Served, plan: Plan, previous: Release | None) -> Release:
         """Map what ``prepare`` has made and verified, and warm it."""
-        opener = _Opener(served.folder, previous.opened if previous else {})
+        opener = _Opener(served.root, previous.opened if previous else {})
         catalog, everywhere = opener.part(Catalog, plan.catalog), opener.part(Histories, plan.everywhere)
         tasks = {}
         for task, published in plan.tasks.items():
@@ -166,7 +167,7 @@ class Release:
 class _Opener:
     """Opens each part and index once, and takes over what the previous release has open."""
 
-    def __init__(self, warehouse: Path, previous: dict[str, object]) -> None:
+    def __init__(self, warehouse: Place, previous: dict[str, object]) -> None:
         self._warehouse, self._previous = warehouse, previous
         self.opened: dict[str, object] = {}
 
@@ -174,7 +175,7 @@ class _Opener:
         return self._once(part.name, lambda: kind(part.folder(self._warehouse)))
 
     def index(self, published: PublishedTask) -> VectorIndex:
-        folder = self._warehouse / INDEXES / published.index_version
+        folder = copy_of(below(self._warehouse, INDEXES, published.index_version))
         return self._once(folder.name, lambda: VectorIndex.open(folder, published.model_version, is_verified=True))
 
     def _once(self, name: str, opened: Callable[[], _Opened]) -> _Opened:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from precise_core.config import Config
 from precise_core.config.tasks import TaskConfig
 from precise_core.recall.config import RecallConfig
 from precise_core.serving.config import ServingConfig
+from precise_core.store import Place, below
 
 TOKEN = "PRECISE_SERVING_TOKEN"
 SERVED = "PRECISE_SERVED"  # a ``Served`` as JSON
@@ -27,5 +26,5 @@ class Served(Config):
     serving: ServingConfig = ServingConfig()
 
     @property
-    def folder(self) -> Path:
-        return Path(self.warehouse)
+    def root(self) -> Place:
+        return below(self.warehouse)

@@ -11,13 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Literal
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from precise_core.errors import DataError, SchemaError
+from precise_core.sources.objects import SourceFile
 from precise_core.sources.raw import INVALID_ID, MALFORMED_ROW, PROBLEM
 from schemas import columns as c
 
@@ -34,7 +34,7 @@ class Batch:
         files: Files with the same columns, or the folder of a Delta table; empty for a database table.
     """
 
-    files: tuple[Path, ...] = ()
+    files: tuple[SourceFile, ...] = ()
     version: int | None = None
 
 
@@ -64,15 +64,15 @@ def ids_of(needs: Sequence[Need]) -> list[str]:
 _WILDCARD = re.compile(r"([{}\[\]*?\\])")
 
 
-def spark_paths(files: Sequence[Path]) -> list[str]:
+def spark_paths(files: Sequence[SourceFile]) -> list[str]:
     """Paths of files, links resolved, escaped so that Spark reads them literally."""
     return [spark_path(file) for file in files]
 
 
-def spark_path(file: Path) -> str:
+def spark_path(file: SourceFile) -> str:
     """``spark_paths`` of one file or folder."""
     path = file.resolve()
-    shown = str(path)
+    scheme, separator, shown = str(path).rpartition("://")
     is_left_out = path.name.startswith(".") or path.name.endswith("._COPYING_")
     if is_left_out or (path.name.startswith("_") and "=" not in path.name):
         raise DataError(f"{file}: Spark leaves out files whose name begins with '_' or '.'; give it another name")
@@ -81,8 +81,8 @@ def spark_path(file: Path) -> str:
     try:
         shown.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{os.fsencode(file)!r}: the name is not UTF-8; give the file another one") from error
-    return _WILDCARD.sub(r"\\\1", shown)
+        raise DataError(f"{os.fsencode(str(file))!r}: the name is not UTF-8; give the file another one") from error
+    return scheme + separator + _WILDCARD.sub(r"\\\1", shown)
 
 
 def path_of_row() -> Column:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from datetime import date
 from typing import Annotated, Literal
 
@@ -59,8 +60,8 @@ class FileInput(Config):
 
     path: str | None = Field(
         None,
-        description="File, folder or wildcard on a local or mounted disk; the folder of a Delta table. A path that "
-        "is there is literal. See [which files](jobs/intake.md#which-files).",
+        description="File, folder or wildcard on a disk, or in an object store (`s3a://bucket/log/*.csv`); the folder "
+        "of a Delta table. A path that is there is literal. See [which files](jobs/intake.md#which-files).",
     )
     format: Format | None = Field(
         None,
@@ -97,6 +98,11 @@ class FileInput(Config):
     def has_types(self) -> bool:
         """Whether columns have types, so that a time may be one without being read."""
         return self.format_in_use not in ("csv", "jsonl")
+
+    @field_validator("path")
+    @classmethod
+    def _as_spark_says_it(cls, value: str | None) -> str | None:
+        return value and re.sub("^s3n?://", "s3a://", value)
 
     @field_validator("delimiter")
     @classmethod

@@ -13,13 +13,13 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from urllib.parse import quote
 
 import pyarrow as pa
 
 from precise_core.errors import DataError
 from precise_core.sources.config import FileInput
+from precise_core.sources.objects import SourceFile
 from precise_core.sources.text_files import lines_of
 
 Row = tuple[list[str] | None, str]  # the cells, None of a malformed row; the text of the row
@@ -30,7 +30,7 @@ _BATCH_CHARACTERS = 4 << 20
 _BLANKS = "".join(map(chr, range(33)))  # what Spark takes for blank when it leaves out blank lines
 
 
-def header_of(file: Path, source: FileInput) -> tuple[str, ...]:
+def header_of(file: SourceFile, source: FileInput) -> tuple[str, ...]:
     """The cells of the first line that is not blank.
 
     Raises:
@@ -44,7 +44,7 @@ def header_of(file: Path, source: FileInput) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def csv_rows(file: Path, source: FileInput) -> Iterator[Row]:
+def csv_rows(file: SourceFile, source: FileInput) -> Iterator[Row]:
     """The header and the rows; blank lines are left out, and a row must have as many cells as the header."""
     escapes = _Escapes(source.delimiter) if source.escape == "\\" else None
     lines = lines_of(file, source.encoding)
@@ -52,7 +52,7 @@ def csv_rows(file: Path, source: FileInput) -> Iterator[Row]:
     return rows if escapes is None else map(escapes.restore, rows)
 
 
-def swallowed_line(file: Path, source: FileInput) -> int | None:
+def swallowed_line(file: SourceFile, source: FileInput) -> int | None:
     """The first line that lies inside a quoted cell and would be a row of its own; None where there is none.
 
     Of two quotes that are meant as inch marks, rows apart, the lines between are one cell: valid CSV, and rows lost.
@@ -158,20 +158,20 @@ class _Escapes:
         return mark[0] if mark == "\0\0" else f"\\{self._restored[mark]}"
 
 
-def csv_batches(files: Sequence[Path], source: FileInput, width: int) -> ReadNumbered:
+def csv_batches(files: Sequence[SourceFile], source: FileInput, width: int) -> ReadNumbered:
     """For ``mapInArrow`` over numbers of ``files``: ``width`` cells, the text of a malformed row, and the file."""
 
-    def read(file: Path) -> Iterator[pa.RecordBatch]:
+    def read(file: SourceFile) -> Iterator[pa.RecordBatch]:
         rows = islice(csv_rows(file, source), 1, None)
         return (_batch(chunk, file, width) for chunk in _chunks(rows))
 
     return _of_every_file(files, read)
 
 
-def line_batches(files: Sequence[Path], source: FileInput) -> ReadNumbered:
+def line_batches(files: Sequence[SourceFile], source: FileInput) -> ReadNumbered:
     """For ``mapInArrow`` over numbers of ``files``: a line without its end, and the file."""
 
-    def read(file: Path) -> Iterator[pa.RecordBatch]:
+    def read(file: SourceFile) -> Iterator[pa.RecordBatch]:
         lines, name = (([line.rstrip("\r\n")], line) for line in lines_of(file, source.encoding)), str(file)
         for chunk in _chunks(lines):
             yield _arrow([[text for cells, _ in chunk for text in cells or []], [name] * len(chunk)])
@@ -179,7 +179,7 @@ def line_batches(files: Sequence[Path], source: FileInput) -> ReadNumbered:
     return _of_every_file(files, read)
 
 
-def _of_every_file(files: Sequence[Path], read: Callable[[Path], Iterator[pa.RecordBatch]]) -> ReadNumbered:
+def _of_every_file(files: Sequence[SourceFile], read: Callable[[SourceFile], Iterator[pa.RecordBatch]]) -> ReadNumbered:
     def read_numbered(numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (number for batch in numbers for number in batch.column(0).to_pylist()):
             try:
@@ -203,7 +203,7 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _batch(chunk: Sequence[Row], file: Path, width: int) -> pa.RecordBatch:
+def _batch(chunk: Sequence[Row], file: SourceFile, width: int) -> pa.RecordBatch:
     nothing: list[str | None] = [None] * width
     columns = zip(*[nothing if cells is None else [cell or None for cell in cells] for cells, _ in chunk], strict=True)
     malformed = [text.rstrip("\r\n") if cells is None else None for cells, text in chunk]

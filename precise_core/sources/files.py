@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -27,6 +26,7 @@ from precise_core.sources.config import (
 )
 from precise_core.sources.formats import read_cells, whole
 from precise_core.sources.listing import list_files
+from precise_core.sources.objects import SourceFile, folder_of
 from precise_core.sources.raw import (
     INVALID_FLAG,
     INVALID_TIME,
@@ -41,6 +41,7 @@ from precise_core.sources.raw import (
     raw_frame,
 )
 from precise_core.sources.typed_formats import delta_version, jdbc_label
+from precise_core.store import name_of
 from schemas import columns as c
 
 _MICROS_PER_UNIT = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
@@ -64,14 +65,14 @@ def inputs_of(source: FilesSource) -> dict[str, TableInput]:
     return {name: spec for name, spec in named.items() if spec is not None}
 
 
-def input_files(source: FilesSource) -> list[Path]:
+def input_files(source: FilesSource) -> list[SourceFile]:
     """The files that exist; files that were ingested may be archived since, which is checked where they are read."""
     specs = inputs_of(source).values()
     paths = [spec.path for spec in specs if spec.path is not None and spec.format_in_use != "delta"]
     return [file for path in paths for file in _files_there(path)]
 
 
-def _files_there(path: str) -> list[Path]:
+def _files_there(path: str) -> list[SourceFile]:
     try:
         return list_files(path)
     except DataError:
@@ -87,7 +88,7 @@ def _state_of_table(spec: FileInput) -> str:
     if spec.jdbc is not None:
         return datetime.now(UTC).isoformat()  # what a database holds is only known by a query: never up to date
     is_delta = spec.path is not None and spec.format_in_use == "delta"
-    return f"{spec.path} version {delta_version(Path(str(spec.path)))}" if is_delta else ""
+    return f"{spec.path} version {delta_version(folder_of(str(spec.path)))}" if is_delta else ""
 
 
 def has_impressions(source: FilesSource) -> bool:
@@ -95,7 +96,7 @@ def has_impressions(source: FilesSource) -> bool:
 
 
 def describe(source: FilesSource) -> str:
-    names = [jdbc_label(s.jdbc) if s.jdbc else Path(str(s.path)).name for s in inputs_of(source).values()]
+    names = [jdbc_label(s.jdbc) if s.jdbc else name_of(str(s.path)) for s in inputs_of(source).values()]
     return f"Own data from {', '.join(names)}."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -14,6 +13,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from precise_core.sources.cells import Batch, Need, cell, cell_name, names_of
 from precise_core.sources.config import FileInput
 from precise_core.sources.listing import list_files
+from precise_core.sources.objects import SourceFile, folder_of
 from precise_core.sources.raw import MALFORMED_ROW, PROBLEM, RAW_PARTS, one_below_another, row_as_json
 from precise_core.sources.text_formats import (
     csv_columns,
@@ -43,10 +43,10 @@ _NULL = "__HIVE_DEFAULT_PARTITION__"
 class _FileFormat(NamedTuple):
     """What is particular to a format of files; ``columns`` may be those of a sample of the rows."""
 
-    read: Callable[[SparkSession, Sequence[Path], FileInput, Sequence[Need]], DataFrame]
-    columns: Callable[[Path, FileInput], dict[str, str]]
-    columns_of_all_rows: Callable[[Path, FileInput], Collection[str]]
-    has_rows: Callable[[Path, FileInput], bool]
+    read: Callable[[SparkSession, Sequence[SourceFile], FileInput, Sequence[Need]], DataFrame]
+    columns: Callable[[SourceFile, FileInput], dict[str, str]]
+    columns_of_all_rows: Callable[[SourceFile, FileInput], Collection[str]]
+    has_rows: Callable[[SourceFile, FileInput], bool]
 
 
 _FILE_FORMATS = {
@@ -71,7 +71,7 @@ def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequ
         return read_jdbc(spark, source.jdbc, needs)
     if source.format_in_use == "delta":
         return read_delta(spark, batch.files[0], batch.version, needs)
-    files_by_folder_names: dict[tuple[str, ...], list[Path]] = {}
+    files_by_folder_names: dict[tuple[str, ...], list[SourceFile]] = {}
     for file in batch.files:
         files_by_folder_names.setdefault(_folder_columns(file, source, needs), []).append(file)
     parts = []
@@ -81,7 +81,7 @@ def read_cells(spark: SparkSession, source: FileInput, batch: Batch, needs: Sequ
     return one_below_another(parts)
 
 
-def why_without_rows(source: FileInput, file: Path) -> str | None:
+def why_without_rows(source: FileInput, file: SourceFile) -> str | None:
     """Why a file has no rows; None where it has."""
     if not file.stat().st_size:
         return "the file is empty"
@@ -93,20 +93,20 @@ def whole(source: FileInput) -> list[Batch]:
     if source.path is None:
         return [Batch()]
     if source.format_in_use == "delta":
-        return [Batch((Path(source.path).resolve(),))]
+        return [Batch((folder_of(source.path),))]
     return batches_of(source, list_files(source.path))
 
 
-def batches_of(source: FileInput, files: Sequence[Path]) -> list[Batch]:
+def batches_of(source: FileInput, files: Sequence[SourceFile]) -> list[Batch]:
     """Files that are read together: Parquet files of one storage, of the other formats all."""
-    groups: dict[Any, list[Path]] = {}
+    groups: dict[Any, list[SourceFile]] = {}
     for file in files:
         storage = parquet_storage(file) if source.format_in_use == "parquet" else None
         groups.setdefault(storage, []).append(file)
     return [Batch(tuple(group)) for group in groups.values()]
 
 
-def columns_of(spark: SparkSession, source: FileInput, file: Path | None) -> dict[str, str]:
+def columns_of(spark: SparkSession, source: FileInput, file: SourceFile | None) -> dict[str, str]:
     """Columns of a file, a Delta folder or (``file`` is None) the database table, with their types as far as known."""
     if source.jdbc is not None:
         return typed_columns(jdbc_frame(spark, source.jdbc))
@@ -116,19 +116,19 @@ def columns_of(spark: SparkSession, source: FileInput, file: Path | None) -> dic
     return _format_of(source).columns(file, source)
 
 
-def warnings_of(source: FileInput, file: Path) -> list[str]:
+def warnings_of(source: FileInput, file: SourceFile) -> list[str]:
     """Warnings about a file that is read nevertheless."""
     return [] if source.has_types else text_warnings(file, source, str(source.format_in_use))
 
 
-def _folder_columns(file: Path, source: FileInput, needs: Sequence[Need]) -> tuple[str, ...]:
+def _folder_columns(file: SourceFile, source: FileInput, needs: Sequence[Need]) -> tuple[str, ...]:
     """The needed columns that only folders name; the file is opened only where a folder has a needed name."""
     named = [name for name in names_of(needs) if name in _folder_values(file)]
     own = _format_of(source).columns_of_all_rows(file, source) if named else ()
     return tuple(name for name in named if name not in own)
 
 
-def _with_folder_cells(cells: DataFrame, files: Sequence[Path], names: Sequence[str]) -> DataFrame:
+def _with_folder_cells(cells: DataFrame, files: Sequence[SourceFile], names: Sequence[str]) -> DataFrame:
     """``cells`` with those that the folders of ``files`` name; they are shown in ``raw`` as well."""
     if not names:
         return cells
@@ -144,7 +144,7 @@ def _with_folder_cells(cells: DataFrame, files: Sequence[Path], names: Sequence[
     return joined.withColumn(c.RAW, F.when(is_malformed, F.col(c.RAW)).otherwise(merged))
 
 
-def _folder_values(file: Path) -> dict[str, str | None]:
+def _folder_values(file: SourceFile) -> dict[str, str | None]:
     """Name and value of every folder `name=value` on the way to ``file`` as it was reached, with Hive's escapes."""
     pairs = [part.partition("=") for part in file.parent.parts if "=" in part]
     return {unquote(name): None if value == _NULL else unquote(value) for name, _, value in pairs}

@@ -1,4 +1,4 @@
-"""Which local files a path or wildcard means, and what is in them.
+"""Which files a path or wildcard means, on a disk or in an object store, and what is in them.
 
 A part of a path that exists is literal; one that does not is a wildcard (`*`, `?`, `[...]`, `**` for any number of
 folders), and a folder means the files below it. Names that begin with `_` or `.` are Spark's, Hadoop's and editors'
@@ -15,8 +15,34 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol, cast
 
-from precise_core.errors import ConfigError, DataError
+from precise_core.errors import DataError
+from precise_core.sources.objects import Branch, ObjectFile, SourceFile, listed
+from precise_core.store import is_remote
+
+
+class _Node(Protocol):
+    """A ``Path``, or a ``Branch`` of a listing."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __truediv__(self, name: str, /) -> _Node: ...
+
+    def __lt__(self, other: Any, /) -> bool: ...
+
+    def exists(self) -> bool: ...
+
+    def is_file(self) -> bool: ...
+
+    def is_dir(self) -> bool: ...
+
+    def is_symlink(self) -> bool: ...
+
+    def iterdir(self) -> Iterator[_Node]: ...
+
+    def resolve(self) -> _Node: ...
 
 
 @dataclass(frozen=True)
@@ -28,15 +54,14 @@ class Listing:
         notes: What was left out, and why, where that may not be meant.
     """
 
-    files: list[Path]
+    files: list[SourceFile]
     notes: list[str]
 
 
-def list_files(pattern: str) -> list[Path]:
+def list_files(pattern: str) -> list[SourceFile]:
     """The files with content that ``pattern`` names, as it reaches them.
 
     Raises:
-        ConfigError: The path is a URI; sources are read from local or mounted folders.
         DataError: Nothing matches, all that does is empty, or a folder cannot be listed.
     """
     files = look_up(pattern).files
@@ -54,31 +79,37 @@ def look_up(pattern: str) -> Listing:
     """Everything that ``pattern`` names.
 
     Raises:
-        ConfigError: The path is a URI.
         DataError: A folder cannot be listed.
+        StoreError: An object store does not answer, or refuses.
     """
-    if "://" in pattern:
-        raise ConfigError(f"path {pattern!r}: sources are read from local or mounted folders, not from a URI")
     notes: list[str] = []
-    real: dict[Path, Path] = {}
+    real: dict[SourceFile, SourceFile] = {}
     try:
-        for file in _reached(pattern, notes):
+        for file in _named(pattern, notes):
             real.setdefault(file.resolve(), file)
     except OSError as error:
         raise DataError(f"{error.filename or pattern}: cannot be listed ({error.strerror})") from error
     return Listing(sorted(real.values()), notes)
 
 
-def _reached(pattern: str, notes: list[str]) -> Iterator[Path]:
+def _named(pattern: str, notes: list[str]) -> Iterator[SourceFile]:
     """Every file that ``pattern`` names, as often as links lead to it."""
-    start = Path(Path(pattern).anchor)
-    for match in _matches(start, Path(pattern).relative_to(start).parts, notes) if pattern else ():
+    if is_remote(pattern):
+        branches = cast(Iterator[Branch], _reached(*listed(pattern), notes))
+        yield from (branch.file for branch in branches if branch.file)
+    elif pattern:
+        start = Path(Path(pattern).anchor)
+        yield from cast(Iterator[Path], _reached(start, Path(pattern).relative_to(start).parts, notes))
+
+
+def _reached(start: _Node, parts: tuple[str, ...], notes: list[str]) -> Iterator[_Node]:
+    for match in _matches(start, parts, notes):
         for folder in [match, *_folders_below(match)] if match.is_dir() else ():
             yield from _files_of(filter(_is_shown, sorted(folder.iterdir())), notes)
         yield from _files_of([match], notes)
 
 
-def _matches(folder: Path, parts: tuple[str, ...], notes: list[str]) -> Iterator[Path]:
+def _matches(folder: _Node, parts: tuple[str, ...], notes: list[str]) -> Iterator[_Node]:
     """The files and folders that ``parts`` name below ``folder``."""
     if not parts:
         yield folder
@@ -99,17 +130,17 @@ def _matches(folder: Path, parts: tuple[str, ...], notes: list[str]) -> Iterator
             yield from _matches(match, rest, notes)
 
 
-def _matching(folder: Path, wildcard: str) -> list[Path]:
-    inside = folder.iterdir() if folder.is_dir() else ()
+def _matching(folder: _Node, wildcard: str) -> list[_Node]:
+    inside: Iterable[_Node] = folder.iterdir() if folder.is_dir() else ()
     shown = inside if wildcard[0] in "_." else filter(_is_shown, inside)
     return sorted(path for path in shown if fnmatch.fnmatchcase(path.name, wildcard))
 
 
-def _is_shown(path: Path) -> bool:
+def _is_shown(path: _Node) -> bool:
     return path.name[0] not in "_."
 
 
-def _files_of(paths: Iterable[Path], notes: list[str]) -> Iterator[Path]:
+def _files_of(paths: Iterable[_Node], notes: list[str]) -> Iterator[_Node]:
     for path in paths:
         if path.is_file():
             yield path
@@ -117,7 +148,7 @@ def _files_of(paths: Iterable[Path], notes: list[str]) -> Iterator[Path]:
             notes.append(f"{path}: a link to nothing; it is left out tonight")
 
 
-def _folders_below(path: Path) -> Iterator[Path]:
+def _folders_below(path: _Node) -> Iterator[_Node]:
     """Visible folders below ``path``, links to folders too, each real one once: links may run in a circle."""
     seen, waiting = {path.resolve()}, [path]
     while waiting:
@@ -128,8 +159,10 @@ def _folders_below(path: Path) -> Iterator[Path]:
                 yield inside
 
 
-def sha256_of(file: Path) -> str:
-    """SHA-256 of the content, cached until the file changes."""
+def sha256_of(file: SourceFile) -> str:
+    """SHA-256 of the content, cached until the file changes; of an object what its store names the content by."""
+    if isinstance(file, ObjectFile):
+        return file.tag
     status = file.stat()
     return _sha256_of(file, status.st_size, status.st_mtime_ns)
 
@@ -140,7 +173,7 @@ def _sha256_of(file: Path, _size: int, _modified_ns: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def fingerprint_files(files: Iterable[Path], checksum_of: Callable[[Path], str] = sha256_of) -> str:
+def fingerprint_files(files: Iterable[SourceFile], checksum_of: Callable[[SourceFile], str] = sha256_of) -> str:
     """SHA-256 over the name, size and content hash of every file."""
     lines = [f"{file.name} {file.stat().st_size} {checksum_of(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -105,7 +105,7 @@ def text_of_parts() -> Column:
 
 def hidden_parts(raw: DataFrame, is_hidden: Column) -> Column:
     """``raw_parts``, of which nothing is left where ``is_hidden``."""
-    kind = raw.schema[RAW_PARTS].dataType.simpleString()
+    kind = raw.schema[RAW_PARTS].dataType  # not its name, in which nobody quotes a blank
     nothing = F.struct(F.lit("").alias(_TEXT), F.lit(None).alias(_CELLS)).cast(kind)
     return F.when(is_hidden, nothing).otherwise(F.col(RAW_PARTS))
 

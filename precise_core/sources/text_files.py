@@ -23,6 +23,7 @@ import numpy as np
 
 from precise_core.errors import DataError
 from precise_core.sources.config import FileInput
+from precise_core.sources.objects import SourceFile
 
 REPLACEMENT = "\ufffd"  # what decoding leaves of bytes that do not fit
 # Replaces bytes that do not fit where they must be distinguished from a U+FFFD of the file.
@@ -65,22 +66,24 @@ class Look:
     has_escapes: bool = False
 
 
-def open_bytes(file: Path) -> BinaryIO:
+def open_bytes(file: SourceFile) -> BinaryIO:
     """The content, unpacked where the name says that it is packed."""
-    suffix = file.suffix.lower()
+    suffix, packed = file.suffix.lower(), file if isinstance(file, Path) else file.open()
     if suffix == ".gz":
-        return cast(BinaryIO, gzip.open(file, "rb"))
-    return cast(BinaryIO, bz2.open(file, "rb")) if suffix == ".bz2" else file.open("rb")
+        return cast(BinaryIO, gzip.open(packed, "rb"))
+    if suffix == ".bz2":
+        return cast(BinaryIO, bz2.open(packed, "rb"))
+    return packed.open("rb") if isinstance(packed, Path) else packed
 
 
-def lines_of(file: Path, encoding: str, errors: str = "replace") -> Iterator[str]:
+def lines_of(file: SourceFile, encoding: str, errors: str = "replace") -> Iterator[str]:
     """The lines with their ends (LF, CRLF or CR); bytes that do not fit the encoding become U+FFFD."""
     with io.TextIOWrapper(open_bytes(file), encoding=encoding, errors=errors, newline="") as stream:
         yield next(stream, "").removeprefix("\ufeff")
         yield from stream
 
 
-def look(file: Path, source: FileInput, kind: str) -> Look:
+def look(file: SourceFile, source: FileInput, kind: str) -> Look:
     """Scan a CSV or JSON Lines file; the result is cached until the file changes."""
     status = file.stat()
     delimiter = source.delimiter if kind == "csv" else None
@@ -88,7 +91,7 @@ def look(file: Path, source: FileInput, kind: str) -> Look:
 
 
 @lru_cache(maxsize=100_000)
-def _look(file: Path, delimiter: str | None, escape: str, encoding: str, _size: int, _modified_ns: int) -> Look:
+def _look(file: SourceFile, delimiter: str | None, escape: str, encoding: str, _size: int, _modified_ns: int) -> Look:
     try:
         with open_bytes(file) as stream:
             _require_text(file, stream.read(_SAMPLE_BYTES), encoding)
@@ -108,7 +111,7 @@ def _look(file: Path, delimiter: str | None, escape: str, encoding: str, _size: 
     return Look(is_plain, undecodable, has_escapes and not is_plain)
 
 
-def _require_text(file: Path, sample: bytes, encoding: str) -> None:
+def _require_text(file: SourceFile, sample: bytes, encoding: str) -> None:
     for beginning, what in _BEGINNINGS.items():
         if sample.startswith(beginning):
             raise DataError(f"{file}: is {what}; what is read is text, packed as .gz or .bz2 or not at all")
@@ -135,7 +138,7 @@ def _wide_encoding(sample: bytes) -> str | None:
     return names.get((zeros[0], zeros[1], zeros[2], zeros[3]))
 
 
-def _require_lines(file: Path, encoding: str) -> None:
+def _require_lines(file: SourceFile, encoding: str) -> None:
     """Refuse a JSON file that is one array, or objects over several lines: every line would be malformed."""
     with io.TextIOWrapper(open_bytes(file), encoding=encoding, errors="replace") as stream:
         beginning = stream.read(_BEGINNING_CHARACTERS).removeprefix("\ufeff")
@@ -154,7 +157,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _undecodable_line(file: Path, encoding: str) -> int | None:
+def _undecodable_line(file: SourceFile, encoding: str) -> int | None:
     lines = lines_of(file, encoding, errors=_MARKING)
     return next((number for number, line in enumerate(lines, 1) if _MARK in line), None)
 

@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence, Set
 from functools import reduce
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -30,6 +29,7 @@ from precise_core.sources.cells import (
 from precise_core.sources.config import FileInput
 from precise_core.sources.csv_rows import ReadNumbered, csv_batches, csv_rows, header_of, line_batches, swallowed_line
 from precise_core.sources.ids import JsonNumber, id_of_json, is_json_id
+from precise_core.sources.objects import SourceFile
 from precise_core.sources.raw import one_below_another, parts_of_row, row_as_json
 from precise_core.sources.text_files import REPLACEMENT, lines_of, look
 from schemas import columns as c
@@ -44,13 +44,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which an escape 
 _BLANKS = " \t\r\n"
 
 
-def csv_columns(file: Path, source: FileInput) -> dict[str, str]:
+def csv_columns(file: SourceFile, source: FileInput) -> dict[str, str]:
     """The columns of a CSV file's header; all of them are text."""
     look(file, source, "csv")
     return dict.fromkeys(_distinct_names(header_of(file, source)), "text")
 
 
-def jsonl_columns(file: Path, source: FileInput) -> dict[str, str]:
+def jsonl_columns(file: SourceFile, source: FileInput) -> dict[str, str]:
     """The keys of the first thousand lines and what their values are; `any` where it differs or is null."""
     look(file, source, "jsonl")
     found: dict[str, set[str]] = defaultdict(set)
@@ -60,25 +60,25 @@ def jsonl_columns(file: Path, source: FileInput) -> dict[str, str]:
     return {name: kinds.pop() if len(kinds) == 1 else "any" for name, kinds in found.items()}
 
 
-def jsonl_keys(file: Path, source: FileInput) -> set[str]:
+def jsonl_keys(file: SourceFile, source: FileInput) -> set[str]:
     """The keys of all lines."""
     rows = map(_parsed, lines_of(file, source.encoding))
     return {name for row in rows if row is not None for name in row}
 
 
-def csv_has_rows(file: Path, source: FileInput) -> bool:
+def csv_has_rows(file: SourceFile, source: FileInput) -> bool:
     """Whether anything but blank lines follows the header."""
     look(file, source, "csv")
     return next(islice(csv_rows(file, source), 1, None), None) is not None
 
 
-def jsonl_has_rows(file: Path, source: FileInput) -> bool:
+def jsonl_has_rows(file: SourceFile, source: FileInput) -> bool:
     """Whether some line is not blank."""
     look(file, source, "jsonl")
     return any(line.strip() for line in lines_of(file, source.encoding))
 
 
-def text_warnings(file: Path, source: FileInput, kind: str) -> list[str]:
+def text_warnings(file: SourceFile, source: FileInput, kind: str) -> list[str]:
     """Problems of a file that is read nevertheless: its rows are rejected, or repaired, one by one."""
     found, notes = look(file, source, kind), []
     if found.undecodable_line is not None:
@@ -93,9 +93,9 @@ def text_warnings(file: Path, source: FileInput, kind: str) -> list[str]:
     return [f"warning: {file}: {line}" for line in notes]
 
 
-def read_csv(spark: SparkSession, files: Sequence[Path], source: FileInput, needs: Sequence[Need]) -> DataFrame:
+def read_csv(spark: SparkSession, files: Sequence[SourceFile], source: FileInput, needs: Sequence[Need]) -> DataFrame:
     # Spark takes the header of one file for all; files with another order of columns are read apart.
-    groups: dict[tuple[tuple[str, ...], bool], list[Path]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, ...], bool], list[SourceFile]] = defaultdict(list)
     for file in files:
         is_plain = look(file, source, "csv").is_plain
         header = header_of(file, source)
@@ -114,7 +114,7 @@ def read_csv(spark: SparkSession, files: Sequence[Path], source: FileInput, need
     return one_below_another(parts)
 
 
-def _plain_csv(spark: SparkSession, files: Sequence[Path], delimiter: str, schema: StructType) -> DataFrame:
+def _plain_csv(spark: SparkSession, files: Sequence[SourceFile], delimiter: str, schema: StructType) -> DataFrame:
     return (
         spark.read.schema(schema)
         .options(
@@ -130,7 +130,9 @@ def _plain_csv(spark: SparkSession, files: Sequence[Path], delimiter: str, schem
     )
 
 
-def _read_by_python(spark: SparkSession, files: Sequence[Path], read: ReadNumbered, schema: StructType) -> DataFrame:
+def _read_by_python(
+    spark: SparkSession, files: Sequence[SourceFile], read: ReadNumbered, schema: StructType
+) -> DataFrame:
     """One task per file, which streams it."""
     numbers = spark.range(0, len(files), 1, numPartitions=len(files))
     return numbers.mapInArrow(read, StructType([*schema, StructField(c.SOURCE_FILE, StringType())]))
@@ -158,7 +160,7 @@ def _distinct_names(header: Sequence[str]) -> list[str]:
     return [name if lowered[name.lower()] == 1 else f"{name}#{position}" for position, name in enumerate(header)]
 
 
-def read_jsonl(spark: SparkSession, files: Sequence[Path], source: FileInput, needs: Sequence[Need]) -> DataFrame:
+def read_jsonl(spark: SparkSession, files: Sequence[SourceFile], source: FileInput, needs: Sequence[Need]) -> DataFrame:
     plain = [file for file in files if look(file, source, "jsonl").is_plain]
     other = [file.resolve() for file in files if file not in set(plain)]  # a worker has a folder of its own
     parts = []
@@ -235,7 +237,7 @@ def _parsed(line: str, decoder: json.JSONDecoder = _PLAIN) -> dict[str, Any] | N
     return row if isinstance(row, dict) else None
 
 
-def _require_keys(file: Path, source: FileInput, lines: DataFrame, needs: Sequence[Need]) -> None:
+def _require_keys(file: SourceFile, source: FileInput, lines: DataFrame, needs: Sequence[Need]) -> None:
     """JSON Lines has no header: a key counts as there when some line has it."""
     present = {name for row in _sampled_rows(file, source) for name in row}
     if not set(names_of(needs)) <= present:
@@ -244,6 +246,6 @@ def _require_keys(file: Path, source: FileInput, lines: DataFrame, needs: Sequen
     require_columns(file, needs, sorted(present))
 
 
-def _sampled_rows(file: Path, source: FileInput) -> Iterator[dict[str, Any]]:
+def _sampled_rows(file: SourceFile, source: FileInput) -> Iterator[dict[str, Any]]:
     lines = islice(lines_of(file, source.encoding), _SAMPLE_LINES)
     return (row for row in map(_parsed, lines) if row is not None)

@@ -34,11 +34,15 @@ from precise_core.sources.cells import (
 )
 from precise_core.sources.config import FileInput, JdbcTable
 from precise_core.sources.ids import id_text, is_no_id, shown_id
+from precise_core.sources.objects import SourceFile
 from precise_core.sources.raw import RAW_PARTS, parts_of_row, row_as_json
+from precise_core.warehouse.reader import open_parquet
 from schemas import columns as c
 
 
-def read_parquet(spark: SparkSession, files: Sequence[Path], _source: FileInput, needs: Sequence[Need]) -> DataFrame:
+def read_parquet(
+    spark: SparkSession, files: Sequence[SourceFile], _source: FileInput, needs: Sequence[Need]
+) -> DataFrame:
     """The needed columns of Parquet files of one storage (``parquet_storage``)."""
     for file in reversed(files):
         schema = parquet_schema(file)
@@ -47,14 +51,14 @@ def read_parquet(spark: SparkSession, files: Sequence[Path], _source: FileInput,
     return _typed_cells(parquet_frame(spark, files), needs, types, path_of_row())
 
 
-def read_delta(spark: SparkSession, folder: Path, version: int | None, needs: Sequence[Need]) -> DataFrame:
+def read_delta(spark: SparkSession, folder: SourceFile, version: int | None, needs: Sequence[Need]) -> DataFrame:
     """The needed columns of one version of a Delta table; the newest by default."""
     number = delta_version(folder) if version is None else version
     frame = spark.read.format("delta").option("versionAsOf", number).load(str(folder))
     return _typed_frame_cells(frame, needs, str(folder))
 
 
-def delta_version(folder: Path) -> int:
+def delta_version(folder: SourceFile) -> int:
     """The newest version of a Delta table.
 
     Raises:
@@ -160,7 +164,7 @@ def _shown(frame: DataFrame, name: str, kind: pa.DataType | None) -> Column:
     return F.col(quoted(name)).cast("string") if is_binary else F.col(quoted(name))  # and not in Base64
 
 
-def parquet_frame(spark: SparkSession, files: Sequence[Path]) -> DataFrame:
+def parquet_frame(spark: SparkSession, files: Sequence[SourceFile]) -> DataFrame:
     """Parquet files as they are, but timestamps in nanoseconds (pandas' default) arrive as bigint."""
     # Spark refuses TIMESTAMP(NANOS) otherwise; the setting is read again when the query runs, so it stays set.
     spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
@@ -175,17 +179,20 @@ def parquet_time(frame: DataFrame, name: str) -> Column:
     return column.cast("timestamp")
 
 
-def _footer(file: Path) -> pq.FileMetaData:
+def _footer(file: SourceFile) -> pq.FileMetaData:
     """The metadata of a Parquet file."""
     try:
-        return pq.read_metadata(file)
+        if isinstance(file, Path):
+            return pq.read_metadata(file)
+        with open_parquet(str(file)) as parquet:
+            return parquet.metadata
     except PermissionError as error:
         raise DataError(f"{file}: cannot be read (Permission denied)") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{file}: not a Parquet file, or cut off ({error})") from error
 
 
-def parquet_storage(file: Path) -> frozenset[tuple[str, str, str]]:
+def parquet_storage(file: SourceFile) -> frozenset[tuple[str, str, str]]:
     """How a file stores its columns: Spark reads files together only where they are alike in it.
 
     Arrow's types do not show it: a timestamp[ns] may be stored in two ways, of which Spark reads one as a number.
@@ -195,16 +202,16 @@ def parquet_storage(file: Path) -> frozenset[tuple[str, str, str]]:
     return frozenset((column.path, column.physical_type, str(column.logical_type)) for column in columns)
 
 
-def parquet_schema(file: Path) -> pa.Schema:
+def parquet_schema(file: SourceFile) -> pa.Schema:
     return _footer(file).schema.to_arrow_schema()
 
 
-def parquet_columns(file: Path, _source: FileInput) -> dict[str, str]:
+def parquet_columns(file: SourceFile, _source: FileInput) -> dict[str, str]:
     """Columns and types, in Arrow's spelling."""
     return {field.name: str(field.type) for field in parquet_schema(file)}
 
 
-def parquet_has_rows(file: Path, _source: FileInput) -> bool:
+def parquet_has_rows(file: SourceFile, _source: FileInput) -> bool:
     """Whether the footer counts any."""
     return bool(_footer(file).num_rows)
 

@@ -10,11 +10,13 @@ from precise_core.store.places import (
     above,
     absolute,
     below,
+    copy_of,
     fetched,
     is_remote,
     is_there,
     name_of,
     new_folder,
+    place_of,
     store_at,
 )
 
@@ -26,10 +28,12 @@ __all__ = [
     "above",
     "absolute",
     "below",
+    "copy_of",
     "fetched",
     "is_remote",
     "is_there",
     "name_of",
     "new_folder",
+    "place_of",
     "store_at",
 ]

@@ -31,11 +31,15 @@ class Stored:
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a listing; ``modified`` by the clock of the store."""
+    """One object of a listing; ``modified`` by the clock of the store.
+
+    In an object store ``tag`` changes with the content; a local folder would have to read it, and has none here.
+    """
 
     name: str
     size_bytes: int
     modified: datetime
+    tag: str = ""
 
 
 class Store(ABC):
@@ -111,16 +115,33 @@ class Store(ABC):
         """Every object below ``folder``, at any depth, sorted by name; nothing half-written."""
 
     @abstractmethod
+    def find(self, name: str) -> Entry | None:
+        """The object as ``list`` would show it; None where there is none."""
+
+    @abstractmethod
     def names(self, folder: str = "") -> Sequence[str]:
         """Names of the objects and folders directly below ``folder``, without it, sorted; nothing half-written."""
+
+    @abstractmethod
+    def state(self, folder: str) -> object:
+        """Equal as long as no object directly in ``folder`` has come or gone; to be asked often."""
 
     @abstractmethod
     def delete(self, name: str) -> bool:
         """Remove the object; False where there was none."""
 
     @abstractmethod
+    def move(self, name: str, to: str) -> None:
+        """Give the object another name, below folders that are made; in an object store it is there under both for a
+        moment."""
+
+    @abstractmethod
     def now(self) -> datetime:
         """The time by the clock that sets ``modified``."""
+
+    @abstractmethod
+    def keeps_versions(self) -> bool:
+        """Whether what is replaced or removed stays there as an older version."""
 
     @abstractmethod
     def fetch(self, folder: str) -> Path:

@@ -48,16 +48,25 @@ class LocalStore(Store):
             folders[:] = [name for name in folders if not _is_hidden(name)]
             for file in (Path(path) / name for name in files if not _is_hidden(name)):
                 try:
-                    status = file.stat()
+                    found.append(_entry(file.relative_to(self.folder).as_posix(), file))
                 except FileNotFoundError:  # removed at this very moment
                     continue
-                name = file.relative_to(self.folder).as_posix()
-                found.append(Entry(name, status.st_size, _instant(status.st_mtime)))
         return sorted(found, key=lambda entry: entry.name)
+
+    def find(self, name: str) -> Entry | None:
+        file = self.folder / require_name(name)
+        return _entry(name, file) if file.is_file() else None
 
     def names(self, folder: str = "") -> Sequence[str]:
         top = self.folder / require_name(folder) if folder else self.folder
         return sorted(path.name for path in top.iterdir() if not _is_hidden(path.name)) if top.is_dir() else []
+
+    def state(self, folder: str) -> object:
+        top = self.folder / require_name(folder)
+        if not top.is_dir():
+            return None
+        names = [path.name for path in top.iterdir()]
+        return top.stat().st_mtime_ns, len(names), max(names, default="")
 
     def delete(self, name: str) -> bool:
         try:
@@ -66,8 +75,16 @@ class LocalStore(Store):
             return False
         return True
 
+    def move(self, name: str, to: str) -> None:
+        target = self.folder / require_name(to)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / require_name(name)).rename(target)
+
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def keeps_versions(self) -> bool:
+        return False
 
     def fetch(self, folder: str) -> Path:
         verify_sums(self.folder / require_name(folder))
@@ -211,6 +228,11 @@ def _mode(is_private: bool) -> int:
 
 def _is_hidden(name: str) -> bool:
     return name == _LOCK or name.endswith(DRAFT) or any(fnmatch(name, pattern) for pattern in LEFTOVERS)
+
+
+def _entry(name: str, file: Path) -> Entry:
+    status = file.stat()
+    return Entry(name, status.st_size, _instant(status.st_mtime))
 
 
 def _tag(content: bytes) -> str:

@@ -5,15 +5,21 @@ A ``Path`` stays a ``Path``, so that on a local folder files are opened where th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from precise_core.config.folders import require_delta_path
+from precise_core.errors import ConfigError
 from precise_core.store.base import Store
 from precise_core.store.local import LocalStore, atomic_folder
 from precise_core.store.sums import SUMS_FILE
 
 Place = str | Path
+
+_S3 = re.compile(r"s3[an]?://")
+_KINDS = ("s3a://", "gs://")  # that Spark, deltalake, pyarrow 14 and obstore all read
 
 
 def is_remote(place: Place) -> bool:
@@ -32,6 +38,35 @@ def store_at(root: Place) -> Store:
     from precise_core.store.remote import RemoteStore  # obstore is needed for URIs only
 
     return RemoteStore(str(root))
+
+
+def place_of(root: str | Path, *, is_read_only: bool = False) -> str:
+    """A warehouse's folder as an absolute path; a URI without a slash at its end, one of S3 as `s3a://`.
+
+    Raises:
+        ConfigError: A URI names no bucket, or the path is one that Delta's libraries take for another.
+    """
+    if is_remote(root):
+        place = _S3.sub("s3a://", str(root).rstrip("/"))
+        if not place.startswith(_KINDS):
+            raise ConfigError(
+                f"warehouse {root}: no warehouse lies in such a place; there are folders, s3a://bucket/folder and "
+                "gs://bucket/folder"
+            )
+        if not place.partition("://")[2].partition("/")[0]:
+            raise ConfigError(f"warehouse {root}: it names no bucket; such as s3a://bucket/lake is needed")
+        if found := re.search("[?#]", place):
+            raise ConfigError(
+                f"warehouse {root}: what follows {found[0]!r} is no part of a path in a URI; leave it out"
+            )
+    elif re.match(r"\w+:/", str(root)):
+        raise ConfigError(
+            f"warehouse {root}: a URI has two slashes after its scheme, and a Path leaves one of them out"
+        )
+    else:
+        place = str(Path(root).resolve())
+    require_delta_path("warehouse", place, is_read_only=is_read_only)
+    return place
 
 
 def below(place: Place, *names: str) -> Place:
@@ -63,6 +98,11 @@ def fetched(folder: Place) -> Path:
         CheckpointError: In an object store it is incomplete or was changed; the message names the object.
     """
     return store_at(above(folder)).fetch(name_of(folder)) if is_remote(folder) else Path(folder)
+
+
+def copy_of(folder: Place) -> Path:
+    """Where ``fetched`` has put a folder."""
+    return store_at(above(folder)).scratch / name_of(folder)
 
 
 def is_there(folder: Place) -> bool:

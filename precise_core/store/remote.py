@@ -14,10 +14,10 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from precise_core.errors import CheckpointError, ConfigError, ConflictError, StoreError
 from precise_core.store.base import Entry, Store, Stored, require_name
@@ -30,13 +30,19 @@ try:
     from obstore.store import AzureStore, GCSStore, S3Store
 except ImportError as missing:
     raise ConfigError(
-        "a warehouse in an object store needs the package obstore; install the extra: pip install 'precise[s3]'"
+        "an object store needs the package obstore; install the extra: pip install 'precise[s3]'"
     ) from missing
 
 CACHE = "PRECISE_CACHE"  # the variable that names the folder of local copies
 _CHUNK_BYTES = 8 << 20
 _CLOCK = ".clock"  # an object that says what time it is
 _ANSWER = re.compile("<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
+# Of its own obstore gives up within a few seconds, when a busy store has just asked for patience.
+_RETRIES: Any = {
+    "max_retries": 30,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 3},
+}
 _OF_AZURE = ".dfs.core.windows.net"
 
 
@@ -60,8 +66,14 @@ class RemoteStore(Store):
         with self._told(folder, "listed"):
             prefix = require_name(folder) if folder else None
             found = [entry for page in obstore.list(self._objects, prefix) for entry in page]
-        entries = [Entry(entry["path"], entry["size"], entry["last_modified"]) for entry in found]
-        return sorted(entries, key=lambda entry: entry.name)
+        return sorted(map(_entry, found), key=lambda entry: entry.name)
+
+    def find(self, name: str) -> Entry | None:
+        try:
+            with self._told(name, "read"):
+                return _entry(obstore.head(self._objects, require_name(name)))
+        except FileNotFoundError:
+            return None
 
     def names(self, folder: str = "") -> Sequence[str]:
         with self._told(folder, "listed"):
@@ -69,19 +81,30 @@ class RemoteStore(Store):
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
+    def state(self, folder: str) -> object:
+        return self.list(folder)
+
     def delete(self, name: str) -> bool:
-        try:
-            with self._told(name, "removed"):
-                obstore.head(self._objects, require_name(name))
-                obstore.delete(self._objects, name)
-        except FileNotFoundError:
+        if self.find(name) is None:
             return False
+        with self._told(name, "removed"):
+            obstore.delete(self._objects, name)
         return True
+
+    def move(self, name: str, to: str) -> None:
+        with self._told(name, "moved"):
+            obstore.rename(self._objects, require_name(name), require_name(to))
 
     def now(self) -> datetime:
         self.put(_CLOCK, uuid.uuid4().hex)
-        with self._told(_CLOCK, "read"):
-            return cast(datetime, obstore.head(self._objects, _CLOCK)["last_modified"])
+        clock = self.find(_CLOCK)
+        assert clock is not None  # written a moment ago
+        return clock.modified
+
+    def keeps_versions(self) -> bool:
+        """By what the store says of a write; Google's names a version always, and is taken for one that keeps them."""
+        tag = json.loads(self.put(_CLOCK, uuid.uuid4().hex))
+        return tag.get("version") not in (None, "null")  # `null`: versioning was suspended
 
     def fetch(self, folder: str) -> Path:
         listed = self.get(f"{require_name(folder)}/{SUMS_FILE}")
@@ -186,6 +209,11 @@ def _is_copy(copy: Path, sums: bytes) -> bool:
     return (copy / SUMS_FILE).read_bytes() == sums
 
 
+def _entry(meta: Mapping[str, Any]) -> Entry:
+    tag = str(meta["e_tag"] or meta["version"] or "")
+    return Entry(meta["path"], meta["size"], meta["last_modified"], tag.strip('"'))
+
+
 def _tag(meta: Mapping[str, Any]) -> str:
     """What names the content of an object: of S3 and Azure the etag, of Google the version."""
     return json.dumps({name: meta[name] for name in ("e_tag", "version") if meta[name] is not None})
@@ -207,12 +235,12 @@ def _opened(root: str) -> Any:
     if not bucket:
         raise ConfigError(f"{root}: names no bucket; it is written s3a://bucket/folder")
     if scheme in ("s3", "s3a"):
-        return S3Store(bucket, prefix=prefix)
+        return S3Store(bucket, prefix=prefix, retry_config=_RETRIES)
     if scheme == "gs":
-        return GCSStore(bucket, prefix=prefix)
+        return GCSStore(bucket, prefix=prefix, retry_config=_RETRIES)
     container, _, account = bucket.partition("@")
     if scheme in ("abfs", "abfss") and account.endswith(_OF_AZURE):
-        return AzureStore(container, prefix=prefix, account_name=account.removesuffix(_OF_AZURE))
+        return AzureStore(container, prefix=prefix, account_name=account.removesuffix(_OF_AZURE), retry_config=_RETRIES)
     raise ConfigError(
         f"{root}: no store of this kind is known; there are s3a://bucket/folder, s3://, gs://bucket/folder and "
         f"abfss://container@account{_OF_AZURE}/folder"

@@ -6,13 +6,11 @@ None of it changes a row, so ``content_changed`` does not count it.
 from __future__ import annotations
 
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from urllib.parse import unquote
 
 from delta.tables import DeltaTable as SparkDeltaTable
@@ -20,11 +18,11 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyspark.sql import SparkSession
 
-from precise_core.store import is_remote
+from precise_core.store import Entry, store_at
 from precise_core.warehouse.config import TablesConfig
 from precise_core.warehouse.layout import remove_unfinished
 from precise_core.warehouse.notes import SAME_ROWS
-from precise_core.warehouse.places import file_of
+from precise_core.warehouse.places import sizes_of
 from precise_core.warehouse.session import require_s3, session_settings
 
 MIB = 1024 * 1024
@@ -59,7 +57,7 @@ def live_files(path: str, version: int | None = None) -> dict[str, int]:
 
 
 def is_readable(path: str, version: int, partition: str = "") -> bool:
-    """Whether a version is in the table's log and its files are on disk; of one ``partition`` (`name=value/`) only."""
+    """Whether a version is in the table's log and its files are there; of one ``partition`` (`name=value/`) only."""
     try:
         names = {unquote(name) for name in live_files(path, version)}
     except (DeltaError, OSError):
@@ -69,12 +67,9 @@ def is_readable(path: str, version: int, partition: str = "") -> bool:
 
 
 def _there(path: str, names: Collection[str]) -> set[str]:
-    """Those files of a table's folder that exist; an object store is asked for many at once."""
-    if not is_remote(path):
-        return {name for name in names if (Path(path) / name).is_file()}
-    filesystem, folder = file_of(path)
-    found = filesystem.get_file_info([f"{folder}/{name}" for name in names])
-    return {name for name, info in zip(names, found, strict=True) if info.is_file}
+    """Those files of a table's folder that exist."""
+    ordered = sorted(names)
+    return {name for name, size in zip(ordered, sizes_of(path, ordered), strict=True) if size is not None}
 
 
 def small_files(path: str, config: TablesConfig) -> SmallFiles:
@@ -116,11 +111,11 @@ def vacuum(path: str, retention_hours: int, *, dry_run: bool, keep: Collection[i
     return there
 
 
-def old_log_entries(path: str, days: int) -> list[Path]:
+def old_log_entries(path: str, days: int) -> list[str]:
     """Entries of the log older than ``days``, the newest version's left out."""
     newest = DeltaTable(path).version()
-    limit = (datetime.now(UTC) - timedelta(days=days)).timestamp()
-    return [file for version, file in _log_files(path) if version < newest and file.stat().st_mtime < limit]
+    limit = datetime.now(UTC) - timedelta(days=days)
+    return [entry.name for version, entry in _log_files(path) if version < newest and entry.modified < limit]
 
 
 def trim_log(path: str, days: int) -> int:
@@ -143,7 +138,7 @@ def forget_history(path: str) -> list[str]:
 
     Returns the data files that were removed.
     """
-    remove_unfinished(Path(path))
+    remove_unfinished(path)
     removed = vacuum(path, 0, dry_run=False)
     # A commit of its own, so that the one entry that stays names no file.
     DeltaTable(path).alter.set_table_properties(
@@ -151,13 +146,14 @@ def forget_history(path: str) -> list[str]:
     )
     table = DeltaTable(path)
     table.create_checkpoint()
-    for version, file in _log_files(path):
+    store = store_at(path)
+    for version, entry in _log_files(path):
         if version < table.version():
-            file.unlink()
-    shutil.rmtree(Path(path) / "_change_data", ignore_errors=True)  # rows deleted by the commits just removed
+            store.delete(entry.name)
+    store.delete_folder("_change_data")  # rows deleted by the commits just removed
     return removed
 
 
-def _log_files(path: str) -> list[tuple[int, Path]]:
-    files = ((re.match(r"\d{20}", file.name), file) for file in (Path(path) / "_delta_log").iterdir())
-    return sorted((int(match.group()), file) for match, file in files if match)
+def _log_files(path: str) -> list[tuple[int, Entry]]:
+    entries = ((re.match(r"_delta_log/(\d{20})", entry.name), entry) for entry in store_at(path).list("_delta_log"))
+    return [(int(match[1]), entry) for match, entry in entries if match]

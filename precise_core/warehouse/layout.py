@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +14,7 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from precise_core.errors import DataError
+from precise_core.store import above, name_of, store_at
 from precise_core.warehouse.log_entries import add_entry, now_ms
 from precise_core.warehouse.notes import NEW_LAYOUT
 from schemas import Table
@@ -69,7 +68,7 @@ def lay_out_anew(spark: SparkSession, path: str, table: Table, *, run_id: str) -
     removed = pa.table(old.get_add_actions(flatten=True)).to_pylist()
     rows = spark.read.format("delta").option("versionAsOf", old.version()).load(path)
     number = rows.count()
-    added = _write_beside(laid_out(rows, table, number), table, Path(path))
+    added = _write_beside(laid_out(rows, table, number), table, path)
     found = sum(json.loads(action["stats"])["numRecords"] for action in added)
     if found != number:
         raise DataError(f"table {table.name}: {found:,} rows were written of {number:,}; it stays as it was")
@@ -80,30 +79,29 @@ def lay_out_anew(spark: SparkSession, path: str, table: Table, *, run_id: str) -
         *({"remove": _removal(action, now)} for action in removed),
         *({"add": {**action, "dataChange": False}} for action in added),
     ]
-    add_entry(Path(path), old.version() + 1, entry)
+    add_entry(path, old.version() + 1, entry)
     return Relaid(old.version() + 1, number, len(removed), len(added))
 
 
-def _write_beside(frame: DataFrame, table: Table, folder: Path) -> list[dict[str, Any]]:
-    """Write the rows into ``folder``, of which no commit knows them yet; returns Delta's entries of the new files."""
-    beside = remove_unfinished(folder)
+def _write_beside(frame: DataFrame, table: Table, path: str) -> list[dict[str, Any]]:
+    """Write the rows into the table's folder, where no commit knows them yet; returns Delta's entries of the files."""
+    tables, name, beside = store_at(above(path)), name_of(path), remove_unfinished(path)
     try:
-        frame.write.format("delta").partitionBy(*table.partition_by).save(str(beside))
-        log = (beside / "_delta_log" / f"{0:020}.json").read_text(encoding="utf-8").splitlines()
-        added = [action["add"] for action in map(json.loads, log) if "add" in action]
-        for action in added:
-            file = folder / unquote(action["path"])
-            file.parent.mkdir(parents=True, exist_ok=True)
-            (beside / unquote(action["path"])).rename(file)
+        frame.write.format("delta").partitionBy(*table.partition_by).save(f"{above(path)}/{beside}")
+        log = tables.get(f"{beside}/_delta_log/{0:020}.json")
+        assert log is not None  # written a moment ago
+        added = [action["add"] for action in map(json.loads, log.text.splitlines()) if "add" in action]
+        for file in (unquote(action["path"]) for action in added):
+            tables.move(f"{beside}/{file}", f"{name}/{file}")
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        remove_unfinished(path)
     return added
 
 
-def remove_unfinished(folder: Path) -> Path:
-    """Remove what a killed ``lay_out_anew`` of the table in ``folder`` has left beside it; returns its place."""
-    beside = folder.with_name(f"{folder.name}{_BESIDE}")
-    shutil.rmtree(beside, ignore_errors=True)
+def remove_unfinished(path: str) -> str:
+    """Remove what a killed ``lay_out_anew`` of the table at ``path`` has left beside it; returns the name of that."""
+    beside = f"{name_of(path)}{_BESIDE}"
+    store_at(above(path)).delete_folder(beside)
     return beside
 
 

@@ -7,17 +7,14 @@ lies the checksum that Spark itself would write: without that, it would read the
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable, Schema
 
-from precise_core.store import is_remote
-from precise_core.store.local import replace_file
+from precise_core.store import is_remote, store_at
 from schemas import Table
 
 Action = Mapping[str, Any]
@@ -35,10 +32,10 @@ def create_table(path: str, table: Table, properties: Mapping[str, str]) -> None
     """Version 0 of ``table``: its schema and no rows, as Spark would make it.
 
     Raises:
-        FileExistsError: The table is there.
+        ConflictError: The table is there.
         DeltaError: The same, in an object store.
     """
-    now, configuration, folder = now_ms(), dict(properties), Path(path)
+    now, configuration = now_ms(), dict(properties)
     if table.has_change_feed:
         configuration = {_FEED: "true"} | configuration
     if is_remote(path):
@@ -57,31 +54,22 @@ def create_table(path: str, table: Table, properties: Mapping[str, str]) -> None
     }
     protocol = _PROTOCOL_WITH_FEED if table.has_change_feed else _PROTOCOL
     information = {"timestamp": now, "operation": "CREATE TABLE", "operationParameters": {}, "isBlindAppend": True}
-    (folder / "_delta_log").mkdir(parents=True, exist_ok=True)
-    add_entry(folder, 0, [{"commitInfo": information}, {"metaData": metadata}, {"protocol": protocol}])
+    add_entry(path, 0, [{"commitInfo": information}, {"metaData": metadata}, {"protocol": protocol}])
     checksum = {
         "tableSizeBytes": 0, "numFiles": 0, "numMetadata": 1, "numProtocol": 1, "setTransactions": [],
         "domainMetadata": [], "metadata": metadata, "protocol": protocol, "allFiles": [],
     }  # fmt: skip
-    replace_file(folder / "_delta_log" / f"{0:020}.crc", json.dumps(checksum).encode())
+    store_at(path).put(f"_delta_log/{0:020}.crc", json.dumps(checksum))
 
 
-def add_entry(folder: Path, version: int, actions: Iterable[Action]) -> None:
-    """Add an entry to the log of the table in ``folder``.
+def add_entry(path: str, version: int, actions: Iterable[Action]) -> None:
+    """Add an entry to the log of the table at ``path``.
 
     Raises:
-        FileExistsError: Another writer has written this version.
+        ConflictError: Another writer has written this version.
     """
-    log = folder / "_delta_log"
-    draft = log / f".{version:020}.{uuid.uuid4().hex}.draft"
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(action) + "\n" for action in actions)
-        stream.flush()
-        os.fsync(stream.fileno())
-    try:
-        os.link(draft, log / f"{version:020}.json")  # all of it or nothing, and never over another one
-    finally:
-        draft.unlink()
+    entry = "".join(json.dumps(action) + "\n" for action in actions)
+    store_at(path).put_if_absent(f"_delta_log/{version:020}.json", entry)
 
 
 def now_ms() -> int:

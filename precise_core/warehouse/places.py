@@ -1,14 +1,14 @@
 """Where tables lie: a local folder, or a URI of an object store, said to each reader as that one wants it.
 
 Spark takes `s3a://` and so does deltalake; pyarrow wants a file system and a path in it. All three find credentials,
-region and endpoint of S3 in the environment (docs/operations.md): no configuration and no log holds a secret.
+region and endpoint of S3 in the environment (docs/object_store.md): no configuration and no log holds a secret.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -17,9 +17,8 @@ from urllib.parse import quote
 
 import pyarrow.fs
 
-from precise_core.config.folders import require_delta_path
-from precise_core.errors import ConfigError, PreciseError, StoreError
-from precise_core.store import is_remote
+from precise_core.errors import PreciseError, StoreError
+from precise_core.store import is_remote, store_at
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +30,7 @@ _REFUSALS = (
     ("ExpiredToken", "the credentials have expired"),
     ("InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken", "the credentials are wrong"),
     (
-        "NoAuthWithAWSException|CredentialsNotLoaded|NoCredentialsError|169\\.254\\.169\\.254",
+        "NoAuthWithAWSException|CredentialsNotLoaded|NoCredentialsError|IMDS|169\\.254\\.169\\.254",
         "there are no credentials",
     ),
     ("NoSuchBucket", "there is no such bucket"),
@@ -42,38 +41,26 @@ _REFUSALS = (
 )
 
 
-def place_of(root: str | Path, *, is_read_only: bool = False) -> str:
-    """A warehouse's folder as an absolute path; a URI without a slash at its end, one of S3 as `s3a://`.
-
-    Raises:
-        ConfigError: A URI names no bucket, or the path is one that Delta's libraries take for another.
-    """
-    if is_remote(root):
-        place = _S3.sub("s3a://", str(root).rstrip("/"))
-        if not place.partition("://")[2].partition("/")[0]:
-            raise ConfigError(f"warehouse {root}: it names no bucket; such as s3a://bucket/lake is needed")
-        if found := re.search("[?#]", place):
-            raise ConfigError(
-                f"warehouse {root}: what follows {found[0]!r} is no part of a path in a URI; leave it out"
-            )
-    elif re.match(r"\w+:/", str(root)):
-        raise ConfigError(
-            f"warehouse {root}: a URI has two slashes after its scheme, and a Path leaves one of them out"
-        )
-    else:
-        place = str(Path(root).resolve())
-    require_delta_path("warehouse", place, is_read_only=is_read_only)
-    return place
-
-
 def file_of(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """pyarrow's file system, and the path in it; ``uri`` holds the real characters, not percent-encoded ones."""
-    if uri.startswith("file://"):
+    """pyarrow's file system, and the path in it; ``uri`` holds the real characters, not percent-encoded ones.
+
+    A path without a scheme is a local one.
+    """
+    if uri.startswith("file://") or not is_remote(uri):
         return pyarrow.fs.LocalFileSystem(), uri.removeprefix("file://")
     if found := _S3.match(uri):
         return _s3(*s3_environment()), uri[found.end() :]
     scheme, _, path = uri.partition("://")
     return pyarrow.fs.FileSystem.from_uri(f"{scheme}://{quote(path)}")
+
+
+def sizes_of(folder: str, names: Sequence[str]) -> list[int | None]:
+    """Bytes of each file of a table's folder; None where there is none. In an object store it is listed once."""
+    if is_remote(folder):
+        found = {entry.name: entry.size_bytes for entry in store_at(folder).list()}
+        return [found.get(name) for name in names]
+    files = [Path(folder, name) for name in names]
+    return [file.stat().st_size if file.is_file() else None for file in files]
 
 
 def s3_environment() -> tuple[str | None, str | None]:
@@ -94,15 +81,22 @@ def store_errors(place: str | Path) -> Iterator[None]:
     except PreciseError:
         raise
     except Exception as error:
-        text = str(error) if is_remote(place) else ""
-        meaning = next((meaning for signs, meaning in _REFUSALS if re.search(signs, text)), None)
-        if meaning is None:
+        refused = refusal(place, str(error))
+        if refused is None:
             raise
-        where = f" at {endpoint}" if (endpoint := s3_environment()[0]) else ""
-        raise StoreError(
-            f"{place}: the object store{where} did not do what was asked: {meaning}; it is reached with what "
-            "AWS_ENDPOINT_URL, AWS_REGION and AWS_ACCESS_KEY_ID say (docs/operations.md)"
-        ) from error
+        raise refused from error
+
+
+def refusal(place: str | Path, text: str) -> StoreError | None:
+    """What the ``text`` of an error says of the object store; None where it says nothing of it."""
+    meaning = next((meaning for signs, meaning in _REFUSALS if re.search(signs, text)), None)
+    if meaning is None or not is_remote(place):
+        return None
+    where = f" at {endpoint}" if (endpoint := s3_environment()[0]) else ""
+    return StoreError(
+        f"{place}: the object store{where} did not do what was asked: {meaning}; it is reached with what "
+        "AWS_ENDPOINT_URL, AWS_REGION and AWS_ACCESS_KEY_ID say (docs/object_store.md)"
+    )
 
 
 class _HasRoot(Protocol):

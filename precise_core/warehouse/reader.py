@@ -23,8 +23,8 @@ from deltalake.exceptions import DeltaError
 
 from precise_core import artefacts
 from precise_core.errors import DataError, HistoryGoneError, MissingTableError, SchemaError
-from precise_core.store import is_remote
-from precise_core.warehouse.places import file_of, place_of, store_errors
+from precise_core.store import is_remote, place_of
+from precise_core.warehouse.places import file_of, sizes_of, store_errors
 from schemas import TABLES, Table
 
 if TYPE_CHECKING:
@@ -86,12 +86,9 @@ class DeltaSnapshot:
         return sum(self._log_column("size_bytes"))
 
     def has_all_files(self) -> bool:
-        """Whether every live file is there, as long as the log says; of an object store that is not looked up."""
-        if is_remote(self.path):
-            return True
-        sizes = zip(self._log_column("path"), self._log_column("size_bytes"), strict=True)
-        files = [(Path(f"{self.path}/{unquote(name)}"), size) for name, size in sizes]
-        return all(file.is_file() and file.stat().st_size == size for file, size in files)
+        """Whether every live file is there, as long as the log says."""
+        names, sizes = self._log_column("path"), self._log_column("size_bytes")
+        return sizes_of(self.path, list(map(unquote, names))) == sizes
 
     def partition_values(self, column: str) -> list[str]:
         """The distinct values of a partition column, sorted."""

@@ -13,11 +13,12 @@ from pyspark.errors import PySparkException
 
 from precise_core import errors
 from precise_core.errors import DataError, HistoryGoneError
+from precise_core.warehouse.places import refusal
 from schemas import Table
 
 _OF_SPARK = (PySparkException, Py4JJavaError)
 _RAISED = re.compile(r"^precise_core\.errors\.(\w+): (.+)$", re.MULTILINE)
-_UNREADABLE = re.compile(r"error while reading file (?:file:)?/*(/\S+?)\.?\s")
+_UNREADABLE = re.compile(r"error while reading file (?:file:)?/*((?:\w+:/)?/\S+?)\.?\s")
 # In Spark's message where a file or a commit of an old version was cleaned up.
 _GONE = ("FILE_NOT_EXIST", "PATH_NOT_FOUND", "DELTA_MISSING_CHANGE_DATA", "DELTA_FILE_NOT_FOUND", "DELTA_VERSION_NOT")
 
@@ -41,6 +42,7 @@ def unreadable_files(advice: str = "fetch the file again") -> Iterator[None]:
 
     Raises:
         DataError: A file is damaged: cut off, a page with a wrong checksum, or removed meanwhile.
+        StoreError: Its object store has refused it.
     """
     try:
         yield
@@ -49,8 +51,11 @@ def unreadable_files(advice: str = "fetch the file again") -> Iterator[None]:
         found = _UNREADABLE.search(text)
         if found is None:
             raise
+        place = unquote(found.group(1))
+        if refused := refusal(place, text):
+            raise refused from error
         why = "the checksum of a page does not hold" if "checksum" in text.lower() else "damaged, cut off or gone"
-        raise DataError(f"{unquote(found.group(1))}: cannot be read, {why}; {advice}") from error
+        raise DataError(f"{place}: cannot be read, {why}; {advice}") from error
 
 
 @contextmanager

@@ -25,12 +25,12 @@ from pyspark.sql.types import StructType
 
 from precise_core import artefacts
 from precise_core.errors import DataError, MissingTableError, SchemaError
-from precise_core.store import is_remote
+from precise_core.store import is_remote, place_of
 from precise_core.warehouse.fingerprints import OF, fingerprint
 from precise_core.warehouse.layout import laid_out
 from precise_core.warehouse.log_entries import create_table
 from precise_core.warehouse.notes import Note, commit_text, read_fingerprint, read_note
-from precise_core.warehouse.places import place_of, says_store_errors
+from precise_core.warehouse.places import says_store_errors
 from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.session import MOST_LISTED_HERE, has_lineage, require_s3
 from schemas import Table

@@ -21,7 +21,14 @@ from precise_core.operations.traces import find_traces
 from precise_core.serving.plan import plan
 from precise_core.serving.prepare import prepare
 from precise_core.serving.served import Served
-from precise_core.sources.raw import RAW_EVENT_TYPES, RawTables, raw_frame, row_as_json
+from precise_core.sources.raw import (
+    RAW_EVENT_TYPES,
+    RawTables,
+    parts_of_row,
+    raw_frame,
+    row_as_json,
+    text_of_parts,
+)
 from precise_core.warehouse.erasure_list import ErasureList
 from precise_core.warehouse.locks import reader_lease
 from precise_core.warehouse.tables import Warehouse
@@ -62,6 +69,18 @@ def test_rows_of_erased_users_are_counted_but_not_kept(spark: SparkSession, tmp_
     hidden = hide_erased(raw_events(spark, rows), ErasureList.of(tmp_path)).events.collect()
     assert [row["problem"] for row in hidden] == [ERASED, None, ERASED, ERASED, ERASED, "x"]
     assert [bool(row[c.RAW]) for row in hidden] == [False, True, False, False, False, True]
+
+
+def test_a_row_is_hidden_whatever_its_columns_are_called(spark: SparkSession, tmp_path: Path) -> None:
+    erased = ErasureList.of(tmp_path)
+    erased.add(["u1"])
+    frame = spark.createDataFrame([("u1", "i"), ("u2", "j")], "reader string, `recipe no: 7` string")
+    columns = [F.col("reader"), F.col("`recipe no: 7`")]
+    named = dict(zip((c.USER_ID, c.ITEM_ID), columns, strict=True))
+    parts = parts_of_row(columns, F.lit(None).cast("string"))
+    events = raw_frame(frame, RAW_EVENT_TYPES, named, raw=F.lit("x"), parts=parts, source_file=F.lit("f"))
+    hidden = hide_erased(RawTables(events=events, items=frame), ErasureList.of(tmp_path)).events
+    assert [row[0] for row in hidden.select(text_of_parts()).collect()] == ["", '{"reader":"u2","recipe no: 7":"j"}']
 
 
 # Ids that hold what stands between the values of a row.

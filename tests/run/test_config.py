@@ -213,3 +213,15 @@ def test_settings_import_no_engine() -> None:
     code = f"import sys, precise_core.settings; print([m for m in {engines} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("warehouse", ["s3a://bucket/lake", "s3://bucket/lake/"])
+def test_a_warehouse_in_an_object_store_has_one_name(warehouse: str) -> None:
+    settings = load_config(ROOT / "conf" / "synthetic.yaml", Settings, [f"warehouse={warehouse}"])
+    assert settings.warehouse == "s3a://bucket/lake"
+
+
+@pytest.mark.parametrize("warehouse", ["hdfs://name/lake", "s3a:/bucket/lake", "s3a://bucket/a?b"])
+def test_a_warehouse_that_nobody_could_read_is_refused(warehouse: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(warehouse)):
+        load_config(ROOT / "conf" / "synthetic.yaml", Settings, [f"warehouse={warehouse}"])

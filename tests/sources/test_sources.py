@@ -152,8 +152,6 @@ def test_missing_and_empty_files_are_named(spark: SparkSession, tmp_path: Path) 
     (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError, match=r"empty\.csv: the file is empty"):
         read_source(spark, files_source(tmp_path / "empty.csv"))
-    with pytest.raises(ConfigError, match="not from a URI"):
-        read_source(spark, files_source("s3://bucket/log.csv"))
 
 
 def test_a_truncated_parquet_file_among_good_ones_is_named(spark: SparkSession, tmp_path: Path) -> None:

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Where it is known to be a local folder, or will not be one when tables are read from an object store.
+# Where it is known to be a local folder.
 ALLOWED = {
-    "precise_core/serving/served.py": "a server looks at the logs of tables as files, in a local folder",
     "precise_core/warehouse/locks.py": "the locks of the kernel, behind `is_remote`",
-    "precise_core/warehouse/places.py": "the folder of tables, where the root is no URI",
 }
 # How a warehouse is called where it is passed on.
 NAMES = {"warehouse", "root"}

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -83,6 +84,34 @@ def test_what_is_put_is_read_listed_and_removed(store: Store, root: str) -> None
     assert store.names() == ["rankers", "rankers2", "sizes.json"] and store.names("rankers") == ["latest.json"]
     assert store.names("nothing") == [] and store.list("nothing") == []
     assert store.delete("rankers/latest.json") and store.get("rankers/latest.json") is None
+
+
+def test_a_folder_has_another_state_when_something_has_come_or_gone(store: Store) -> None:
+    seen = [store.state("log")]
+    for change in (lambda: store.put("log/1", "x"), lambda: store.put("log/2", "x"), lambda: store.delete("log/1")):
+        change()
+        assert store.state("log") == store.state("log") not in seen
+        seen.append(store.state("log"))
+
+
+def test_one_object_is_found_and_moved(store: Store) -> None:
+    store.put("x.old/part=a b/1", "x")
+    store.put("x/2", "there")
+    assert store.find("x.old/part=a b/1") in store.list() and store.find("x.old") is store.find("x/1") is None
+    store.move("x.old/part=a b/1", "x/part=a b/1")
+    store.move("x/2", "x/part=a b/1")
+    assert [entry.name for entry in store.list()] == ["x/part=a b/1"]
+    moved = store.get("x/part=a b/1")
+    assert moved is not None and moved.text == "there"
+
+
+def test_a_bucket_says_whether_it_keeps_what_is_removed(store: Store, lake: str) -> None:
+    assert lake and not store.keeps_versions()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="kept")
+    for status, is_kept in (("Enabled", True), ("Suspended", False)):
+        client.put_bucket_versioning(Bucket="kept", VersioningConfiguration={"Status": status})
+        assert store_at("s3a://kept/lake").keeps_versions() == is_kept
 
 
 def test_of_many_who_write_what_is_absent_one_wins(root: str) -> None:

@@ -17,9 +17,18 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from precise_core.errors import ConfigError, StoreError
-from precise_core.warehouse.care import is_readable, vacuum
+from precise_core.operations.traces import find_traces
+from precise_core.store import place_of, store_at
+from precise_core.warehouse.care import (
+    content_changed,
+    forget_history,
+    is_readable,
+    old_log_entries,
+    trim_log,
+    vacuum,
+)
 from precise_core.warehouse.changes import net_changes
-from precise_core.warehouse.places import place_of
+from precise_core.warehouse.layout import has_declared_layout, lay_out_anew
 from precise_core.warehouse.reader import DeltaSnapshot, TableReader
 from precise_core.warehouse.tables import Warehouse
 from precise_core.warehouse.upsert import upsert
@@ -162,6 +171,46 @@ def test_files_of_old_versions_go_and_a_version_knows_whether_it_is_readable(
 
 
 @pytest.mark.lake
+def test_a_table_is_laid_out_anew_and_its_history_forgotten(house: Warehouse, s3_spark: SparkSession) -> None:
+    moved = replace(ODD, name="moved")
+    flat, path = replace(moved, partition_by=()), house.path(moved)
+    for factor in (1.0, 2.0):
+        house.write(s3_spark, flat, frame_of(s3_spark, rows_of(factor)), run_id="r")
+    done = lay_out_anew(s3_spark, path, moved, run_id="r")
+    assert (done.version, done.rows, done.files_before) == (3, 16, 1) and has_declared_layout(path, moved)
+    assert done.files >= len(ODD_NAMES) and not content_changed(path, 2)
+    assert sorted_rows(house.read_arrow(moved, 3).to_pylist()) == sorted_rows(rows_of(2.0))
+    assert sorted_rows(house.read_arrow(flat, 1).to_pylist()) == sorted_rows(rows_of(1.0))
+    beside = store_at(house.root).list("tables/moved.laid_out_anew")
+    assert not [entry for entry in beside if entry.size_bytes]  # Hadoop's marks of folders stay, and are nothing
+
+    assert len(forget_history(path)) == 2
+    files = [entry.name for entry in store_at(path).list() if entry.name.endswith(".parquet")]
+    entries = [entry.name for entry in store_at(path).list("_delta_log") if entry.name.endswith(".json")]
+    assert len([name for name in files if not name.startswith("_delta_log")]) == done.files and len(entries) == 1
+    assert not is_readable(path, 2)
+    assert sorted_rows(house.read_arrow(moved, house.version(moved)).to_pylist()) == sorted_rows(rows_of(2.0))
+    assert sorted_rows([row.asDict() for row in house.read(s3_spark, moved, house.version(moved)).collect()]) == (
+        sorted_rows(rows_of(2.0))
+    )
+
+
+@pytest.mark.lake
+def test_old_log_entries_go_and_a_search_for_a_user_reads_every_file(house: Warehouse) -> None:
+    columns = (Column("user_id", "string", "A user."), *ODD.columns[1:])
+    seen = replace(ODD, name="seen", columns=columns, key=("user_id",), partition_by=())
+    for user in ("ann", "bob", "cyd"):
+        house.append_records(seen, [{"user_id": user, "number": 1, "values": [1.0]}])
+    DeltaTable(house.path(seen)).delete("user_id = 'ann'")
+    found = find_traces(house.path(seen), ["ann", "bob"])
+    assert (found.live_files, found.older_files, found.live_values, found.older_values) == (2, 1, 1, 1)
+    assert found.log_entries == 4 and found.log_values > 0
+    assert len(old_log_entries(house.path(seen), 0)) == 3 and not old_log_entries(house.path(seen), 1)
+    assert trim_log(house.path(seen), 0) > 0
+    assert house.read_arrow(seen, house.version(seen), ["user_id"]).num_rows == 2
+
+
+@pytest.mark.lake
 def test_a_table_is_made_once_and_as_on_a_disk(house: Warehouse, tmp_path: Path) -> None:
     local = Warehouse(str(tmp_path))
     local.create_if_missing(ODD)
@@ -277,6 +326,7 @@ def test_a_server_that_takes_no_writes_at_all(tmp_path: Path, monkeypatch: pytes
     [
         ("s3a://", "names no bucket"),
         ("s3a:///lake", "names no bucket"),
+        ("abfss://c@account.dfs.core.windows.net/lake", "no warehouse lies in such a place"),
         ("s3a:/bucket/lake", "a URI has two slashes"),  # str(Path("s3a://bucket/lake"))
         ("s3a://bucket/a#b", "what follows '#' is no part of a path"),
         ("s3a://bucket/a%20b", "must not have '%20'"),
