@@ -34,7 +34,9 @@ _LISTS = {"all": 0.310, "new": 0.055, "repeat": 0.508}
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="conf/demo.yaml")
-    settings = sized(load_config(parser.parse_args(argv).config, Settings))
+    parser.add_argument("--quality-only", action="store_true", help="no seconds: other work ran beside the night")
+    arguments = parser.parse_args(argv)
+    settings = sized(load_config(arguments.config, Settings))
     data = f"{settings.name} ({settings.source.kind})"
     metrics = _read(settings, EVALUATION_METRICS)
     _lists(metrics, settings, data)
@@ -50,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 _record(f"NDCG@50 {user_filter}, {task}: {system}", value, "share", goal, meets, data, settings.seed)
     for row in metrics[metrics["question"] == "ranking"].sort_values(["metric", "system"]).to_dict("records"):
         _record(f"{row['metric']}: {row['system']}", row["value"], "", None, None, data, settings.seed)
-    _seconds(settings, data)
+    if not arguments.quality_only:
+        _seconds(settings, data)
 
 
 def _lists(metrics: pd.DataFrame, settings: Settings, data: str) -> None:

@@ -75,7 +75,11 @@ def _of_seed(arguments: argparse.Namespace, seed: int) -> list[list[str]]:
     with_model = _candidates(warehouse)
     sources = settings.recommendations.sources | {U2I: 0, U2I2I: 0}
     _run(arguments, over(overrides, [f"recommendations.sources={json.dumps(sources)}"]), LISTS[-1:])
-    gains = compared(with_model, _candidates(warehouse), sized(settings))
+    return cells(compared(with_model, _candidates(warehouse), sized(settings)))
+
+
+def cells(gains: Gains) -> list[list[str]]:
+    """A row per task and list, less the seed of ``WORTH_HEADS``."""
     return [
         [
             *(task, name, f"{of['without']:.4f}", f"{of['gain']:+.4f} [{of['ci_low']:+.4f}, {of['ci_high']:+.4f}]"),
