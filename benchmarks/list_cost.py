@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _record(rows: Sequence[_Cost], arguments: argparse.Namespace, tasks: int, settings: Settings) -> None:
     config, copies = settings.recommendations, " ".join(map(str, arguments.copies))
-    changed = "".join(f" --set {value}" for value in arguments.set or ())
+    changed = "".join(f" --set {key}" for key in overrides_of(arguments) if not key.startswith("warehouse="))
     shared: dict[str, Any] = {
         "data": f"{arguments.config}, {tasks} tasks, at most {config.candidates:,} candidates a user and task, "
         f"load {os.getloadavg()[0]:.1f} at the end",
