@@ -6,6 +6,7 @@ a build from all events gives.
 Reads events, item_vocabulary, and user_sequences of the previous night. Writes user_sequences.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 from precise_core.command import command, flag, switch
@@ -30,26 +31,29 @@ from validation.gate import gate
 )
 def main(job: Job) -> None:
     settings, arguments = job.settings, job.arguments
-    with job.watching("finding what has changed"):
+    with job.watching("finding what has changed, or building everything"):
         update = prepare_sequences(job, full=arguments.full)
-    if arguments.check:
-        with job.watching("comparing with a full build"):
-            check_sequences(job, update, arguments.check)
-    if update is None:
-        job.keep(USER_SEQUENCES)
-        job.balance("events of the sequences touched", rows_in=0, rows_out=0)
-        return
-    limits: dict[str, Any] = {"max_length": settings.sequences.max_length, "tasks": settings.task_names}
-    with job.watching("building and checking user_sequences"):
-        outcome = gate(USER_SEQUENCES, update.rows, run_id=job.run_id, as_of=settings.as_of, **limits)
-    job.check(outcome)
-    write_sequences(job, update)
+    with update.discarded_unless_written() if update else nullcontext():
+        if arguments.check:
+            with job.watching("comparing with a full build"):
+                check_sequences(job, update, arguments.check)
+        if update is None:
+            job.keep(USER_SEQUENCES)
+            job.balance("events of the sequences touched", rows_in=0, rows_out=0)
+            return
+        limits: dict[str, Any] = {"max_length": settings.sequences.max_length, "tasks": settings.task_names}
+        with job.watching("building and checking user_sequences"):
+            outcome = gate(USER_SEQUENCES, update.rows, run_id=job.run_id, as_of=settings.as_of, **limits)
+        job.check(outcome)
+        write_sequences(job, update)
 
 
 def write_sequences(job: Job, update: SequenceUpdate) -> None:
     """One commit with the rows and the note of their inputs; then the row balance of the events."""
     note = update.state.model_dump(mode="json")
-    if update.partitions is None:
+    if update.written:
+        job.write_files(update.written.files, note=note)
+    elif update.partitions is None:
         job.write(USER_SEQUENCES, update.content, note=note)
     else:
         job.replace_partitions(USER_SEQUENCES, update.content, update.partitions, note)

@@ -52,7 +52,7 @@ def content_of(out: Path) -> tuple[int, int, int]:
         SELECT count(*), bit_xor(h), sum(h::HUGEINT)
         FROM (
             SELECT hash(user_id, task, item_indices, scenes, list_transform(event_ts, lambda t: epoch_us(t))) AS h
-            FROM read_parquet('{out}/*.parquet')
+            FROM read_parquet('{out}/**/*.parquet', hive_partitioning = true)
         )"""
     database = duckdb.connect()
     database.execute("SET threads = 2")

@@ -28,6 +28,7 @@ from precise_core.warehouse.holders import Lease
 from precise_core.warehouse.locks import require_held
 from precise_core.warehouse.session import get_session, jobs_so_far, plan_for, require_names
 from precise_core.warehouse.tables import Warehouse, WriteResult
+from precise_core.warehouse.task_files import TaskFiles
 from precise_core.warehouse.upsert import UpsertResult
 from schemas import RUNS, TABLES, VALIDATION_RESULTS, Table
 
@@ -182,6 +183,15 @@ class Job:
 
         write = partial(to_table, replace=replace, note=note, check=check_and_ask)
         return self._commit("writing", table, write, replace)
+
+    def write_files(self, files: TaskFiles, *, note: Mapping[str, Any] | None = None) -> int:
+        """Make what tasks have written into a table's folder its content; returns its rows."""
+
+        def ask(_: DataFrame) -> None:
+            self.require_held()
+
+        to_table = partial(self.warehouse.write_files, self.spark, files, run_id=self.run_id)
+        return self._commit("writing", files.table, partial(to_table, note=note, check=ask))
 
     def replace_partitions(
         self,

@@ -1,37 +1,43 @@
 """User sequences: the last N events per user and task (S_u and S'_u in section III of the paper).
 
-One shuffle and one sort, whatever the number of tasks: a window per (user, task) would send every event through both
-once per task it belongs to.
+One shuffle, whatever the number of tasks, and of a few large rows: a window per (user, task) would send every event
+through a shuffle and a sort once per task it belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from pyspark.sql import Column, DataFrame
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from precise_core.config.tasks import ALL_TASK, TaskConfig
 from precise_core.errors import ConfigError
-from precise_core.sequences.chunks import TASK_BITS, USER_HASH, SequencePass
+from precise_core.sequences.chunks import TASK_BITS, SequencePass
 from precise_core.sequences.config import SequencesConfig
+from precise_core.sequences.event_files import EVENTS_OF_SEQUENCES, EventFiles
+from precise_core.sequences.exchange import PART, PIECE_COLUMNS, EventSplit, WholePart, WholeParts, clustered
 from precise_core.tasks import events_before, task_filters
 from precise_core.text.vocabulary import with_item_index
+from precise_core.warehouse.spark_hash import keys_of_partitions
 from schemas import USER_SEQUENCES
 from schemas import columns as c
 
-EVENTS_OF_SEQUENCES = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.SCENE, c.ACTION, c.EVENT_TS)
+HISTORY_COLUMNS = f"{c.USER_ID} string, item_indices array<int>, event_ts array<bigint>, {TASK_BITS} array<bigint>"
 
 _MAX_TASKS = 63  # bits of a bigint, without its sign
-# A user with more events than about the product of the two is cut to the last N before the shuffle.
-_SAMPLED = 1024  # one event in so many
-_SAMPLES_OF_HEAVY = 512
+_PART_ROWS = 1_000_000  # of a part, where the number of rows is known
+_TASK_ROWS = 250_000  # that are worth a task of their own
 
-HISTORY_COLUMNS = f"{c.USER_ID} string, item_indices array<int>, event_ts array<bigint>, {TASK_BITS} array<bigint>"
-_COLUMNS = (c.USER_ID, c.TASK, c.ITEM_INDICES, c.SCENES, c.EVENT_TS, c.LENGTH, c.LAST_EVENT_TS)
+Batches = Iterable[pa.RecordBatch]
+Events = DataFrame | EventFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +78,11 @@ def build_user_sequences(
     Raises:
         ConfigError: There are more tasks than bits to mark them with.
     """
-    max_lengths = {name: config.length_of(name) for name in (ALL_TASK, *tasks) if only is None or name in only}
-    chunks = SequencePass(max_lengths)
-    clustered = _clustered(events_before(events, as_of), vocabulary, tasks, list(max_lengths), chunks)
-    schema = USER_SEQUENCES.spark_schema()
-    sequences = clustered.mapInArrow(chunks.sequences, StructType([schema[name] for name in _COLUMNS]))
-    return sequences.withColumn(c.BUCKET, user_bucket(config.buckets)).select(*USER_SEQUENCES.column_names)
+    filters = {name: task for name, task in {ALL_TASK: None, **tasks}.items() if only is None or name in only}
+    chunks = SequencePass({name: config.length_of(name) for name in filters})
+    make = partial(_sequence_rows, chunks, config.buckets)
+    rows = _indexed(events, vocabulary, as_of)
+    return of_whole_users(rows, filters, as_of, chunks, make, USER_SEQUENCES.spark_schema(), buckets=config.buckets)
 
 
 def user_histories(
@@ -88,29 +93,93 @@ def user_histories(
     One row a user, oldest event first. Bit k of an event: it belongs to the k-th of `all` and the declared tasks.
     """
     chunks = SequencePass({ALL_TASK: longest})
-    clustered = _clustered(events_before(events, as_of), vocabulary, tasks, [ALL_TASK, *tasks], chunks)
-    return clustered.mapInArrow(chunks.histories, HISTORY_COLUMNS)
+    make = partial(_history_rows, chunks)
+    rows = _indexed(events, vocabulary, as_of)
+    return of_whole_users(rows, {ALL_TASK: None, **tasks}, as_of, chunks, make, HISTORY_COLUMNS)
 
 
-def _clustered(
-    events: DataFrame, vocabulary: DataFrame, tasks: Mapping[str, TaskConfig], names: list[str], chunks: SequencePass
+def _indexed(events: DataFrame, vocabulary: DataFrame, as_of: datetime) -> DataFrame:
+    rows = events_before(events, as_of).select(*EVENTS_OF_SEQUENCES)
+    return with_item_index(rows, vocabulary).drop(c.ITEM_ID)
+
+
+def of_whole_users(
+    events: Events,
+    filters: Mapping[str, TaskConfig | None],
+    as_of: datetime,
+    chunks: SequencePass,
+    make: Callable[[WholePart], Batches],
+    schema: StructType | str,
+    *,
+    buckets: int = 1,
 ) -> DataFrame:
-    """The events of some tasks as ``SequencePass`` reads them."""
-    if len(names) > _MAX_TASKS:
-        raise ConfigError(f"tasks: sequences of {len(names)} tasks are configured, at most {_MAX_TASKS} can be")
-    rows = events.select(
-        F.xxhash64(c.USER_ID).alias(USER_HASH),
-        c.USER_ID,
-        F.unix_micros(c.EVENT_TS).alias(c.EVENT_TS),
-        c.EVENT_ID,
-        c.ITEM_ID,
-        c.SCENE,
-        _task_bits(tasks, names).alias(TASK_BITS),
-    )
-    needed = _without_old_events_of_heavy_users(rows.where(F.col(TASK_BITS) != 0), chunks)
-    indexed = with_item_index(needed, vocabulary).drop(c.ITEM_ID)
-    # Sorted by one number: Spark does that by radix, without a comparison.
-    return indexed.repartition(USER_HASH).sortWithinPartitions(USER_HASH)
+    """What ``make`` makes of the events of whole users before ``as_of``.
+
+    Args:
+        events: Files that tasks read themselves, which costs less; or rows before ``as_of``, with item_index.
+        filters: Task -> filter, None for every event.
+        chunks: Of these tasks, or of every event.
+        buckets: Each part that ``make`` is given lies in one of them, its number modulo theirs.
+    """
+    if len(filters) > _MAX_TASKS:
+        raise ConfigError(f"tasks: sequences of {len(filters)} tasks are configured, at most {_MAX_TASKS} can be")
+    parts, tasks = _number_of_parts(events, buckets), _number_of_tasks(events)
+    vocabulary = events.vocabulary if isinstance(events, EventFiles) else None
+    split, whole = EventSplit(vocabulary, filters, chunks, parts), WholeParts(parts)
+    source, read = _source(events, as_of)
+
+    def pieces(batches: Batches) -> Iterator[pa.RecordBatch]:
+        return split.pieces(read(batches))
+
+    def of_parts(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for part in whole.of(batches):
+            yield from make(part)
+
+    if tasks == 1 and isinstance(events, EventFiles):  # nothing to send anywhere
+        return source.mapInArrow(lambda batches: of_parts(clustered(pieces(batches))), schema)
+    tasks = min(tasks, parts)
+    keys = F.array(*map(F.lit, keys_of_partitions(tasks)))
+    together = source.mapInArrow(pieces, PIECE_COLUMNS).repartition(tasks, keys[F.col(PART) % tasks])
+    return together.sortWithinPartitions(PART).mapInArrow(of_parts, schema)
+
+
+def _source(events: Events, as_of: datetime) -> tuple[DataFrame, Callable[[Batches], Batches]]:
+    """A frame, and what makes the events before ``as_of`` of its rows."""
+    if isinstance(events, DataFrame):
+        return events, lambda batches: batches
+    numbers, shares = events.frame(SparkSession.active())
+    return numbers, lambda batches: shares.events(batches, as_of)
+
+
+def _number_of_parts(events: Events, buckets: int) -> int:
+    """A multiple of ``buckets``, so that a part lies in one of them."""
+    least = math.ceil(events.rows / _PART_ROWS) if isinstance(events, EventFiles) else _shuffle_partitions()
+    return buckets * max(1, math.ceil(least / buckets))
+
+
+def _number_of_tasks(events: Events) -> int:
+    return math.ceil(events.rows / _TASK_ROWS) or 1 if isinstance(events, EventFiles) else _shuffle_partitions()
+
+
+def _shuffle_partitions() -> int:
+    return int(str(SparkSession.active().conf.get("spark.sql.shuffle.partitions")))
+
+
+def _sequence_rows(chunks: SequencePass, buckets: int, part: WholePart) -> Iterator[pa.RecordBatch]:
+    """Rows of ``schemas.USER_SEQUENCES``; the part of a user modulo the buckets is the user's bucket."""
+    for rows in part.portions:
+        for found in chunks.sequences(rows):
+            scenes = found.column(c.SCENES)
+            columns = {name: found.column(name) for name in found.schema.names}
+            columns[c.SCENES] = pa.ListArray.from_arrays(scenes.offsets, scenes.values.dictionary_decode())
+            columns[c.BUCKET] = pa.array(np.full(found.num_rows, part.part % buckets, np.int32))
+            names = USER_SEQUENCES.column_names
+            yield pa.RecordBatch.from_arrays([columns[name] for name in names], names=names)
+
+
+def _history_rows(chunks: SequencePass, part: WholePart) -> Iterator[pa.RecordBatch]:
+    for rows in part.portions:
+        yield from chunks.histories(rows)
 
 
 def events_per_sequence(
@@ -139,24 +208,3 @@ def length_limit(config: SequencesConfig) -> Column:
 def user_bucket(buckets: int) -> Column:
     """The partition of a user, the same every night."""
     return F.pmod(F.xxhash64(c.USER_ID), F.lit(buckets)).cast("int")
-
-
-def _task_bits(tasks: Mapping[str, TaskConfig], names: list[str]) -> Column:
-    bits, none = F.lit(0).cast("bigint"), F.lit(0).cast("bigint")
-    filters = task_filters(tasks)
-    for place, name in enumerate(names):
-        bits = bits.bitwiseOR(F.when(filters[name], F.lit(1 << place).cast("bigint")).otherwise(none))
-    return bits
-
-
-def _without_old_events_of_heavy_users(rows: DataFrame, chunks: SequencePass) -> DataFrame:
-    """Users with far more events than any N are cut before the shuffle, where all cores share them.
-
-    They are found in a sample; an overlooked one costs time, not correctness. The sample is drawn by a hash of the row,
-    so that the two halves below agree on it.
-    """
-    is_sampled = F.pmod(F.xxhash64(USER_HASH, c.EVENT_TS), F.lit(_SAMPLED)) == 0
-    counts = rows.where(is_sampled).groupBy(USER_HASH).agg(F.count("*").alias(c.COUNT))
-    heavy = F.broadcast(counts.where(F.col(c.COUNT) >= _SAMPLES_OF_HEAVY).select(USER_HASH))
-    newest = rows.join(heavy, on=USER_HASH, how="left_semi").mapInArrow(chunks.newest, rows.schema)
-    return rows.join(heavy, on=USER_HASH, how="left_anti").unionByName(newest)

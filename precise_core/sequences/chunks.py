@@ -1,16 +1,13 @@
-"""Last-N sequences of all tasks from one pass over events that are clustered by user: Arrow in, Arrow out.
+"""Last-N sequences of all tasks from one pass over the events of whole users: Arrow in, Arrow out.
 
-Spark sorts the rows of a partition by one 64-bit number, the hash of the user, which it does by radix and on disk where
-memory is short. The rest is done here, vectorised over chunks of whole users: order in time, ties by event_id, the
-cut to the last N of each task. A row crosses the process border once, however many tasks it belongs to. Memory is a
-chunk and what one user may keep; of a user larger than that only the last N per task are held.
+Vectorised: order in time, ties by event_id, the cut to the last N of each task. No row becomes a Python object.
 
-N rows of a chunk, K rows of one task, U users.
+N rows of events, K rows of one task, U users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -18,85 +15,30 @@ import pyarrow.compute as pc
 
 from schemas import columns as c
 
-USER_HASH = "user_hash"  # what the rows are clustered by; ascending
 TASK_BITS = "task_bits"  # bit k: the row belongs to the k-th task
 
-_CHUNK_ROWS = 1 << 18
 _MICROS = pa.timestamp("us", tz="UTC")
-
-_Batches = Iterable[pa.RecordBatch]
 
 
 class SequencePass:
-    """Rows clustered by `user_hash` to one row per user and task, oldest event first.
+    """Events of whole users, in any order, to one row per user and task, oldest event first.
 
-    Reads user_hash, user_id, event_ts (microseconds), event_id, item_index, scene and task_bits.
+    Reads user_id and scene (dictionaries, a value once), event_ts (microseconds), event_id, item_index and task_bits.
 
     Args:
         max_lengths: Task -> N, in the order of the bits.
     """
 
-    def __init__(self, max_lengths: Mapping[str, int], chunk_rows: int = _CHUNK_ROWS) -> None:
+    def __init__(self, max_lengths: Mapping[str, int]) -> None:
         self._max_lengths = dict(max_lengths)
-        self._chunk_rows = chunk_rows
 
-    def sequences(self, batches: _Batches) -> Iterator[pa.RecordBatch]:
-        """user_id, task, item_indices, scenes, event_ts, length and last_event_ts."""
-        for rows in self._chunks(batches):
-            yield from self._sequences(rows)
+    @property
+    def most(self) -> int:
+        """The most rows of one user that can belong to a last N."""
+        return sum(self._max_lengths.values())
 
-    def histories(self, batches: _Batches) -> Iterator[pa.RecordBatch]:
-        """user_id, item_indices, event_ts (microseconds) and task_bits: the last N events of the one task there is."""
-        (max_length,) = self._max_lengths.values()
-        for rows in self._chunks(batches):
-            if rows.num_rows:
-                order_N, users_N = _in_order(rows)
-                kept, offsets = _last(users_N, max_length)
-                yield _history_rows(rows, order_N[kept], offsets)
-
-    def _chunks(self, batches: _Batches) -> Iterator[pa.RecordBatch]:
-        """Whole users, about as many rows at a time as a chunk has."""
-        held: list[pa.RecordBatch] = []
-        limit = self._chunk_rows
-        for batch in batches:
-            held.append(batch)
-            if sum(part.num_rows for part in held) < limit:
-                continue
-            rows = _joined(held)
-            start = _start_of_last_user(rows)
-            yield rows.slice(0, start)
-            rest = rows.slice(start)
-            if rest.num_rows > self._chunk_rows // 2:
-                rest = self._newest(rest)
-            held, limit = [rest], self._chunk_rows + rest.num_rows
-        if held:
-            yield _joined(held)
-
-    def newest(self, batches: _Batches) -> Iterator[pa.RecordBatch]:
-        """The rows that can still be among the last N of a task; for few users with many rows, in any order."""
-        held: list[pa.RecordBatch] = []
-        limit = self._chunk_rows
-        for batch in batches:
-            held.append(batch)
-            if sum(part.num_rows for part in held) >= limit:
-                held = [self._newest(_joined(held))]
-                limit = self._chunk_rows + held[0].num_rows
-        if held:
-            yield self._newest(_joined(held))
-
-    def _newest(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        if not rows.num_rows:
-            return rows
-        order_N, users_N = _in_order(rows)
-        bits_N = _numbers(rows, TASK_BITS)[order_N]
-        is_kept_N = np.zeros(len(order_N), dtype=bool)
-        for bit, max_length in enumerate(self._max_lengths.values()):
-            of_task_K = np.flatnonzero(bits_N >> bit & 1)
-            kept, _ = _last(users_N[of_task_K], max_length)
-            is_kept_N[order_N[of_task_K[kept]]] = True
-        return _taken(rows, np.flatnonzero(is_kept_N))
-
-    def _sequences(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def sequences(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """user_id, task, item_indices, scenes, event_ts, length and last_event_ts; a batch per task."""
         if not rows.num_rows:
             return
         order_N, users_N = _in_order(rows)
@@ -107,13 +49,33 @@ class SequencePass:
                 kept, offsets = _last(users_N[of_task_K], max_length)
                 yield _rows_of_task(task, rows, order_N[of_task_K[kept]], offsets)
 
+    def histories(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """user_id, item_indices, event_ts (microseconds) and task_bits: the last N events of the one task there is."""
+        (max_length,) = self._max_lengths.values()
+        if rows.num_rows:
+            order_N, users_N = _in_order(rows)
+            kept, offsets = _last(users_N, max_length)
+            yield _history_rows(rows, order_N[kept], offsets)
+
+    def newest(self, rows: pa.RecordBatch) -> np.ndarray:
+        """Which rows can still be among the last N of a task, whatever others come: a mask [N]."""
+        order_N, users_N = _in_order(rows)
+        bits_N = _numbers(rows, TASK_BITS)[order_N]
+        is_kept_N = np.zeros(len(order_N), dtype=bool)
+        for bit, max_length in enumerate(self._max_lengths.values()):
+            of_task_K = np.flatnonzero(bits_N >> bit & 1)
+            if len(of_task_K):
+                kept, _ = _last(users_N[of_task_K], max_length)
+                is_kept_N[order_N[of_task_K[kept]]] = True
+        return is_kept_N
+
 
 def _rows_of_task(task: str, rows: pa.RecordBatch, places: np.ndarray, offsets: np.ndarray) -> pa.RecordBatch:
     users = len(offsets) - 1
     event_ts = _numbers(rows, c.EVENT_TS)[places]
     lists = pa.array(offsets, pa.int32())
     columns = {
-        c.USER_ID: rows.column(c.USER_ID).take(pa.array(places[offsets[:-1]])),
+        c.USER_ID: _users(rows, places, offsets),
         c.TASK: pa.DictionaryArray.from_arrays(np.zeros(users, np.int32), [task]).dictionary_decode(),
         c.ITEM_INDICES: pa.ListArray.from_arrays(lists, pa.array(_numbers(rows, c.ITEM_INDEX)[places])),
         c.SCENES: pa.ListArray.from_arrays(lists, rows.column(c.SCENE).take(pa.array(places))),
@@ -126,16 +88,21 @@ def _rows_of_task(task: str, rows: pa.RecordBatch, places: np.ndarray, offsets: 
 
 def _history_rows(rows: pa.RecordBatch, places: np.ndarray, offsets: np.ndarray) -> pa.RecordBatch:
     lists, taken = pa.array(offsets, pa.int32()), pa.array(places)
-    columns = {c.USER_ID: rows.column(c.USER_ID).take(pa.array(places[offsets[:-1]]))}
-    for name, source in ((c.ITEM_INDICES, c.ITEM_INDEX), (c.EVENT_TS, c.EVENT_TS), (TASK_BITS, TASK_BITS)):
+    columns = {c.USER_ID: _users(rows, places, offsets)}
+    for name, source in ((c.ITEM_INDICES, c.ITEM_INDEX), (c.EVENT_TS, c.EVENT_TS)):
         columns[name] = pa.ListArray.from_arrays(lists, rows.column(source).take(taken))
+    bits = rows.column(TASK_BITS).take(taken).cast(pa.int64())
+    columns[TASK_BITS] = pa.ListArray.from_arrays(lists, bits)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _users(rows: pa.RecordBatch, places: np.ndarray, offsets: np.ndarray) -> pa.StringArray:
+    return rows.column(c.USER_ID).take(pa.array(places[offsets[:-1]])).dictionary_decode()
 
 
 def _in_order(rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
     """Places of the rows by (user, time, event_id), and the users, numbered, in that order; both [N]."""
-    # Two users may share a hash: the id decides.
-    users_N = rows.column(c.USER_ID).dictionary_encode().indices.to_numpy().astype(np.int64)
+    users_N = rows.column(c.USER_ID).indices.to_numpy().astype(np.int64)
     event_ts_N = _numbers(rows, c.EVENT_TS)
     order_N = _by_user_and_time(users_N, event_ts_N)
     users_N, event_ts_N = users_N[order_N], event_ts_N[order_N]
@@ -171,21 +138,6 @@ def _last(users_K: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     sizes_U = np.minimum(np.diff(ends_U, prepend=0), count)
     offsets = np.concatenate([[0], np.cumsum(sizes_U)])
     return np.arange(offsets[-1]) + np.repeat(ends_U - offsets[1:], sizes_U), offsets
-
-
-def _start_of_last_user(rows: pa.RecordBatch) -> int:
-    hashes_N = _numbers(rows, USER_HASH)
-    return int(np.searchsorted(hashes_N, hashes_N[-1], side="left"))
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    (joined,) = pa.Table.from_batches(batches).combine_chunks().to_batches() or [batches[0]]
-    return joined
-
-
-def _taken(rows: pa.RecordBatch, places: np.ndarray) -> pa.RecordBatch:
-    indices = pa.array(places)
-    return pa.RecordBatch.from_arrays([column.take(indices) for column in rows.columns], schema=rows.schema)
 
 
 def _numbers(rows: pa.RecordBatch, name: str) -> np.ndarray:

@@ -9,6 +9,7 @@ built anew from all their events.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -18,8 +19,10 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.sequences.build import EVENTS_OF_SEQUENCES, SequenceInputs, events_per_sequence, length_limit
+from precise_core.sequences.build import SequenceInputs, events_per_sequence, length_limit
 from precise_core.sequences.config import SequencesConfig
+from precise_core.sequences.event_files import EVENTS_OF_SEQUENCES, EventFiles
+from precise_core.sequences.files import SequenceFiles, write_user_sequences
 from precise_core.sequences.plan import SequencePlan, SequenceState
 from precise_core.warehouse.changes import Changes
 from precise_core.warehouse.instants import instant
@@ -65,15 +68,25 @@ class SequenceUpdate:
         rows: New and altered rows, for the gate.
         content: Everything that ``partitions``, or the table, will hold.
         partitions: Which partitions are replaced; None for the whole table.
-        counted: user_id, task and the ``count`` of events in this sequence or cut off it.
+        counted: user_id, task and the ``count`` of events in this sequence or cut off it; None where ``written`` says.
         state: What the table is made from after the write.
+        written: Where the rows are in files of the table's folder already, uncommitted.
     """
 
     rows: DataFrame
     content: DataFrame
     partitions: Sequence[Partition] | None
-    counted: DataFrame
+    counted: DataFrame | None
     state: SequenceState
+    written: SequenceFiles | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.rows.isEmpty() if self.written is None else not self.written.files.rows
+
+    def discarded_unless_written(self) -> AbstractContextManager[object]:
+        """At the end of the block, files that were not committed are removed."""
+        return self.written.files if self.written else nullcontext()
 
     @property
     def unit(self) -> str:
@@ -82,12 +95,14 @@ class SequenceUpdate:
 
     def count_events(self, written: DataFrame, config: SequencesConfig) -> dict[str, int]:
         """Row balance of the events: in a sequence of the table as ``written``, or beyond its N."""
+        if self.written:
+            return {"rows_in": self.written.events, "rows_out": _kept(written), "rows_rejected": self.written.beyond}
+        assert self.counted is not None
         beyond = F.greatest(F.col(c.COUNT) - length_limit(config), F.lit(0))
         events = self.counted.agg(F.sum(c.COUNT).alias("all"), F.sum(beyond).alias("beyond")).collect()[0]
         if self.partitions is not None:
             written = written.join(self.counted.select(*_KEY), on=_KEY, how="left_semi")
-        kept = written.agg(F.sum(c.LENGTH).alias("kept")).collect()[0]["kept"]
-        return {"rows_in": events["all"] or 0, "rows_out": kept or 0, "rows_rejected": events["beyond"] or 0}
+        return {"rows_in": events["all"] or 0, "rows_out": _kept(written), "rows_rejected": events["beyond"] or 0}
 
     def table_after(self, stored: DataFrame) -> DataFrame:
         """What the table, now ``stored``, will hold."""
@@ -96,11 +111,22 @@ class SequenceUpdate:
         return stored.where(~_is_in_partitions(self.partitions)).unionByName(self.content)
 
 
-def build_everything(inputs: SequenceInputs, state: SequenceState) -> SequenceUpdate:
-    """Every row from all events."""
-    rows = _on_disk(inputs.sequences(inputs.events))
-    counted = events_per_sequence(inputs.visible_events, inputs.tasks)
-    return SequenceUpdate(rows=rows, content=rows, partitions=None, counted=counted, state=state)
+def build_everything(
+    inputs: SequenceInputs, state: SequenceState, files: EventFiles | None, folder: str
+) -> SequenceUpdate:
+    """Every row from all events.
+
+    Args:
+        files: Those of the events; None where Spark is to read the events and to write the rows.
+        folder: Of the table, where tasks write new files.
+    """
+    if files is None:
+        rows = _on_disk(inputs.sequences(inputs.events))
+        counted = events_per_sequence(inputs.visible_events, inputs.tasks)
+        return SequenceUpdate(rows=rows, content=rows, partitions=None, counted=counted, state=state)
+    written = write_user_sequences(inputs, files, folder)
+    rows = written.files.frame(inputs.events.sparkSession)
+    return SequenceUpdate(rows=rows, content=rows, partitions=None, counted=None, state=state, written=written)
 
 
 def bring_forward(
@@ -190,6 +216,10 @@ def _partitions(plan: SequencePlan, rows: DataFrame, stored: DataFrame, anew: Da
     found = sorted((row[c.TASK], row[c.BUCKET]) for row in touched.distinct().collect())
     single: list[Partition] = [{c.TASK: task, c.BUCKET: bucket} for task, bucket in found if task not in whole]
     return [*({c.TASK: task} for task in sorted(whole)), *single]
+
+
+def _kept(written: DataFrame) -> int:
+    return written.agg(F.sum(c.LENGTH).alias("kept")).collect()[0]["kept"] or 0
 
 
 def is_small(frame: DataFrame) -> bool:

@@ -9,12 +9,15 @@ from pyspark.sql import functions as F
 
 from precise_core.errors import DataError, HistoryGoneError
 from precise_core.run.job import Job
-from precise_core.sequences.build import EVENTS_OF_SEQUENCES, SequenceInputs, user_bucket
+from precise_core.sequences.build import SequenceInputs, user_bucket
+from precise_core.sequences.event_files import EVENTS_OF_SEQUENCES, EventFiles
 from precise_core.sequences.increment import SequenceChanges, SequenceUpdate, bring_forward, build_everything
 from precise_core.sequences.plan import SequenceState, TableVersion, plan_sequences, task_states
 from precise_core.sequences.windows import build_training_windows
 from precise_core.warehouse.changes import net_changes
 from precise_core.warehouse.instants import instant
+from precise_core.warehouse.reader import DeltaSnapshot
+from precise_core.warehouse.session import has_lineage
 from schemas import EVENTS, ITEM_VOCABULARY, USER_SEQUENCES, Table
 from schemas import columns as c
 
@@ -97,7 +100,16 @@ def _update(job: Job, *, full: bool, is_first: bool) -> SequenceUpdate | None:
 
 def _everything(job: Job, now: SequenceState, why: str) -> SequenceUpdate:
     job.say(f"full build: {why}")
-    return build_everything(_inputs(job), now)
+    return build_everything(_inputs(job), now, _event_files(job), job.warehouse.path(USER_SEQUENCES))
+
+
+def _event_files(job: Job) -> EventFiles | None:
+    """The pinned events, for tasks to read; None where lineage is told what Spark reads and writes."""
+    if has_lineage(job.spark):
+        return None
+    snapshot = DeltaSnapshot(job.warehouse.path(EVENTS), job.pin(EVENTS))
+    vocabulary = job.warehouse.read_arrow(ITEM_VOCABULARY, job.pin(ITEM_VOCABULARY), (c.ITEM_ID, c.ITEM_INDEX))
+    return EventFiles(snapshot.files(), snapshot.row_count(), vocabulary)
 
 
 def _brought_forward(job: Job, now: SequenceState) -> SequenceUpdate | None:

@@ -18,12 +18,13 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyspark.sql import SparkSession
 
-from precise_core.store import Entry, store_at
+from precise_core.store import Entry, is_remote, store_at
 from precise_core.warehouse.config import TablesConfig
 from precise_core.warehouse.layout import remove_unfinished
 from precise_core.warehouse.notes import SAME_ROWS
 from precise_core.warehouse.places import sizes_of
 from precise_core.warehouse.session import require_s3, session_settings
+from precise_core.warehouse.task_files import require_sums
 
 MIB = 1024 * 1024
 
@@ -83,8 +84,14 @@ def small_files(path: str, config: TablesConfig) -> SmallFiles:
 
 
 def compact(spark: SparkSession, path: str, config: TablesConfig) -> int:
-    """Merge small files within their partitions, in one commit that changes no row; returns the new version."""
+    """Merge small files within their partitions, in one commit that changes no row; returns the new version.
+
+    Raises:
+        DataError: A file is damaged: the new one would have its damage, and checksums that hold.
+    """
     require_s3(spark, path)
+    if not is_remote(path):  # an object store compares sums itself
+        require_sums(f"{path}/{unquote(name)}" for name in live_files(path))
     settings = {
         "spark.databricks.delta.optimize.minFileSize": str(config.small_file_mib * MIB),
         "spark.databricks.delta.optimize.maxFileSize": str(config.target_file_mib * MIB),

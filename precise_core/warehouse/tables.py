@@ -26,13 +26,14 @@ from pyspark.sql.types import StructType
 from precise_core import artefacts
 from precise_core.errors import DataError, MissingTableError, SchemaError
 from precise_core.store import is_remote, place_of
-from precise_core.warehouse.fingerprints import OF, fingerprint
+from precise_core.warehouse.fingerprints import OF, Fingerprint, fingerprint
 from precise_core.warehouse.layout import laid_out
 from precise_core.warehouse.log_entries import create_table
 from precise_core.warehouse.notes import Note, commit_text, read_fingerprint, read_note
 from precise_core.warehouse.places import says_store_errors
 from precise_core.warehouse.reader import DeltaSnapshot
 from precise_core.warehouse.session import MOST_LISTED_HERE, has_lineage, require_s3
+from precise_core.warehouse.task_files import TaskFiles, require_sums
 from schemas import Table
 
 # Petastorm reads the Parquet files themselves: a deletion vector beside them would bring deleted rows back.
@@ -93,12 +94,17 @@ class Warehouse:
         A small table is read as the files that its log lists: Delta asks Spark for that list, a job or three a table.
         Not where lineage is on, which would not know the files as a table.
         """
-        if not is_remote(self.root) and not has_lineage(spark):
+        if not is_remote(self.root):  # an object store compares sums itself
             snapshot = DeltaSnapshot(self.path(table), version)
             files = snapshot.files()
+            require_sums(files)
             is_small = len(files) <= MOST_LISTED_HERE and snapshot.size_bytes() <= _SMALL_BYTES
             # Where one was removed, Delta says so when the rows are asked for.
-            if is_small and all(Path(file.removeprefix("file://")).is_file() for file in files):
+            if (
+                is_small
+                and not has_lineage(spark)
+                and all(Path(file.removeprefix("file://")).is_file() for file in files)
+            ):
                 return _frame_of_files(spark, self.path(table), files, snapshot.schema_json)
         return spark.read.format("delta").option("versionAsOf", version).load(self.path_for(spark, table))
 
@@ -151,14 +157,7 @@ class Warehouse:
                 check(frame)
             self.create_if_missing(table)
             version = self.version(table)
-            if self.is_empty(table):
-                is_there = not new.rows
-            elif (before := self._fingerprint_in_log(table, version)) and before[OF] == said[OF]:
-                is_there = before == said
-            else:
-                current = conform(self.read(spark, table, version), table).where(_slice_filter(replace))
-                is_there = new == fingerprint(current, table)
-            if is_there:
+            if self._has(spark, table, version, new, replace):
                 return WriteResult(version, new.rows, changed=False)
             about = commit_text(run_id, note, said)
             writer = _writer(laid_out(frame, table, new.rows), table, about).mode("overwrite")
@@ -169,6 +168,45 @@ class Warehouse:
             return WriteResult(self.version(table), new.rows, changed=True)
         finally:
             frame.unpersist()
+
+    @says_store_errors
+    def write_files(
+        self,
+        spark: SparkSession,
+        files: TaskFiles,
+        *,
+        run_id: str,
+        note: Mapping[str, Any] | None = None,
+        check: Callable[[DataFrame], None] | None = None,
+    ) -> WriteResult:
+        """``write`` of rows that tasks have written into the folder of the table already."""
+        table, frame = files.table, conform(files.frame(spark), files.table)
+        new = fingerprint(frame, table)
+        if check:
+            check(frame)
+        self.create_if_missing(table)
+        version = self.version(table)
+        if self._has(spark, table, version, new, None):
+            return WriteResult(version, new.rows, changed=False)
+        files.commit(commit_text(run_id, note, new.in_commit(table, "")))
+        return WriteResult(self.version(table), new.rows, changed=True)
+
+    def _has(
+        self,
+        spark: SparkSession,
+        table: Table,
+        version: int,
+        new: Fingerprint,
+        replace: Mapping[str, str | Sequence[str]] | None,
+    ) -> bool:
+        """Whether a version of the table, or the slice ``replace`` of it, holds the rows with this fingerprint."""
+        if self.is_empty(table):
+            return not new.rows
+        said = new.in_commit(table, _slice_sql(replace or {}))
+        if (before := self._fingerprint_in_log(table, version)) and before[OF] == said[OF]:
+            return before == said
+        current = conform(self.read(spark, table, version), table).where(_slice_filter(replace))
+        return new == fingerprint(current, table)
 
     def _fingerprint_in_log(self, table: Table, version: int) -> Mapping[str, Any] | None:
         """What the log says of the rows, where their files are there: reading them would have noticed a lost one."""

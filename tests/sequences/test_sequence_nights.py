@@ -166,3 +166,12 @@ def test_what_is_sent_to_every_executor_is_measured_by_events(spark: SparkSessio
     rows = spark.createDataFrame([("u1", 1_000_000), ("u2", 1_000_001)], "user_id string, length int")
     assert not is_small(rows)
     assert is_small(rows.where("user_id = 'u1'")) and is_small(rows.select("user_id")) and is_small(rows.limit(0))
+
+
+def test_a_damaged_file_of_events_stops_a_full_build(world: World) -> None:
+    version = world.warehouse.version(USER_SEQUENCES)
+    (file,) = Path(world.events_path).glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(DataError, match=rf"{file.name}: cannot be read, damaged, cut off or gone"):
+        world.night(full=True)
+    assert world.warehouse.version(USER_SEQUENCES) == version

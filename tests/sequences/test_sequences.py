@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from functools import reduce
+from operator import add
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +15,11 @@ from pyspark.sql import functions as F
 
 from precise_core.config.tasks import TaskConfig
 from precise_core.errors import ConfigError
-from precise_core.sequences import build as sequence_pass
-from precise_core.sequences.build import build_user_sequences
+from precise_core.sequences.build import SequenceInputs, build_user_sequences
 from precise_core.sequences.config import SequencesConfig
-from precise_core.tasks import check_tasks
+from precise_core.sequences.event_files import EventFiles
+from precise_core.sequences.files import write_user_sequences
+from precise_core.tasks import check_tasks, task_filters
 from precise_core.text.vocabulary import grow_vocabulary
 from schemas import ITEM_VOCABULARY, USER_SEQUENCES
 from tests import oracles
@@ -51,14 +55,31 @@ def test_equal_a_brute_force_build_with_ties_in_time(spark: SparkSession) -> Non
     assert {row["bucket"] for row in built.values()} <= {0, 1, 2}
 
 
-def test_heavy_users_are_cut_before_the_shuffle_and_nothing_else_changes(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+def test_files_that_tasks_read_and_write_hold_the_same(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequence_pass, "_SAMPLED", 1)
-    monkeypatch.setattr(sequence_pass, "_SAMPLES_OF_HEAVY", 30)
-    built = by_user_and_task(build(spark, EVENTS))
-    expected = oracles.user_sequences(EVENTS, VOCABULARY, CONFIG.max_length)
-    assert {key: (row["item_indices"], row["scenes"], row["micros"]) for key, row in built.items()} == expected
+    """Several tasks on both sides of the shuffle."""
+    monkeypatch.setattr("precise_core.sequences.build._TASK_ROWS", 200)
+    monkeypatch.setattr("precise_core.sequences.build._PART_ROWS", 100)
+    monkeypatch.setattr("precise_core.sequences.event_files._SHARE_ROWS", 200)
+    frame = oracles.events_frame(spark, EVENTS)
+    frame.repartition(3, "event_id").write.parquet(str(tmp_path / "events"))
+    files = [f"file://{file}" for file in sorted((tmp_path / "events").glob("*.parquet"))]
+    vocabulary = oracles.vocabulary_frame(spark, VOCABULARY)
+    inputs = SequenceInputs(
+        events=frame,
+        vocabulary=vocabulary,
+        tasks=TASKS,
+        as_of=AS_OF,
+        config=CONFIG,
+    )
+    source = EventFiles(files, len(EVENTS), vocabulary.toArrow())
+    written = write_user_sequences(inputs, source, str(tmp_path / "sequences"))
+    rows = written.files.frame(spark)
+    assert sorted(rows.collect()) == sorted(build(spark, EVENTS).collect())
+    pairs = inputs.visible_events.select(reduce(add, (is_task.cast("int") for is_task in task_filters(TASKS).values())))
+    assert written.events == pairs.agg(F.sum(pairs.columns[0])).collect()[0][0]
+    assert written.events == rows.agg(F.sum("length")).collect()[0][0] + written.beyond
 
 
 def test_neither_the_future_nor_the_order_of_rows_matters(spark: SparkSession) -> None:
