@@ -48,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     house = Warehouse(str(arguments.warehouse))
     train, held_out = split_lists(house.read_arrow(CANDIDATE_FEATURES, house.version(CANDIDATE_FEATURES)))
+    if not len(train):
+        raise SystemExit(
+            f"{arguments.warehouse}: so few users that all are held out in turn; trees need lists to learn from"
+        )
     scores = simple_scores(held_out)
     scores |= {name: [found] for name, found in learned_scores(arguments.warehouse, held_out).items()}
     for objective in OBJECTIVES:

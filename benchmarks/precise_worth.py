@@ -103,6 +103,8 @@ def compared(with_model: pa.Table, without_model: pa.Table, settings: Settings) 
     config, arms = settings.recommendations, []
     for rows, with_precise in ((with_model, True), (without_model, False)):
         train, held_out = split_lists(rows)
+        if not len(train):
+            raise SystemExit(f"{settings.name}: so few users that all are held out in turn; more are needed to compare")
         sizes: dict[str, Any] = {"k": config.k, "seed": settings.seed, "with_precise": with_precise}
         ranker = train_list_ranker(train, held_out, config.ranker, config.ranker.losses[0], **sizes)
         arms.append(_keys(_held_out(rows)).assign(score=ranker.scores_of(held_out)))

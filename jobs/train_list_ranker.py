@@ -16,6 +16,7 @@ from precise_core.command import command
 from precise_core.errors import NothingToLearnError
 from precise_core.monitoring.night import track_model
 from precise_core.recommendations.learning import learn, split_lists
+from precise_core.recommendations.lists import PRECISE_SCORES
 from precise_core.recommendations.names import ALL_LISTS, UNLEARNED_IN_USE
 from precise_core.recommendations.night import (
     is_later,
@@ -37,13 +38,14 @@ def main(job: Job) -> None:
     in_turn = pc.max(rows[c.HELD_OUT_SHARE]).as_py() == 1
     held_out_share = 0.0 if in_turn else pc.max(rows[c.HELD_OUT_SHARE]).as_py()  # of whom it learns nothing
     train, held_out = split_lists(rows, vectors)
-    rows_in = rows.num_rows
+    rows_in, with_precise = rows.num_rows, any(rows[name].null_count < rows.num_rows for name in PRECISE_SCORES)
     del rows  # as large as the lists
     previous, config = yesterdays_ranker(job), job.settings.recommendations
     as_of = f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"
     about = {
         "candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space,
         "held_out_by": job.settings.seed, "held_out_share": held_out_share,
+        "with_precise": with_precise,
     }  # fmt: skip
     if in_turn:
         job.say(f"{len(set(held_out.users)):,} users are few: all of them are held out in turn")

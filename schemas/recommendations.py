@@ -125,7 +125,8 @@ CANDIDATE_FEATURES = Table(
         Column(c.SPLIT, "string", "train, or validation: users held out to choose and to gate."),
         Column(
             c.HELD_OUT_SHARE, "double",
-            "Share of the users who are held out; those of a smaller share are among those of a larger one.",
+            "Share of the users who are held out; those of a smaller share are among those of a larger one. 1 = all of "
+            "them, in turn.",
             nullable=True,
         ),
         Column(c.IS_REPEAT, "boolean", "The user had the item before the instant."),

@@ -65,8 +65,9 @@ class ListRankerConfig(Config):
         0.2,
         gt=0,
         lt=0.9,
-        description="Users held out: they choose and they gate. Where these would be fewer than twice `least_lists`, "
-        "all users are, in turn: models of different parts of them are published together.",
+        description="Users held out: they choose and they gate. Where fewer than twice `least_lists` of them took "
+        "something, and there are at most `validation_users`, all are, in turn: models of different parts of them are "
+        "published together.",
     )
     validation_users: int = Field(1000, ge=1, description="At most about so many are held out: all they had is kept.")
     judge_lists: int = Field(500, ge=1, description="Held-out lists that choose the epoch, at most.")
@@ -79,9 +80,9 @@ class ListRankerConfig(Config):
         "0.3 from user to user: with 50 a difference of 0.05 begins to show, with 14 the best of several is a draw.",
     )
 
-    def held_out_share(self, users: int) -> float:
-        """Of so many users; 1 = all of them, in turn."""
-        if self.validation_share * users < 2 * self.least_lists:
+    def held_out_share(self, users: float, takers: float) -> float:
+        """Of so many users, of whom so many took something in the period; 1 = all of them, in turn."""
+        if users <= self.validation_users and self.validation_share * takers < 2 * self.least_lists:
             return 1.0
         return min(self.validation_share, self.validation_users / users)
 

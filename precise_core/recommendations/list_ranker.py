@@ -29,8 +29,6 @@ _CONSTANT = 1e-6  # deviation over mean, below which all values are one but for 
 _STEPS, _FEWEST = 40, 4  # few lists learn in smaller batches: steps of an epoch, and lists of a batch, at least
 _SCORED = 1 << 12  # candidates at a time: what a layer makes of them stays in the cache
 _FLAGS = 2  # of the two scores of PRECISE
-# Features that need a published model, and its two scores, which stand last.
-_OF_PRECISE = [*(FEATURE_NAMES.index(name) for name in OF_THE_MODEL), -2, -1]
 
 Progress = Callable[[dict[str, float]], None]
 
@@ -60,7 +58,7 @@ class ListInputs:
         mean, deviation = _moments(lists)
         deviation[deviation <= _CONSTANT * np.abs(mean)] = 0
         if not with_precise:
-            deviation[_OF_PRECISE] = 0
+            deviation[[*(FEATURE_NAMES.index(name) for name in OF_THE_MODEL), -2, -1]] = 0
         width = lists.pairs.width if with_vectors and lists.pairs else 0
         return cls(tuple(sorted(set(lists.tasks))), mean, deviation, width)
 
@@ -71,11 +69,6 @@ class ListInputs:
     @property
     def dense_width(self) -> int:
         return len(self.mean) + _FLAGS
-
-    @property
-    def reads_precise(self) -> bool:
-        """Whether anything that needs a published model is read: its scores, or what it alone finds."""
-        return bool(self.vector_width) or bool((self.deviation[_OF_PRECISE] > 0).any())
 
     def task_row(self, task: str) -> int:
         """Its row in the model's table; 0 = unknown."""

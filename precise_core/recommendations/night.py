@@ -96,10 +96,12 @@ def learners(histories: DataFrame, job: Job, log: Log, when: datetime) -> tuple[
     """
     config = job.settings.recommendations
     histories = histories.where(F.element_at(c.EVENT_TS, 1) < micros(when))
-    users = max(histories.count(), 1)
-    of_learners = config.ranker.held_out_share(min(config.training_users, users))
+    is_there_later = (F.element_at(c.EVENT_TS, -1) >= micros(when)).cast("int")
+    counts = histories.agg(F.count("*").alias("users"), F.sum(is_there_later).alias("takers")).collect()[0]
+    share = min(config.training_users / max(counts["users"], 1), 1.0)
+    of_learners = config.ranker.held_out_share(counts["users"] * share, (counts["takers"] or 0) * share)
     held_out = is_sampled(of_learners, salt=f"held out {job.settings.seed}")
-    sample = is_sampled(config.training_users / users, salt="learners")
+    sample = is_sampled(share, salt="learners")
     chosen = histories.where(sample).withColumn(IS_HELD_OUT, held_out)
     shown = job.read_optional(IMPRESSIONS)
     if shown is None:
@@ -259,16 +261,17 @@ def shipped_with_models(
     """With the published indexes, and the users' published vectors of every task that has any.
 
     Where nothing is published yet the lists are made without a model, and it is said. So it is where the orders in use
-    were learned without one: its candidates would push out others, and nothing would tell it how good they are.
+    were chosen without one: its candidates would push out others, and nobody has seen how good they are.
     """
-    if ranker is not None and ranker.leaves_precise_out:
-        job.say(
-            f"{ranker.ranker_version} has learned from lists without PRECISE's candidates and scores, since none were "
-            "published at the instant they are of: tonight's are without them, too"
-        )
-        return shipped_without_models(job, known, log), None
     if not job.warehouse.exists(PUBLISHED_MODELS):
         job.say("no model is published: lists are made without one")
+        return shipped_without_models(job, known, log), None
+    job.pin(PUBLISHED_MODELS)
+    if ranker is not None and ranker.is_without_precise:
+        job.say(
+            f"the orders of {ranker.ranker_version} were chosen on lists without PRECISE's candidates and scores, "
+            "since none were published at the instant they are of: tonight's are without them, too"
+        )
         return shipped_without_models(job, known, log), None
     indexes = {
         task: (ship(job.spark, published_index(job, task)), published_checkpoint(job, task).model_version)

@@ -51,17 +51,13 @@ class PublishedRanker:
     @property
     def reads_vectors(self) -> bool:
         """Whether an order in use has the universal vectors among its inputs: those of ``about["space"]``."""
-        return any(ranker.inputs.vector_width for ranker in self._learned_in_use())
+        in_use = {order for by_list in self.chosen.values() for order in by_list.values()}
+        return any(ranker.inputs.vector_width for name, ranker in self.rankers.items() if name in in_use)
 
     @property
-    def leaves_precise_out(self) -> bool:
-        """Whether orders in use have been learned, and from lists without PRECISE's candidates and scores alone."""
-        in_use = self._learned_in_use()
-        return bool(in_use) and not any(ranker.inputs.reads_precise for ranker in in_use)
-
-    def _learned_in_use(self) -> list[ListRanker]:
-        in_use = {order for by_list in self.chosen.values() for order in by_list.values()}
-        return [ranker for name, ranker in self.rankers.items() if name in in_use]
+    def is_without_precise(self) -> bool:
+        """Whether the lists that its orders were learned and judged on were made without a published model."""
+        return self.about.get("with_precise") is False
 
     def scores(
         self,

@@ -58,8 +58,11 @@ def precise(night: Night) -> list[Block]:
     header = ("task", "what counts", "best PRECISE model", "best reference", "ratio")
     grid = Grid(f"{name}, the models alone over the whole catalog", header, rows, text_columns=2)
     found_by = night.list_sources if night.tables.rows_if_any(RECOMMENDATIONS_TABLE) else None
-    legend = "A model alone is no list: its vectors are two of the sources, and two of the inputs of what ranks."
-    of_vectors = _vectors(found_by) if found_by is not None and len(found_by) else []
+    of_vectors = list(_vectors(found_by)) if found_by is not None and len(found_by) else []
+    legend = (
+        "A model alone is no list: its vectors are two of the sources, and two of the inputs of what ranks, where the "
+    )
+    legend += "lists that were learned from had them."
     return [*_worth(night), Text(legend), grid, *of_vectors]
 
 

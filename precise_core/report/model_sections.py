@@ -126,7 +126,7 @@ def ranking(night: Night) -> list[Block]:
     if not night.tables.rows_if_any(IMPRESSIONS):
         raise Skip("the source has no impressions, so there is nothing to rank")
     metrics = v.same_impressions(figures_of(night, v.RANKING, "no ranking figure is recorded (jobs/train_ranker.py)"))
-    blocks: list[Block] = [Verdicts(v.judge(metrics))]
+    blocks: list[Block] = [Verdicts(_judged(metrics, has_lists(night)))]
     for number, task in enumerate(v.tasks_of(metrics, v.RANKING)):
         figures = []
         for metric in v.RANKING_METRICS:
@@ -172,12 +172,16 @@ def has_lists(night: Night) -> bool:
     return bool((night.metrics["question"] == RECOMMENDATIONS).any())
 
 
+def _judged(metrics: pd.DataFrame, has_lists: bool) -> list[v.Verdict]:
+    """Verdicts, red only where there are no published lists that could lose."""
+    judged = v.judge(metrics)
+    return [replace(one, outcome="tie") if has_lists and one.outcome == "loss" else one for one in judged]
+
+
 def figure_blocks(metrics: pd.DataFrame, question: str, has_lists: bool = True) -> list[Block]:
     """Per task: verdicts, red only where there are no lists, plots of the headline metric, tables of every metric."""
     blocks: list[Block] = []
-    judged = v.judge(metrics)
-    if has_lists:
-        judged = [replace(verdict, outcome="tie") if verdict.outcome == "loss" else verdict for verdict in judged]
+    judged = _judged(metrics, has_lists)
     for task in v.tasks_of(metrics, question):
         blocks.append(Heading(f"Task {task}"))
         of_task = [verdict for verdict in judged if verdict.task == task]

@@ -59,7 +59,7 @@ def test_lists_learned_without_the_models_candidates_are_made_without_them(night
     """No vectors were published at the past instant of a first night: U2I would push out others, unjudged."""
     (version,) = rankers_in_use(night, LIST_RANKERS).values()
     ranker = PublishedRanker.open(night / LIST_RANKERS / version)
-    assert ranker.leaves_precise_out and "list" in ranker.figures["ndcg"]["all"]["all"]
+    assert ranker.is_without_precise and "list" in ranker.figures["ndcg"]["all"]["all"]
     found_by = {source for sources in table(night, "recommendations")[c.SOURCES] for source in sources}
     assert "history" in found_by and not {"u2i", "u2i2i"} & found_by
 

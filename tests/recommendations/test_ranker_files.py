@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from precise_core.errors import CheckpointError
-from precise_core.recommendations.config import ListConfig, RecommendationsConfig
+from precise_core.errors import CheckpointError, NothingToLearnError
+from precise_core.recommendations.config import ListConfig, ListRankerConfig, RecommendationsConfig
 from precise_core.recommendations.learning import learn, split_lists
 from precise_core.recommendations.lists import CandidateLists
 from precise_core.recommendations.orders import ORDERS, order_scores
@@ -260,3 +260,19 @@ def test_what_all_were_learned_from_is_no_rival_of_a_night_that_holds_some_out(t
     learned(tmp_path, previous=before, said=said, epochs=1)
     learned(tmp_path, nobody, before, said, {"held_out_share": 0.0}, epochs=1)
     assert said.count(f"{before.ranker_version} had other held-out users and is no rival") == 2
+
+
+def test_of_one_taker_nobody_can_be_held_out_in_turn(tmp_path: Path) -> None:
+    lists = candidate_lists(1, lists=6, tasks=("all",))
+    labels_C = np.where(lists.list_rows_C == 0, lists.labels_C, 0)
+    nobody, one = lists.where(np.zeros(len(lists), bool)), CandidateLists(**{**vars(lists), "labels_C": labels_C})
+    settings = RecommendationsConfig(k=5, lists=LISTS, ranker=small(epochs=1))
+    with pytest.raises(NothingToLearnError, match="something was taken of 1 users; two are needed"):
+        learn(nobody, one, settings, None, 0, tmp_path, {"held_out_share": 0.0}, print)
+
+
+@pytest.mark.parametrize(
+    ("users", "takers", "share"), [(499, 499, 1), (500, 500, 0.2), (600, 240, 1), (10_000, 10, 0.1), (0, 0, 1)]
+)
+def test_all_are_held_out_in_turn_where_a_fifth_of_the_takers_is_too_few(users: int, takers: int, share: float) -> None:
+    assert ListRankerConfig().held_out_share(users, takers) == share
