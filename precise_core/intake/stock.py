@@ -158,8 +158,8 @@ def _arrivals(
         else:
             arrivals.append(_arrival_of(spark, spec, file, record["sequence"]))
     # Files that were taken may be archived; then there is simply nothing new.
-    is_archive = known and not policy.full and not any(map(is_there, known))
-    if len(empty) == len(listing.files) and not is_archive:
+    is_nothing = len(empty) == len(listing.files)
+    if is_nothing and not (known and not policy.full and not any(map(is_there, known))):
         raise DataError(empty[0] if empty else no_such_file(str(spec.path)))
     messages += [f"warning: {line}; it is left out tonight" for line in empty]
     messages += [line for arrival in arrivals if arrival.file for line in warnings_of(spec, arrival.file)]

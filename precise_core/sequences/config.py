@@ -19,7 +19,7 @@ class SequencesConfig(Config):
     max_lengths: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="Tasks that keep fewer: name -> number; a smaller number later only trims."
     )
-    buckets: int = Field(4, ge=1, description="Partitions by hash of the user, per task.")
+    buckets: int = Field(4, ge=1, le=65_536, description="Partitions by hash of the user, per task.")
 
     @model_validator(mode="after")
     def _within_the_common_maximum(self) -> SequencesConfig:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from precise_core.config.tasks import TaskConfig
 from precise_core.sequences.chunks import TASK_BITS, SequencePass
@@ -113,16 +114,21 @@ class EventSplit:
         if self._vocabulary is None:
             return rows[c.ITEM_INDEX].combine_chunks()
         items = _encoded(rows[c.ITEM_ID])
+        item_ids, indices_V = self._lookup
+        indices_I = indices_V[item_ids.get_indexer(items.dictionary.to_pandas())]
+        return pa.array(indices_I[items.indices.to_numpy()])
+
+    @cached_property
+    def _lookup(self) -> tuple[pd.Index, np.ndarray]:
+        """Item ids, and their indices, the unknown one last; made once a task."""
+        assert self._vocabulary is not None
         item_ids, item_indices = (self._vocabulary[name].combine_chunks() for name in (c.ITEM_ID, c.ITEM_INDEX))
-        places = pc.index_in(items.dictionary, value_set=item_ids.cast(pa.string()))
-        known = np.append(item_indices.to_numpy(), c.UNKNOWN_INDEX).astype(np.int32)
-        indices = known[pc.fill_null(places, len(known) - 1).to_numpy()]
-        return pa.array(indices[items.indices.to_numpy()])
+        return pd.Index(item_ids.to_pandas()), np.append(item_indices.to_numpy(), c.UNKNOWN_INDEX).astype(np.int32)
 
     def _that_matter(self, rows: pa.RecordBatch, wanted: np.ndarray) -> np.ndarray:
         """Places of the rows of ``wanted`` without those of users with many events that are beyond every N."""
         codes_N = rows.column(c.USER_ID).indices.to_numpy()
-        is_heavy_U = np.bincount(codes_N, minlength=1) > 2 * self._chunks.most
+        is_heavy_U = np.bincount(codes_N[wanted], minlength=1) > 2 * self._chunks.most
         if not is_heavy_U.any():
             return wanted
         is_heavy = is_heavy_U[codes_N[wanted]]

@@ -80,10 +80,6 @@ class SequenceUpdate:
     state: SequenceState
     written: SequenceFiles | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        return self.rows.isEmpty() if self.written is None else not self.written.files.rows
-
     def discarded_unless_written(self) -> AbstractContextManager[object]:
         """At the end of the block, files that were not committed are removed."""
         return self.written.files if self.written else nullcontext()

@@ -100,6 +100,7 @@ def _update(job: Job, *, full: bool, is_first: bool) -> SequenceUpdate | None:
 
 def _everything(job: Job, now: SequenceState, why: str) -> SequenceUpdate:
     job.say(f"full build: {why}")
+    job.warehouse.create_if_missing(USER_SEQUENCES)  # files that lie where no table is, nobody would find to erase
     return build_everything(_inputs(job), now, _event_files(job), job.warehouse.path(USER_SEQUENCES))
 
 
@@ -108,7 +109,7 @@ def _event_files(job: Job) -> EventFiles | None:
     if has_lineage(job.spark):
         return None
     snapshot = DeltaSnapshot(job.warehouse.path(EVENTS), job.pin(EVENTS))
-    vocabulary = job.warehouse.read_arrow(ITEM_VOCABULARY, job.pin(ITEM_VOCABULARY), (c.ITEM_ID, c.ITEM_INDEX))
+    vocabulary = job.read(ITEM_VOCABULARY).select(c.ITEM_ID, c.ITEM_INDEX).toArrow()  # Spark verifies its pages
     return EventFiles(snapshot.files(), snapshot.row_count(), vocabulary)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -103,8 +104,9 @@ class LocalStore(Store):
     def delete_folder(self, folder: str) -> None:
         gone = self.folder / require_name(folder)
         if gone.is_dir():
-            aside = gone.with_name(f".{gone.name}.{uuid.uuid4().hex[:8]}.old")
-            gone.rename(aside)
+            gone.rename(gone.with_name(f".{gone.name}.{uuid.uuid4().hex[:8]}.old"))
+        # Also what one that was killed has left.
+        for aside in gone.parent.glob(f".{glob.escape(gone.name)}.????????.old") if gone.parent.is_dir() else ():
             shutil.rmtree(aside)
 
     def _put(self, name: str, content: bytes, is_private: bool) -> str:

@@ -45,6 +45,8 @@ def _holds(pages: memoryview) -> bool:
     try:
         while at < len(pages):
             fields, at = _header(pages, at)
+            if fields[_SIZE] < 0:
+                return False
             page = pages[at : at + fields[_SIZE]]
             at += fields[_SIZE]
             if _SUM in fields and zlib.crc32(page) != fields[_SUM] & 0xFFFF_FFFF:

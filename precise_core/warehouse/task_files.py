@@ -13,8 +13,9 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +32,7 @@ from precise_core.store import is_remote
 from precise_core.warehouse.places import file_of
 from schemas import Table
 
+_HASHING = 4  # threads
 _NAMED_BY_SUM = re.compile(r"/part-[0-9a-f]{32}-([0-9a-f]{64})\.parquet$")
 
 
@@ -77,7 +79,10 @@ def write_file(
 
 @dataclass
 class TaskFiles:
-    """New files in the folder of a table, which are removed at the end of a ``with`` where nobody has committed them.
+    """New files in the folder of a table, which are removed at the end of a ``with`` where nobody was to commit them.
+
+    Once a commit has begun they stay: it may have landed though it raised. What it does not list, `maintain_tables`
+    removes.
 
     Args:
         path: The table's folder or URI.
@@ -100,7 +105,8 @@ class TaskFiles:
         return spark.read.schema(schema).option("basePath", self.path).parquet(*names).select(*schema.names)
 
     def commit(self, about: str) -> None:
-        """Make them the content of the existing table, instead of all that it has."""
+        """Make them the content of the existing table, instead of all that it has; the caller holds the lock."""
+        self.is_committed = True
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
             AddAction(
@@ -120,7 +126,6 @@ class TaskFiles:
             list(self.table.partition_by),
             commit_properties=CommitProperties(custom_metadata={"userMetadata": about}),
         )
-        self.is_committed = True
 
     def __enter__(self) -> Self:
         return self
@@ -143,18 +148,25 @@ def require_sums(files: Iterable[str]) -> None:
     Raises:
         DataError: One is damaged or cut off; the message names it.
     """
-    for uri in files:
-        path = Path(uri.removeprefix("file://"))
-        if (found := _NAMED_BY_SUM.search(uri)) and path.is_file():
-            status = path.stat()
-            if _sum_of(path, status.st_size, status.st_mtime_ns) != found[1]:
+    with ThreadPoolExecutor(_HASHING) as threads:  # hashing leaves Python's lock
+        for path, is_sound in threads.map(_is_sound, files):
+            if not is_sound:
                 raise DataError(
                     f"{path}: cannot be read, it is damaged: its SHA-256 is not that of its name; "
                     "docs/operations.md says how to get a file back"
                 )
 
 
-@lru_cache(maxsize=4096)
+def _is_sound(uri: str) -> tuple[Path, bool]:
+    path = Path(uri.removeprefix("file://"))
+    found = _NAMED_BY_SUM.search(uri)
+    if not found or not path.is_file():
+        return path, True
+    status = path.stat()
+    return path, _sum_of(path, status.st_size, status.st_mtime_ns) == found[1]
+
+
+@cache
 def _sum_of(path: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001 - the arguments say which content it is
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -135,3 +135,11 @@ def test_of_a_heavy_user_only_what_can_matter_is_sent() -> None:
     (piece,) = EventSplit(VOCABULARY, TASKS, chunks, parts=1).pieces(batches_of(rows, 70, is_encoded=False))
     assert (piece[EVENTS].to_pylist(), piece[CUT].to_pylist()) == ([1010], [1000 - 4 - 4])
     assert built(chunks, [piece], parts=1) == brute_force(rows)
+
+
+def test_a_user_with_many_events_none_of_which_belongs_to_a_task_has_no_piece() -> None:
+    split = EventSplit(VOCABULARY, {"click": TASKS["click"]}, SequencePass({"click": 2}), parts=4)
+    viewed = [Row(n, f"e{n}", "heavy", "i1", "page", "share") for n in range(300)]
+    rows = [*viewed, Row(7, "e300", "c", "i2", "page", "click")]
+    (pieces,) = split.pieces(batches_of(rows, 1000, is_encoded=True))
+    assert pieces.column(EVENTS).to_pylist() == [1] and pieces.column(CUT).to_pylist() == [0]

@@ -315,3 +315,11 @@ except ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert (tmp_path / "a").read_text() == "x" and "pip install 'precise[s3]'" in done.stdout
+
+
+def test_what_a_killed_removal_of_a_folder_has_left_goes_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".gone.0123abcd.old"
+    left.mkdir()
+    (left / "rows.parquet").write_text("of an erased user")
+    store_at(str(tmp_path)).delete_folder("gone")
+    assert not left.exists()

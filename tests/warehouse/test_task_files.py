@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from precise_core.errors import DataError
@@ -86,3 +87,15 @@ def test_a_flipped_bit_is_found_before_a_row_is_read(spark: SparkSession, wareho
     file.write_bytes(data)
     with pytest.raises(DataError, match=rf"{file.name}: cannot be read, it is damaged: its SHA-256 is not that of"):
         warehouse.read(spark, USER_SEQUENCES, 1)
+
+
+def test_files_of_a_commit_that_landed_and_raised_all_the_same_are_kept(warehouse: Warehouse) -> None:
+    """The entry of the log is there; the checkpoint that follows it cannot be written."""
+    warehouse.create_if_missing(USER_SEQUENCES)
+    log = Path(warehouse.path(USER_SEQUENCES)) / "_delta_log"
+    DeltaTable(warehouse.path(USER_SEQUENCES)).alter.set_table_properties({"delta.checkpointInterval": "1"})
+    (log / "_last_checkpoint").unlink(missing_ok=True)
+    (log / "_last_checkpoint").mkdir()
+    with pytest.raises(OSError), files_of(warehouse, "u1") as files:
+        files.commit("{}")
+    assert (log / f"{2:020}.json").is_file() and on_disk(warehouse) == 1
