@@ -61,6 +61,10 @@ class DataError(PreciseError):
     """The data is wrong."""
 
 
+class NewerFileError(DataError):
+    """A file was written by a newer Arrow than ours, which cannot read how it describes its columns."""
+
+
 class SchemaError(DataError):
     """A column is missing or of another type than declared in ``schemas``."""
 

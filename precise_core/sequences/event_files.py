@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
-from precise_core.errors import DataError
+from precise_core.errors import DataError, NewerFileError
 from precise_core.warehouse.page_sums import require_page_sums
 from precise_core.warehouse.places import file_of
 from schemas import columns as c
@@ -56,6 +56,7 @@ class FileShares:
 
         Raises:
             DataError: A file is damaged or gone; the message names it.
+            NewerFileError: pyarrow cannot read a file that Spark can.
         """
         for batch in numbers:
             for number in batch.column(0).to_pylist():
@@ -73,6 +74,8 @@ def _events(uri: str, as_of: datetime) -> Iterator[pa.RecordBatch]:
                 is_before = pc.less(batch.column(c.EVENT_TS), until)
                 yield batch if pc.all(is_before).as_py() else batch.filter(is_before)
     except (OSError, pa.ArrowException) as error:
+        if "Unrecognized type" in str(error):  # of the Arrow schema in the footer: deltalake's own writer, for one
+            raise NewerFileError(f"{uri.removeprefix('file://')}: {error}") from error
         file, why = uri.removeprefix("file://"), str(error).partition("\n")[0]
         raise DataError(
             f"{file}: cannot be read, damaged, cut off or gone ({why}); docs/operations.md says how to get a file back"

@@ -7,7 +7,7 @@ from functools import partial
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from precise_core.errors import DataError, HistoryGoneError
+from precise_core.errors import DataError, HistoryGoneError, NewerFileError
 from precise_core.run.job import Job
 from precise_core.sequences.build import SequenceInputs, user_bucket
 from precise_core.sequences.event_files import EVENTS_OF_SEQUENCES, EventFiles
@@ -101,7 +101,12 @@ def _update(job: Job, *, full: bool, is_first: bool) -> SequenceUpdate | None:
 def _everything(job: Job, now: SequenceState, why: str) -> SequenceUpdate:
     job.say(f"full build: {why}")
     job.warehouse.create_if_missing(USER_SEQUENCES)  # files that lie where no table is, nobody would find to erase
-    return build_everything(_inputs(job), now, _event_files(job), job.warehouse.path(USER_SEQUENCES))
+    inputs, folder = _inputs(job), job.warehouse.path(USER_SEQUENCES)
+    try:
+        return build_everything(inputs, now, _event_files(job), folder)
+    except NewerFileError as error:
+        job.say(f"events are read by Spark, a newer Arrow has written some: {error}")
+        return build_everything(inputs, now, None, folder)
 
 
 def _event_files(job: Job) -> EventFiles | None:

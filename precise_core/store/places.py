@@ -47,7 +47,7 @@ def place_of(root: str | Path, *, is_read_only: bool = False) -> str:
         ConfigError: A URI names no bucket, or the path is one that Delta's libraries take for another.
     """
     if is_remote(root):
-        place = _S3.sub("s3a://", str(root).rstrip("/"))
+        place = _S3.sub("s3a://", re.sub("(?<![:/])/+$", "", str(root)))
         if not place.startswith(_KINDS):
             raise ConfigError(
                 f"warehouse {root}: no warehouse lies in such a place; there are folders, s3a://bucket/folder and "

@@ -154,10 +154,8 @@ def vectors_are_those_of_the_job(names: dict[str, Any], out: str) -> None:
 
 
 def every_way_reads_all(names: dict[str, Any], out: str) -> None:
-    by_duckdb, ours = (
-        names[name].sort_values(["model_version", "user_id", "source", "rank"]) for name in ("frame", "candidates")
-    )
-    assert len(ours) == names["table"].count() > 0 and "u2i2i" in out
+    by_duckdb, ours = (names[name].sort_values(["user_id", "task", "list", "rank"]) for name in ("frame", "everything"))
+    assert len(ours) == names["table"].count() > 0 and "repeat" in out
     pd.testing.assert_series_equal(by_duckdb["item_id"], ours["item_id"], check_index=False)
 
 

@@ -11,7 +11,7 @@ from precise_core.operations.chain import is_up_to_date
 from precise_core.settings import Settings
 from precise_core.warehouse.tables import Warehouse
 from schemas import EVENTS, RECALL_CANDIDATES
-from tests.night import CONFIG, copy_of, run
+from tests.night import CONFIG, copy_of, run, said
 
 
 def test_a_wrong_config_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +93,6 @@ def test_an_index_that_is_gone_is_not_up_to_date(night: Path, tmp_path: Path) ->
         (tmp_path / "indexes").rename(night / "indexes")
 
 
-def test_a_warehouse_must_be_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("ingest", "s3://bucket/x") == 2
-    assert "mounted" in capsys.readouterr().out
+def test_a_warehouse_must_be_a_folder_or_lie_in_an_object_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ingest", "hdfs://host/x") == 2
+    assert "hdfs://host/x: no warehouse lies in such a place" in said(capsys)

@@ -235,7 +235,7 @@ def test_what_precise_is_worth_is_known_where_vectors_of_then_are(days_later: Pa
     assert gains["all"].keys() == {"all", "new", "repeat"}
     assert all(of["ci_low"] <= of["gain"] <= of["ci_high"] for of in gains["all"].values())
     orders = about(days_later)["figures"]["ndcg"]["all"]["all"]
-    assert {"with_vectors", "without_precise", "per_task.all"} <= orders.keys()
+    assert {"with_vectors", "without_precise"} <= orders.keys()
     assert "precise" not in about(night)["figures"]
 
 
