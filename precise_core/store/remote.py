@@ -195,6 +195,9 @@ class RemoteStore(Store):
             raise StoreError(f"{self.place(name)}: cannot be {what} ({_cause(error)})") from error
 
 
+_OF_STORES = ("AWS_", "GOOGLE_", "AZURE_")
+
+
 def cache_folder() -> Path:
     """Where local copies of folders lie, by what was asked for; whatever is in it may be removed while nothing runs."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -226,9 +229,14 @@ def _cause(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-@lru_cache(maxsize=64)
 def _opened(root: str) -> Any:
-    """The client for a root, with its connections; kept, since a store is made anew wherever one is needed."""
+    """The client for a root and what the environment says of stores, with its connections."""
+    return _client(root, *sorted(item for item in os.environ.items() if item[0].startswith(_OF_STORES)))
+
+
+@lru_cache(maxsize=64)
+def _client(root: str, *_environment: tuple[str, str]) -> Any:
+    """Kept, since a store is made anew wherever one is needed."""
     scheme, _, rest = root.partition("://")
     bucket, _, path = rest.partition("/")
     prefix = require_name(path.rstrip("/")) if path.strip("/") else None
