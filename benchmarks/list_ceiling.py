@@ -68,7 +68,7 @@ def reachable(rows: pd.DataFrame, taken: pd.DataFrame, k: int) -> list[str]:
         rows: Every candidate of every list of which something was taken: user_id, task, label, is_repeat.
         taken: Of ``taken_by_held_out``.
     """
-    ideal = np.append(0, np.cumsum(1 / np.log2(np.arange(k) + 2)))
+    ideal = _ideal(k)
     found_rows = []
     for task, name, of_task, of_taken in _questions(rows, taken):
         number = of_taken.groupby(c.USER_ID).size()
@@ -97,7 +97,7 @@ def by_source(rows: pd.DataFrame, taken: pd.DataFrame) -> list[str]:
 def own_orders(rows: pd.DataFrame, taken: pd.DataFrame, k: int) -> list[str]:
     """NDCG@k of what each source finds, in its own order; of the lists of popular items one by one."""
     names = [name for name in rows.columns if name.startswith("rank_")]
-    ideal, found_rows = np.append(0, np.cumsum(1 / np.log2(np.arange(k) + 2))), []
+    ideal, found_rows = _ideal(k), []
     for task, name, of_task, of_taken in _questions(rows, taken):
         best = ideal[np.minimum(of_taken.groupby(c.USER_ID).size(), k)]
         figures = []
@@ -110,6 +110,11 @@ def own_orders(rows: pd.DataFrame, taken: pd.DataFrame, k: int) -> list[str]:
         found_rows.append([task, name, *figures])
     heads = (f"task, NDCG@{k} of each source", "filter", *(name.removeprefix("rank_") for name in names))
     return table(heads, found_rows, names=2)
+
+
+def _ideal(k: int) -> np.ndarray:
+    """DCG of so many hits in the first places, 0 to ``k`` of them."""
+    return np.append(0, np.cumsum(1 / np.log2(np.arange(k) + 2)))
 
 
 def _questions(rows: pd.DataFrame, taken: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame, pd.DataFrame]]:

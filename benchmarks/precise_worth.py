@@ -107,18 +107,17 @@ def compared(with_model: pa.Table, without_model: pa.Table, settings: Settings) 
             raise SystemExit(f"{settings.name}: so few users that all are held out in turn; more are needed to compare")
         sizes: dict[str, Any] = {"k": config.k, "seed": settings.seed, "with_precise": with_precise}
         ranker = train_list_ranker(train, held_out, config.ranker, config.ranker.losses[0], **sizes)
-        arms.append(_keys(_held_out(rows)).assign(score=ranker.scores_of(held_out)))
-    of_both, keys = _of_both(with_model, without_model)
+        arms.append((_held_out(rows), ranker.scores_of(held_out)))
+    of_both, keys = _of_both(*(rows for rows, _ in arms))
     scores = []
-    for arm in arms:
-        found_C = keys.merge(arm, how="left", on=_KEY)["score"].to_numpy()
+    for rows, scores_C in arms:
+        found_C = keys.merge(_keys(rows).assign(score=scores_C), how="left", on=_KEY)["score"].to_numpy()
         scores.append(np.where(np.isnan(found_C), np.nanmin(found_C) - 1, found_C))
     return precise_gains(of_both, scores[0], scores[1], config.lists, config.k, settings.seed)
 
 
-def _of_both(with_model: pa.Table, without_model: pa.Table) -> tuple[CandidateLists, pd.DataFrame]:
+def _of_both(ours: pa.Table, theirs: pa.Table) -> tuple[CandidateLists, pd.DataFrame]:
     """The held-out candidates of either as lists, and the keys of their rows."""
-    ours, theirs = _held_out(with_model), _held_out(without_model)
     others = _keys(theirs).merge(_keys(ours), how="left", on=_KEY, indicator=True)["_merge"] == "left_only"
     rows = pa.concat_tables([ours, theirs.filter(pa.array(others))])
     lists = CandidateLists.from_arrow(rows)

@@ -35,8 +35,8 @@ from schemas import columns as c
 def main(job: Job) -> None:
     rows = job.warehouse.read_arrow(CANDIDATE_FEATURES, job.pin(CANDIDATE_FEATURES))
     vectors, space = universal_vectors_then(job, rows)
-    in_turn = pc.max(rows[c.HELD_OUT_SHARE]).as_py() == 1
-    held_out_share = 0.0 if in_turn else pc.max(rows[c.HELD_OUT_SHARE]).as_py()  # of whom it learns nothing
+    share = pc.max(rows[c.HELD_OUT_SHARE]).as_py()
+    in_turn = share == 1
     train, held_out = split_lists(rows, vectors)
     rows_in, with_precise = rows.num_rows, any(rows[name].null_count < rows.num_rows for name in PRECISE_SCORES)
     del rows  # as large as the lists
@@ -44,7 +44,7 @@ def main(job: Job) -> None:
     as_of = f"{job.settings.as_of:%Y-%m-%dT%H:%M:%SZ}"
     about = {
         "candidate_features": job.pin(CANDIDATE_FEATURES), "as_of": as_of, "space": space,
-        "held_out_by": job.settings.seed, "held_out_share": held_out_share,
+        "held_out_by": job.settings.seed, "held_out_share": 0.0 if in_turn else share,  # of whom it learns nothing
         "with_precise": with_precise,
     }  # fmt: skip
     if in_turn:
