@@ -155,10 +155,8 @@ class Warehouse:
             said = new.in_commit(table, _slice_sql(replace or {}))
             if check:
                 check(frame)
-            self.create_if_missing(table)
-            version = self.version(table)
-            if self._has(spark, table, version, new, replace):
-                return WriteResult(version, new.rows, changed=False)
+            if there := self._where_they_are(spark, table, new, replace):
+                return there
             about = commit_text(run_id, note, said)
             writer = _writer(laid_out(frame, table, new.rows), table, about).mode("overwrite")
             if replace:
@@ -184,12 +182,18 @@ class Warehouse:
         new = fingerprint(frame, table)
         if check:
             check(frame)
-        self.create_if_missing(table)
-        version = self.version(table)
-        if self._has(spark, table, version, new, None):
-            return WriteResult(version, new.rows, changed=False)
+        if there := self._where_they_are(spark, table, new, None):
+            return there
         files.commit(commit_text(run_id, note, new.in_commit(table, "")))
         return WriteResult(self.version(table), new.rows, changed=True)
+
+    def _where_they_are(
+        self, spark: SparkSession, table: Table, new: Fingerprint, replace: Mapping[str, str | Sequence[str]] | None
+    ) -> WriteResult | None:
+        """Where the newest version has these rows already; None where they are to be written. Then there is a table."""
+        self.create_if_missing(table)
+        version = self.version(table)
+        return WriteResult(version, new.rows, changed=False) if self._has(spark, table, version, new, replace) else None
 
     def _has(
         self,
